@@ -1,0 +1,121 @@
+"""The masking kernel: q(x_t | x_0) and q(x_s | x_t, x_0).
+
+`is_masked` is True where a token is hidden, here and everywhere. Source: Kim et al. 2025, section 2.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from mdm_jax.denoiser import check_mask_id, check_tokens, float_logits
+from mdm_jax.errors import InputError
+from mdm_jax.orders import check_order, inverse
+from mdm_jax.randomness import row_keys, uniform_rows
+from mdm_jax.schedules import Schedule
+from mdm_jax.typing import Array
+
+
+def mask_where(x_0: Array, is_masked: Array, mask_id: int) -> Array:
+    """x_0 with the mask token wherever `is_masked`: int32 [B, L]."""
+    return jnp.where(is_masked, mask_id, x_0)
+
+
+def free_positions(x_0: Array, is_prompt: Array | None) -> Array:
+    """Positions that may be masked, bool [B, L]: all but the prompt."""
+    if is_prompt is None:
+        return jnp.ones(x_0.shape, bool)
+    is_prompt = jnp.asarray(is_prompt)
+    if is_prompt.shape != x_0.shape or is_prompt.dtype != bool:
+        raise InputError(
+            f"is_prompt must be bool of shape {x_0.shape}, got {is_prompt.dtype} of shape {is_prompt.shape}"
+        )
+    return ~is_prompt
+
+
+def per_row(values: Array | float, x_0: Array, name: str) -> Array:
+    """`values` as [B, 1]; a scalar holds for all rows."""
+    values = jnp.asarray(values)
+    if values.shape not in ((), (x_0.shape[0],)):
+        raise InputError(f"{name} must hold one value per row, shape ({x_0.shape[0]},), got shape {values.shape}")
+    return jnp.broadcast_to(values, x_0.shape[:1])[:, None]
+
+
+def forward_mask(
+    key: Array, x_0: Array, t: Array, *, schedule: Schedule, mask_id: int, is_prompt: Array | None = None
+) -> tuple[Array, Array]:
+    """Draws x_t ~ q(x_t | x_0): each token is masked with probability 1 - α_t, independently.
+
+    Args:
+      key: a typed key, scalar or [B]; consumed.
+      x_0: int32 [B, L], clean tokens.
+      t: float [B], times in [0, 1].
+      schedule: α_t.
+      mask_id: the mask token's id.
+      is_prompt: bool [B, L]; True is never masked.
+
+    Returns:
+      x_t int32 [B, L] and is_masked bool [B, L].
+
+    Raises:
+      InputError: a shape, a dtype or the mask id is off.
+    """
+    x_0, mask_id = check_tokens(x_0, "x_0"), check_mask_id(mask_id)
+    uniforms = uniform_rows(row_keys(key, x_0.shape[0]), x_0.shape[1])
+    is_masked = (uniforms < schedule.mask_prob(per_row(t, x_0, "t"))) & free_positions(x_0, is_prompt)
+    return mask_where(x_0, is_masked, mask_id), is_masked
+
+
+def mask_last(
+    x_0: Array, order: Array, num_revealed: Array, *, mask_id: int, is_prompt: Array | None = None
+) -> tuple[Array, Array]:
+    """Masks the positions π(n), ..., π(L' - 1): the state after the first n steps of the order π.
+
+    Prompt positions are dropped from π, which leaves L' of them.
+
+    Args:
+      x_0: int32 [B, L], clean tokens.
+      order: int32 [B, L], π.
+      num_revealed: int [B], n.
+      mask_id: the mask token's id.
+      is_prompt: bool [B, L]; True is never masked.
+
+    Returns:
+      x_t int32 [B, L] and is_masked bool [B, L].
+    """
+    x_0, mask_id = check_tokens(x_0, "x_0"), check_mask_id(mask_id)
+    is_free = free_positions(x_0, is_prompt)
+    is_masked = (free_rank(order, is_free) >= per_row(num_revealed, x_0, "num_revealed")) & is_free
+    return mask_where(x_0, is_masked, mask_id), is_masked
+
+
+def free_rank(order: Array, is_free: Array) -> Array:
+    """The place of each free position in π with the prompt dropped, int32 [B, L]; prompt positions hold no meaning."""
+    order = check_order(order, is_free)
+    free_in_order = jnp.take_along_axis(is_free, order, axis=-1).astype(jnp.int32)
+    return jnp.take_along_axis(jnp.cumsum(free_in_order, axis=-1) - 1, inverse(order), axis=-1)
+
+
+def reverse_posterior(log_p: Array, x_t: Array, t: Array, s: Array, *, schedule: Schedule, mask_id: int) -> Array:
+    """The reverse transition p_theta(x_s | x_t), position by position.
+
+    A mask stays with probability (1 - α_s) / (1 - α_t) and otherwise becomes a token drawn from p_theta(. | x_t);
+    a token stays as it is.
+
+    Args:
+      log_p: float [B, L, V], log p_theta(. | x_t), normalised or not.
+      x_t: int32 [B, L].
+      t: float [B] (or one for all rows).
+      s: float [B], s <= t.
+      schedule: α_t.
+      mask_id: the mask token's id.
+
+    Returns:
+      float32 [B, L, V + 1], probabilities; the last class is "stays masked".
+    """
+    x_t, mask_id = check_tokens(x_t, "x_t"), check_mask_id(mask_id)
+    if log_p.ndim != 3 or log_p.shape[:2] != x_t.shape:
+        raise InputError(f"log_p must have shape [{x_t.shape[0]}, {x_t.shape[1]}, V], got {log_p.shape}")
+    vocab_size = log_p.shape[-1]
+    reveal = schedule.reveal_prob(per_row(t, x_t, "t"), per_row(s, x_t, "s"))[..., None]
+    p_theta = jax.nn.softmax(float_logits(log_p, mask_id), axis=-1)
+    if_masked = jnp.concatenate([reveal * p_theta, jnp.broadcast_to(1 - reveal, (*x_t.shape, 1))], axis=-1)
+    return jnp.where((x_t == mask_id)[..., None], if_masked, jax.nn.one_hot(x_t, vocab_size + 1))

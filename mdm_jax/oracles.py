@@ -1,0 +1,80 @@
+"""Oracles F(theta, x_t): scores that say which masked positions to reveal first.
+
+An oracle is any function `(key, confidence) -> scores`, the higher the sooner. `sample` calls it row by row, with
+fields of shape [1, L] and a key of the row's own, so that no row can look at another. Your own is three lines:
+
+    def peaked(key, confidence):
+        return confidence.top_prob**2 - confidence.entropy
+
+Source: Kim et al. 2025, section 2 (random, top probability, top probability margin) and D.1.2 (with noise).
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from mdm_jax.typing import Array, Confidence, Oracle
+
+
+def random(key: Array, confidence: Confidence) -> Array:
+    """A uniform score per position: the order of the vanilla reverse process."""
+    return jax.random.uniform(key, confidence.top_prob.shape)
+
+
+def left_to_right(key: Array, confidence: Confidence) -> Array:
+    """-position: the order of an autoregressive model."""
+    del key
+    length = confidence.top_prob.shape[-1]
+    return jnp.broadcast_to(-jnp.arange(length, dtype=jnp.float32), confidence.top_prob.shape)
+
+
+def top_prob(key: Array, confidence: Confidence) -> Array:
+    """max_j p_theta(x^i = j | x_t): the paper's "top probability"."""
+    del key
+    return confidence.top_prob
+
+
+def margin(key: Array, confidence: Confidence) -> Array:
+    """p_theta(x^i = j_1 | x_t) - p_theta(x^i = j_2 | x_t), j_1 and j_2 the likeliest: "top probability margin"."""
+    del key
+    return confidence.top_prob - confidence.second_prob
+
+
+def neg_entropy(key: Array, confidence: Confidence) -> Array:
+    """-H(p_theta(x^i | x_t)): the most certain position first."""
+    del key
+    return -confidence.entropy
+
+
+def token_prob(key: Array, confidence: Confidence) -> Array:
+    """p_theta of the token that was drawn: LLaDA's low-confidence rule (Nie et al. 2025, arXiv:2502.09992)."""
+    del key
+    return confidence.token_prob
+
+
+@dataclasses.dataclass(frozen=True)
+class WithNoise:
+    """An oracle plus Gaussian noise; equal by value, so that making it anew compiles nothing anew."""
+
+    oracle: Oracle
+    scale: float
+
+    def __call__(self, key: Array, confidence: Confidence) -> Array:
+        """The oracle's scores plus `scale` times standard normal noise."""
+        key_oracle, key_noise = jax.random.split(key)
+        scores = self.oracle(key_oracle, confidence)
+        return scores + self.scale * jax.random.normal(key_noise, scores.shape)
+
+
+def with_noise(oracle: Oracle, scale: float) -> Oracle:
+    """F + ε, ε ~ N(0, scale²): the paper's Top-K(margin + ε) for text.
+
+    Args:
+      oracle: the oracle to perturb.
+      scale: standard deviation of the noise, in units of the oracle's score.
+
+    Returns:
+      An oracle, hashable and equal by value.
+    """
+    return WithNoise(oracle, scale)

@@ -1,0 +1,83 @@
+"""Orders π: π(j) is the position that is revealed as the j-th. int32 [B, L], each row a permutation of 0..L-1.
+
+Source: Kim et al. 2025, sections 2 and 3.2 (π-learners).
+"""
+
+import jax
+import jax.numpy as jnp
+
+from mdm_jax.errors import InputError
+from mdm_jax.randomness import row_keys
+from mdm_jax.typing import Array
+
+
+def uniform_order(key: Array, batch: int, length: int) -> Array:
+    """Orders drawn uniformly from all L! permutations, independently for each row.
+
+    Args:
+      key: a typed key, scalar or [B]; consumed.
+      batch: B.
+      length: L.
+
+    Returns:
+      int32 [B, L].
+    """
+    positions = jnp.arange(length, dtype=jnp.int32)
+    return jax.vmap(lambda row_key: jax.random.permutation(row_key, positions))(row_keys(key, batch))
+
+
+def identity_order(batch: int, length: int) -> Array:
+    """From left to right: int32 [B, L]."""
+    return jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (batch, length))
+
+
+def near_identity_order(key: Array, batch: int, length: int, num_swaps: int) -> Array:
+    """The identity after `num_swaps` random transpositions.
+
+    The paper's "closer" orders make L/10 swaps and its "much closer" ones sqrt(L); about L log L give a uniform order.
+    Source: Kim et al. 2025, section C.1.
+
+    Args:
+      key: a typed key, scalar or [B]; consumed.
+      batch: B.
+      length: L.
+      num_swaps: how many pairs of distinct positions are exchanged, one after the other.
+
+    Returns:
+      int32 [B, L].
+    """
+    if num_swaps < 0 or (num_swaps > 0 and length < 2):
+        raise InputError(
+            f"num_swaps must be at least 0, and 0 for a length below 2; got {num_swaps} at length {length}"
+        )
+
+    def draw(row_key: Array) -> tuple[Array, Array]:
+        key_first, key_gap = jax.random.split(row_key)
+        first = jax.random.randint(key_first, (num_swaps,), 0, length)
+        gap = jax.random.randint(key_gap, (num_swaps,), 1, max(length, 2))
+        return first, (first + gap) % length
+
+    return swapped(identity_order(batch, length), *jax.vmap(draw)(row_keys(key, batch)))
+
+
+def swapped(order: Array, first: Array, second: Array) -> Array:
+    """Exchanges the entries at `first` and `second` (int32 [B, S], positions), one pair after the other."""
+
+    def swap_one(row: Array, pair: tuple[Array, Array]) -> tuple[Array, None]:
+        i, j = pair
+        return row.at[i].set(row[j]).at[j].set(row[i]), None
+
+    return jax.vmap(lambda row, i, j: jax.lax.scan(swap_one, row, (i, j))[0])(order, first, second)
+
+
+def inverse(order: Array) -> Array:
+    """The rank of each position: `inverse(order)[b, order[b, j]] = j`. int32 [B, L] -> int32 [B, L]."""
+    return jnp.argsort(order, axis=-1).astype(jnp.int32)
+
+
+def check_order(order: Array, tokens: Array) -> Array:
+    """`order` as int32; InputError unless it has the shape [B, L] of `tokens`."""
+    order = jnp.asarray(order)
+    if order.shape != tokens.shape or not jnp.issubdtype(order.dtype, jnp.integer):
+        raise InputError(f"order must be int32 of the tokens' shape {tokens.shape}, got {order.dtype} {order.shape}")
+    return order.astype(jnp.int32)

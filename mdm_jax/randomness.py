@@ -1,0 +1,78 @@
+"""What every draw belongs to: a row, a step of that row, a position, and a chunk of the vocabulary.
+
+A key is folded with these four and with nothing else. So a row's draws are the same alone, in any batch, in any place
+on a mesh, padded on the right, and whether the vocabulary is seen whole or chunk by chunk. (That the l-th of L draws
+does not depend on L holds for JAX's default, counter-based generator, `jax_threefry_partitionable`.)
+"""
+
+import jax
+import jax.numpy as jnp
+
+from mdm_jax.errors import InputError
+from mdm_jax.typing import Array
+
+VOCABULARY_CHUNK = 4096
+
+
+def row_keys(key: Array, batch: int) -> Array:
+    """One key per row: `key` folded with the row's index, or `key` itself where it already holds one per row.
+
+    Args:
+      key: a typed key, scalar or [B].
+      batch: B.
+
+    Returns:
+      Typed keys [B].
+
+    Raises:
+      InputError: `key` is not a typed key, or has another shape.
+    """
+    if not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+        raise InputError(f"key must be a typed key such as jax.random.key(0), got {type(key).__name__}")
+    if key.shape == ():
+        return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch))
+    if key.shape == (batch,):
+        return key
+    raise InputError(f"key must be one key or one per row ({batch}), got keys of shape {key.shape}")
+
+
+def fold_rows(keys: Array, data: Array | int) -> Array:
+    """Folds one number into the keys of all rows: keys [B] -> keys [B]."""
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, data)
+
+
+def split_rows(keys: Array, num: int) -> Array:
+    """Splits each row's key: keys [B] -> keys [num, B]; `keys` are consumed."""
+    return jax.vmap(lambda key: jax.random.split(key, num), out_axes=1)(keys)
+
+
+def uniform_rows(keys: Array, length: int) -> Array:
+    """Uniform draws on [0, 1), float32 [B, L]; `keys` [B] are consumed."""
+    return jax.vmap(lambda key: jax.random.uniform(key, (length,)))(keys)
+
+
+def position_keys(keys: Array, length: int) -> Array:
+    """One key per position: keys [B] -> keys [B, L]."""
+    return jax.vmap(lambda key: jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(length)))(keys)
+
+
+def gumbel_chunk(keys: Array, chunk: Array | int, width: int) -> Array:
+    """Gumbel noise for the ids [4096 chunk, 4096 chunk + width) of all positions: keys [B, L] -> float32 [B, L, width].
+
+    `mode="high"` draws the tail too: the default float32 noise ends at 15.94, so that tokens 16 nats behind never come.
+    """
+
+    def draw(key: Array) -> Array:
+        return jax.random.gumbel(jax.random.fold_in(key, chunk), (width,), jnp.float32, mode="high")
+
+    return jax.vmap(jax.vmap(draw))(keys)
+
+
+def vocabulary_gumbel(keys: Array, length: int, vocab_size: int) -> Array:
+    """Gumbel noise over the vocabulary at every position: keys [B] -> float32 [B, L, V]."""
+    keys = position_keys(keys, length)
+    if vocab_size <= VOCABULARY_CHUNK:
+        return gumbel_chunk(keys, 0, vocab_size)
+    num_chunks = -(-vocab_size // VOCABULARY_CHUNK)
+    noise = [gumbel_chunk(keys, chunk, VOCABULARY_CHUNK) for chunk in range(num_chunks)]
+    return jnp.concatenate(noise, axis=-1)[..., :vocab_size]

@@ -1,0 +1,234 @@
+"""Sampling from a masked diffusion model: one jitted loop, in which an oracle orders and a selector counts.
+
+Each step: the selector plans how many positions of the open block to reveal; the network is called if any row reveals
+one; the oracle scores the open positions; the best of them take their tokens. Source: Kim et al. 2025, section 2.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mdm_jax.confidence import confidence_given_noise, is_greedy
+from mdm_jax.denoiser import check_mask_id, check_tokens, predict
+from mdm_jax.errors import InputError
+from mdm_jax.oracles import margin, random
+from mdm_jax.randomness import fold_rows, row_keys, split_rows, vocabulary_gumbel
+from mdm_jax.schedules import Schedule
+from mdm_jax.selection import Binomial, PerStep
+from mdm_jax.typing import Array, Confidence, Denoiser, Oracle, Params, Selector
+
+
+class SampleResult(NamedTuple):
+    """What `sample` gives back."""
+
+    tokens: Array
+    """int32 [B, L], without masks; given tokens as they came"""
+    reveal_step: Array
+    """int32 [B, L]: index of the network call that revealed the position, from 0; -1 where given"""
+    log_prob: Array
+    """float32 [B], nats: sum of log p_theta (temperature 1) of the tokens at the moment they were revealed"""
+    nfe: Array
+    """int32 scalar: network calls made for the batch"""
+
+
+class LoopState(NamedTuple):
+    """The carry of the loop. Rows that hold no mask any more keep all of theirs as it is."""
+
+    tokens: Array
+    """int32 [B, L], the mask token where not yet revealed"""
+    reveal_step: Array
+    """int32 [B, L]"""
+    log_prob: Array
+    """float32 [B]"""
+    nfe: Array
+    """int32 scalar, network calls so far"""
+    iteration: Array
+    """int32 scalar, steps so far, with those that called no network: the step of every unfinished row"""
+    block: Array
+    """int32 [B], the block that is open; -1 before the first step"""
+    j: Array
+    """int32 [B], steps since it was opened"""
+    n_0: Array
+    """int32 [B], masks it held then"""
+
+
+def sample(
+    denoiser: Denoiser,
+    params: Params,
+    key: Array,
+    x_init: Array,
+    *,
+    mask_id: int,
+    oracle: Oracle = margin,
+    selector: Selector = PerStep(1),  # noqa: B008 (frozen)
+    temperature: Array | float = 1.0,
+    block_length: int | None = None,
+) -> SampleResult:
+    """Fills in every mask of `x_init`, in the order that `oracle` and `selector` choose.
+
+    What is unmasked in `x_init` is the prompt and comes back untouched. Rows are independent: neither the other rows
+    nor padding on the right change a row's tokens. The first call of a shape compiles; denoiser, oracle, the selector's
+    class and schedule, mask_id, block_length and whether the temperature is 0 are static, all else is traced.
+
+    Args:
+      denoiser: the network; hashable, and the same object (or an equal one) in every call.
+      params: its parameters.
+      key: a typed key, scalar or one per row [B]; consumed.
+      x_init: int [B, L], `mask_id` wherever a token is wanted.
+      mask_id: the mask token's id, a Python int >= 0; if it is below V, it is never predicted.
+      oracle: scores of positions; see `oracles`.
+      selector: how many to reveal in a step; see `selection`.
+      temperature: of the tokens drawn; 0 takes the likeliest. The oracle sees temperature 1 whatever it is.
+      block_length: semi-autoregressive: only the leftmost block of this length that holds a mask is open.
+        None opens the whole sequence.
+
+    Returns:
+      SampleResult.
+
+    Raises:
+      InputError: a shape, a dtype or an option is off, or the denoiser's output is.
+    """
+    x_init = check_tokens(x_init, "x_init")
+    if block_length is not None and block_length < 1:
+        raise InputError(f"block_length must be at least 1, got {block_length}")
+    if not (hasattr(selector, "plan") and hasattr(selector, "choose")):
+        raise InputError(f"selector must have the methods plan and choose, such as PerStep(1), got {selector!r}")
+    return _sample(
+        denoiser,
+        params,
+        row_keys(key, x_init.shape[0]),
+        x_init,
+        selector,
+        jnp.asarray(temperature, jnp.float32),
+        mask_id=check_mask_id(mask_id),
+        oracle=oracle,
+        block_length=block_length or max(x_init.shape[1], 1),
+        greedy=is_greedy(temperature),
+    )
+
+
+def vanilla_sample(
+    denoiser: Denoiser,
+    params: Params,
+    key: Array,
+    x_init: Array,
+    *,
+    mask_id: int,
+    schedule: Schedule,
+    num_steps: int,
+) -> SampleResult:
+    """The reverse process itself: each mask is revealed with probability (α_s - α_t) / (1 - α_t), its token drawn.
+
+    Step j = 1..T goes from t = 1 - (j - 1)/T to s = 1 - j/T. It is `sample` with the random oracle and a binomial
+    number of positions, which has the same law; steps that choose no position call no network.
+    Source: Kim et al. 2025, section 2.
+
+    Args:
+      denoiser: the network.
+      params: its parameters.
+      key: a typed key, scalar or one per row [B]; consumed.
+      x_init: int [B, L], `mask_id` wherever a token is wanted.
+      mask_id: the mask token's id.
+      schedule: α_t.
+      num_steps: T.
+
+    Returns:
+      SampleResult.
+
+    Raises:
+      InputError: as `sample`.
+    """
+    selector = Binomial(num_steps, schedule)
+    return sample(denoiser, params, key, x_init, mask_id=mask_id, oracle=random, selector=selector)
+
+
+@functools.partial(jax.jit, static_argnames=("denoiser", "mask_id", "oracle", "block_length", "greedy"))
+def _sample(
+    denoiser: Denoiser,
+    params: Params,
+    keys: Array,
+    x_init: Array,
+    selector: Selector,
+    temperature: Array,
+    *,
+    mask_id: int,
+    oracle: Oracle,
+    block_length: int,
+    greedy: bool,
+) -> SampleResult:
+    batch, length = x_init.shape
+
+    def cond_fun(state: LoopState) -> Array:
+        return jnp.any(state.tokens == mask_id)
+
+    def body_fun(state: LoopState) -> LoopState:
+        plan_keys, token_keys, score_keys = split_rows(fold_rows(keys, state.iteration), 3)
+        state, is_open = open_block(state, mask_id, block_length)
+        num_reveal = selector.plan(plan_keys, state.j, state.n_0, is_open.sum(axis=-1, dtype=jnp.int32))
+
+        def reveal(state: LoopState) -> LoopState:
+            logits = predict(denoiser, params, state.tokens, mask_id)
+            noise = None if greedy else temperature * vocabulary_gumbel(token_keys, length, logits.shape[-1])
+            confidence = confidence_given_noise(logits, noise)
+            scores = row_scores(oracle, score_keys, confidence)
+            is_chosen = selector.choose(scores, confidence, is_open, num_reveal) & is_open
+            return reveal_tokens(state, is_chosen, confidence)
+
+        if num_reveal is None:
+            state = reveal(state)
+        else:
+            state = jax.lax.cond(jnp.any(num_reveal > 0), reveal, lambda state: state, state)
+        return state._replace(iteration=state.iteration + 1)
+
+    rows = jnp.zeros(batch, jnp.int32)
+    zero = jnp.zeros((), jnp.int32)
+    start = LoopState(
+        tokens=x_init,
+        reveal_step=jnp.full_like(x_init, -1),
+        log_prob=jnp.zeros(batch),
+        nfe=zero,
+        iteration=zero,
+        block=rows - 1,
+        j=rows,
+        n_0=rows,
+    )
+    end = jax.lax.while_loop(cond_fun, body_fun, start)
+    return SampleResult(end.tokens, end.reveal_step, end.log_prob, end.nfe)
+
+
+def open_block(state: LoopState, mask_id: int, block_length: int) -> tuple[LoopState, Array]:
+    """Moves each row to its leftmost block with masks and counts its step there; with it the open positions [B, L]."""
+    is_masked = state.tokens == mask_id
+    block_of = jnp.arange(state.tokens.shape[1], dtype=jnp.int32) // block_length
+    block = block_of[jnp.argmax(is_masked, axis=-1)]
+    is_open = is_masked & (block_of[None] == block[:, None])
+    is_new = block != state.block
+    j = jnp.where(is_new, 1, state.j + 1)
+    n_0 = jnp.where(is_new, is_open.sum(axis=-1, dtype=jnp.int32), state.n_0)
+    return state._replace(block=block, j=j, n_0=n_0), is_open
+
+
+def row_scores(oracle: Oracle, keys: Array, confidence: Confidence) -> Array:
+    """The oracle's scores, float32 [B, L], asked row by row with fields [1, L] and the row's key."""
+    shape = confidence.top_prob.shape
+
+    def score(key: Array, row: Confidence) -> Array:
+        scores = oracle(key, jax.tree.map(lambda field: field[None], row))
+        if scores.shape != (1, shape[1]):
+            raise InputError(f"the oracle must give scores of its fields' shape (1, {shape[1]}), got {scores.shape}")
+        return scores[0].astype(jnp.float32)
+
+    return jax.vmap(score)(keys, confidence)
+
+
+def reveal_tokens(state: LoopState, is_chosen: Array, confidence: Confidence) -> LoopState:
+    """Writes the tokens of the chosen positions, and counts one network call."""
+    assert confidence.token_log_prob is not None
+    return state._replace(
+        tokens=jnp.where(is_chosen, confidence.token, state.tokens),
+        reveal_step=jnp.where(is_chosen, state.nfe, state.reveal_step),
+        log_prob=state.log_prob + jnp.where(is_chosen, confidence.token_log_prob, 0).sum(axis=-1),
+        nfe=state.nfe + 1,
+    )

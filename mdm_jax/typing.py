@@ -1,0 +1,65 @@
+"""The vocabulary of the library: aliases, and the two records that modules hand to each other."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import jax
+
+Array: TypeAlias = jax.Array
+Params: TypeAlias = Any
+"""A pytree of arrays: whatever the denoiser takes as its first argument."""
+
+
+class Features(NamedTuple):
+    """A denoiser's output before the head, so that logits are made only where they are needed.
+
+    The logits are `hidden @ head`.
+    """
+
+    hidden: Array
+    """float [B, L, D]"""
+    head: Array
+    """float [D, V]"""
+
+
+class Confidence(NamedTuple):
+    """What a step knows of each position, every field [B, L]; probabilities are p_theta(. | x_t) at temperature 1."""
+
+    top_prob: Array
+    """float32: the largest probability"""
+    second_prob: Array
+    """float32: the second largest"""
+    entropy: Array
+    """float32, nats"""
+    token: Array
+    """int32: the token that would be revealed, drawn or the argmax"""
+    token_prob: Array
+    """float32: the probability of `token`"""
+    token_log_prob: Array | None = None
+    """float32, nats: log of `token_prob`, kept apart since float32 probabilities end at exp(-87)"""
+
+
+Denoiser: TypeAlias = Callable[[Params, Array], Array | Features]
+"""(params, tokens int32 [B, L]) -> logits float [B, L, V], or Features. It sees no time: p_theta(. | x_t)."""
+
+Oracle: TypeAlias = Callable[[Array, Confidence], Array]
+"""(key, confidence) -> scores float32 [B, L]; the higher is revealed the sooner."""
+
+
+class Selector(Protocol):
+    """How many of the best-scored positions a step reveals. A frozen dataclass, registered as a pytree."""
+
+    def plan(self, key: Array, j: Array, n_0: Array, left: Array) -> Array | None:
+        """Number to reveal, int32 [B], decided before the network is called; None if it takes the network to decide.
+
+        Args:
+          key: typed keys [B], one per row (or a scalar key, folded with the row).
+          j: int32 [B], the row's step in its block, from 1.
+          n_0: int32 [B], masks in the row's block when the block was opened.
+          left: int32 [B], masks left in it now.
+        """
+        ...
+
+    def choose(self, scores: Array, confidence: Confidence, is_open: Array, num_reveal: Any) -> Array:
+        """Positions to reveal, bool [B, L]: a subset of `is_open`, `num_reveal` of them if that was planned."""
+        ...
