@@ -1,0 +1,95 @@
+"""The one grain file: shuffled, batched, per-process, resumable batches out of arrays in RAM.
+
+grain shuffles and batches record *numbers*, the same on every process; each process then gathers its part. So the
+position is one number that has nothing to do with how many processes there are, and nothing is read one record at a
+time, which is what is slow.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdm_jax.errors import InputError
+
+Batch = dict[str, NDArray[Any]]
+
+
+class Batches(Iterator[Batch]):
+    """Endless batches of records, in a new order each epoch.
+
+    The order depends on (seed, number of records, batch_size) only. An epoch ends where the records end, which may be
+    in the middle of a batch, so that no record is ever left out.
+    """
+
+    def __init__(
+        self,
+        arrays: Mapping[str, NDArray[Any]],
+        *,
+        batch_size: int,
+        seed: int,
+        process_index: int = 0,
+        process_count: int = 1,
+    ) -> None:
+        """Starts at the first batch.
+
+        Args:
+            arrays: The fields of all records, `[num, ...]` each; kept, not copied.
+            batch_size: Records in a batch, all processes together.
+            seed: The seed of the order, from 0 to 2^32 - 1.
+            process_index: Which process this is, from 0.
+            process_count: The number of processes; process i gets the i-th of as many equal parts of each batch.
+
+        Raises:
+            InputError: There are no arrays, or of different lengths; an argument is out of its range.
+        """
+        lengths = {name: len(array) for name, array in arrays.items()}
+        if len(set(lengths.values())) != 1:
+            raise InputError(f"arrays of one length are wanted, at least one; got {lengths or 'none'}")
+        num_records = next(iter(lengths.values()))
+        if not 1 <= batch_size <= num_records:
+            raise InputError(f"batch_size={batch_size}: choose 1 to {num_records}, the number of records")
+        if not 0 <= process_index < process_count:
+            raise InputError(f"process_index={process_index} of process_count={process_count}: count from 0")
+        if batch_size % process_count:
+            raise InputError(
+                f"batch_size={batch_size} cannot be shared out among {process_count} processes: choose a multiple"
+            )
+        if not 0 <= seed < 1 << 32:
+            raise InputError(f"seed={seed}: give an integer from 0 to 2^32 - 1")
+        import grain  # brings jax and orbax along: over a second
+
+        size = batch_size // process_count
+        mine = slice(process_index * size, (process_index + 1) * size)
+
+        def gather(numbers: NDArray[np.int64]) -> Batch:
+            return {name: array[numbers[mine]] for name, array in arrays.items()}
+
+        order = grain.MapDataset.range(num_records).seed(seed).shuffle().repeat()
+        batches = order.batch(batch_size, drop_remainder=True).map(gather)
+        self._batches = iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
+        self._origin = {"num_records": num_records, "batch_size": batch_size, "seed": seed}
+
+    def __next__(self) -> Batch:
+        return next(self._batches)
+
+    def get_state(self) -> dict[str, int]:
+        """Returns where this iterator is, ready for JSON; every process has the same state at the same step."""
+        return {**self._origin, **self._batches.get_state()}
+
+    def set_state(self, state: Mapping[str, int]) -> None:
+        """Goes to a place that `get_state` gave, under any number of processes.
+
+        Args:
+            state: What `get_state` returned.
+
+        Raises:
+            InputError: The state belongs to another seed, batch size or number of records: the batches would not be
+                those that would have followed.
+        """
+        position = dict(state)
+        origin = {name: position.pop(name, None) for name in self._origin}
+        if origin != self._origin:
+            raise InputError(f"the state is of batches with {origin}, these have {self._origin}: use the same again")
+        self._batches.set_state(position)

@@ -1,0 +1,255 @@
+"""Sudoku puzzles in three sizes: made, solved and checked. Numpy in, numpy out.
+
+A puzzle is a row-major int8 vector of size * size cells, 0 = blank, digits 1 to size. Sizes are 4 (boxes of 2 x 2), 6
+(boxes of 2 rows x 3 columns) and 9 (3 x 3). The compiled search behind it is in `sudoku_kernels`.
+"""
+
+import functools
+import itertools
+import operator
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mdm_jax.errors import InputError
+
+BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}
+"""Rows and columns of a box, for each size of grid."""
+
+GENERATOR_VERSION = 1
+"""To be raised whenever `generate` gives other puzzles for the same arguments, since prepared data is named by it."""
+
+Split = Literal["train", "test"]
+
+_SIDES = {None: -1, "train": 0, "test": 1}
+_FEWEST_CLUES = {4: 4, 6: 8, 9: 17}  # no puzzle with fewer givens has one solution (9: McGuire et al. 2012)
+_EASY_CLUES = {4: 5, 6: 11, 9: 25}  # what most grids come down to
+_ATTEMPTS = 4096
+_CHUNK = 1024
+
+
+def check_size(size: int) -> int:
+    """Returns the size, or raises InputError unless it is 4, 6 or 9."""
+    if size not in BOXES:
+        raise InputError(f"size={size!r} is not supported: choose one of 4, 6 and 9")
+    return int(size)
+
+
+def check_clues(clues: int | None, size: int) -> int | None:
+    """Returns the number of givens, or raises InputError if no puzzle of this size has it; None stands for minimal."""
+    if clues is None or _FEWEST_CLUES[size] <= _integer("clues", clues) <= size**2:
+        return clues
+    raise InputError(
+        f"clues={clues}: {size}x{size} puzzles with one solution have {_FEWEST_CLUES[size]} to {size**2} givens; "
+        f"choose from these, or None for minimal puzzles"
+    )
+
+
+def size_of(cells: int) -> int:
+    """Gives the size of the grid that has this many cells.
+
+    Args:
+        cells: The number of cells: 16, 36 or 81.
+
+    Returns:
+        4, 6 or 9.
+
+    Raises:
+        InputError: No supported grid has so many cells.
+    """
+    for size in BOXES:
+        if size * size == cells:
+            return size
+    raise InputError(f"a puzzle of {cells} cells is not supported: it must have 16, 36 or 81")
+
+
+@functools.cache
+def units_of_cells(size: int) -> NDArray[np.uint8]:
+    """Numbers the units: rows from 0, columns from `size`, boxes from `2 * size`.
+
+    Args:
+        size: 4, 6 or 9.
+
+    Returns:
+        uint8 `[size * size, 3]`, read-only: the row, column and box of each cell.
+    """
+    box_rows, box_columns = BOXES[check_size(size)]
+    row, column = np.divmod(np.arange(size * size), size)
+    box = row // box_rows * (size // box_columns) + column // box_columns
+    units = np.stack([row, size + column, 2 * size + box], axis=1).astype(np.uint8)
+    units.flags.writeable = False
+    return units
+
+
+@functools.cache
+def cells_of_units(size: int) -> NDArray[np.int64]:
+    """Lists the cells of each unit: the rows, then the columns, then the boxes.
+
+    Args:
+        size: 4, 6 or 9.
+
+    Returns:
+        int64 `[3 * size, size]`, read-only.
+    """
+    units = units_of_cells(size)
+    cells = np.stack([np.flatnonzero((units == unit).any(axis=1)) for unit in range(3 * size)])
+    cells.flags.writeable = False
+    return cells
+
+
+def generate(
+    num: int,
+    *,
+    size: int = 9,
+    clues: int | None = None,
+    seed: int = 0,
+    split: Split | None = None,
+    first: int = 0,
+) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
+    """Makes random puzzles with exactly one solution.
+
+    A full grid comes from a randomised search in which every grid has positive probability (not the same one for all).
+    Its cells are then emptied in random order, each unless another solution would appear, down to `clues` givens or,
+    with None, until every given is needed. Puzzle i depends on (seed, first + i, size, clues, split) only: neither
+    `num` nor the number of threads matters.
+
+    Args:
+        num: How many puzzles.
+        size: 4, 6 or 9.
+        clues: The exact number of givens, or None for minimal puzzles.
+        seed: The seed, from 0 to 2^63 - 1.
+        split: "train" and "test" never share a grid, whatever the other arguments: a hash of the solution puts one grid
+            in sixteen on the test side. None takes both.
+        first: The number of the first puzzle.
+
+    Returns:
+        The puzzles and their solutions, each int8 `[num, size * size]`.
+
+    Raises:
+        InputError: An argument is out of its range, or no puzzle with so few clues was found in 4,096 attempts.
+    """
+    cells = check_size(size) ** 2
+    num, seed, first = _integer("num", num), _integer("seed", seed), _integer("first", first)
+    if split not in _SIDES:
+        raise InputError(f"split={split!r} is unknown: choose 'train', 'test' or None for both")
+    clues = check_clues(clues, size)
+    from mdm_jax.data import sudoku_kernels
+
+    puzzles, solutions = np.zeros((num, cells), np.int8), np.zeros((num, cells), np.int8)
+    fewest = np.zeros(num, np.int64)
+    # In chunks, since compiled code cannot be interrupted; the first is a single puzzle, to fail soon if it must.
+    bounds = [0, *range(min(num, 1), num, _CHUNK), num]
+    for start, stop in itertools.pairwise(bounds):
+        here = slice(start, stop)
+        sudoku_kernels.generate(
+            units_of_cells(size),
+            np.uint64(seed),
+            np.uint64(first + start),
+            clues or 0,
+            _SIDES[split],
+            _ATTEMPTS,
+            puzzles[here],
+            solutions[here],
+            fewest[here],
+        )
+        if clues is not None and (fewest[here] > clues).any():
+            i = start + int(np.argmax(fewest[here] > clues))
+            raise InputError(
+                f"clues={clues}: {_ATTEMPTS} attempts at puzzle {first + i} came down to {fewest[i]} givens at best; "
+                f"ask for {max(_EASY_CLUES[size], clues + 1)} or more, or for None (minimal puzzles)"
+            )
+    return puzzles, solutions
+
+
+def solve(puzzles: ArrayLike, *, limit: int = 2) -> tuple[NDArray[np.int8], NDArray[np.int32]]:
+    """Solves puzzles by exact search.
+
+    Args:
+        puzzles: Integers `[num, cells]`, 0 = blank.
+        limit: Where to stop counting solutions: 2 is enough to tell whether there is exactly one.
+
+    Returns:
+        The first solution found of each puzzle, int8 `[num, cells]` (zeros where there is none), and the number of
+        solutions up to `limit`, int32 `[num]`.
+
+    Raises:
+        InputError: The array is not of integers `[num, 16 | 36 | 81]` from 0 to size, or `limit` is below 1.
+    """
+    given = _checked_grids("puzzles", puzzles)
+    if _integer("limit", limit) < 1:
+        raise InputError(f"limit={limit}: at least one solution has to be looked for; choose 1 or more")
+    from mdm_jax.data import sudoku_kernels
+
+    solutions, num_solutions = np.zeros_like(given), np.zeros(len(given), np.int32)
+    sudoku_kernels.solve(
+        units_of_cells(size_of(given.shape[1])), given, min(limit, np.iinfo(np.int32).max), solutions, num_solutions
+    )
+    return solutions, num_solutions
+
+
+def is_solved(grids: ArrayLike, puzzles: ArrayLike) -> NDArray[np.bool_]:
+    """Tells whether each grid is a full and right answer to its puzzle; any right answer counts.
+
+    Args:
+        grids: Integers `[num, cells]`; whatever a model wrote, so values out of range are just wrong.
+        puzzles: Integers `[num, cells]`, 0 = blank.
+
+    Returns:
+        bool `[num]`: every row, column and box holds each digit once, and every given is kept.
+
+    Raises:
+        InputError: The arrays have different shapes, or the puzzles are not as `solve` wants them.
+    """
+    given, grids = _checked_grids("puzzles", puzzles), np.asarray(grids)
+    if grids.shape != given.shape:
+        raise InputError(f"grids have shape {grids.shape} and puzzles {given.shape}: they must be the same")
+    size = size_of(given.shape[1])
+    in_units = np.sort(grids[:, cells_of_units(size)], axis=-1)
+    follows_rules = (in_units == np.arange(1, size + 1)).all(axis=(1, 2))
+    keeps_clues = ((given == 0) | (given == grids)).all(axis=1)
+    return follows_rules & keeps_clues
+
+
+def in_test_split(solutions: ArrayLike) -> NDArray[np.bool_]:
+    """Tells on which side full grids are: a hash of the grid, the same for ever, puts one in sixteen into "test".
+
+    Args:
+        solutions: Integers `[num, cells]`, full grids.
+
+    Returns:
+        bool `[num]`, True where the grid belongs to the test side.
+
+    Raises:
+        InputError: The array is not of integers `[num, 16 | 36 | 81]` from 0 to size.
+    """
+    grids = _checked_grids("solutions", solutions)
+    from mdm_jax.data import sudoku_kernels
+
+    return np.array([sudoku_kernels.is_test(grid) for grid in grids], np.bool_)
+
+
+def _integer(name: str, value: Any) -> int:
+    """Checks that a value is an integer from 0 to 2^63 - 1."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise InputError(f"{name}={value!r} is not an integer: give a number from 0") from None
+    if not 0 <= number < 1 << 63:
+        raise InputError(f"{name}={value}: give an integer from 0 to 2^63 - 1")
+    return number
+
+
+def _checked_grids(name: str, grids: ArrayLike) -> NDArray[np.int8]:
+    """Checks that grids are integers `[num, cells]` from 0 to size; returns them as contiguous int8."""
+    array = np.asarray(grids)
+    if array.ndim != 2 or array.dtype.kind not in "iu":
+        raise InputError(f"{name} are {array.dtype} of shape {array.shape}: integers of shape [num, cells] are wanted")
+    size = size_of(array.shape[1])
+    is_bad = (array < 0) | (array > size)
+    if is_bad.any():
+        i, cell = (int(index) for index in np.argwhere(is_bad)[0])
+        raise InputError(
+            f"{name}[{i}, {cell}] is {array[i, cell]}: a {size}x{size} grid holds 1 to {size}, and 0 where it is blank"
+        )
+    return np.array(array, np.int8, order="C")  # a copy: a read-only array would compile the kernels once more

@@ -1,0 +1,341 @@
+"""The compiled part of `mdm_jax.data.sudoku`: one search, used to make full grids, to dig holes and to solve.
+
+A digit d is the bit `1 << (d - 1)`, so a set of digits is an integer. A board's `order` is a permutation of its cells
+in which the filled ones come first: at once the list of empty cells and the trail along which the search retreats. The
+search keeps its own stack, since numba crashes on recursive functions that it reads back from its cache; and all of it
+is in one file, since numba does not notice that a cached function calls one that changed in another.
+"""
+
+from typing import NamedTuple, cast
+
+import numpy as np
+from numba import njit, prange
+from numpy.typing import NDArray
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_POPCOUNT = np.array([digits.bit_count() for digits in range(1 << 9)], np.int64)
+_ZERO, _ONE = cast(int, np.int64(0)), cast(int, np.int64(1))  # each plain literal would compile the search once more
+_TEST_SHARE = np.uint64(16)  # one grid in sixteen
+
+
+class _Board(NamedTuple):
+    """A partly filled grid with the scratch space of its search."""
+
+    full: int  # the set of all digits
+    units: NDArray[np.uint8]  # [cells, 3], the row, column and box of each cell, numbered through
+    order: NDArray[np.uint8]  # [cells], a permutation of the cells, the filled ones first
+    placed: NDArray[np.int64]  # [cells], the digit of each filled cell
+    used: NDArray[np.int64]  # [3 * size], the digits that each unit holds
+    once: NDArray[np.int64]  # [3 * size], scratch: the digits with a place in the unit
+    twice: NDArray[np.int64]  # [3 * size], scratch: those with several, later the hidden singles
+    marks: NDArray[np.int64]  # [cells], the search's stack: the position of the cell that was branched on,
+    choices: NDArray[np.int64]  # [cells], and the digits not yet tried there
+    solution: NDArray[np.int64]  # [cells], the first solution found, a bit for each cell
+    state: NDArray[np.uint64]  # [1], the random generator
+
+
+@njit(cache=True)
+def _empty_board(units: NDArray[np.uint8], state: np.uint64) -> _Board:
+    cells, num_units = len(units), units[-1, 2] + 1
+    return _Board(
+        full=(1 << num_units // 3) - 1,
+        units=units,
+        order=np.arange(cells).astype(np.uint8),
+        placed=np.zeros(cells, np.int64),
+        used=np.zeros(num_units, np.int64),
+        once=np.zeros(num_units, np.int64),
+        twice=np.zeros(num_units, np.int64),
+        marks=np.zeros(cells, np.int64),
+        choices=np.zeros(cells, np.int64),
+        solution=np.zeros(cells, np.int64),
+        state=np.full(1, state),
+    )
+
+
+@njit(cache=True)
+def _mix(x: np.uint64) -> np.uint64:
+    """The finaliser of splitmix64 (Steele, Lea & Flood 2014): a bijection of 64 bits without visible structure."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+@njit(cache=True)
+def _draw(state: NDArray[np.uint64], n: int) -> np.int64:
+    """Draws a number from 0 to n - 1 and moves the splitmix64 generator on."""
+    state[0] += _GOLDEN
+    return np.int64(((_mix(state[0]) >> np.uint64(32)) * np.uint64(n)) >> np.uint64(32))
+
+
+@njit(cache=True)
+def _shuffle(board: _Board) -> None:
+    order = board.order
+    for i in range(len(order) - 1, 0, -1):
+        j = _draw(board.state, i + 1)
+        order[i], order[j] = order[j], order[i]
+
+
+@njit(cache=True)
+def is_test(digits: NDArray[np.int8]) -> bool:
+    """Tells whether a full grid is on the test side. Never to be changed: grids would move between the sides."""
+    h = np.uint64(0)
+    for digit in digits:
+        h = _mix(h + np.uint64(digit))
+    return h % _TEST_SHARE == np.uint64(0)
+
+
+@njit(cache=True)
+def _candidates(board: _Board, cell: int) -> int:
+    units, used = board.units, board.used
+    return board.full & ~(used[units[cell, 0]] | used[units[cell, 1]] | used[units[cell, 2]])
+
+
+@njit(cache=True)
+def _toggle(board: _Board, cell: int, bit: int) -> None:
+    """Takes a digit into the three units of a cell, or out of them."""
+    for kind in range(3):
+        board.used[board.units[cell, kind]] ^= bit
+
+
+@njit(cache=True)
+def _fill(board: _Board, position: int, filled: int, bit: int) -> int:
+    """Puts a digit into the empty cell at `order[position]`; returns the new number of filled cells."""
+    order = board.order
+    order[position], order[filled] = order[filled], order[position]
+    board.placed[order[filled]] = bit
+    _toggle(board, order[filled], bit)
+    return filled + 1
+
+
+@njit(cache=True)
+def _retreat(board: _Board, filled: int, mark: int) -> int:
+    """Empties the cells `order[mark:filled]`; returns the new number of filled cells."""
+    for position in range(mark, filled):
+        cell = board.order[position]
+        _toggle(board, cell, board.placed[cell])
+    return mark
+
+
+@njit(cache=True)
+def _save(board: _Board) -> None:
+    for cell in range(len(board.placed)):  # an assignment of slices would take numba seconds to compile
+        board.solution[cell] = board.placed[cell]
+
+
+@njit(cache=True)
+def _write_digits(bits: NDArray[np.int64], digits: NDArray[np.int8]) -> None:
+    for cell in range(len(bits)):
+        digits[cell] = _POPCOUNT[bits[cell] - 1] + 1
+
+
+@njit(cache=True)
+def _propagate(board: _Board, filled: int) -> tuple[int, int]:
+    """Fills naked singles (a cell with one candidate) and hidden ones (a digit with one place) until there are none.
+
+    Args:
+        board: The board, changed in place.
+        filled: The number of filled cells.
+
+    Returns:
+        The number of cells now filled, and where in `order` the empty cell with the fewest candidates is: the number
+        of cells when the grid is full, -1 when some cell has no candidate or some digit no place.
+    """
+    full, units, order, used, once, twice = board.full, board.units, board.order, board.used, board.once, board.twice
+    cells = len(order)
+    while filled < cells:
+        start, fewest, branch = filled, 10, -1
+        once[:] = 0
+        twice[:] = 0
+        for position in range(filled, cells):
+            cell = order[position]
+            candidates = _candidates(board, cell)
+            if candidates & (candidates - 1) == 0:
+                if candidates == 0:
+                    return filled, -1
+                filled = _fill(board, position, filled, candidates)
+                continue
+            for kind in range(3):
+                unit = units[cell, kind]
+                twice[unit] |= once[unit] & candidates
+                once[unit] |= candidates
+            if _POPCOUNT[candidates] < fewest:
+                fewest, branch = _POPCOUNT[candidates], position
+        # A cell seen before a later one was filled may have had too many candidates, never too few: so a digit without
+        # a place is a contradiction, and one with a single place belongs there, unless its unit has got it meanwhile.
+        hidden, any_hidden = twice, 0
+        for unit in range(len(used)):
+            if once[unit] | used[unit] != full:
+                return filled, -1
+            hidden[unit] = once[unit] & ~(twice[unit] | used[unit])
+            any_hidden |= hidden[unit]
+        if any_hidden:
+            for position in range(filled, cells):
+                cell = order[position]
+                places = hidden[units[cell, 0]] | hidden[units[cell, 1]] | hidden[units[cell, 2]]
+                single = places & _candidates(board, cell)
+                if single:
+                    filled = _fill(board, position, filled, single & -single)
+        if filled == start:
+            return filled, branch
+    return filled, cells
+
+
+@njit(cache=True)
+def _search(board: _Board, filled: int, choices: int, limit: int) -> int:
+    """Counts the solutions in which the first empty cell holds one of some digits; tries digits in random order.
+
+    Args:
+        board: The board; `solution` receives the first one found. All else is put back, except that the empty cells
+            after the first may stand in another order.
+        filled: The number of filled cells; the first empty one is `order[filled]`.
+        choices: The digits allowed there, a subset of its candidates.
+        limit: Where to stop counting.
+
+    Returns:
+        The number of solutions, at most `limit`.
+    """
+    base, depth, found = filled, 0, 0
+    board.marks[0], board.choices[0] = filled, choices
+    while depth >= 0:
+        filled = _retreat(board, filled, board.marks[depth])
+        left = board.choices[depth]
+        if left == 0:
+            depth -= 1
+            continue
+        rest = left
+        for _ in range(_draw(board.state, _POPCOUNT[left])):
+            rest &= rest - 1
+        bit = rest & -rest
+        board.choices[depth] = left ^ bit
+        filled, branch = _propagate(board, _fill(board, filled, filled, bit))
+        if branch == len(board.order):
+            if found == 0:
+                _save(board)
+            found += 1
+            if found == limit:
+                break
+        elif branch >= 0:
+            depth += 1
+            board.order[branch], board.order[filled] = board.order[filled], board.order[branch]
+            board.marks[depth], board.choices[depth] = filled, _candidates(board, board.order[filled])
+    _retreat(board, filled, base)
+    return found
+
+
+@njit(cache=True)
+def _dig(board: _Board, solution: NDArray[np.int64], clues: int) -> int:
+    """Empties cells of a full grid in random order as long as the solution stays the only one.
+
+    `order` is then cells that must stay, cells not yet tried, empty cells. A cell may go if and only if no solution
+    gives it another digit, which is all that the search is asked.
+
+    Args:
+        board: The board, changed in place.
+        solution: The full grid, as bits.
+        clues: The number of givens to stop at; 0 for a minimal puzzle.
+
+    Returns:
+        The number of givens that are left: the first so many of `order`.
+    """
+    _shuffle(board)
+    board.used[:] = board.full
+    kept, filled = 0, len(board.order)
+    while kept < filled and filled > clues:
+        cell = board.order[filled - 1]
+        bit = solution[cell]
+        _toggle(board, cell, bit)
+        if _search(board, filled - 1, _candidates(board, cell) & ~bit, _ONE) == 0:
+            filled -= 1
+            continue
+        _toggle(board, cell, bit)
+        board.order[filled - 1], board.order[kept] = board.order[kept], cell
+        kept += 1
+    return filled
+
+
+@njit(cache=True)
+def _make(board: _Board, clues: int, side: int, attempts: int, puzzle: NDArray[np.int8], grid: NDArray[np.int8]) -> int:
+    """Makes one puzzle into `puzzle` and `grid`; returns the fewest givens reached (`clues` unless it gave up)."""
+    fewest = len(board.order) + 1
+    for _ in range(attempts):
+        is_wanted = False
+        while not is_wanted:
+            board.used[:] = 0
+            _shuffle(board)
+            _search(board, _ZERO, board.full, _ONE)
+            _write_digits(board.solution, grid)
+            is_wanted = side < 0 or is_test(grid) == (side == 1)
+        givens = _dig(board, board.solution.copy(), clues)
+        if givens < fewest:
+            fewest = givens
+        if clues == 0 or givens == clues:
+            for cell in board.order[:givens]:
+                puzzle[cell] = grid[cell]
+            break
+    return fewest
+
+
+@njit(cache=True, parallel=True)
+def generate(
+    units: NDArray[np.uint8],
+    seed: np.uint64,
+    first: np.uint64,
+    clues: int,
+    side: int,
+    attempts: int,
+    puzzles: NDArray[np.int8],
+    solutions: NDArray[np.int8],
+    fewest: NDArray[np.int64],
+) -> None:
+    """Makes puzzles in parallel; each has its own generator, so that the number of threads changes nothing.
+
+    Args:
+        units: uint8 `[cells, 3]`, the units of each cell.
+        seed: The seed of all puzzles.
+        first: The number of the first puzzle.
+        clues: The number of givens; 0 for minimal puzzles.
+        side: 0 for train, 1 for test, -1 for either.
+        attempts: How many grids may be tried for one puzzle.
+        puzzles: int8 `[num, cells]`, zeros when called; receives the puzzles.
+        solutions: int8 `[num, cells]`; receives the full grids.
+        fewest: int64 `[num]`; receives the fewest givens that the attempts at each puzzle reached.
+    """
+    for i in prange(len(puzzles)):
+        board = _empty_board(units, _mix(_mix(seed + _GOLDEN) + first + np.uint64(i)))
+        fewest[i] = _make(board, clues, side, attempts, puzzles[i], solutions[i])
+
+
+@njit(cache=True)
+def _solve(board: _Board, puzzle: NDArray[np.int8], limit: int) -> int:
+    """Counts the solutions of one puzzle up to `limit`; `board.solution` receives the first."""
+    cells, filled = len(puzzle), _ZERO
+    for cell in range(cells):
+        if puzzle[cell]:
+            bit = 1 << (puzzle[cell] - 1)
+            if _candidates(board, cell) & bit == 0:
+                return 0
+            filled = _fill(board, cell, filled, bit)  # order[cell] is still cell: only places before it were swapped
+    filled, branch = _propagate(board, filled)
+    if branch < 0:
+        return 0
+    if branch == cells:
+        _save(board)
+        return 1
+    board.order[branch], board.order[filled] = board.order[filled], board.order[branch]
+    return _search(board, filled, _candidates(board, board.order[filled]), limit)
+
+
+@njit(cache=True, parallel=True)
+def solve(
+    units: NDArray[np.uint8],
+    puzzles: NDArray[np.int8],
+    limit: int,
+    solutions: NDArray[np.int8],
+    num_solutions: NDArray[np.int32],
+) -> None:
+    """Solves puzzles in parallel, as `sudoku.solve` says, into `solutions` (zeros when called) and `num_solutions`."""
+    for i in prange(len(puzzles)):
+        board = _empty_board(units, np.uint64(0))
+        num_solutions[i] = _solve(board, puzzles[i], limit)
+        if num_solutions[i] > 0:
+            _write_digits(board.solution, solutions[i])
