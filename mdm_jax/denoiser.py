@@ -3,6 +3,7 @@
 import operator
 
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from mdm_jax.errors import InputError
 from mdm_jax.typing import Array, Denoiser, Features, Params
@@ -23,7 +24,7 @@ def check_mask_id(mask_id: int) -> int:
     return value
 
 
-def check_tokens(tokens: Array, name: str) -> Array:
+def check_tokens(tokens: ArrayLike, name: str) -> Array:
     """`tokens` as int32 [B, L]; InputError for another rank or for values that are no integers."""
     tokens = jnp.asarray(tokens)
     if tokens.ndim != 2:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from mdm_jax.confidence import confidence_given_noise, is_greedy
 from mdm_jax.denoiser import check_mask_id, check_tokens, predict
@@ -58,7 +59,7 @@ def sample(
     denoiser: Denoiser,
     params: Params,
     key: Array,
-    x_init: Array,
+    x_init: ArrayLike,
     *,
     mask_id: int,
     oracle: Oracle = margin,
@@ -90,7 +91,7 @@ def sample(
     Raises:
       InputError: a shape, a dtype or an option is off, or the denoiser's output is.
     """
-    x_init = check_tokens(x_init, "x_init")
+    tokens = check_tokens(x_init, "x_init")
     if block_length is not None and block_length < 1:
         raise InputError(f"block_length must be at least 1, got {block_length}")
     if not (hasattr(selector, "plan") and hasattr(selector, "choose")):
@@ -98,13 +99,13 @@ def sample(
     return _sample(
         denoiser,
         params,
-        row_keys(key, x_init.shape[0]),
-        x_init,
+        row_keys(key, tokens.shape[0]),
+        tokens,
         selector,
         jnp.asarray(temperature, jnp.float32),
         mask_id=check_mask_id(mask_id),
         oracle=oracle,
-        block_length=block_length or max(x_init.shape[1], 1),
+        block_length=block_length or max(tokens.shape[1], 1),
         greedy=is_greedy(temperature),
     )
 
@@ -113,7 +114,7 @@ def vanilla_sample(
     denoiser: Denoiser,
     params: Params,
     key: Array,
-    x_init: Array,
+    x_init: ArrayLike,
     *,
     mask_id: int,
     schedule: Schedule,

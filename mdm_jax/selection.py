@@ -44,7 +44,7 @@ class Planned:
         return best(scores, is_open, num_reveal)
 
 
-def _check_at_least(name: str, value: Any, least: float, kind: type) -> None:
+def _check_at_least(name: str, value: Any, least: float, kind: Any) -> None:
     """InputError unless `value` is a `kind` of number and at least `least`; arrays and traced values pass."""
     is_known = isinstance(value, numbers.Number)
     if is_known and not (isinstance(value, kind) and value >= least):

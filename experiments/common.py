@@ -1,0 +1,207 @@
+"""What all experiments share: the flags, the one-line errors, the table, and `results.json`.
+
+Nothing heavy is imported before a command runs, so that `--help` answers at once.
+"""
+
+import contextlib
+import dataclasses
+import io
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+    from mdm_jax.typing import Oracle, Selector
+
+Row = dict[str, Any]
+"""One row of `results.json`; fields that do not apply are left out."""
+
+
+class Command(Protocol):
+    """A frozen dataclass of flags that can be run."""
+
+    def run(self) -> None:
+        """Does the work; InputError for flags or files that cannot be used."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshFlags:
+    """How the devices are laid out; the three numbers multiply to the number of devices."""
+
+    data: int = -1
+    """copies of the model that split the batch (-1: as many as the devices allow)"""
+    fsdp: int = 1
+    """ways to split parameters and optimizer state"""
+    tensor: int = 1
+    """ways to split matrices within a layer"""
+
+    def make(self) -> "Mesh":
+        """The mesh."""
+        from mdm_jax.sharding import MeshConfig, make_mesh
+
+        return make_mesh(MeshConfig(self.data, self.fsdp, self.tensor))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DecodeFlags:
+    """How a model is decoded."""
+
+    oracle: tuple[str, ...] = ("margin",)
+    """orders to decode in: random, left_to_right, top_prob, margin, neg_entropy, token_prob"""
+    tokens_per_step: int | None = None
+    """reveal this many per step (the default: 1)"""
+    num_steps: int | None = None
+    """or: reveal all in this many steps, as many in each as the linear schedule says"""
+    threshold: float | None = None
+    """or: reveal all that score at least this"""
+    entropy_budget: float | None = None
+    """or: reveal the longest prefix within this budget (nats)"""
+    temperature: float = 0.0
+    """of the tokens; 0 takes the likeliest"""
+    block_length: int | None = None
+    """decode block by block from the left"""
+
+    def oracles(self) -> "dict[str, Oracle]":
+        """The oracles by name."""
+        from mdm_jax import InputError, oracles
+
+        names = ("random", "left_to_right", "top_prob", "margin", "neg_entropy", "token_prob")
+        if not self.oracle:
+            raise InputError(f"--oracle needs a name; choose from {', '.join(names)}")
+        for name in self.oracle:
+            if name not in names:
+                raise InputError(f"unknown oracle {name!r}; choose from {', '.join(names)}")
+        return {name: getattr(oracles, name) for name in self.oracle}
+
+    def selector(self) -> "Selector":
+        """The selector that the flags ask for."""
+        from mdm_jax import EntropyBudget, InputError, PerStep, Threshold, TopK
+
+        made = {
+            "--tokens-per-step": (PerStep, self.tokens_per_step),
+            "--num-steps": (TopK, self.num_steps),
+            "--threshold": (Threshold, self.threshold),
+            "--entropy-budget": (EntropyBudget, self.entropy_budget),
+        }
+        asked = {flag: make for flag, make in made.items() if make[1] is not None}
+        if len(asked) > 1:
+            raise InputError(f"{' and '.join(asked)} exclude each other; give one of them")
+        for kind, value in asked.values():
+            return kind(value)
+        return PerStep(1)
+
+
+def parse(
+    experiment: str, description: str, commands: Mapping[str, Callable[..., Command]], argv: Sequence[str]
+) -> Command:
+    """The command that `argv` asks for; what cannot be parsed is one line on stderr and exit code 2."""
+    import tyro
+
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.extras.subcommand_cli_from_dict(
+                dict(commands), prog=f"python -m experiments.{experiment}", description=description, args=list(argv)
+            )
+    except SystemExit as stop:
+        if stop.code == 2:
+            lines = [line.strip("│╭╮╰╯ ") for line in errors.getvalue().splitlines()]
+            words = [line for line in lines if line and not line.startswith("─") and "full helptext" not in line]
+            sys.stderr.write(f"error: {'; '.join(words[:3])}; see python -m experiments.{experiment} --help\n")
+        raise
+
+
+def main(
+    experiment: str,
+    description: str,
+    commands: Mapping[str, Callable[..., Command]],
+    argv: Sequence[str] | None = None,
+) -> None:
+    """Parses and runs one command; InputError becomes one line on stderr and exit code 2."""
+    command = parse(experiment, description, commands, sys.argv[1:] if argv is None else argv)
+    from mdm_jax.errors import InputError
+
+    try:
+        command.run()
+    except InputError as error:
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        sys.exit(2)
+
+
+class Results:
+    """Collects the rows of one command, and ends it with a table on the terminal and `results.json`."""
+
+    def __init__(
+        self, experiment: str, command: str, *, out: pathlib.Path, seed: int, scale: str | None = None
+    ) -> None:
+        self._head = {"experiment": experiment, "command": command, "argv": sys.argv}
+        self._scale = {} if scale is None else {"scale": scale}
+        self._seed = seed
+        self._path = out / "results.json"
+        self._begin = time.perf_counter()
+        self.rows: list[Row] = []
+
+    def add(self, **row: Any) -> None:
+        """Adds one row; fields that are None do not apply and are left out."""
+        self.rows.append({name: value for name, value in row.items() if value is not None})
+
+    def finish(self) -> None:
+        """Prints the table and writes the file."""
+        import jax
+
+        device = jax.devices()[0]
+        record = {
+            **self._head,
+            **self._scale,
+            "seed": self._seed,
+            "device": "cpu" if device.platform == "cpu" else device.device_kind,
+            "jax": jax.__version__,
+            "commit": commit(),
+            "seconds": round(time.perf_counter() - self._begin, 1),
+            "rows": self.rows,
+        }
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.write_text(json.dumps(record, indent=1) + "\n")
+        sys.stdout.write(f"\n{table(self.rows)}\n\n{record['seconds']} s; written to {self._path}\n")
+
+
+def commit() -> str:
+    """The short hash of the checkout's commit, or "unknown" outside one."""
+    folder = pathlib.Path(__file__).parent
+    command = ["git", "-C", str(folder), "rev-parse", "--short", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as aligned text, a column per field in order of first appearance."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [columns, *[[_cell(row.get(name)) for name in columns] for row in rows]]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    is_text = [any(isinstance(row.get(name), str) for row in rows) for name in columns]
+
+    def pad(text: str, i: int) -> str:
+        return text.ljust(widths[i]) if is_text[i] else text.rjust(widths[i])
+
+    lines = ["  ".join(pad(text, i) for i, text in enumerate(line)).rstrip() for line in cells]
+    return "\n".join([lines[0], re.sub(r"\S| (?=\S)", "-", lines[0]), *lines[1:]])
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_cell(item) for item in value)}]"
+    return str(value)

@@ -1,0 +1,148 @@
+"""The flags of the Sudoku commands. What they do is imported when one runs, so that `--help` answers at once."""
+
+import dataclasses
+import pathlib
+from typing import Annotated
+
+import tyro
+
+from experiments.common import DecodeFlags, MeshFlags
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataFlags:
+    """Which puzzles; train and test never share a solution."""
+
+    size: int = 9
+    """rows of a grid: 4, 6 or 9"""
+    clues: int | None = None
+    """givens per puzzle (None: minimal puzzles, where every given is needed)"""
+    num_train: int = 100_000
+    """puzzles to train on"""
+    num_test: int = 1_000
+    """puzzles held out"""
+    data: pathlib.Path = pathlib.Path("datasets")
+    """folder of prepared data, made once and used again"""
+    seed: int = 0
+    """of the puzzles, the parameters and all draws"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Demo:
+    """Train a small model on 6x6 Sudokus and solve held-out ones in four orders, from the same weights."""
+
+    steps: int = 1_200
+    """training steps"""
+    batch_size: int = 128
+    """puzzles per training step"""
+    num_train: int = 60_000
+    """puzzles to train on"""
+    limit: int = 1_000
+    """held-out puzzles to solve"""
+    data: pathlib.Path = pathlib.Path("datasets")
+    """folder of prepared data, made once and used again"""
+    seed: int = 0
+    """of the puzzles, the parameters and all draws"""
+    out: pathlib.Path = pathlib.Path("runs/sudoku-demo")
+    """folder of the run: checkpoints, metrics, pictures, results.json"""
+
+    def run(self) -> None:
+        """Runs the demo."""
+        from experiments.sudoku import demo
+
+        demo.run(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prepare(DataFlags):
+    """Generate puzzles and write them as a tfds dataset."""
+
+    out: pathlib.Path = pathlib.Path("runs/sudoku-prepare")
+    """folder of results.json"""
+
+    def run(self) -> None:
+        """Runs the command."""
+        from experiments.sudoku import work
+
+        work.prepare(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train(DataFlags):
+    """Train a model; the same command again goes on from its newest checkpoint."""
+
+    model: str = "sudoku_6m"
+    """a preset of mdm_jax.models.presets; its vocabulary and length are fitted to the puzzles"""
+    dtype: str = "bfloat16"
+    """what matrix products multiply in: bfloat16 or float32"""
+    steps: int = 10_000
+    """training steps"""
+    batch_size: int = 128
+    """puzzles per step, over all devices"""
+    learning_rate: float = 1e-3
+    """the highest, after warm-up"""
+    warmup_steps: int = 200
+    """steps of linear warm-up"""
+    checkpoint_every: int = 500
+    """steps between checkpoints"""
+    evaluate_every: int = 1_000
+    """steps between evaluations on held-out puzzles"""
+    evaluate_limit: int = 128
+    """held-out puzzles in such an evaluation"""
+    mesh: MeshFlags = dataclasses.field(default_factory=MeshFlags)
+    out: pathlib.Path = pathlib.Path("runs/sudoku")
+    """folder of the run: checkpoints, metrics, results.json"""
+
+    def run(self) -> None:
+        """Runs the command."""
+        from experiments.sudoku import work
+
+        work.train(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluate(DecodeFlags):
+    """Solve held-out puzzles, or those of a file, and count."""
+
+    checkpoint: pathlib.Path
+    """a run's folder, or one of its checkpoints"""
+    puzzles: pathlib.Path | None = None
+    """a file of puzzles (CSV with quizzes,solutions, or one per line); None: the run's held-out puzzles"""
+    limit: int | None = None
+    """use only the first so many"""
+    batch_size: int = 128
+    """puzzles at a time"""
+    seed: int = 0
+    """of all draws"""
+    out: pathlib.Path = pathlib.Path("runs/sudoku-evaluate")
+    """folder of results.json"""
+
+    def run(self) -> None:
+        """Runs the command."""
+        from experiments.sudoku import work
+
+        work.evaluate(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Solve(DecodeFlags):
+    """Solve puzzles given here or in a file; print each grid and the order in which it was filled in."""
+
+    puzzle: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """puzzles, row by row, with 0 or . for blanks"""
+    checkpoint: pathlib.Path
+    """a run's folder, or one of its checkpoints"""
+    puzzles: pathlib.Path | None = None
+    """a file of puzzles (CSV with quizzes,solutions, or one per line)"""
+    limit: int | None = None
+    """use only the first so many"""
+    seed: int = 0
+    """of all draws"""
+    out: pathlib.Path = pathlib.Path("runs/sudoku-solve")
+    """folder of results.json"""
+
+    def run(self) -> None:
+        """Runs the command."""
+        from experiments.sudoku import work
+
+        work.solve(self)

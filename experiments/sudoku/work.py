@@ -1,0 +1,242 @@
+"""What the Sudoku commands do. A blank is the mask token, so that a puzzle is its own `x_init` and its own prompt."""
+
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+import mdm_jax
+from experiments.common import Results
+from experiments.sudoku.flags import DataFlags, Evaluate, Prepare, Solve, Train
+from mdm_jax.data import builders, pipeline, sudoku, sudoku_files
+from mdm_jax.data.sudoku_builder import prepare_sudoku
+from mdm_jax.errors import InputError
+from mdm_jax.evaluation.puzzles import Filled, fill_in, score
+from mdm_jax.loading import Model, run_folder
+from mdm_jax.models import presets
+from mdm_jax.models.transformer import TransformerConfig, init_params, make_denoiser, num_params
+from mdm_jax.training.checkpoint import read_config, write_config
+from mdm_jax.training.loop import LoopConfig, fit
+from mdm_jax.training.state import OptimizerConfig, TrainState
+from mdm_jax.training.step import masked_loss
+from mdm_jax.typing import Denoiser, Oracle, Params, Selector
+
+BLANK = 0
+"""of a puzzle, and the mask token"""
+
+
+def prepare(flags: Prepare) -> None:
+    """`prepare`: the data set on disk."""
+    results = Results("sudoku", "prepare", out=flags.out, seed=flags.seed)
+    data = load_data(flags)
+    for split in ("train", "test"):
+        givens = (data[split]["puzzle"] != BLANK).sum(axis=1)
+        results.add(dataset=f"{flags.size}x{flags.size}", split=split, n=len(givens), givens=float(givens.mean()))
+    results.finish()
+
+
+def load_data(flags: DataFlags) -> dict[str, dict[str, np.ndarray]]:
+    """Both splits in memory, prepared if they are not yet."""
+    sys.stderr.write(
+        f"puzzles: {flags.num_train} + {flags.num_test} of {flags.size}x{flags.size} in {flags.data} ...\n"
+    )
+    builder = prepare_sudoku(
+        flags.data,
+        size=flags.size,
+        clues=flags.clues,
+        num_train=flags.num_train,
+        num_test=flags.num_test,
+        seed=flags.seed,
+    )
+    return {split: builders.read_split(builder, split) for split in ("train", "test")}
+
+
+def train(flags: Train) -> None:
+    """`train`: a model at any size, preset and budget."""
+    results = Results("sudoku", "train", out=flags.out, seed=flags.seed)
+    config = model_config(flags.model, flags.size, flags.dtype)
+    oracles = {"random": mdm_jax.oracles.random, "margin": mdm_jax.oracles.margin}
+    state, test = train_model(flags, config, oracles)
+    model = Model(config, state.params if state.ema is None else state.ema, make_denoiser(config))
+    rows = slice(flags.evaluate_limit)
+    for name, oracle in oracles.items():
+        add_row(results, model, name, oracle, mdm_jax.PerStep(1), test["puzzle"][rows], test["solution"][rows])
+    results.finish()
+
+
+def model_config(preset: str, size: int, dtype: str) -> TransformerConfig:
+    """A preset with the vocabulary (blank and digits) and the length of a puzzle."""
+    fields = presets.get(preset).to_json()
+    fitted = {"vocab_size": size + 1, "num_extra_tokens": 0, "max_length": size**2, "causal": False, "dtype": dtype}
+    return TransformerConfig.from_json(fields | fitted)
+
+
+def train_model(
+    flags: Train, config: TransformerConfig, oracles: Mapping[str, Oracle]
+) -> tuple[TrainState, dict[str, np.ndarray]]:
+    """Trains as the flags say, from the newest checkpoint if there is one; the last state and the held-out split."""
+    optimizer = OptimizerConfig(
+        learning_rate=flags.learning_rate, num_steps=flags.steps, warmup_steps=flags.warmup_steps
+    )
+    loop = LoopConfig(
+        batch_size=flags.batch_size,
+        checkpoint_every=flags.checkpoint_every,
+        evaluate_every=flags.evaluate_every,
+        seed=flags.seed,
+    )
+    mesh = flags.mesh.make()
+    sizes = {name: getattr(flags, name) for name in ("size", "clues", "num_train", "num_test", "seed")}
+    task = {"name": "sudoku", "mask_id": BLANK, **sizes}
+    run = {"model": config.to_json(), "task": task, "optimizer": dataclasses.asdict(optimizer)}
+    write_config(flags.out, {**run, "batch_size": loop.batch_size})
+    data = load_data(flags)
+    test = {name: values[: flags.evaluate_limit] for name, values in data["test"].items()}
+    denoiser = make_denoiser(config)
+    sys.stderr.write(f"{num_params(config):,} parameters, {flags.steps} steps of {flags.batch_size} in {flags.out}\n")
+
+    def held_out(params: Params) -> dict[str, float]:
+        shares = {}
+        for name, oracle in oracles.items():
+            filled = decode(denoiser, params, test["puzzle"], oracle, mdm_jax.PerStep(1))
+            shares[f"solved/{name}"] = float(sudoku.is_solved(filled.tokens, test["puzzle"]).mean())
+        return shares
+
+    state = fit(
+        flags.out,
+        apply=denoiser,
+        init_params=lambda key: init_params(config, key),
+        loss=masked_loss(BLANK),
+        batches=pipeline.Batches(
+            data["train"],
+            batch_size=loop.batch_size,
+            seed=flags.seed,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        ),
+        to_batch=to_batch,
+        optimizer=optimizer,
+        loop=loop,
+        mesh=mesh,
+        evaluate=held_out,
+    )
+    return state, data["test"]
+
+
+def to_batch(raw: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Solutions to predict, of which the givens are the prompt."""
+    return {"tokens": raw["solution"].astype(np.int32), "is_prompt": raw["puzzle"] != BLANK}
+
+
+def decode(
+    denoiser: Denoiser, params: Params, puzzles: np.ndarray, oracle: Oracle, selector: Selector, **options: Any
+) -> Filled:
+    """The model's answers."""
+    return fill_in(denoiser, params, puzzles, mask_id=BLANK, oracle=oracle, selector=selector, **options)
+
+
+def add_row(
+    results: Results,
+    model: Model,
+    name: str,
+    oracle: Oracle,
+    selector: Selector,
+    puzzles: np.ndarray,
+    solutions: np.ndarray,
+    *,
+    dataset: str | None = None,
+    **options: Any,
+) -> Filled:
+    """Solves the puzzles in one order and adds the row that says how it went."""
+    filled = decode(model.denoiser, model.params, puzzles, oracle, selector, progress=name, **options)
+    size = sudoku.size_of(puzzles.shape[1])
+    results.add(
+        method="mdm",
+        dataset=dataset or f"{size}x{size}",
+        oracle=name,
+        selector=repr(selector),
+        tokens_per_step=selector.k if isinstance(selector, mdm_jax.PerStep) else None,
+        **score(filled, puzzles, solutions, mask_id=BLANK, is_solved=sudoku.is_solved),
+    )
+    return filled
+
+
+def evaluate(flags: Evaluate) -> None:
+    """`evaluate`: any oracles, any selector, a checkpoint, and puzzles."""
+    results = Results("sudoku", "evaluate", out=flags.out, seed=flags.seed)
+    oracles, selector = flags.oracles(), flags.selector()
+    model, task = load_model(flags.checkpoint)
+    if flags.puzzles is None:
+        keys = ("size", "clues", "seed")
+        puzzles, solutions = sudoku.generate(task["num_test"], split="test", **{key: task[key] for key in keys})
+        dataset = f"{task['size']}x{task['size']}"
+    else:
+        found = sudoku_files.read_puzzles(flags.puzzles, size=task["size"])
+        puzzles, solutions, dataset = found.puzzles, found.solutions, flags.puzzles.name
+    puzzles, solutions = first(flags.limit, puzzles), first(flags.limit, solutions)
+    options = decode_options(flags) | {"batch_size": flags.batch_size, "dataset": dataset}
+    for name, oracle in oracles.items():
+        add_row(results, model, name, oracle, selector, puzzles, solutions, **options)
+    results.finish()
+
+
+def decode_options(flags: Evaluate | Solve) -> dict[str, Any]:
+    """Flags that go to `fill_in` as they are."""
+    return {"temperature": flags.temperature, "block_length": flags.block_length, "seed": flags.seed}
+
+
+def first(limit: int | None, rows: np.ndarray) -> np.ndarray:
+    """The first `limit` rows; all if that is None."""
+    if limit is not None and limit < 1:
+        raise InputError(f"--limit must be at least 1, got {limit}")
+    return rows[:limit]
+
+
+def load_model(checkpoint: pathlib.Path) -> tuple[Model, dict[str, Any]]:
+    """A trained model, and the puzzles it was trained on."""
+    model = mdm_jax.load(checkpoint)
+    task = read_config(run_folder(checkpoint)[0]).get("task", {})
+    if task.get("name") != "sudoku":
+        raise InputError(f"{checkpoint} is a run of {task.get('name', 'another task')}, not of sudoku")
+    return model, task
+
+
+def solve(flags: Solve) -> None:
+    """`solve`: the grids, and the step at which each cell was filled in."""
+    results = Results("sudoku", "solve", out=flags.out, seed=flags.seed)
+    oracles, selector = flags.oracles(), flags.selector()
+    if bool(flags.puzzle) == (flags.puzzles is not None):
+        raise InputError("give puzzles either on the command line or in a file with --puzzles")
+    if flags.puzzles is None:
+        parsed = [sudoku_files.parse_puzzle(text, f"puzzle {i + 1}") for i, text in enumerate(flags.puzzle)]
+        if len({len(puzzle) for puzzle in parsed}) > 1:
+            raise InputError("the puzzles have different sizes; give those of one size")
+        puzzles = np.stack(parsed)
+    else:
+        puzzles = sudoku_files.read_puzzles(flags.puzzles).puzzles
+    puzzles = first(flags.limit, puzzles)
+    solutions = sudoku.solve(puzzles)[0]
+    model, task = load_model(flags.checkpoint)
+    size = sudoku.size_of(puzzles.shape[1])
+    if size != task["size"]:
+        raise InputError(f"the puzzles are {size}x{size} and {flags.checkpoint} solves {task['size']}x{task['size']}")
+    for name, oracle in oracles.items():
+        filled = add_row(results, model, name, oracle, selector, puzzles, solutions, **decode_options(flags))
+        solved = sudoku.is_solved(filled.tokens, puzzles)
+        for i, (tokens, steps, is_right) in enumerate(zip(filled.tokens, filled.reveal_step, solved, strict=True)):
+            wrong = int((tokens != solutions[i]).sum())
+            verdict = "solved" if is_right else f"not solved, {wrong} cells wrong"
+            sys.stdout.write(f"\npuzzle {i + 1}, order {name}: {verdict}\n")
+            sys.stdout.write(sudoku_files.format_grid(tokens, size) + "\n")
+            sys.stdout.write(f"filled in at step (. = given):\n{format_steps(steps, size)}\n")
+    results.finish()
+
+
+def format_steps(reveal_step: np.ndarray, size: int) -> str:
+    """The step of each cell, from 1, as a grid of numbers."""
+    cells = ["." if step < 0 else str(step + 1) for step in reveal_step]
+    rows = [cells[i : i + size] for i in range(0, size * size, size)]
+    return "\n".join(" ".join(cell.rjust(2) for cell in row) for row in rows)

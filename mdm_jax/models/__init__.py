@@ -1,0 +1,1 @@
+"""The networks: attention as pure functions, one Flax transformer, and its named configurations."""

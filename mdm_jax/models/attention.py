@@ -1,0 +1,177 @@
+"""Attention and the products it is made of, as pure functions: no module, no parameters.
+
+Softmax is float32 and every product accumulates in float32, whatever the dtype of the operands.
+"""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mdm_jax.typing import Array
+
+_HIDDEN = -1e30  # finite, so that a query that sees no key gets the mean of the values and no NaN
+
+
+def contract(spec: str, x: Array, y: Array, dtype: jax.typing.DTypeLike) -> Array:
+    """The einsum of two operands that are cast to `dtype`, accumulated in float32.
+
+    Below float32 the backward pass casts the cotangent to `dtype` too: left to itself, autodiff would multiply it in
+    float32, without the accelerator's fast units.
+
+    Args:
+      spec: "left,right->out" in which each letter stands in exactly two of the three, as in any matrix product.
+      x: the left operand, any float dtype.
+      y: the right operand, any float dtype.
+      dtype: what the multiplication units get.
+
+    Returns:
+      float32, of the shape that `spec` says.
+    """
+    dtype = jnp.dtype(dtype)
+    if dtype == jnp.float32:
+        return _product(spec, x.astype(dtype), y.astype(dtype))
+    return _low_precision(spec, dtype, x, y)
+
+
+def _product(spec: str, x: Array, y: Array) -> Array:
+    product = jnp.einsum(spec, x, y, preferred_element_type=jnp.float32)
+    if x.dtype != jnp.float32 and jax.default_backend() == "cpu":
+        # XLA folds a transposition that follows into the product, for which its CPU backend then lacks a kernel.
+        product = jax.lax.optimization_barrier(product)
+    return product
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _low_precision(spec: str, dtype: jnp.dtype, x: Array, y: Array) -> Array:
+    return _product(spec, x.astype(dtype), y.astype(dtype))
+
+
+def _low_precision_forward(
+    spec: str, dtype: jnp.dtype, x: Array, y: Array
+) -> tuple[Array, tuple[Array, Array, Array, Array]]:
+    low_x, low_y = x.astype(dtype), y.astype(dtype)
+    return _product(spec, low_x, low_y), (low_x, low_y, jnp.empty(0, x.dtype), jnp.empty(0, y.dtype))
+
+
+def _low_precision_backward(
+    spec: str, dtype: jnp.dtype, residuals: tuple[Array, Array, Array, Array], cotangent: Array
+) -> tuple[Array, Array]:
+    x, y, like_x, like_y = residuals
+    operands, out = spec.split("->")
+    left, right = operands.split(",")
+    cotangent = cotangent.astype(dtype)
+    grad_x = _product(f"{out},{right}->{left}", cotangent, y)
+    grad_y = _product(f"{left},{out}->{right}", x, cotangent)
+    return grad_x.astype(like_x.dtype), grad_y.astype(like_y.dtype)
+
+
+_low_precision.defvjp(_low_precision_forward, _low_precision_backward)
+
+
+def positions_from(is_real: Array) -> Array:
+    """Positions counted from each row's first real token, so that left padding shifts nothing.
+
+    Args:
+      is_real: bool [B, L], False where the token is padding.
+
+    Returns:
+      int32 [B, L]; 0 on the padding before the first real token. A row of nothing but padding counts from its start.
+    """
+    first = jnp.argmax(is_real, axis=1).astype(jnp.int32)
+    index = jnp.arange(is_real.shape[1], dtype=jnp.int32)
+    return jnp.maximum(index[None, :] - first[:, None], 0)
+
+
+def rope(x: Array, positions: Array, theta: float) -> Array:
+    """Rotary position embedding: the pair (x_j, x_{j + d/2}) is turned by the angle position · theta^(-2j/d).
+
+    Source: Su et al. 2021 (arXiv:2104.09864), with the pairing of LLaMA's published weights (halves, not neighbours).
+
+    Args:
+      x: [B, L, H, d], d even.
+      positions: int [B, L], or [1, L] if all rows agree.
+      theta: the base of the wavelengths.
+
+    Returns:
+      [B, L, H, d] in the dtype of `x`; the rotation itself is float32.
+    """
+    half = x.shape[-1] // 2
+    frequencies = jnp.asarray(theta ** (-np.arange(half) / half), dtype=jnp.float32)
+    angles = positions.astype(jnp.float32)[:, :, None, None] * frequencies[None, None, None, :]
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
+
+
+def attention(q: Array, k: Array, v: Array, *, causal: bool, is_real: Array | None) -> Array:
+    """Softmax attention, softmax(q·kᵀ / √d) v, in the fastest form that this backend has.
+
+    NVIDIA GPUs of the Ampere generation or later run cuDNN's fused kernel for half precision; everything else runs
+    plain XLA. With fewer heads of keys than of queries, each key head serves H / Hkv neighbouring query heads.
+
+    Args:
+      q: [B, L, H, d]; its dtype is what is multiplied in.
+      k: [B, L, Hkv, d], H a multiple of Hkv.
+      v: [B, L, Hkv, d].
+      causal: whether a query sees only keys at its own position and before.
+      is_real: bool [B, L], the keys that may be seen; None for all of them.
+
+    Returns:
+      [B, L, H, d] in q's dtype. A query that sees no key gets something finite, as do its gradients.
+    """
+    if _cudnn_takes(q):
+        return _cudnn_attention(q, k, v, causal=causal, is_real=is_real)
+    return _xla_attention(q, k, v, causal=causal, is_real=is_real)
+
+
+def _visible(length: int, causal: bool, is_real: Array | None) -> Array | None:
+    """Which key each query sees, bool [B or 1, 1, L or 1, L] over (row, head, query, key); None if all see all."""
+    before = jnp.tril(jnp.ones((1, 1, length, length), dtype=bool)) if causal else None
+    real = None if is_real is None else is_real[:, None, None, :]
+    if before is None or real is None:
+        return before if real is None else real
+    return before & real
+
+
+def _xla_attention(q: Array, k: Array, v: Array, *, causal: bool, is_real: Array | None) -> Array:
+    """The form that is fastest on CPU: heads before positions, and the division by the softmax sum after P·V."""
+    batch, length, heads, depth = q.shape
+    kv_heads = k.shape[2]
+    groups = heads // kv_heads
+    # The query heads of one key head are more rows of the same product.
+    rows = q.reshape(batch, length, kv_heads, groups, depth).transpose(0, 2, 3, 1, 4)
+    rows = rows.reshape(batch, kv_heads, groups * length, depth)
+    k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
+    scores = contract("bhqd,bhkd->bhqk", rows, k, q.dtype) * (1 / math.sqrt(depth))
+    visible = _visible(length, causal, is_real)
+    if visible is not None:
+        grouped = scores.reshape(batch, kv_heads, groups, length, length)
+        scores = jnp.where(visible[:, :, None], grouped, _HIDDEN).reshape(scores.shape)
+    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
+    out = contract("bhqk,bhkd->bhqd", weights, v, q.dtype) / weights.sum(axis=-1, keepdims=True)
+    out = out.reshape(batch, kv_heads, groups, length, depth).transpose(0, 3, 1, 2, 4)
+    return out.reshape(q.shape).astype(q.dtype)
+
+
+def _cudnn_takes(q: Array) -> bool:
+    """Whether cuDNN's fused attention can run on the default device for queries [B, L, H, d] like these."""
+    if jax.default_backend() != "gpu" or q.dtype not in (jnp.bfloat16, jnp.float16):
+        return False
+    generation = str(getattr(jax.devices()[0], "compute_capability", "")).split(".")[0]  # AMD's read "gfx90a"
+    return generation.isdigit() and int(generation) >= 8 and q.shape[-1] <= 128 and q.shape[-1] % 8 == 0
+
+
+def _cudnn_attention(q: Array, k: Array, v: Array, *, causal: bool, is_real: Array | None) -> Array:
+    length = q.shape[1]
+    if is_real is None:
+        return jax.nn.dot_product_attention(q, k, v, is_causal=causal, implementation="cudnn")
+    # A mask becomes cuDNN's bias, whose gradient kernel takes even lengths only: one hidden key makes an odd one even.
+    odd = length % 2
+    q, k, v = (jnp.pad(x, ((0, 0), (0, odd), (0, 0), (0, 0))) for x in (q, k, v))
+    visible = _visible(length + odd, causal, jnp.pad(is_real, ((0, 0), (0, odd))))
+    assert visible is not None
+    mask = jnp.broadcast_to(visible, (q.shape[0], 1, length + odd, length + odd))
+    return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation="cudnn")[:, :length]

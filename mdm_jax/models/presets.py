@@ -1,0 +1,123 @@
+"""Named configurations, each with its exact number of parameters.
+
+Compute and parameter dtypes are float32 except for the two published models of 7 and 8 billion parameters;
+`dataclasses.replace(config, dtype="bfloat16")` multiplies in bfloat16 and keeps float32 parameters.
+"""
+
+from mdm_jax.errors import InputError
+from mdm_jax.models.transformer import TransformerConfig
+
+sudoku_6m = TransformerConfig(
+    vocab_size=31,
+    max_length=512,
+    num_layers=3,
+    num_heads=12,
+    width=384,
+    mlp_width=1536,
+    norm="layer",
+    positions="learned",
+    mlp="gelu",
+    use_bias=True,
+    tie_head=True,
+    dropout=0.1,
+)
+"""5,532,672 parameters. The MDM of the paper's Tables 2 and 5: Ye et al.'s tiny GPT-2 without the causal mask. V counts
+its tokenizer's mask token."""
+
+sudoku_800k = TransformerConfig(
+    vocab_size=10, max_length=81, num_layers=4, num_heads=4, width=128, mlp_width=512, positions="learned", mlp="gelu"
+)
+"""800,512 parameters. Small enough for the demo to train in minutes on two CPU cores."""
+
+smdm_19m = TransformerConfig(
+    vocab_size=32_000, num_extra_tokens=1, max_length=2048, num_layers=8, num_heads=6, width=384, mlp_width=1536
+)
+"""18,880,896 parameters without embedding and head (43,457,280 with). SMDM's 19M, used for L&O-NAE-SAT; row 32,000 is
+the mask token."""
+
+smdm_170m = TransformerConfig(
+    vocab_size=32_000, num_extra_tokens=1, max_length=2048, num_layers=18, num_heads=12, width=768, mlp_width=3072
+)
+"""169,897,728 parameters without embedding and head (219,050,496 with). SMDM's 170M, used for text; row 32,000 is the
+mask token."""
+
+arm_42m = TransformerConfig(
+    vocab_size=11,
+    max_length=243,
+    num_layers=8,
+    num_heads=8,
+    width=576,
+    mlp_width=3456,
+    causal=True,
+    norm="layer",
+    positions="learned",
+    mlp="gelu",
+    dropout=0.2,
+)
+"""42,629,760 parameters. The size of Shah et al.'s puzzle ARM (42,654,528), as a pre-norm block without biases; theirs
+has no norm before a sub-layer, normalises queries and keys, and has biases in the MLP."""
+
+llada_8b = TransformerConfig(
+    vocab_size=126_464,
+    max_length=4096,
+    num_layers=32,
+    num_heads=32,
+    width=4096,
+    mlp_width=12_288,
+    rope_theta=500_000.0,
+    dtype="bfloat16",
+    param_dtype="bfloat16",
+)
+"""8,015,581,184 parameters. LLaDA-8B; the mask token is 126,336, below V."""
+
+llama2_7b = TransformerConfig(
+    vocab_size=32_000,
+    max_length=4096,
+    num_layers=32,
+    num_heads=32,
+    width=4096,
+    mlp_width=11_008,
+    causal=True,
+    dtype="bfloat16",
+    param_dtype="bfloat16",
+)
+"""6,738,415,616 parameters. Llama-2-7B, the judge of generative perplexity."""
+
+gpt2 = TransformerConfig(
+    vocab_size=50_257,
+    max_length=1024,
+    num_layers=12,
+    num_heads=12,
+    width=768,
+    mlp_width=3072,
+    causal=True,
+    norm="layer",
+    positions="learned",
+    mlp="gelu",
+    use_bias=True,
+    tie_head=True,
+    dropout=0.1,
+)
+"""124,439,808 parameters. GPT-2 (small)."""
+
+PRESETS: dict[str, TransformerConfig] = {
+    "sudoku_6m": sudoku_6m,
+    "sudoku_800k": sudoku_800k,
+    "smdm_19m": smdm_19m,
+    "smdm_170m": smdm_170m,
+    "arm_42m": arm_42m,
+    "llada_8b": llada_8b,
+    "llama2_7b": llama2_7b,
+    "gpt2": gpt2,
+}
+
+
+def get(name: str) -> TransformerConfig:
+    """The configuration called `name`.
+
+    Raises:
+      InputError: there is none of that name.
+    """
+    if name not in PRESETS:
+        raise InputError(f"unknown preset {name!r}; choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]

@@ -1,0 +1,90 @@
+"""The mesh ("data", "fsdp", "tensor"), and the one table that says where each parameter lies on it.
+
+Batches are split over data x fsdp. A parameter is split as the first rule that its name meets says, along the axes
+that divide its dimensions; optimizer state and averages carry their parameter's name and lie where it lies.
+"""
+
+import dataclasses
+import re
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from mdm_jax.errors import InputError
+
+AXES = ("data", "fsdp", "tensor")
+BATCH = PartitionSpec(("data", "fsdp"))
+
+RULES: tuple[tuple[str, PartitionSpec], ...] = (
+    (r"token_embedding/embedding$", PartitionSpec("tensor", "fsdp")),
+    (r"position_embedding/embedding$", PartitionSpec(None, "fsdp")),
+    (r"(query|key|value|gate|up|head)/kernel$", PartitionSpec("fsdp", "tensor")),
+    (r"(query|key|value|gate|up)/bias$", PartitionSpec("tensor")),
+    (r"(output|down)/kernel$", PartitionSpec("tensor", "fsdp")),
+)
+"""Parameter name (a pattern for the end of its path) -> axes per dimension; whatever meets none is replicated."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each axis of the mesh."""
+
+    data: int = -1
+    """copies of the model that split the batch; -1: as many as the devices allow"""
+    fsdp: int = 1
+    """ways to split parameters and optimizer state, and the batch too"""
+    tensor: int = 1
+    """ways to split matrices within a layer"""
+
+
+def make_mesh(config: MeshConfig = MeshConfig(), devices: list[jax.Device] | None = None) -> Mesh:
+    """The mesh of `config` over all devices (or over `devices`).
+
+    Raises:
+      InputError: the sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    rest = config.fsdp * config.tensor
+    data = len(devices) // rest if config.data == -1 and rest > 0 else config.data
+    sizes = (data, config.fsdp, config.tensor)
+    if min(sizes) < 1 or data * rest != len(devices):
+        raise InputError(
+            f"data={config.data} x fsdp={config.fsdp} x tensor={config.tensor} do not use {len(devices)} devices; "
+            "the three must multiply to that number"
+        )
+    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def spec_for(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    """Where the parameter `name` (its path, joined by "/") of `shape` lies on `mesh`."""
+    for pattern, spec in RULES:
+        if re.search(pattern, name) and len(spec) == len(shape):
+            sizes = zip(shape, spec, strict=True)
+            return PartitionSpec(*(axis if axis and size % mesh.shape[axis] == 0 else None for size, axis in sizes))
+    return PartitionSpec()
+
+
+def shardings(mesh: Mesh, tree: Any) -> Any:
+    """The sharding of every array (or shape) in `tree`, by its path."""
+
+    def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        return NamedSharding(mesh, spec_for(jax.tree_util.keystr(path, simple=True, separator="/"), leaf.shape, mesh))
+
+    return jax.tree_util.tree_map_with_path(sharding, tree)
+
+
+def abstract(mesh: Mesh, tree: Any) -> Any:
+    """Shape, dtype and sharding of every array in `tree`: what to restore a checkpoint into. Nothing is allocated."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        tree,
+        shardings(mesh, tree),
+    )
+
+
+def check_batch(batch_size: int, mesh: Mesh) -> None:
+    """InputError unless the batch splits evenly over data x fsdp."""
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    if batch_size % ways:
+        raise InputError(f"batch size {batch_size} does not split over {ways} devices (data x fsdp); take a multiple")

@@ -1,0 +1,1 @@
+"""Training: the state, one jitted step over a mesh, the loop around it, checkpoints and metrics."""

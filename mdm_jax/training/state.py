@@ -1,0 +1,107 @@
+"""What training carries from step to step, and how it is made, sharded, on any mesh."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from mdm_jax.errors import InputError
+from mdm_jax.sharding import abstract, shardings
+from mdm_jax.typing import Array, Params
+
+
+class TrainState(NamedTuple):
+    """All that a run needs to go on, but for its position in the data."""
+
+    step: Array
+    """int32 scalar: updates done"""
+    params: Params
+    ema: Params | None
+    """exponential moving average of the parameters, or None"""
+    opt_state: Any
+    key: Array
+    """the run's key; step k uses it folded with k, so that it never changes"""
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with linear warm-up, cosine decay, clipping by global norm, and an average of the parameters."""
+
+    learning_rate: float = 1e-3
+    num_steps: int = 1000
+    """updates in all; the learning rate ends its decay there"""
+    warmup_steps: int = 100
+    final_fraction: float = 0.1
+    """the last learning rate, as a fraction of the highest"""
+    weight_decay: float = 0.01
+    """of matrices; vectors (norms, biases) are not decayed"""
+    beta1: float = 0.9
+    beta2: float = 0.98
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+    """of the average, which starts faster: min(decay, (1 + step) / (10 + step)); 0 keeps none"""
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise InputError(f"the number of training steps must be at least 1, got {self.num_steps}")
+        if not self.learning_rate > 0:
+            raise InputError(f"the learning rate must be above 0, got {self.learning_rate}")
+        if not 0 <= self.ema_decay < 1:
+            raise InputError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
+
+    def schedule(self) -> optax.Schedule:
+        """The learning rate as a function of the step."""
+        warmup = min(self.warmup_steps, max(self.num_steps - 1, 0))
+        return optax.warmup_cosine_decay_schedule(
+            init_value=self.learning_rate / (warmup + 1),
+            peak_value=self.learning_rate,
+            warmup_steps=warmup,
+            decay_steps=self.num_steps,
+            end_value=self.learning_rate * self.final_fraction,
+        )
+
+    def make(self) -> optax.GradientTransformation:
+        """The optimizer."""
+        return optax.chain(
+            optax.clip_by_global_norm(self.clip_norm),
+            optax.adamw(
+                self.schedule(),
+                b1=self.beta1,
+                b2=self.beta2,
+                weight_decay=self.weight_decay,
+                mask=lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params),
+            ),
+        )
+
+
+def ema_update(ema: Params, params: Params, step: Array, decay: float) -> Params:
+    """The average after update number `step` (from 1), in the average's own dtype."""
+    decay_now = jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda a, p: (decay_now * a + (1 - decay_now) * p).astype(a.dtype), ema, params)
+
+
+def make_state(init_params: Callable[[Array], Params], key: Array, config: OptimizerConfig) -> TrainState:
+    """A fresh state. `key` is consumed."""
+    key_init, key_run = jax.random.split(key)
+    params = init_params(key_init)
+    ema = jax.tree.map(jnp.copy, params) if config.ema_decay else None
+    return TrainState(jnp.zeros((), jnp.int32), params, ema, config.make().init(params), key_run)
+
+
+def init_state(mesh: Mesh, init_params: Callable[[Array], Params], seed: int, config: OptimizerConfig) -> TrainState:
+    """A fresh state, made where it will lie on `mesh`."""
+
+    def make(key: Array) -> TrainState:
+        return make_state(init_params, key, config)
+
+    shapes = jax.eval_shape(make, jax.random.key(seed))
+    return jax.jit(make, out_shardings=shardings(mesh, shapes))(jax.random.key(seed))
+
+
+def abstract_state(mesh: Mesh, init_params: Callable[[Array], Params], config: OptimizerConfig) -> TrainState:
+    """The shapes, dtypes and shardings of a state on `mesh`, to restore one into."""
+    return abstract(mesh, jax.eval_shape(lambda key: make_state(init_params, key, config), jax.random.key(0)))

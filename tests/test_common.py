@@ -1,0 +1,97 @@
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from experiments.common import DecodeFlags, Results, main, table
+from mdm_jax import EntropyBudget, InputError, PerStep, Threshold, TopK
+
+
+@pytest.mark.parametrize(
+    ("flags", "selector"),
+    [
+        ({}, PerStep(1)),
+        ({"tokens_per_step": 3}, PerStep(3)),
+        ({"num_steps": 7}, TopK(7)),
+        ({"threshold": 0.5}, Threshold(0.5)),
+        ({"entropy_budget": 0.1}, EntropyBudget(0.1)),
+    ],
+)
+def test_decode_flags_give_the_selector_they_name(flags, selector):
+    assert DecodeFlags(**flags).selector() == selector
+
+
+def test_decode_flags_that_exclude_each_other_are_named():
+    with pytest.raises(InputError, match="--tokens-per-step and --threshold exclude each other"):
+        DecodeFlags(tokens_per_step=1, threshold=0.5).selector()
+
+
+def test_decode_flags_unknown_oracle_lists_the_known_ones():
+    with pytest.raises(InputError, match="unknown oracle 'best'.*random, left_to_right, top_prob, margin"):
+        DecodeFlags(oracle=("margin", "best")).oracles()
+
+
+def test_results_leave_out_what_does_not_apply_and_say_where_they_come_from(tmp_path, capsys):
+    results = Results("sudoku", "evaluate", out=tmp_path / "deep", seed=3)
+    results.add(method="mdm", oracle="margin", solved=0.5, solved_ci=[0.25, 0.75], paper=None)
+    results.finish()
+    record = json.loads((tmp_path / "deep" / "results.json").read_text())
+    assert record["rows"] == [{"method": "mdm", "oracle": "margin", "solved": 0.5, "solved_ci": [0.25, 0.75]}]
+    assert {"experiment", "command", "argv", "seed", "device", "jax", "commit", "seconds"} <= record.keys()
+    assert (record["experiment"], record["command"], record["seed"]) == ("sudoku", "evaluate", 3)
+    assert record["device"] == "cpu"
+    assert "margin" in capsys.readouterr().out
+
+
+def test_table_aligns_columns_and_leaves_gaps_where_a_row_has_no_value():
+    lines = table([{"oracle": "margin", "n": 5}, {"oracle": "random", "n": 10, "paper": 0.5}]).splitlines()
+    assert lines[0] == "oracle   n  paper"
+    assert lines[2:] == ["margin   5", "random  10    0.5"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fails:
+    """Fails as asked."""
+
+    defect: bool = False
+
+    def run(self):
+        raise ZeroDivisionError if self.defect else InputError("three is\nno crowd")
+
+
+def test_main_input_error_is_one_line_and_code_two_and_a_defect_keeps_its_traceback(capsys):
+    commands = {"fail": Fails, "other": Fails}
+    with pytest.raises(SystemExit) as stop:
+        main("x", "", commands, ["fail"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "error: three is no crowd\n"
+    with pytest.raises(ZeroDivisionError):
+        main("x", "", commands, ["fail", "--defect"])
+
+
+@pytest.mark.parametrize("argv", [[], ["nothing"], ["fail", "--wrong", "1"], ["fail", "--defect", "maybe"]])
+def test_main_flags_that_cannot_be_parsed_are_one_line_and_code_two(argv, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main("x", "", {"fail": Fails, "other": Fails}, argv)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert "python -m experiments.x --help" in error
+
+
+@pytest.mark.parametrize("command", ["demo", "prepare", "train", "evaluate", "solve"])
+def test_help_is_printed_without_importing_jax(command):
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = ['sudoku', '{command}', '--help']\n"
+        "try:\n    runpy.run_module('experiments.sudoku', run_name='__main__')\n"
+        "except SystemExit as stop:\n    assert stop.code == 0\n"
+        "assert not {'jax', 'numpy', 'numba', 'flax'} & sys.modules.keys(), sorted(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--seed" in done.stdout
+    assert "--out" in done.stdout

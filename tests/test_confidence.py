@@ -1,0 +1,221 @@
+"""Confidence: what is read of p_theta, and how tokens are drawn from it."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+
+import mdm_jax
+from mdm_jax import oracles
+
+
+@functools.partial(jax.jit, static_argnames=("mask_id", "greedy"))
+def _read(key, logits, temperature, mask_id, greedy):
+    return mdm_jax.confidence_from_logits(key, logits, temperature=0.0 if greedy else temperature, mask_id=mask_id)
+
+
+def read(logits, *, seed=0, temperature=0.0, mask_id=None):
+    return _read(jax.random.key(seed), jnp.asarray(logits), float(temperature), mask_id, temperature == 0)
+
+
+@pytest.mark.parametrize("mask_id", [None, 3, 50])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_confidence_of_random_logits_matches_float64(mask_id, dtype):
+    logits = jnp.asarray(4 * np.random.default_rng(0).normal(size=(3, 6, 50)), dtype)
+    log_p = toy.log_softmax(np.asarray(logits, np.float32), mask_id)
+    p = np.exp(log_p)
+    by_size = np.sort(p, axis=-1)
+    got = read(logits, mask_id=mask_id)
+    assert {field.dtype for field in got if field is not got.token} == {jnp.dtype("float32")}
+    assert got.token.dtype == jnp.int32
+    np.testing.assert_allclose(got.top_prob, by_size[..., -1], rtol=2e-6)
+    np.testing.assert_allclose(got.second_prob, by_size[..., -2], rtol=2e-6)
+    np.testing.assert_allclose(got.entropy, -(p * np.where(p > 0, log_p, 0)).sum(axis=-1), rtol=1e-5)
+    # bfloat16 logits tie; the lowest id of the likeliest wins, as argmax has it.
+    np.testing.assert_array_equal(got.token, p.argmax(axis=-1))
+    np.testing.assert_allclose(got.token_prob, by_size[..., -1], rtol=2e-6)
+    np.testing.assert_allclose(got.token_log_prob, log_p.max(axis=-1), atol=2e-6)
+
+
+def test_confidence_of_tied_logits_takes_the_lowest_id_and_the_tie_as_second():
+    got = read([[[1.0, 3.0, 3.0, 3.0], [2.0, 2.0, 2.0, 2.0], [0.0, 0.0, 5.0, 5.0]]])
+    np.testing.assert_array_equal(got.token, [[1, 0, 2]])
+    np.testing.assert_array_equal(got.top_prob, got.second_prob)
+
+
+def test_confidence_of_logits_tied_at_the_two_zeros_takes_the_lowest_id():
+    # -0.0 == 0.0, so both ids have the same probability.
+    np.testing.assert_array_equal(read([[[-0.0, 0.0, -1.0], [0.0, -0.0, -1.0]]]).token, [[0, 0]])
+
+
+def test_confidence_with_the_mask_below_the_vocabulary_is_that_of_the_other_tokens():
+    logits = np.random.default_rng(1).normal(size=(2, 4, 6)).astype(np.float32)
+    logits[..., 2] = 50.0
+    with_mask, without = read(logits, mask_id=2), read(np.delete(logits, 2, axis=-1))
+    for name in ("top_prob", "second_prob", "entropy", "token_prob"):
+        np.testing.assert_allclose(getattr(with_mask, name), getattr(without, name), rtol=1e-6, err_msg=name)
+    np.testing.assert_array_equal(with_mask.token, np.asarray(without.token) + (np.asarray(without.token) >= 2))
+    drawn = read(np.broadcast_to(logits[:1, :1], (1, 3000, 6)), temperature=3.0, mask_id=2).token
+    assert 2 not in np.asarray(drawn)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_tokens_drawn_at_a_temperature_follow_the_softmax_of_the_tempered_logits(temperature):
+    logits = np.array([1.2, 0.3, -0.5, 0.9, -np.inf, -1.5, 2.0], np.float32)
+    got = read(np.broadcast_to(logits, (4, 5000, 7)), temperature=temperature, mask_id=6)
+    probs = np.exp(toy.log_softmax(np.where(np.arange(7) == 6, -np.inf, logits) / temperature))
+    toy.assert_frequencies(got.token, probs)
+    log_p = toy.log_softmax(logits, 6)  # at temperature 1 whatever the temperature of the draw
+    np.testing.assert_allclose(got.token_log_prob, log_p[np.asarray(got.token)], atol=2e-6)
+    np.testing.assert_allclose(got.token_prob, np.exp(log_p)[np.asarray(got.token)], rtol=2e-6)
+
+
+def test_temperature_changes_the_token_and_nothing_that_is_read_of_the_network():
+    logits = np.random.default_rng(2).normal(size=(2, 8, 9)).astype(np.float32)
+    greedy, *drawn = (read(logits, temperature=t) for t in (0.0, 0.7, 5.0))
+    for got in drawn:
+        assert (np.asarray(got.token) != np.asarray(greedy.token)).any()
+        for name in ("top_prob", "second_prob", "entropy"):
+            np.testing.assert_allclose(getattr(got, name), getattr(greedy, name), rtol=1e-6, err_msg=name)
+
+
+def test_temperature_near_zero_draws_the_likeliest_token():
+    logits = np.random.default_rng(3).normal(size=(2, 50, 9)).astype(np.float32)
+    np.testing.assert_array_equal(read(logits, temperature=1e-6).token, logits.argmax(axis=-1))
+
+
+def test_temperature_zero_that_is_traced_takes_the_lowest_of_tied_ids():
+    logits = jnp.asarray([[[1.0, 3.0, 3.0], [2.0, 2.0, 2.0]]])
+    traced = jax.jit(lambda t: mdm_jax.confidence_from_logits(jax.random.key(0), logits, temperature=t))
+    np.testing.assert_array_equal(traced(0.0).token, [[1, 0]])
+
+
+def tail_draws(draw, num, vocab_size, gap):
+    """How many of `num` draws are not id 0, which leads all others by `gap` nats."""
+    logits = jnp.zeros(vocab_size).at[0].set(gap)
+    batches = jax.jit(lambda keys: jax.lax.map(lambda key: draw(key, jnp.broadcast_to(logits, (10, vocab_size))), keys))
+    return int((batches(jax.random.split(jax.random.key(0), num // 10)) != 0).sum())
+
+
+def library_draw(key, logits):
+    return mdm_jax.confidence_from_logits(key, logits[None]).token[0]
+
+
+def assert_tail_is_drawn(num, vocab_size, gap, naive_num):
+    from scipy import stats
+
+    rate = (vocab_size - 1) / (vocab_size - 1 + np.exp(gap))
+    low, high = stats.poisson.ppf([2e-3, 1 - 1e-5], num * rate)
+    assert low >= 1, "too few draws to say anything"
+    assert low <= tail_draws(library_draw, num, vocab_size, gap) <= high
+    # The default Gumbel noise ends at 15.94 nats, so that the tail hardly ever wins.
+    assert tail_draws(jax.random.categorical, naive_num, vocab_size, gap) < low
+
+
+def test_tail_of_a_large_vocabulary_beyond_float32_noise_is_drawn_at_its_rate():
+    assert_tail_is_drawn(1300, 200_000, 17.5, 1300)
+
+
+@pytest.mark.slow
+def test_tail_of_a_large_vocabulary_18_nats_behind_is_drawn_at_its_rate():
+    assert_tail_is_drawn(6000, 200_000, 18.4, 6000)
+
+
+def test_tokens_drawn_from_bfloat16_logits_follow_their_float32_softmax():
+    # Ids 1..200 are 8 nats behind id 0, which in bfloat16 noise would come far too often or never (see PEERS 2).
+    logits = np.concatenate([[8.0], np.zeros(200)])
+    row = jnp.broadcast_to(jnp.asarray(logits, jnp.bfloat16), (2, 4000, 201))
+    tokens = np.asarray(read(row, temperature=1.0).token)
+    toy.assert_frequencies(tokens > 0, [np.exp(8) / (np.exp(8) + 200), 200 / (np.exp(8) + 200)])
+    naive = jax.random.categorical(jax.random.key(0), row)
+    with pytest.raises(AssertionError):
+        toy.assert_frequencies(np.asarray(naive) > 0, [np.exp(8) / (np.exp(8) + 200), 200 / (np.exp(8) + 200)])
+
+
+@pytest.mark.parametrize("name", ["top_prob", "margin", "neg_entropy", "token_prob"])
+def test_scores_of_confident_bfloat16_logits_do_not_tie_where_a_bfloat16_softmax_would(name):
+    rng = np.random.default_rng(4)
+    logits = jnp.asarray(rng.normal(size=(1, 128, 32)), jnp.bfloat16)
+    logits = logits.at[..., 0].set(jnp.asarray(rng.uniform(8, 11, size=(1, 128)), jnp.bfloat16))
+    half = jax.nn.softmax(logits, axis=-1).max(axis=-1)
+    assert (half == half.max()).sum() > 20
+    scores = getattr(oracles, name)(jax.random.key(0), read(logits))
+    assert scores.dtype == jnp.float32
+    assert (scores == scores.max()).sum() == 1
+
+
+def test_entropy_with_impossible_tokens_is_finite_and_exact():
+    logits = np.full((1, 3, 4), -np.inf, np.float32)
+    logits[0, 0, 1] = 0.0
+    logits[0, 1, :2] = 0.0
+    logits[0, 2] = [0.0, -200.0, -np.inf, 0.0]
+    got = read(logits)
+    np.testing.assert_allclose(got.entropy, [[0, np.log(2), np.log(2)]], atol=1e-6)
+    np.testing.assert_array_equal(got.second_prob, [[0, 0.5, 0.5]])
+
+
+def test_token_log_prob_of_a_token_too_rare_for_float32_probability_is_finite():
+    # Token 1 has p = exp(-150): drawn at temperature 200 it still has its log-probability.
+    row = np.broadcast_to(np.array([0.0, -150.0], np.float32), (1, 200, 2))
+    got = read(row, temperature=200.0)
+    token = np.asarray(got.token[0])
+    assert set(token) == {0, 1}
+    np.testing.assert_array_equal(np.asarray(got.token_prob[0])[token == 1], 0)
+    np.testing.assert_allclose(np.asarray(got.token_log_prob[0]), np.where(token == 1, -150, 0), rtol=1e-6)
+
+
+def test_tokens_drawn_at_a_position_do_not_depend_on_length_batch_or_neighbours():
+    keys = jax.random.split(jax.random.key(6), 5)
+    draw = jax.jit(mdm_jax.confidence_from_logits)
+    logits = jnp.asarray(np.random.default_rng(5).normal(size=(5, 16, 8)), jnp.float32)
+    whole = np.asarray(draw(keys, logits).token)
+    np.testing.assert_array_equal(draw(keys[2:4], logits[2:4, :7]).token, whole[2:4, :7])
+    np.testing.assert_array_equal(draw(keys[::-1], logits[::-1]).token, whole[::-1])
+    scalar = np.asarray(draw(keys[0], logits).token)
+    np.testing.assert_array_equal(draw(keys[0], logits[:3, :11]).token, scalar[:3, :11])
+    changed = logits.at[:, 3].add(jnp.arange(8.0)[None])
+    others = np.arange(16) != 3
+    np.testing.assert_array_equal(np.asarray(draw(keys, changed).token)[:, others], whole[:, others])
+
+
+def test_tokens_drawn_beyond_one_chunk_keep_the_draws_of_the_first_chunk():
+    # Noise folds the chunk of 4,096 ids, so ids that cannot be drawn may be cut off or added in whole chunks.
+    logits = np.random.default_rng(7).normal(size=(1, 40, 4096)).astype(np.float32)
+    longer = np.pad(logits, ((0, 0), (0, 0), (0, 5000)), constant_values=-np.inf)
+    np.testing.assert_array_equal(read(longer, temperature=1.0).token, read(logits, temperature=1.0).token)
+
+
+def test_tokens_drawn_over_several_chunks_are_uniform_and_independent_of_each_other():
+    tokens = np.asarray(read(np.zeros((2, 1000, 9000), np.float32), temperature=1.0).token)
+    toy.assert_frequencies(tokens // 1000, np.full(9, 1 / 9))
+    # Equal noise in two chunks would tie ids 4,096 apart, and the lowest would always win: none above 4,096.
+    toy.assert_frequencies(tokens % 4096 < 808, [1 - 3 * 808 / 9000, 3 * 808 / 9000])
+
+
+@pytest.mark.parametrize("temperature", [-0.1, float("nan"), float("-inf")])
+def test_confidence_at_an_impossible_temperature_is_refused(temperature):
+    with pytest.raises(mdm_jax.InputError, match="temperature"):
+        mdm_jax.confidence_from_logits(jax.random.key(0), jnp.zeros((1, 2, 3)), temperature=temperature)
+
+
+def test_confidence_of_unusable_logits_or_keys_is_refused():
+    for shape in [(2, 3), (1, 2, 1), (1, 1, 2, 3)]:
+        with pytest.raises(mdm_jax.InputError, match="logits"):
+            mdm_jax.confidence_from_logits(jax.random.key(0), jnp.zeros(shape))
+    for key in [jax.random.PRNGKey(0), 0, jax.random.split(jax.random.key(0), 3)]:
+        with pytest.raises(mdm_jax.InputError, match="key"):
+            mdm_jax.confidence_from_logits(key, jnp.zeros((2, 2, 3)))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_confidence_under_strict_promotion_and_the_key_reuse_checker_is_the_same(temperature):
+    logits = jnp.asarray(np.random.default_rng(8).normal(size=(2, 3, 5)), jnp.bfloat16)
+    draw = jax.jit(lambda key: mdm_jax.confidence_from_logits(key, logits, temperature=temperature, mask_id=1))
+    expected = draw(jax.random.key(0))
+    with jax.numpy_dtype_promotion("strict"), jax.debug_key_reuse(True):
+        got = draw(jax.random.key(0))
+    for a, b in zip(got, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)

@@ -1,0 +1,71 @@
+"""The named configurations have exactly the sizes that their sources state. Nothing is allocated."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from mdm_jax import InputError
+from mdm_jax.models import presets
+from mdm_jax.models.transformer import TransformerConfig, init_params, make_denoiser, num_params
+
+COUNTS = {
+    "sudoku_6m": (5_532_672, True),
+    "sudoku_800k": (800_512, True),
+    "smdm_19m": (18_880_896, False),
+    "smdm_170m": (169_897_728, False),
+    "arm_42m": (42_629_760, True),
+    "llada_8b": (8_015_581_184, True),
+    "llama2_7b": (6_738_415_616, True),
+    "gpt2": (124_439_808, True),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_preset_has_exactly_its_number_of_parameters(name):
+    count, embedding = COUNTS[name]
+    assert num_params(presets.get(name), embedding=embedding) == count
+
+
+def test_preset_every_one_has_its_name_and_its_count_tested():
+    assert set(presets.PRESETS) == set(COUNTS)
+    assert all(presets.get(name) is getattr(presets, name) for name in COUNTS)
+
+
+def test_preset_arm_is_within_a_tenth_of_a_percent_of_its_source():
+    assert num_params(presets.arm_42m) == pytest.approx(42_654_528, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_preset_traces_at_its_full_length(name):
+    # One layer tells as much about shapes and dtypes as thirty-two.
+    config = dataclasses.replace(presets.get(name), num_layers=1)
+    tokens = jax.ShapeDtypeStruct((2, config.max_length), jnp.int32)
+    denoiser = make_denoiser(config)
+
+    def logits(key, tokens):
+        return denoiser(init_params(config, key), tokens)
+
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    assert jax.eval_shape(logits, key, tokens) == jax.ShapeDtypeStruct(
+        (2, config.max_length, config.vocab_size), jnp.float32
+    )
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_preset_json_round_trip_is_equal(name):
+    config = presets.get(name)
+    assert TransformerConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_preset_puzzle_and_text_models_have_a_row_for_the_mask():
+    assert presets.sudoku_6m.vocab_size > 2  # its tokenizer's mask is id 2
+    assert presets.smdm_19m.num_extra_tokens == presets.smdm_170m.num_extra_tokens == 1
+    assert presets.llada_8b.vocab_size > 126_336
+
+
+def test_preset_unknown_name_lists_the_known_ones():
+    with pytest.raises(InputError, match=r"unknown preset 'gpt3'; choose one of sudoku_6m, .*smdm_19m, .*gpt2"):
+        presets.get("gpt3")

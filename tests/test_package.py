@@ -1,0 +1,214 @@
+"""The package as a whole: what importing it does, what it offers, and which module may import which."""
+
+import ast
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import mdm_jax
+
+ROOT = pathlib.Path(mdm_jax.__file__).parents[1]
+FILES = sorted((ROOT / "mdm_jax").rglob("*.py")) + sorted((ROOT / "experiments").rglob("*.py"))
+HEAVY = ["flax", "orbax", "grain", "tensorflow", "tensorflow_datasets", "numba", "matplotlib"]
+CONTRACT = """
+Array Params Denoiser Features Oracle Selector Confidence
+Linear Cosine Polynomial forward_mask mask_last reverse_posterior
+uniform_order identity_order near_identity_order inverse
+elbo_loss subset_loss order_loss order_nll causal_nll token_nll
+confidence_from_logits oracles with_noise
+PerStep TopK Binomial Threshold EntropyBudget
+sample SampleResult vanilla_sample load Model
+""".split()
+ORACLES = "random left_to_right top_prob margin neg_entropy token_prob with_noise".split()
+
+
+def run(program, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_import_of_the_package_starts_no_device_work_and_nothing_heavy():
+    # No such platform exists, so the first operation on a device would raise.
+    program = f"import sys, mdm_jax; print([name for name in {HEAVY} if name in sys.modules])"
+    done = run(program, JAX_PLATFORMS="no_such_platform")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+    check = run("import mdm_jax, jax; jax.numpy.zeros(1)", JAX_PLATFORMS="no_such_platform")
+    assert check.returncode != 0, "the check above would notice device work"
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_contract_name_is_an_attribute_of_the_package_and_in_its_all(name):
+    assert name in mdm_jax.__all__
+    assert getattr(mdm_jax, name) is not None
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_contract_oracle_is_an_attribute_of_the_oracles_module(name):
+    assert callable(getattr(mdm_jax.oracles, name))
+
+
+def test_package_all_lists_no_name_twice_and_none_that_is_missing():
+    names = mdm_jax.__all__
+    assert len(set(names)) == len(names)
+    for name in names:
+        assert hasattr(mdm_jax, name), name
+    assert isinstance(mdm_jax.__version__, str)
+
+
+def test_package_attribute_that_does_not_exist_raises_attribute_error():
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = mdm_jax.no_such_name
+
+
+def module_name(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in FILES}
+
+
+def imported(path, *, at_import_only=False):
+    """Absolute names of all modules that a file imports, `from x import y` as x, and as x.y where that is a module."""
+    tree = ast.parse(path.read_text())
+    package = module_name(path).split(".") if path.name == "__init__.py" else module_name(path).split(".")[:-1]
+    deferred = set()
+    for node in ast.walk(tree):
+        is_type_checking = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        if is_type_checking or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            deferred.update(id(child) for child in ast.walk(node))
+    names = set()
+    for node in ast.walk(tree):
+        if at_import_only and id(node) in deferred:
+            continue
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join([*package[: len(package) - node.level + 1], *([node.module] if node.module else [])])
+            base = node.module if node.level == 0 else base
+            inner = {f"{base}.{alias.name}" for alias in node.names} & set(MODULES)
+            names.update(inner if inner and len(inner) == len(node.names) else inner | {base})
+    return names
+
+
+def ours(names):
+    return {name for name in names if name.split(".")[0] in ("mdm_jax", "experiments")}
+
+
+CORE = {
+    module_name(path): path
+    for path in FILES
+    if path.parent == ROOT / "mdm_jax" and path.stem not in ("__init__", "loading")
+}
+BELOW = {
+    "errors": set(),
+    "typing": set(),
+    "randomness": {"errors", "typing"},
+    "denoiser": {"errors", "typing"},
+    "schedules": {"errors", "typing"},
+    "orders": {"errors", "typing", "randomness"},
+    "masking": {"errors", "typing", "randomness", "denoiser", "schedules", "orders"},
+    "losses": {"errors", "typing", "randomness", "denoiser", "schedules", "orders", "masking"},
+    "confidence": {"errors", "typing", "randomness", "denoiser"},
+    "oracles": {"errors", "typing", "randomness", "confidence"},
+    "selection": {"errors", "typing", "randomness", "confidence", "schedules"},
+    "sharding": {"errors", "typing"},
+}
+BELOW["sampling"] = {"errors", "typing", "randomness", "denoiser", "schedules", "confidence", "oracles", "selection"}
+BELOW["remasking"] = BELOW["sampling"] | {"sampling", "masking"}
+BELOW["autoregressive"] = {"errors", "typing", "randomness", "denoiser", "confidence", "orders"}
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_core_module_imports_only_what_lies_below_it(name):
+    allowed = BELOW[name.removeprefix("mdm_jax.")]
+    assert ours(imported(CORE[name])) <= {f"mdm_jax.{below}" for below in allowed}
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_core_module_imports_no_library_but_jax_optax_and_numpy(name):
+    roots = {module.split(".")[0] for module in imported(CORE[name])}
+    assert roots - set(sys.stdlib_module_names) - {"mdm_jax"} <= {"jax", "optax", "numpy"}
+
+
+ONLY_IN = {
+    "flax": ["mdm_jax/models/transformer.py", "mdm_jax/training/state.py"],
+    "orbax": ["mdm_jax/training/checkpoint.py"],
+    "grain": ["mdm_jax/data/pipeline.py"],
+    "tensorflow_datasets": ["mdm_jax/data/"],
+    "tensorflow": [],
+}
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_library_with_one_home_is_imported_nowhere_else(library):
+    for path in FILES:
+        if any(name.split(".")[0] == library for name in imported(path)):
+            place = path.relative_to(ROOT).as_posix()
+            assert any(place.startswith(home) for home in ONLY_IN[library]), place
+
+
+def test_library_imports_nothing_of_the_experiments():
+    for name, path in MODULES.items():
+        if name.startswith("mdm_jax"):
+            assert not [m for m in imported(path) if m.split(".")[0] == "experiments"], name
+
+
+def test_loading_is_imported_by_nobody_but_the_lazy_door():
+    for name, path in MODULES.items():
+        if name.startswith("mdm_jax"):
+            if "mdm_jax.loading" in imported(path):
+                assert name == "mdm_jax", name
+            assert "mdm_jax.loading" not in imported(path, at_import_only=True), name
+
+
+def test_data_imports_nothing_of_ours_but_errors_and_the_predicates():
+    for name, path in MODULES.items():
+        if name.startswith("mdm_jax.data"):
+            others = {m for m in ours(imported(path)) if m != "mdm_jax.data" and not m.startswith("mdm_jax.data.")}
+            assert others <= {"mdm_jax.errors", "mdm_jax.theory.predicates"}, name
+
+
+def test_data_and_predicates_import_no_jax():
+    for name, path in MODULES.items():
+        if name.startswith("mdm_jax.data") or name == "mdm_jax.theory.predicates":
+            assert "jax" not in {m.split(".")[0] for m in imported(path)}, name
+
+
+def test_modules_import_one_another_without_circles():
+    # Imports inside functions count too: a circle hidden there is still one. The package's own doors are left out.
+    edges = {name: {m for m in ours(imported(path)) if m in MODULES} - {"mdm_jax"} for name, path in MODULES.items()}
+    edges.pop("mdm_jax", None)
+    done, open_ = set(), []
+
+    def visit(name):
+        assert name not in open_, " -> ".join([*open_[open_.index(name) :], name])
+        if name not in done:
+            open_.append(name)
+            for below in sorted(edges.get(name, ())):
+                visit(below)
+            done.add(open_.pop())
+
+    for name in sorted(edges):
+        visit(name)
+
+
+def test_no_module_inside_the_package_imports_through_its_front_door():
+    # `from mdm_jax import sample` inside the package would tie every module to all others.
+    for name, path in MODULES.items():
+        if name.startswith("mdm_jax."):
+            assert "mdm_jax" not in imported(path), name
+
+
+def test_files_are_not_over_about_three_hundred_lines():
+    long = {name: n for name, path in MODULES.items() if (n := len(path.read_text().splitlines())) > 330}
+    assert not long

@@ -1,0 +1,158 @@
+"""The Sudoku commands, run as a user runs them, on puzzles small enough for seconds."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from mdm_jax.data import sudoku
+
+ROOT = pathlib.Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+
+
+def run(*argv, code=0):
+    """Runs one command; what it printed."""
+    command = [sys.executable, "-m", "experiments.sudoku", *map(str, argv)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr[-2000:]
+    return done
+
+
+def rows(folder):
+    return json.loads((folder / "results.json").read_text())["rows"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run on 4x4 puzzles."""
+    folder = tmp_path_factory.mktemp("sudoku")
+    flags = ["--size", 4, "--num-train", 4000, "--num-test", 64, "--data", folder / "data", "--model", "sudoku_800k"]
+    flags += ["--dtype", "float32", "--steps", 150, "--batch-size", 32, "--warmup-steps", 10]
+    flags += ["--checkpoint-every", 50, "--evaluate-every", 150, "--out", folder / "run"]
+    run("train", *flags)
+    return folder, flags
+
+
+def test_train_learns_and_started_again_goes_on_where_it_was(trained):
+    folder, flags = trained
+    by_oracle = {row["oracle"]: row for row in rows(folder / "run")}
+    assert by_oracle["margin"]["solved"] > 0.3
+    assert by_oracle["margin"]["cells"] > 0.7
+    again = run("train", *flags)
+    assert "0step" not in again.stderr.replace(" ", "")
+    assert rows(folder / "run")[1]["solved"] == by_oracle["margin"]["solved"]
+    steps = [json.loads(line)["step"] for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+    assert max(steps) == 150
+
+
+def test_evaluate_reports_what_the_training_reported_and_every_selector_runs(trained):
+    folder, _ = trained
+    checkpoint = ["--checkpoint", folder / "run"]
+    run("evaluate", *checkpoint, "--oracle", "margin", "random", "--out", folder / "one")
+    one = rows(folder / "one")
+    trained_rows = {row["oracle"]: row for row in rows(folder / "run")}
+    for row in one:
+        assert row["solved"] == trained_rows[row["oracle"]]["solved"]
+        assert row["cells"] == pytest.approx(trained_rows[row["oracle"]]["cells"])
+    blanks = int((sudoku.generate(64, size=4, split="test")[0] == 0).sum(axis=1).max())
+    assert one[0]["nfe"] == blanks
+    run("evaluate", *checkpoint, "--num-steps", 4, "--temperature", 0.5, "--limit", 8, "--out", folder / "steps")
+    assert rows(folder / "steps")[0]["nfe"] == 4
+    run("evaluate", *checkpoint, "--threshold", 0.9, "--block-length", 8, "--limit", 8, "--out", folder / "threshold")
+    assert rows(folder / "threshold")[0]["n"] == 8
+
+
+def test_solve_prints_the_grid_and_the_order_and_keeps_the_givens(trained):
+    folder, _ = trained
+    puzzle = sudoku.generate(1, size=4, split="test")[0][0]
+    text = "".join(map(str, puzzle))
+    printed = run("solve", text, "--checkpoint", folder / "run", "--out", folder / "solve").stdout
+    assert "puzzle 1, order margin" in printed
+    order = printed.split("given):\n")[1].splitlines()[:4]
+    steps = [cell for line in order for cell in line.split()]
+    assert [cell == "." for cell in steps] == (puzzle > 0).tolist()
+    assert sorted(int(cell) for cell in steps if cell != ".") == list(range(1, int((puzzle == 0).sum()) + 1))
+    file = folder / "puzzles.txt"
+    file.write_text(text.replace("0", ".") + "\n")
+    run("solve", "--puzzles", file, "--checkpoint", folder / "run", "--out", folder / "file")
+    assert rows(folder / "file")[0]["solved"] == rows(folder / "solve")[0]["solved"]
+
+
+def test_bad_input_is_one_line_and_code_two(trained, tmp_path):
+    folder, flags = trained
+    checkpoint = ["--checkpoint", folder / "run", "--out", tmp_path]
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "short.txt").write_text("1234123412341234\n123\n")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{}")
+    cases = [
+        (["evaluate", *checkpoint, "--oracle", "best"], "unknown oracle 'best'"),
+        (["evaluate", *checkpoint, "--num-steps", 0], "num_steps must be a whole number of at least 1"),
+        (["evaluate", *checkpoint, "--limit", 0], "--limit must be at least 1"),
+        (["evaluate", *checkpoint, "--temperature", -1], "temperature must be at least 0"),
+        (["evaluate", *checkpoint, "--puzzles", tmp_path / "none.txt"], "none.txt"),
+        (["evaluate", *checkpoint, "--puzzles", tmp_path / "empty.txt"], "empty.txt"),
+        (["evaluate", *checkpoint, "--puzzles", tmp_path / "short.txt"], "short.txt:2"),
+        (["evaluate", "--checkpoint", tmp_path / "broken", "--out", tmp_path], "broken"),
+        (["evaluate", "--checkpoint", tmp_path / "absent", "--out", tmp_path], "no folder"),
+        (["solve", *checkpoint], "give puzzles"),
+        (["solve", *checkpoint, "12"], "puzzle 1"),
+        (["solve", *checkpoint, "0" * 81], "puzzle 1"),
+        (["train", *flags, "--model", "gpt5"], "unknown preset 'gpt5'"),
+        (["train", *flags, "--steps", 151], "num_steps 150 -> 151"),
+        (["train", *flags, "--mesh.data", 3, "--out", tmp_path / "mesh"], "data=3"),
+    ]
+    code = (
+        "import json, sys, traceback\n"
+        "from experiments.common import main\n"
+        "from experiments.sudoku.__main__ import COMMANDS\n"
+        "for argv in json.loads(sys.argv[1]):\n"
+        "    try:\n        main('sudoku', '', COMMANDS, argv)\n"
+        "    except SystemExit as stop:\n        print('exit', stop.code, file=sys.stderr)\n"
+    )
+    argvs = json.dumps([[str(word) for word in argv] for argv, _ in cases])
+    done = subprocess.run([sys.executable, "-c", code, argvs], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith(("error:", "exit"))]
+    assert len(errors) == 2 * len(cases), done.stderr
+    for (argv, message), error, status in zip(cases, errors[::2], errors[1::2], strict=True):
+        assert message in error, argv
+        assert status == "exit 2", argv
+
+
+def test_demo_ends_with_a_row_per_order_and_two_pictures(tmp_path):
+    out = tmp_path / "demo"
+    flags = ["--steps", 12, "--batch-size", 16, "--num-train", 500, "--limit", 20, "--data", tmp_path, "--out", out]
+    run("demo", *flags)
+    found = rows(out)
+    assert [row["oracle"] for row in found] == ["random", "top_prob", "margin", "neg_entropy"]
+    assert {row["dataset"] for row in found} == {"6x6"}
+    for row in found:
+        assert {"method", "selector", "tokens_per_step", "n", "solved", "solved_ci", "cells", "nfe", "per_second"} <= set(row)
+    for name in ("accuracy.png", "order.png"):
+        assert (out / name).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_demo_margin_beats_random_order(tmp_path):
+    run("demo", "--data", tmp_path, "--out", tmp_path / "demo")
+    solved = {row["oracle"]: row["solved"] for row in rows(tmp_path / "demo")}
+    assert solved["margin"] >= 0.8
+    assert solved["random"] <= 0.4
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="shared/data is not beside the checkout")
+def test_public_puzzles_are_read_and_have_the_solutions_that_the_file_gives():
+    from mdm_jax.data.sudoku_files import read_puzzles
+
+    found = read_puzzles(SHARED / "sudoku_test_1k.csv")
+    assert found.puzzles.shape == (1000, 81)
+    assert sudoku.is_solved(found.solutions, found.puzzles).all()
+    givens = (found.puzzles > 0).sum(axis=1)
+    assert (givens.min(), givens.max()) == (31, 36)
+    assert np.issubdtype(found.puzzles.dtype, np.integer)
