@@ -5,6 +5,7 @@ Nothing heavy is imported before a command runs, so that `--help` answers at onc
 
 import contextlib
 import dataclasses
+import importlib
 import io
 import json
 import pathlib
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -24,12 +25,8 @@ Row = dict[str, Any]
 """One row of `results.json`; fields that do not apply are left out."""
 
 
-class Command(Protocol):
-    """A frozen dataclass of flags that can be run."""
-
-    def run(self) -> None:
-        """Does the work; InputError for flags or files that cannot be used."""
-        ...
+Commands = Mapping[str, tuple[type, str]]
+"""Name of a command -> the frozen dataclass of its flags, and "module:function", which takes them and does the work."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,17 +96,15 @@ class DecodeFlags:
         return PerStep(1)
 
 
-def parse(
-    experiment: str, description: str, commands: Mapping[str, Callable[..., Command]], argv: Sequence[str]
-) -> Command:
-    """The command that `argv` asks for; what cannot be parsed is one line on stderr and exit code 2."""
+def parse(experiment: str, description: str, flags: Mapping[str, Callable[..., Any]], argv: Sequence[str]) -> Any:
+    """The flags that `argv` gives; what cannot be parsed is one line on stderr and exit code 2."""
     import tyro
 
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
             return tyro.extras.subcommand_cli_from_dict(
-                dict(commands), prog=f"python -m experiments.{experiment}", description=description, args=list(argv)
+                dict(flags), prog=f"python -m experiments.{experiment}", description=description, args=list(argv)
             )
     except SystemExit as stop:
         if stop.code == 2:
@@ -119,18 +114,15 @@ def parse(
         raise
 
 
-def main(
-    experiment: str,
-    description: str,
-    commands: Mapping[str, Callable[..., Command]],
-    argv: Sequence[str] | None = None,
-) -> None:
+def main(experiment: str, description: str, commands: Commands, argv: Sequence[str] | None = None) -> None:
     """Parses and runs one command; InputError becomes one line on stderr and exit code 2."""
-    command = parse(experiment, description, commands, sys.argv[1:] if argv is None else argv)
+    kinds = {name: kind for name, (kind, _) in commands.items()}
+    flags = parse(experiment, description, kinds, sys.argv[1:] if argv is None else argv)
+    module, function = next(work for kind, work in commands.values() if kind is type(flags)).split(":")
     from mdm_jax.errors import InputError
 
     try:
-        command.run()
+        getattr(importlib.import_module(module), function)(flags)
     except InputError as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         sys.exit(2)

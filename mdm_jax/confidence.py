@@ -38,8 +38,8 @@ def confidence_from_logits(
     Raises:
       InputError: a shape, the key or the temperature is off.
     """
-    if logits.ndim != 3 or logits.shape[-1] < 2:
-        raise InputError(f"logits must have shape [B, L, V] with V at least 2, got {logits.shape}")
+    if logits.ndim != 3:
+        raise InputError(f"logits must have shape [B, L, V], got {logits.shape}")
     batch, length, vocab_size = logits.shape
     noise = None
     if not is_greedy(temperature):
@@ -49,6 +49,9 @@ def confidence_from_logits(
 
 def confidence_given_noise(logits: Array, noise: Array | None) -> Confidence:
     """The deterministic core: `token` = argmax(logits + noise), both float32 [B, L, V]; no noise is greedy."""
+    if logits.shape[-1] < 2:
+        raise InputError(f"the denoiser's logits must be over at least 2 tokens, got shape {logits.shape}")
+    logits = jnp.where(logits == 0, 0.0, logits)  # top_k would put 0.0 before -0.0, which is no tie to the lowest id
     (top, second), (top_token, _) = (jnp.moveaxis(x, -1, 0) for x in jax.lax.top_k(logits, 2))
     total = jax.nn.logsumexp(logits, axis=-1)
     log_p = logits - total[..., None]

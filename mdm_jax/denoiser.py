@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mdm_jax.errors import InputError
+from mdm_jax.products import contract
 from mdm_jax.typing import Array, Denoiser, Features, Params
 
 
@@ -38,20 +39,20 @@ def float_logits(output: Array | Features, mask_id: int | None) -> Array:
     """A network's output as float32 logits in which the mask token cannot be predicted.
 
     Args:
-      output: logits [..., V] of any float dtype, or Features.
+      output: logits [B, L, V] of any float dtype, or Features.
       mask_id: its logit becomes -inf if it is below V; None if the network knows no mask token.
 
     Returns:
-      float32 [..., V].
+      float32 [B, L, V].
     """
     if isinstance(output, Features):
-        logits = jnp.matmul(output.hidden, output.head, preferred_element_type=jnp.float32)
+        logits = contract("bld,dv->blv", output.hidden, output.head, output.hidden.dtype)
     else:
         logits = output.astype(jnp.float32)
     if mask_id is None or mask_id >= logits.shape[-1]:
         return logits
     is_mask_id = jnp.arange(logits.shape[-1]) == mask_id
-    return jnp.where(jnp.expand_dims(is_mask_id, range(logits.ndim - 1)), -jnp.inf, logits)
+    return jnp.where(is_mask_id[None, None], -jnp.inf, logits)
 
 
 def predict(denoiser: Denoiser, params: Params, tokens: Array, mask_id: int | None) -> Array:

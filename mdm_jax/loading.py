@@ -7,7 +7,8 @@ import jax
 from jax.sharding import SingleDeviceSharding
 
 from mdm_jax.errors import InputError
-from mdm_jax.models.transformer import TransformerConfig, init_params, make_denoiser
+from mdm_jax.models.config import TransformerConfig
+from mdm_jax.models.transformer import init_params, make_denoiser
 from mdm_jax.training.checkpoint import CHECKPOINTS, read_config, restore_params
 from mdm_jax.typing import Denoiser, Params
 

@@ -101,7 +101,8 @@ def subset_loss(
     batch, length = x_0.shape
     key_size, key_order = jax.random.split(key)
     num_free = free_positions(x_0, is_prompt).sum(axis=-1)
-    size = 1 + jnp.minimum(jnp.floor(stratified(key_size, batch) * num_free).astype(jnp.int32), num_free - 1)
+    drawn = jnp.floor(stratified(key_size, batch) * num_free.astype(jnp.float32)).astype(jnp.int32)
+    size = 1 + jnp.minimum(drawn, num_free - 1)
     order = uniform_order(key_order, batch, length)
     _, is_masked = mask_last(x_0, order, num_free - size, mask_id=mask_id, is_prompt=is_prompt)
     return subset_nll(denoiser, params, x_0, is_masked, num_free, mask_id=mask_id)
@@ -161,7 +162,7 @@ def order_loss(
     num_free = is_free.sum(axis=-1)
     step = jax.random.randint(key_step, (batch * num_orders,), 0, jnp.maximum(num_free, 1))
     nll = next_token_nll(denoiser, params, repeat(x_0), order, step, mask_id=mask_id, is_prompt=~is_free)
-    return (num_free * nll).reshape(batch, num_orders).mean(axis=-1)
+    return (num_free.astype(jnp.float32) * nll).reshape(batch, num_orders).mean(axis=-1)
 
 
 def next_token_nll(

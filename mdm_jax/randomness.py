@@ -41,9 +41,9 @@ def fold_rows(keys: Array, data: Array | int) -> Array:
     return jax.vmap(jax.random.fold_in, (0, None))(keys, data)
 
 
-def split_rows(keys: Array, num: int) -> Array:
-    """Splits each row's key: keys [B] -> keys [num, B]; `keys` are consumed."""
-    return jax.vmap(lambda key: jax.random.split(key, num), out_axes=1)(keys)
+def split_rows(keys: Array, num: int) -> tuple[Array, ...]:
+    """Splits each row's key: keys [B] -> `num` times keys [B]; `keys` are consumed."""
+    return jax.vmap(lambda key: tuple(jax.random.split(key, num)))(keys)
 
 
 def uniform_rows(keys: Array, length: int) -> Array:

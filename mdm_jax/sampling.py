@@ -92,10 +92,14 @@ def sample(
       InputError: a shape, a dtype or an option is off, or the denoiser's output is.
     """
     tokens = check_tokens(x_init, "x_init")
-    if block_length is not None and block_length < 1:
-        raise InputError(f"block_length must be at least 1, got {block_length}")
-    if not (hasattr(selector, "plan") and hasattr(selector, "choose")):
-        raise InputError(f"selector must have the methods plan and choose, such as PerStep(1), got {selector!r}")
+    if block_length is not None and not (isinstance(block_length, int) and block_length >= 1):
+        raise InputError(f"block_length must be a whole number of at least 1, or None; got {block_length!r}")
+    if isinstance(selector, type) or not (hasattr(selector, "plan") and hasattr(selector, "choose")):
+        raise InputError(f"selector must be an object with plan and choose, such as PerStep(1); got {selector!r}")
+    if not callable(oracle):
+        raise InputError(
+            f"oracle must be a function (key, confidence) -> scores, such as oracles.margin; got {oracle!r}"
+        )
     return _sample(
         denoiser,
         params,
@@ -217,8 +221,9 @@ def row_scores(oracle: Oracle, keys: Array, confidence: Confidence) -> Array:
 
     def score(key: Array, row: Confidence) -> Array:
         scores = oracle(key, jax.tree.map(lambda field: field[None], row))
-        if scores.shape != (1, shape[1]):
-            raise InputError(f"the oracle must give scores of its fields' shape (1, {shape[1]}), got {scores.shape}")
+        got = getattr(scores, "shape", type(scores).__name__)
+        if got != (1, shape[1]):
+            raise InputError(f"the oracle must give scores of its fields' shape (1, {shape[1]}), got {got}")
         return scores[0].astype(jnp.float32)
 
     return jax.vmap(score)(keys, confidence)

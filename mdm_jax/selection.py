@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mdm_jax.errors import InputError
 from mdm_jax.randomness import row_keys
@@ -45,7 +46,9 @@ class Planned:
 
 
 def _check_at_least(name: str, value: Any, least: float, kind: Any) -> None:
-    """InputError unless `value` is a `kind` of number and at least `least`; arrays and traced values pass."""
+    """InputError unless `value` is a `kind` of number and at least `least`; traced values cannot be looked at."""
+    if isinstance(value, np.ndarray | jax.Array) and not isinstance(value, jax.core.Tracer) and value.ndim == 0:
+        value = value.item()
     is_known = isinstance(value, numbers.Number)
     if is_known and not (isinstance(value, kind) and value >= least):
         wanted = "a whole number" if kind is numbers.Integral else "a number"
@@ -86,7 +89,8 @@ class TopK(Planned):
     def plan(self, key: Array, j: Array, n_0: Array, left: Array) -> Array:
         """What is left now, less what the schedule leaves."""
         del key
-        remaining = n_0 * self.schedule.mask_prob(jnp.maximum(1 - j / self.num_steps, 0)) + 1e-4 + 1e-6 * n_0
+        n_start = n_0.astype(jnp.float32)
+        remaining = n_start * self.schedule.mask_prob(jnp.maximum(1 - j / self.num_steps, 0)) + 1e-4 + 1e-6 * n_start
         return jnp.maximum(left - jnp.floor(remaining).astype(jnp.int32), 0)
 
 

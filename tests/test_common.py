@@ -29,7 +29,7 @@ def test_decode_flags_that_exclude_each_other_are_named():
 
 
 def test_decode_flags_unknown_oracle_lists_the_known_ones():
-    with pytest.raises(InputError, match="unknown oracle 'best'.*random, left_to_right, top_prob, margin"):
+    with pytest.raises(InputError, match=r"unknown oracle 'best'.*random, left_to_right, top_prob, margin"):
         DecodeFlags(oracle=("margin", "best")).oracles()
 
 
@@ -57,24 +57,32 @@ class Fails:
 
     defect: bool = False
 
-    def run(self):
-        raise ZeroDivisionError if self.defect else InputError("three is\nno crowd")
+
+@dataclasses.dataclass(frozen=True)
+class Other:
+    """Another command."""
+
+
+def fail(flags):
+    raise ZeroDivisionError if flags.defect else InputError("three is\nno crowd")
+
+
+COMMANDS = {"fail": (Fails, f"{__name__}:fail"), "other": (Other, f"{__name__}:other")}
 
 
 def test_main_input_error_is_one_line_and_code_two_and_a_defect_keeps_its_traceback(capsys):
-    commands = {"fail": Fails, "other": Fails}
     with pytest.raises(SystemExit) as stop:
-        main("x", "", commands, ["fail"])
+        main("x", "", COMMANDS, ["fail"])
     assert stop.value.code == 2
     assert capsys.readouterr().err == "error: three is no crowd\n"
     with pytest.raises(ZeroDivisionError):
-        main("x", "", commands, ["fail", "--defect"])
+        main("x", "", COMMANDS, ["fail", "--defect"])
 
 
 @pytest.mark.parametrize("argv", [[], ["nothing"], ["fail", "--wrong", "1"], ["fail", "--defect", "maybe"]])
 def test_main_flags_that_cannot_be_parsed_are_one_line_and_code_two(argv, capsys):
     with pytest.raises(SystemExit) as stop:
-        main("x", "", {"fail": Fails, "other": Fails}, argv)
+        main("x", "", COMMANDS, argv)
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")

@@ -108,7 +108,7 @@ def assert_tail_is_drawn(num, vocab_size, gap, naive_num):
     from scipy import stats
 
     rate = (vocab_size - 1) / (vocab_size - 1 + np.exp(gap))
-    low, high = stats.poisson.ppf([2e-3, 1 - 1e-5], num * rate)
+    low, high = stats.poisson.ppf([1e-2, 1 - 1e-5], num * rate)
     assert low >= 1, "too few draws to say anything"
     assert low <= tail_draws(library_draw, num, vocab_size, gap) <= high
     # The default Gumbel noise ends at 15.94 nats, so that the tail hardly ever wins.
@@ -116,7 +116,7 @@ def assert_tail_is_drawn(num, vocab_size, gap, naive_num):
 
 
 def test_tail_of_a_large_vocabulary_beyond_float32_noise_is_drawn_at_its_rate():
-    assert_tail_is_drawn(1300, 200_000, 17.5, 1300)
+    assert_tail_is_drawn(1000, 200_000, 17.5, 1000)
 
 
 @pytest.mark.slow
@@ -174,8 +174,6 @@ def test_tokens_drawn_at_a_position_do_not_depend_on_length_batch_or_neighbours(
     whole = np.asarray(draw(keys, logits).token)
     np.testing.assert_array_equal(draw(keys[2:4], logits[2:4, :7]).token, whole[2:4, :7])
     np.testing.assert_array_equal(draw(keys[::-1], logits[::-1]).token, whole[::-1])
-    scalar = np.asarray(draw(keys[0], logits).token)
-    np.testing.assert_array_equal(draw(keys[0], logits[:3, :11]).token, scalar[:3, :11])
     changed = logits.at[:, 3].add(jnp.arange(8.0)[None])
     others = np.arange(16) != 3
     np.testing.assert_array_equal(np.asarray(draw(keys, changed).token)[:, others], whole[:, others])

@@ -15,6 +15,8 @@ import toy
 
 import mdm_jax
 
+quick = pytest.fixture(scope="module", autouse=True)(toy.quick_compilation)
+
 L = 4
 ORDERS = np.array(list(itertools.permutations(range(L))))
 SCHEDULES = [mdm_jax.Linear(), mdm_jax.Cosine(), mdm_jax.Polynomial(2), mdm_jax.Polynomial(2.5)]
@@ -100,7 +102,7 @@ def test_elbo_integral_with_a_prompt_counts_the_free_positions_alone(schedule):
     member, is_free = toy.subsets(L), ~np.array(PROMPTS["two given"])
     inside = ~(member & ~is_free).any(axis=-1)
     size = member.sum(axis=-1)[None]
-    prob = np.where(inside, (1 - alpha) ** size * alpha ** (is_free.sum() - size), 0)
+    prob = np.where(inside, (1 - alpha) ** size * alpha ** np.maximum(is_free.sum() - size, 0), 0)
     for net in NETS:
         integrand = np.asarray(schedule.elbo_weight(t), np.float64) * (prob @ table(net).sum(axis=-1))
         average = all_order_nlls(net, "two given").mean()

@@ -1,7 +1,6 @@
 """The loss estimators: unbiased, stratified, per example, in float32, and what each refuses."""
 
 import functools
-import itertools
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,8 @@ import toy
 from jax.flatten_util import ravel_pytree
 
 import mdm_jax
+
+quick = pytest.fixture(scope="module", autouse=True)(toy.quick_compilation)
 
 L, MASK = 4, toy.MASK
 PARAMS = toy.net_params(0)
@@ -42,18 +43,35 @@ def assert_unbiased(estimates, exact):
     np.testing.assert_array_less(np.abs(estimates.mean(axis=0) - exact), 4.5 * error + 2e-6 * np.abs(exact) + 1e-12)
 
 
-def over_keys(loss, seed, num, **options):
+@functools.cache
+def many_keys(loss, options):
+    def draw(keys, arrays):
+        one = functools.partial(loss, toy.context_net, PARAMS, x_0=jnp.asarray(X_0), mask_id=MASK, **dict(options))
+        return jax.vmap(lambda key: one(key=key, **arrays))(keys)
+
+    return jax.jit(draw)
+
+
+def over_keys(loss, seed, num, *, num_orders=None, **arrays):
     """The loss of X_0 under many keys: [num, 3]."""
-    draw = jax.jit(jax.vmap(lambda key: loss(toy.context_net, PARAMS, key, jnp.asarray(X_0), mask_id=MASK, **options)))
-    return draw(jax.random.split(jax.random.key(seed), num))
+    options = () if num_orders is None else (("num_orders", num_orders),)
+    return many_keys(loss, options)(jax.random.split(jax.random.key(seed), num), arrays)
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_loss_over_many_keys_is_unbiased_for_every_row_with_and_without_a_prompt(name):
-    exact = [toy.exact_loss(nll) for nll in tables()]
-    assert_unbiased(over_keys(ESTIMATORS[name], 0, 4000), exact)
-    exact = [toy.exact_loss(nll, ~prompt) for nll, prompt in zip(tables(), IS_PROMPT, strict=True)]
-    assert_unbiased(over_keys(ESTIMATORS[name], 1, 4000, is_prompt=jnp.asarray(IS_PROMPT)), exact)
+    for seed, prompts in enumerate((np.zeros_like(IS_PROMPT), IS_PROMPT)):
+        exact = [toy.exact_loss(nll, ~prompt) for nll, prompt in zip(tables(), prompts, strict=True)]
+        assert_unbiased(over_keys(ESTIMATORS[name], seed, 8000, is_prompt=jnp.asarray(prompts)), exact)
+
+
+@pytest.mark.parametrize("name", THREE)
+def test_loss_without_a_prompt_equals_the_loss_of_an_empty_prompt(name):
+    loss = functools.partial(
+        ESTIMATORS[name], toy.context_net, PARAMS, jax.random.key(0), jnp.asarray(X_0), mask_id=MASK
+    )
+    without, empty = jax.jit(lambda is_prompt: (loss(), loss(is_prompt=is_prompt)))(jnp.zeros(X_0.shape, bool))
+    np.testing.assert_array_equal(without, empty)
 
 
 def walk_nll(nll, order, prompt):
@@ -243,9 +261,13 @@ def test_loss_of_a_row_that_is_all_prompt_is_zero_and_its_gradient_finite(name):
 
 @pytest.mark.parametrize("name", ["elbo linear", "subset", "order"])
 def test_loss_of_features_equals_the_loss_of_their_logits(name):
-    key, x_0 = jax.random.key(8), jnp.tile(jnp.asarray(X_0), (4, 1))
-    logits = ESTIMATORS[name](toy.context_net, PARAMS, key, x_0, mask_id=MASK)
-    features = ESTIMATORS[name](toy.features_net, PARAMS, key, x_0, mask_id=MASK)
+    x_0 = jnp.tile(jnp.asarray(X_0), (4, 1))
+
+    @jax.jit
+    def both(key):
+        return [ESTIMATORS[name](net, PARAMS, key, x_0, mask_id=MASK) for net in (toy.context_net, toy.features_net)]
+
+    logits, features = both(jax.random.key(8))
     assert float(jnp.abs(logits).max()) > 0
     np.testing.assert_allclose(features, logits, rtol=1e-5, atol=1e-6)
 
@@ -261,16 +283,18 @@ def rounded_net(params, tokens):
 def test_losses_of_bfloat16_logits_are_computed_in_float32():
     # The same logits in float32 must give the same loss; a bfloat16 softmax would be off in the third digit.
     x_0 = jnp.tile(jnp.asarray(X_0), (4, 1))
-    order = mdm_jax.uniform_order(jax.random.key(1), 12, L)
-    half = mdm_jax.order_nll(bfloat16_net, PARAMS, x_0, order, mask_id=MASK)
-    full = mdm_jax.order_nll(rounded_net, PARAMS, x_0, order, mask_id=MASK)
-    assert half.dtype == jnp.float32
-    np.testing.assert_allclose(half, full, rtol=1e-6)
-    for name in THREE:
-        half = ESTIMATORS[name](bfloat16_net, PARAMS, jax.random.key(0), x_0, mask_id=MASK)
+    order = jnp.tile(jnp.asarray(ORDER), (4, 1))
+
+    @jax.jit
+    def losses(key):
+        nets = (bfloat16_net, rounded_net)
+        by_order = [mdm_jax.order_nll(net, PARAMS, x_0, order, mask_id=MASK) for net in nets]
+        by_subset = [mdm_jax.subset_loss(net, PARAMS, key, x_0, mask_id=MASK) for net in nets]
+        return by_order, by_subset
+
+    for half, full in losses(jax.random.key(0)):
         assert half.dtype == jnp.float32
-        full = ESTIMATORS[name](rounded_net, PARAMS, jax.random.key(0), x_0, mask_id=MASK)
-        np.testing.assert_allclose(half, full, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(half, full, rtol=1e-6)
 
 
 def test_token_nll_matches_float64_on_any_scale_and_in_bfloat16():
@@ -342,7 +366,7 @@ CALLS = {
         name: lambda key, name=name: ESTIMATORS[name](
             toy.context_net, PARAMS, key, jnp.asarray(X_0), mask_id=MASK, is_prompt=jnp.asarray(IS_PROMPT)
         )
-        for name in ["elbo linear", "elbo cosine", "elbo polynomial", "subset", "order", "three orders"]
+        for name in ["elbo cosine", "elbo polynomial", "subset", "three orders"]
     },
     "order_nll": lambda key: mdm_jax.order_nll(
         toy.context_net, PARAMS, jnp.asarray(X_0), jnp.asarray(ORDER), mask_id=MASK
@@ -359,19 +383,17 @@ def test_losses_under_the_key_reuse_checker_reuse_no_key(name):
 
 @pytest.mark.parametrize("name", CALLS)
 def test_losses_under_strict_dtype_promotion_promote_nothing_implicitly(name):
-    expected = CALLS[name](jax.random.key(0))
-    with jax.numpy_dtype_promotion("strict"):
-        np.testing.assert_allclose(jax.jit(CALLS[name])(jax.random.key(0)), expected, rtol=1e-5)
+    with jax.numpy_dtype_promotion("strict"):  # raises while tracing
+        jax.eval_shape(CALLS[name], jax.random.key(0))
 
 
-def test_losses_of_the_first_rows_do_not_depend_on_the_later_tokens():
+@pytest.mark.parametrize("name", THREE)
+def test_loss_of_a_row_does_not_depend_on_the_tokens_of_the_others(name):
+    loss = jax.jit(lambda x_0: ESTIMATORS[name](toy.context_net, PARAMS, jax.random.key(1), x_0, mask_id=MASK))
     changed = np.concatenate([X_0[:1], (X_0[1:] + 1) % 5])
-    for name, loss in itertools.product(THREE, [0]):
-        a, b = (
-            ESTIMATORS[name](toy.context_net, PARAMS, jax.random.key(loss), jnp.asarray(x), mask_id=MASK)
-            for x in (X_0, changed)
-        )
-        assert a[0] == b[0], name
+    here, there = loss(jnp.asarray(X_0)), loss(jnp.asarray(changed))
+    assert here[0] == there[0]
+    assert (here[1:] != there[1:]).any()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ import toy
 
 import mdm_jax
 
+quick = pytest.fixture(scope="module", autouse=True)(toy.quick_compilation)
+
 SCHEDULES = [mdm_jax.Linear(), mdm_jax.Cosine(), mdm_jax.Polynomial(2.5)]
 MASK = 9
 

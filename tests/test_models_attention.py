@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mdm_jax.models import attention as module
-from mdm_jax.models.attention import attention, contract, positions_from, rope
+from mdm_jax.models.attention import attention, positions_from, rope
+from mdm_jax.products import contract
 
 BATCH, LENGTH, HEADS, DEPTH = 3, 7, 4, 8
 IS_REAL = np.arange(LENGTH)[None] >= np.array([[0], [2], [LENGTH - 1]])

@@ -24,13 +24,16 @@ GPT2 = dataclasses.replace(
 )
 
 
-@partial(jax.jit, static_argnames=("config", "seed"))
 def lively_params(config, seed=0):
     """Parameters large enough that every part of the network changes the logits, the biases and scales included."""
-    leaves, tree = jax.tree.flatten(init_params(config, jax.random.key(seed)))
-    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
-    noisy = [x + 0.3 * jax.random.normal(key, x.shape, x.dtype) for x, key in zip(leaves, keys, strict=True)]
-    return jax.tree.unflatten(tree, noisy)
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        centre = 1.0 if path[-1].key == "scale" else 0.0
+        return jnp.asarray(rng.normal(centre, 0.3, leaf.shape), leaf.dtype)
+
+    shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def draw_tokens(seed=0, batch=3, length=LENGTH):
@@ -171,8 +174,7 @@ def test_transformer_padding_on_either_side_changes_no_real_position(causal, pos
     assert relative(unaware, want) > 0.05
 
 
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("causal", "dtype"), [(False, "bfloat16"), (True, "float32")])
 def test_transformer_row_of_padding_is_finite_and_leaves_others_alone(causal, dtype):
     config = dataclasses.replace(TINY, causal=causal, pad_id=PAD, dtype=dtype)
     params, tokens = lively_params(config), draw_tokens().at[1].set(PAD)
@@ -203,7 +205,7 @@ def test_transformer_remat_and_bfloat16_agree_with_plain(options):
     params, tokens = lively_params(config), draw_tokens()
     targets = jax.nn.one_hot(draw_tokens(1), config.vocab_size)
 
-    @jax.jit
+    @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiles in half the time
     def run(params):
         def loss_and_logits(denoiser, params):
             logits = denoiser(params, tokens)
@@ -297,10 +299,10 @@ def test_init_params_are_named_and_shaped_for_sharding_by_name():
 
 
 def test_init_params_spreads_are_gpt2s():
-    config = TransformerConfig(vocab_size=500, max_length=9, num_layers=8, num_heads=2, width=128, mlp_width=256)
+    config = TransformerConfig(vocab_size=500, max_length=9, num_layers=3, num_heads=2, width=128, mlp_width=256)
     params = jax.jit(init_params, static_argnums=0)(config, jax.random.key(0))
-    layer = params["layers_3"]
-    into_residual = 0.02 / math.sqrt(16)
+    layer = params["layers_1"]
+    into_residual = 0.02 / math.sqrt(6)
     for kernel, std in (
         (params["token_embedding"]["embedding"], 0.02),
         (params["head"]["kernel"], 0.02),

@@ -9,6 +9,8 @@ import toy
 import mdm_jax
 from mdm_jax import oracles
 
+quick = pytest.fixture(scope="module", autouse=True)(toy.quick_compilation)
+
 DETERMINISTIC = ["left_to_right", "top_prob", "margin", "neg_entropy", "token_prob"]
 
 

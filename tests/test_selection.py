@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 import mdm_jax
 from mdm_jax import selection
 
+quick = pytest.fixture(scope="module", autouse=True)(toy.quick_compilation)
+
 KEY = jax.random.key(0)
 
 

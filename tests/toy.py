@@ -17,6 +17,13 @@ PAD = 7
 EMBED_ROWS = 8
 
 
+def quick_compilation():
+    """A module's fixture: XLA without its costly passes, which halves the time of tests that mostly compile."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def net_params(seed, *, vocab_size=5, length=12, width=6, scale=1.5):
     """Random parameters of `context_net` and `features_net`; a larger scale makes more confident predictions."""
     rng = np.random.default_rng(seed)
@@ -88,7 +95,7 @@ def bayes_net(num_values, length):
 
 
 def nll_table(denoiser, params, x_0, mask_id):
-    """-log p_theta(x_0^i | x[M]) for every subset M (rows, as in `subsets`) and every i in M, else 0: float64 [2^L, L]."""
+    """-log p_theta(x_0^i | x[M]) for every subset M (a row) and i in M, else 0: float64 [2^L, L]."""
     x_0 = np.asarray(x_0)
     is_masked = subsets(len(x_0))
     logits = jax.jit(denoiser)(params, jnp.asarray(np.where(is_masked, mask_id, x_0), jnp.int32))
@@ -100,7 +107,7 @@ def nll_table(denoiser, params, x_0, mask_id):
 
 
 def exact_loss(nll, is_free=None):
-    """L_theta from `nll_table`: sum over non-empty M of the free positions of 1/|M| / C(L', |M|) times M's summed nll."""
+    """L_theta from `nll_table`: sum over non-empty free M of 1/|M| / C(L', |M|) times M's summed nll."""
     is_masked = subsets(nll.shape[1])
     is_free = np.ones(nll.shape[1], bool) if is_free is None else np.asarray(is_free)
     total = 0.0

@@ -14,7 +14,13 @@ seen for random order and margin).
 from experiments.common import main
 from experiments.sudoku.flags import Demo, Evaluate, Prepare, Solve, Train
 
-COMMANDS = {"demo": Demo, "prepare": Prepare, "train": Train, "evaluate": Evaluate, "solve": Solve}
+COMMANDS = {
+    "demo": (Demo, "experiments.sudoku.demo:demo"),
+    "prepare": (Prepare, "experiments.sudoku.work:prepare"),
+    "train": (Train, "experiments.sudoku.work:train"),
+    "evaluate": (Evaluate, "experiments.sudoku.work:evaluate"),
+    "solve": (Solve, "experiments.sudoku.work:solve"),
+}
 
 if __name__ == "__main__":
     main("sudoku", __doc__ or "", COMMANDS)

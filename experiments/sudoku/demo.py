@@ -23,7 +23,7 @@ SIZE = 6
 BOX = (2, 3)
 
 
-def run(flags: Demo) -> None:
+def demo(flags: Demo) -> None:
     """`demo`: training, the table and two pictures."""
     results = Results("sudoku", "demo", out=flags.out, seed=flags.seed)
     run_flags = Train(

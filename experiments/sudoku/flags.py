@@ -46,12 +46,6 @@ class Demo:
     out: pathlib.Path = pathlib.Path("runs/sudoku-demo")
     """folder of the run: checkpoints, metrics, pictures, results.json"""
 
-    def run(self) -> None:
-        """Runs the demo."""
-        from experiments.sudoku import demo
-
-        demo.run(self)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prepare(DataFlags):
@@ -59,12 +53,6 @@ class Prepare(DataFlags):
 
     out: pathlib.Path = pathlib.Path("runs/sudoku-prepare")
     """folder of results.json"""
-
-    def run(self) -> None:
-        """Runs the command."""
-        from experiments.sudoku import work
-
-        work.prepare(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,12 +81,6 @@ class Train(DataFlags):
     out: pathlib.Path = pathlib.Path("runs/sudoku")
     """folder of the run: checkpoints, metrics, results.json"""
 
-    def run(self) -> None:
-        """Runs the command."""
-        from experiments.sudoku import work
-
-        work.train(self)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluate(DecodeFlags):
@@ -117,12 +99,6 @@ class Evaluate(DecodeFlags):
     out: pathlib.Path = pathlib.Path("runs/sudoku-evaluate")
     """folder of results.json"""
 
-    def run(self) -> None:
-        """Runs the command."""
-        from experiments.sudoku import work
-
-        work.evaluate(self)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Solve(DecodeFlags):
@@ -140,9 +116,3 @@ class Solve(DecodeFlags):
     """of all draws"""
     out: pathlib.Path = pathlib.Path("runs/sudoku-solve")
     """folder of results.json"""
-
-    def run(self) -> None:
-        """Runs the command."""
-        from experiments.sudoku import work
-
-        work.solve(self)

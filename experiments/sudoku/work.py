@@ -18,7 +18,8 @@ from mdm_jax.errors import InputError
 from mdm_jax.evaluation.puzzles import Filled, fill_in, score
 from mdm_jax.loading import Model, run_folder
 from mdm_jax.models import presets
-from mdm_jax.models.transformer import TransformerConfig, init_params, make_denoiser, num_params
+from mdm_jax.models.config import TransformerConfig
+from mdm_jax.models.transformer import init_params, make_denoiser, num_params
 from mdm_jax.training.checkpoint import read_config, write_config
 from mdm_jax.training.loop import LoopConfig, fit
 from mdm_jax.training.state import OptimizerConfig, TrainState

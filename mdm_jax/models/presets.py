@@ -5,7 +5,7 @@ Compute and parameter dtypes are float32 except for the two published models of 
 """
 
 from mdm_jax.errors import InputError
-from mdm_jax.models.transformer import TransformerConfig
+from mdm_jax.models.config import TransformerConfig
 
 sudoku_6m = TransformerConfig(
     vocab_size=31,

@@ -2,8 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -11,143 +10,10 @@ import jax.numpy as jnp
 
 from mdm_jax.denoiser import check_tokens
 from mdm_jax.errors import InputError
-from mdm_jax.models.attention import attention, contract, positions_from, rope
+from mdm_jax.models.attention import attention, positions_from, rope
+from mdm_jax.models.config import TransformerConfig
+from mdm_jax.products import contract
 from mdm_jax.typing import Array, Features, Params
-
-DType = Literal["float32", "bfloat16", "float16"]
-
-_CHOICES = {
-    "norm": ("rms", "layer"),
-    "positions": ("rope", "learned"),
-    "mlp": ("swiglu", "gelu"),
-    "dtype": ("float32", "bfloat16", "float16"),
-    "param_dtype": ("float32", "bfloat16", "float16"),
-}
-_POSITIVE_INTEGERS = ("vocab_size", "max_length", "num_layers", "num_heads", "width", "mlp_width", "num_kv_heads")
-_FLAGS = ("causal", "use_bias", "tie_head", "remat")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TransformerConfig:
-    """Everything that fixes a Transformer's parameters and its function. Hashable, and JSON by `to_json`.
-
-    Attributes:
-      vocab_size: V, the number of logits.
-      num_extra_tokens: rows of the embedding beyond V, such as one for the mask token. They are never predicted.
-      max_length: the longest sequence; the number of rows of learned positions.
-      num_layers: the number of blocks.
-      num_heads: query heads, each of width / num_heads.
-      width: D, of the residual stream.
-      mlp_width: of the MLP's hidden layer.
-      num_kv_heads: heads of keys and values; None for as many as query heads.
-      causal: whether a position sees only itself and those before it.
-      norm: "rms" (root mean square, a scale) or "layer" (mean and variance; with use_bias also a bias).
-      norm_epsilon: added to the mean square.
-      positions: "rope" (rotates queries and keys) or "learned" (an embedding added to the tokens').
-      rope_theta: the base of RoPE's wavelengths.
-      mlp: "swiglu" (down(silu(gate) · up)) or "gelu" (down(gelu(up)), tanh approximation).
-      use_bias: a bias in every linear layer but the head, and in "layer" norms.
-      tie_head: the head is the transposed token embedding.
-      dropout: rate after the embedding and after each sub-layer, as in GPT-2. Attention probabilities are not dropped,
-        unlike GPT-2's: fused attention kernels never form them.
-      pad_id: a token that attention hides; positions then count from the first token that is another. None for none.
-      dtype: what matrix products multiply in; sums, norms, softmax and the residual stream are float32.
-      param_dtype: what the parameters are stored in.
-      remat: recompute each block in the backward pass instead of storing its activations.
-      init_std: of the normal initialisation; outputs into the residual stream get init_std / √(2 · num_layers).
-    """
-
-    vocab_size: int
-    num_extra_tokens: int = 0
-    max_length: int
-    num_layers: int
-    num_heads: int
-    width: int
-    mlp_width: int
-    num_kv_heads: int | None = None
-    causal: bool = False
-    norm: Literal["rms", "layer"] = "rms"
-    norm_epsilon: float = 1e-5
-    positions: Literal["rope", "learned"] = "rope"
-    rope_theta: float = 10_000.0
-    mlp: Literal["swiglu", "gelu"] = "swiglu"
-    use_bias: bool = False
-    tie_head: bool = False
-    dropout: float = 0.0
-    pad_id: int | None = None
-    dtype: DType = "float32"
-    param_dtype: DType = "float32"
-    remat: bool = False
-    init_std: float = 0.02
-
-    def __post_init__(self) -> None:
-        for name in _POSITIVE_INTEGERS:
-            self._check(name, _is_integer(self, name, 1, optional=name == "num_kv_heads"), "an integer of at least 1")
-        self._check("num_extra_tokens", _is_integer(self, "num_extra_tokens", 0), "an integer of at least 0")
-        rows = self.vocab_size + self.num_extra_tokens
-        is_row = _is_integer(self, "pad_id", 0, optional=True) and (self.pad_id is None or self.pad_id < rows)
-        self._check("pad_id", is_row, f"None or an embedding row, 0 to {rows - 1}")
-        for name in _FLAGS:
-            self._check(name, isinstance(getattr(self, name), bool), "True or False")
-        for name, choices in _CHOICES.items():
-            self._check(name, getattr(self, name) in choices, "one of " + ", ".join(choices))
-        for name in ("norm_epsilon", "rope_theta", "init_std"):
-            self._check(name, _is_number(self, name) and getattr(self, name) > 0, "a number above 0")
-        self._check("dropout", _is_number(self, "dropout") and 0 <= self.dropout < 1, "a rate from 0 to below 1")
-        self._check("num_heads", self.width % self.num_heads == 0, f"a divisor of width = {self.width}")
-        self._check("num_kv_heads", self.num_heads % self.kv_heads == 0, f"a divisor of num_heads = {self.num_heads}")
-        is_even = self.positions != "rope" or self.head_width % 2 == 0
-        self._check("num_heads", is_even, f"such that width / num_heads = {self.head_width} is even: RoPE turns pairs")
-
-    def _check(self, name: str, holds: bool, wanted: str) -> None:
-        if not holds:
-            raise InputError(f"TransformerConfig.{name} must be {wanted}; got {getattr(self, name)!r}")
-
-    @property
-    def kv_heads(self) -> int:
-        """Heads of keys and values."""
-        return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
-
-    @property
-    def head_width(self) -> int:
-        """Width of one head."""
-        return self.width // self.num_heads
-
-    def to_json(self) -> dict[str, Any]:
-        """Every field, as values that `json` writes as they are."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        """The inverse of `to_json`. Fields that have a default may be left out.
-
-        Args:
-          fields: name -> value.
-
-        Raises:
-          InputError: a key is no field, a field without a default is missing, or a value does not fit.
-        """
-        known = {field.name: field.default is dataclasses.MISSING for field in dataclasses.fields(cls)}
-        unknown = sorted(set(fields) - set(known))
-        if unknown:
-            raise InputError(f"unknown keys in a TransformerConfig: {', '.join(unknown)}; known are {', '.join(known)}")
-        missing = [name for name, is_required in known.items() if is_required and name not in fields]
-        if missing:
-            raise InputError(f"missing keys in a TransformerConfig: {', '.join(missing)}; add them")
-        return cls(**fields)
-
-
-def _is_integer(config: TransformerConfig, name: str, minimum: int, *, optional: bool = False) -> bool:
-    value = getattr(config, name)
-    if value is None:
-        return optional
-    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
-
-
-def _is_number(config: TransformerConfig, name: str) -> bool:
-    value = getattr(config, name)
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
 
 _normal = nn.initializers.normal
 

@@ -1,0 +1,32 @@
+"""The code in the README and in docs/ runs, and the links in it lead somewhere."""
+
+import pathlib
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_page_code_blocks_run(page):
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    assert blocks, f"{page.name} shows no code"
+    for block in blocks:
+        exec(compile(block, page.name, "exec"), {"__name__": page.stem})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_page_links_lead_to_files(page):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_readme_commands_are_those_of_the_sudoku_experiment():
+    from experiments.sudoku.__main__ import COMMANDS
+
+    used = set()
+    for page in PAGES:
+        used |= set(re.findall(r"-m experiments\.sudoku (\w+)", page.read_text()))
+    assert used == set(COMMANDS)
