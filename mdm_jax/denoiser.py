@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mdm_jax.errors import InputError
-from mdm_jax.products import contract
+from mdm_jax.products import project
 from mdm_jax.typing import Array, Denoiser, Features, Params
 
 
@@ -46,7 +46,7 @@ def float_logits(output: Array | Features, mask_id: int | None) -> Array:
       float32 [B, L, V].
     """
     if isinstance(output, Features):
-        logits = contract("bld,dv->blv", output.hidden, output.head, output.hidden.dtype)
+        logits = project(output.hidden, output.head, output.hidden.dtype)
     else:
         logits = output.astype(jnp.float32)
     if mask_id is None or mask_id >= logits.shape[-1]:

@@ -20,6 +20,7 @@ ORACLES = {
     "neg_entropy": oracles.neg_entropy,
 }
 SIZE = 6
+CLUES = 12
 BOX = (2, 3)
 
 
@@ -28,16 +29,20 @@ def demo(flags: Demo) -> None:
     results = Results("sudoku", "demo", out=flags.out, seed=flags.seed)
     run_flags = Train(
         size=SIZE,
+        clues=CLUES,
         num_train=flags.num_train,
         num_test=flags.limit,
         data=flags.data,
         seed=flags.seed,
         model="sudoku_800k",
+        dtype="float32",
         steps=flags.steps,
         batch_size=flags.batch_size,
+        learning_rate=2e-3,
         warmup_steps=min(50, flags.steps // 4),
         checkpoint_every=max(flags.steps // 3, 1),
-        evaluate_every=max(flags.steps // 8, 1),
+        evaluate_every=max(flags.steps // 6, 1),
+        evaluate_limit=64,
         mesh=MeshFlags(),
         out=flags.out,
     )

@@ -31,13 +31,13 @@ class DataFlags:
 class Demo:
     """Train a small model on 6x6 Sudokus and solve held-out ones in four orders, from the same weights."""
 
-    steps: int = 1_200
+    steps: int = 450
     """training steps"""
     batch_size: int = 128
     """puzzles per training step"""
     num_train: int = 60_000
     """puzzles to train on"""
-    limit: int = 1_000
+    limit: int = 500
     """held-out puzzles to solve"""
     data: pathlib.Path = pathlib.Path("datasets")
     """folder of prepared data, made once and used again"""

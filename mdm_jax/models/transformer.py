@@ -12,7 +12,7 @@ from mdm_jax.denoiser import check_tokens
 from mdm_jax.errors import InputError
 from mdm_jax.models.attention import attention, positions_from, rope
 from mdm_jax.models.config import TransformerConfig
-from mdm_jax.products import contract
+from mdm_jax.products import project
 from mdm_jax.typing import Array, Features, Params
 
 _normal = nn.initializers.normal
@@ -32,13 +32,13 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Float [B, L, in] -> float32 [B, L, out]."""
+        """Float [N, in] -> float32 [N, out]."""
         config = self.config
         std = config.init_std / (math.sqrt(2 * config.num_layers) if self.into_residual else 1)
         shape = (x.shape[-1], self.features)
-        y = contract("bli,io->blo", x, self.param("kernel", _normal(std), shape, config.param_dtype), config.dtype)
+        y = project(x, self.param("kernel", _normal(std), shape, config.param_dtype), config.dtype)
         if config.use_bias:
-            y += self.param("bias", nn.initializers.zeros, shape[1:], config.param_dtype).astype(y.dtype)[None, None]
+            y += self.param("bias", nn.initializers.zeros, shape[1:], config.param_dtype).astype(y.dtype)[None]
         return y
 
 
@@ -49,15 +49,15 @@ class Norm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Float [B, L, D] -> float32 [B, L, D]."""
+        """Float [N, D] -> float32 [N, D]."""
         config = self.config
         x = x.astype(jnp.float32)
         if config.norm == "layer":
             x -= x.mean(axis=-1, keepdims=True)
         x *= jax.lax.rsqrt(jnp.square(x).mean(axis=-1, keepdims=True) + config.norm_epsilon)
-        x *= self.param("scale", nn.initializers.ones, x.shape[-1:], config.param_dtype).astype(x.dtype)[None, None]
+        x *= self.param("scale", nn.initializers.ones, x.shape[-1:], config.param_dtype).astype(x.dtype)[None]
         if config.norm == "layer" and config.use_bias:
-            x += self.param("bias", nn.initializers.zeros, x.shape[-1:], config.param_dtype).astype(x.dtype)[None, None]
+            x += self.param("bias", nn.initializers.zeros, x.shape[-1:], config.param_dtype).astype(x.dtype)[None]
         return x
 
 
@@ -68,12 +68,12 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, positions: Array, is_real: Array | None) -> Array:
-        """Float32 [B, L, D] -> float32 [B, L, D]; positions int32 [B or 1, L], is_real bool [B, L] or None."""
+        """Float32 [B · L, D] -> float32 [B · L, D]; positions int32 [B or 1, L], is_real bool [B, L] or None."""
         config = self.config
 
         def heads(name: str, number: int) -> Array:
             y = Linear(config, number * config.head_width, name=name)(x)
-            y = y.reshape(*y.shape[:2], number, config.head_width)
+            y = y.reshape(-1, positions.shape[1], number, config.head_width)
             if config.positions == "rope" and name != "value":
                 y = rope(y, positions, config.rope_theta)
             return y.astype(config.dtype)
@@ -90,7 +90,7 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Float32 [B, L, D] -> float32 [B, L, D]."""
+        """Float32 [N, D] -> float32 [N, D]."""
         config = self.config
         hidden = Linear(config, config.mlp_width, name="up")(x)
         if config.mlp == "swiglu":
@@ -113,14 +113,18 @@ class Head(nn.Module):
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """x + attention(norm(x)), then x + mlp(norm(x)), on the positions of all rows as one long axis.
+
+    With matrices of [B · L, D] the gradients of the weights are plain matrix products; over those of [B, L, D] XLA's
+    CPU backend takes twice as long.
+    """
 
     config: TransformerConfig
     deterministic: bool
 
     @nn.compact
     def __call__(self, x: Array, positions: Array, is_real: Array | None) -> Array:
-        """Float32 [B, L, D] -> float32 [B, L, D]; positions int32 [B or 1, L], is_real bool [B, L] or None."""
+        """Float32 [B · L, D] -> float32 [B · L, D]; positions int32 [B or 1, L], is_real bool [B, L] or None."""
         config = self.config
         dropout = nn.Dropout(config.dropout, deterministic=self.deterministic)
         x += dropout(Attention(config, name="attention")(Norm(config, name="attention_norm")(x), positions, is_real))
@@ -150,7 +154,7 @@ class Transformer(nn.Module):
           InputError: the tokens' rank, dtype or length.
         """
         hidden, head = self.features(tokens, deterministic=deterministic)
-        return contract("bld,dv->blv", hidden, head, self.config.dtype)
+        return project(hidden, head, self.config.dtype)
 
     @nn.compact
     def features(self, tokens: Array, *, deterministic: bool = True) -> Features:
@@ -174,11 +178,11 @@ class Transformer(nn.Module):
         x = token_embedding(tokens).astype(jnp.float32)
         if config.positions == "learned":
             x += _embedding(config, config.max_length, "position_embedding")(positions).astype(jnp.float32)
-        x = nn.Dropout(config.dropout, deterministic=deterministic)(x)
+        x = nn.Dropout(config.dropout, deterministic=deterministic)(x.reshape(-1, config.width))
         block = nn.remat(Block) if config.remat else Block
         for i in range(config.num_layers):
             x = block(config, deterministic, name=f"layers_{i}")(x, positions, is_real)
-        x = Norm(config, name="final_norm")(x)
+        x = Norm(config, name="final_norm")(x).reshape(*tokens.shape, config.width)
         tied = token_embedding.embedding[: config.vocab_size].T if config.tie_head else None
         head = Head(config, name="head")() if tied is None else tied
         return Features(x.astype(config.dtype), head.astype(config.dtype))
