@@ -134,7 +134,8 @@ class Results:
     def __init__(
         self, experiment: str, command: str, *, out: pathlib.Path, seed: int, scale: str | None = None
     ) -> None:
-        self._head = {"experiment": experiment, "command": command, "argv": sys.argv}
+        argv = ["python", "-m", f"experiments.{experiment}", *sys.argv[1:]]
+        self._head = {"experiment": experiment, "command": command, "argv": argv}
         self._scale = {} if scale is None else {"scale": scale}
         self._seed = seed
         self._path = out / "results.json"
