@@ -42,21 +42,25 @@ class MeshFlags:
 
     def make(self) -> "Mesh":
         """The mesh."""
-        from mdm_jax.sharding import MeshConfig, make_mesh
+        from mdm_jax.sharding import make_mesh
 
-        return make_mesh(MeshConfig(self.data, self.fsdp, self.tensor))
+        return make_mesh(self.data, self.fsdp, self.tensor)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DecodeFlags:
     """How a model is decoded."""
 
-    oracle: tuple[str, ...] = ("margin",)
-    """orders to decode in: random, left_to_right, top_prob, margin, neg_entropy, token_prob"""
+    oracle: str = "margin"
+    """order to decode in, or several with commas: random, left_to_right, top_prob, margin, neg_entropy, token_prob"""
+    noise: float = 0.0
+    """standard deviation of Gaussian noise on the oracle's scores"""
     tokens_per_step: int | None = None
     """reveal this many per step (the default: 1)"""
     num_steps: int | None = None
     """or: reveal all in this many steps, as many in each as the linear schedule says"""
+    binomial_steps: int | None = None
+    """or: reveal a binomial number in each of this many steps (vanilla inference, with the random oracle)"""
     threshold: float | None = None
     """or: reveal all that score at least this"""
     entropy_budget: float | None = None
@@ -71,20 +75,23 @@ class DecodeFlags:
         from mdm_jax import InputError, oracles
 
         names = ("random", "left_to_right", "top_prob", "margin", "neg_entropy", "token_prob")
-        if not self.oracle:
-            raise InputError(f"--oracle needs a name; choose from {', '.join(names)}")
-        for name in self.oracle:
+        chosen = self.oracle.split(",")
+        for name in chosen:
             if name not in names:
                 raise InputError(f"unknown oracle {name!r}; choose from {', '.join(names)}")
-        return {name: getattr(oracles, name) for name in self.oracle}
+        found: dict[str, Oracle] = {name: getattr(oracles, name) for name in chosen}
+        if self.noise:
+            found = {name: oracles.with_noise(oracle, self.noise) for name, oracle in found.items()}
+        return found
 
     def selector(self) -> "Selector":
         """The selector that the flags ask for."""
-        from mdm_jax import EntropyBudget, InputError, PerStep, Threshold, TopK
+        from mdm_jax import Binomial, EntropyBudget, InputError, PerStep, Threshold, TopK
 
         made = {
             "--tokens-per-step": (PerStep, self.tokens_per_step),
             "--num-steps": (TopK, self.num_steps),
+            "--binomial-steps": (Binomial, self.binomial_steps),
             "--threshold": (Threshold, self.threshold),
             "--entropy-budget": (EntropyBudget, self.entropy_budget),
         }
@@ -115,15 +122,17 @@ def parse(experiment: str, description: str, flags: Mapping[str, Callable[..., A
 
 
 def main(experiment: str, description: str, commands: Commands, argv: Sequence[str] | None = None) -> None:
-    """Parses and runs one command; InputError becomes one line on stderr and exit code 2."""
+    """Parses and runs one command; what it cannot use becomes one line on stderr and exit code 2."""
     kinds = {name: kind for name, (kind, _) in commands.items()}
     flags = parse(experiment, description, kinds, sys.argv[1:] if argv is None else argv)
     module, function = next(work for kind, work in commands.values() if kind is type(flags)).split(":")
     from mdm_jax.errors import InputError
 
     try:
+        if not 0 <= flags.seed < 1 << 32:
+            raise InputError(f"--seed must lie in [0, 2^32), got {flags.seed}")
         getattr(importlib.import_module(module), function)(flags)
-    except InputError as error:
+    except (InputError, OSError) as error:  # of the latter: a file that is missing, in the way or not to be written
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         sys.exit(2)
 
@@ -131,13 +140,11 @@ def main(experiment: str, description: str, commands: Commands, argv: Sequence[s
 class Results:
     """Collects the rows of one command, and ends it with a table on the terminal and `results.json`."""
 
-    def __init__(
-        self, experiment: str, command: str, *, out: pathlib.Path, seed: int, scale: str | None = None
-    ) -> None:
+    def __init__(self, experiment: str, command: str, *, out: pathlib.Path, seed: int) -> None:
         argv = ["python", "-m", f"experiments.{experiment}", *sys.argv[1:]]
         self._head = {"experiment": experiment, "command": command, "argv": argv}
-        self._scale = {} if scale is None else {"scale": scale}
         self._seed = seed
+        out.mkdir(parents=True, exist_ok=True)
         self._path = out / "results.json"
         self._begin = time.perf_counter()
         self.rows: list[Row] = []
@@ -153,7 +160,6 @@ class Results:
         device = jax.devices()[0]
         record = {
             **self._head,
-            **self._scale,
             "seed": self._seed,
             "device": "cpu" if device.platform == "cpu" else device.device_kind,
             "jax": jax.__version__,
@@ -161,7 +167,6 @@ class Results:
             "seconds": round(time.perf_counter() - self._begin, 1),
             "rows": self.rows,
         }
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         self._path.write_text(json.dumps(record, indent=1) + "\n")
         sys.stdout.write(f"\n{table(self.rows)}\n\n{record['seconds']} s; written to {self._path}\n")
 

@@ -1,5 +1,7 @@
 """What a step knows of each position, in one pass over the vocabulary, so that oracles never see logits."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -13,9 +15,13 @@ def is_greedy(temperature: Array | float) -> bool:
     """Whether it is known before tracing that tokens are the argmax; InputError for a negative temperature."""
     if isinstance(temperature, jax.core.Tracer):
         return False
-    if not float(temperature) >= 0:
-        raise InputError(f"temperature must be at least 0, got {temperature}")
-    return float(temperature) == 0
+    try:
+        value = float(temperature)
+    except TypeError:
+        raise InputError(f"temperature must be one number, got {temperature!r}") from None
+    if not 0 <= value < math.inf:
+        raise InputError(f"temperature must be at least 0 and finite, got {value}")
+    return value == 0
 
 
 def confidence_from_logits(

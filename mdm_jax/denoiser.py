@@ -18,10 +18,8 @@ def check_mask_id(mask_id: int) -> int:
         value = operator.index(mask_id)
     except TypeError:
         raise InputError(f"mask_id must be a Python int, got {mask_id!r}") from None
-    if value < 0:
-        raise InputError(
-            f"mask_id must be at least 0, got {value}; give the id of the row that the embedding has for it"
-        )
+    if not 0 <= value < 1 << 31:
+        raise InputError(f"mask_id must be at least 0 and below 2^31, got {value}; give the id of its embedding row")
     return value
 
 

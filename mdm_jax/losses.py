@@ -150,8 +150,8 @@ def order_loss(
     """
     x_0 = check_tokens(x_0, "x_0")
     batch, length = x_0.shape
-    if num_orders < 1:
-        raise InputError(f"num_orders must be at least 1, got {num_orders}")
+    if not (isinstance(num_orders, int) and num_orders >= 1):
+        raise InputError(f"num_orders must be a whole number of at least 1, got {num_orders}")
 
     def repeat(values: Array) -> Array:
         return jnp.repeat(values, num_orders, axis=0)

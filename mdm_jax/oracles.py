@@ -1,7 +1,8 @@
 """Oracles F(theta, x_t): scores that say which masked positions to reveal first.
 
 An oracle is any function `(key, confidence) -> scores`, the higher the sooner. `sample` calls it row by row, with
-fields of shape [1, L] and a key of the row's own, so that no row can look at another. Your own is three lines:
+fields of shape [1, L] and a key of the row's own, so that no row can look at another; scores of its own for all rows,
+[B, L], are taken row by row too. Your own is three lines:
 
     def peaked(key, confidence):
         return confidence.top_prob**2 - confidence.entropy
@@ -10,10 +11,12 @@ Source: Kim et al. 2025, section 2 (random, top probability, top probability mar
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
 
+from mdm_jax.errors import InputError
 from mdm_jax.typing import Array, Confidence, Oracle
 
 
@@ -76,5 +79,10 @@ def with_noise(oracle: Oracle, scale: float) -> Oracle:
 
     Returns:
       An oracle, hashable and equal by value.
+
+    Raises:
+      InputError: `scale` is negative or not finite.
     """
-    return WithNoise(oracle, scale)
+    if not 0 <= float(scale) < math.inf:
+        raise InputError(f"scale must be at least 0 and finite, got {scale}")
+    return WithNoise(oracle, float(scale))

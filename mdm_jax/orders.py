@@ -76,7 +76,7 @@ def inverse(order: Array) -> Array:
 
 
 def check_order(order: Array, tokens: Array) -> Array:
-    """`order` as int32; InputError unless it has the shape [B, L] of `tokens`."""
+    """`order` as int32; InputError unless it has the shape [B, L] of `tokens`. That it permutes is not checked."""
     order = jnp.asarray(order)
     if order.shape != tokens.shape or not jnp.issubdtype(order.dtype, jnp.integer):
         raise InputError(f"order must be int32 of the tokens' shape {tokens.shape}, got {order.dtype} {order.shape}")

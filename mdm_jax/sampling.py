@@ -35,7 +35,7 @@ class SampleResult(NamedTuple):
 
 
 class LoopState(NamedTuple):
-    """The carry of the loop. Rows that hold no mask any more keep all of theirs as it is."""
+    """The carry of the loop. A row that holds no mask any more keeps its tokens, reveal_step and log_prob."""
 
     tokens: Array
     """int32 [B, L], the mask token where not yet revealed"""
@@ -92,10 +92,14 @@ def sample(
       InputError: a shape, a dtype or an option is off, or the denoiser's output is.
     """
     tokens = check_tokens(x_init, "x_init")
+    if tokens.shape[1] == 0:
+        raise InputError(f"x_init must hold at least one position, got shape {tokens.shape}")
     if block_length is not None and not (isinstance(block_length, int) and block_length >= 1):
         raise InputError(f"block_length must be a whole number of at least 1, or None; got {block_length!r}")
     if isinstance(selector, type) or not (hasattr(selector, "plan") and hasattr(selector, "choose")):
         raise InputError(f"selector must be an object with plan and choose, such as PerStep(1); got {selector!r}")
+    if jax.tree_util.all_leaves([selector]):
+        raise InputError(f"{type(selector).__name__} is no pytree; decorate it with jax.tree_util.register_dataclass")
     if not callable(oracle):
         raise InputError(
             f"oracle must be a function (key, confidence) -> scores, such as oracles.margin; got {oracle!r}"
@@ -109,7 +113,7 @@ def sample(
         jnp.asarray(temperature, jnp.float32),
         mask_id=check_mask_id(mask_id),
         oracle=oracle,
-        block_length=block_length or max(tokens.shape[1], 1),
+        block_length=block_length or tokens.shape[1],
         greedy=is_greedy(temperature),
     )
 
@@ -219,14 +223,14 @@ def row_scores(oracle: Oracle, keys: Array, confidence: Confidence) -> Array:
     """The oracle's scores, float32 [B, L], asked row by row with fields [1, L] and the row's key."""
     shape = confidence.top_prob.shape
 
-    def score(key: Array, row: Confidence) -> Array:
+    def score(index: Array, key: Array, row: Confidence) -> Array:
         scores = oracle(key, jax.tree.map(lambda field: field[None], row))
         got = getattr(scores, "shape", type(scores).__name__)
-        if got != (1, shape[1]):
+        if got not in ((1, shape[1]), shape):
             raise InputError(f"the oracle must give scores of its fields' shape (1, {shape[1]}), got {got}")
-        return scores[0].astype(jnp.float32)
+        return scores[index if got == shape else 0].astype(jnp.float32)
 
-    return jax.vmap(score)(keys, confidence)
+    return jax.vmap(score)(jnp.arange(shape[0]), keys, confidence)
 
 
 def reveal_tokens(state: LoopState, is_chosen: Array, confidence: Confidence) -> LoopState:

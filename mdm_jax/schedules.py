@@ -27,7 +27,7 @@ class Schedule(abc.ABC):
 
     @abc.abstractmethod
     def elbo_weight(self, t: Array) -> Array:
-        """|alpha'_t| / (1 - alpha_t), the weight of Eq. 1; finite for every float32 t > 0."""
+        """|alpha'_t| / (1 - alpha_t), the weight of Eq. 1; finite down to t = 1e-37 in float32."""
 
     def alpha(self, t: Array) -> Array:
         """The probability that a token is kept at t."""

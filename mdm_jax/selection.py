@@ -46,13 +46,13 @@ class Planned:
 
 
 def _check_at_least(name: str, value: Any, least: float, kind: Any) -> None:
-    """InputError unless `value` is a `kind` of number and at least `least`; traced values cannot be looked at."""
+    """InputError unless `value` is a `kind` of number from `least` to below 2^31; traced values cannot be looked at."""
     if isinstance(value, np.ndarray | jax.Array) and not isinstance(value, jax.core.Tracer) and value.ndim == 0:
         value = value.item()
     is_known = isinstance(value, numbers.Number)
-    if is_known and not (isinstance(value, kind) and value >= least):
+    if is_known and not (isinstance(value, kind) and least <= value < 1 << 31):
         wanted = "a whole number" if kind is numbers.Integral else "a number"
-        raise InputError(f"{name} must be {wanted} of at least {least}, got {value}")
+        raise InputError(f"{name} must be {wanted} of at least {least} and below 2^31, got {value}")
 
 
 @jax.tree_util.register_dataclass

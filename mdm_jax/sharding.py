@@ -4,7 +4,6 @@ Batches are split over data x fsdp. A parameter is split as the first rule that 
 that divide its dimensions; optimizer state and averages carry their parameter's name and lie where it lies.
 """
 
-import dataclasses
 import re
 from typing import Any
 
@@ -26,31 +25,24 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
 """Parameter name (a pattern for the end of its path) -> axes per dimension; whatever meets none is replicated."""
 
 
-@dataclasses.dataclass(frozen=True)
-class MeshConfig:
-    """Devices along each axis of the mesh."""
+def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, *, devices: list[jax.Device] | None = None) -> Mesh:
+    """The mesh over all devices (or over `devices`).
 
-    data: int = -1
-    """copies of the model that split the batch; -1: as many as the devices allow"""
-    fsdp: int = 1
-    """ways to split parameters and optimizer state, and the batch too"""
-    tensor: int = 1
-    """ways to split matrices within a layer"""
-
-
-def make_mesh(config: MeshConfig = MeshConfig(), devices: list[jax.Device] | None = None) -> Mesh:
-    """The mesh of `config` over all devices (or over `devices`).
+    Args:
+      data: copies of the model that split the batch; -1: as many as the devices allow.
+      fsdp: ways to split parameters and optimizer state, and the batch too.
+      tensor: ways to split matrices within a layer.
+      devices: None is all of them.
 
     Raises:
       InputError: the sizes do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
-    rest = config.fsdp * config.tensor
-    data = len(devices) // rest if config.data == -1 and rest > 0 else config.data
-    sizes = (data, config.fsdp, config.tensor)
-    if min(sizes) < 1 or data * rest != len(devices):
+    rest = fsdp * tensor
+    sizes = (len(devices) // rest if data == -1 and rest > 0 else data, fsdp, tensor)
+    if min(sizes) < 1 or sizes[0] * rest != len(devices):
         raise InputError(
-            f"data={config.data} x fsdp={config.fsdp} x tensor={config.tensor} do not use {len(devices)} devices; "
+            f"data={data} x fsdp={fsdp} x tensor={tensor} do not use {len(devices)} devices; "
             "the three must multiply to that number"
         )
     return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)

@@ -11,10 +11,7 @@ Params: TypeAlias = Any
 
 
 class Features(NamedTuple):
-    """A denoiser's output before the head, so that logits are made only where they are needed.
-
-    The logits are `hidden @ head`.
-    """
+    """A denoiser's output before the head: the logits are `hidden @ head`, made by whoever needs them."""
 
     hidden: Array
     """float [B, L, D]"""
@@ -43,7 +40,7 @@ Denoiser: TypeAlias = Callable[[Params, Array], Array | Features]
 """(params, tokens int32 [B, L]) -> logits float [B, L, V], or Features. It sees no time: p_theta(. | x_t)."""
 
 Oracle: TypeAlias = Callable[[Array, Confidence], Array]
-"""(key, confidence) -> scores float32 [B, L]; the higher is revealed the sooner."""
+"""(key, confidence) -> scores float32 of the fields' shape; the higher is revealed the sooner. See `oracles`."""
 
 
 class Selector(Protocol):

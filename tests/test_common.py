@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from experiments.common import DecodeFlags, Results, main, table
-from mdm_jax import EntropyBudget, InputError, PerStep, Threshold, TopK
+from mdm_jax import Binomial, EntropyBudget, InputError, PerStep, Threshold, TopK, oracles, with_noise
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,7 @@ from mdm_jax import EntropyBudget, InputError, PerStep, Threshold, TopK
         ({}, PerStep(1)),
         ({"tokens_per_step": 3}, PerStep(3)),
         ({"num_steps": 7}, TopK(7)),
+        ({"binomial_steps": 7}, Binomial(7)),
         ({"threshold": 0.5}, Threshold(0.5)),
         ({"entropy_budget": 0.1}, EntropyBudget(0.1)),
     ],
@@ -30,7 +31,12 @@ def test_decode_flags_that_exclude_each_other_are_named():
 
 def test_decode_flags_unknown_oracle_lists_the_known_ones():
     with pytest.raises(InputError, match=r"unknown oracle 'best'.*random, left_to_right, top_prob, margin"):
-        DecodeFlags(oracle=("margin", "best")).oracles()
+        DecodeFlags(oracle="margin,best").oracles()
+
+
+def test_decode_flags_noise_perturbs_every_oracle_named():
+    found = DecodeFlags(oracle="margin,random", noise=0.1).oracles()
+    assert found == {"margin": with_noise(oracles.margin, 0.1), "random": with_noise(oracles.random, 0.1)}
 
 
 def test_results_leave_out_what_does_not_apply_and_say_where_they_come_from(tmp_path, capsys):
@@ -56,6 +62,7 @@ class Fails:
     """Fails as asked."""
 
     defect: bool = False
+    seed: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +84,10 @@ def test_main_input_error_is_one_line_and_code_two_and_a_defect_keeps_its_traceb
     assert capsys.readouterr().err == "error: three is no crowd\n"
     with pytest.raises(ZeroDivisionError):
         main("x", "", COMMANDS, ["fail", "--defect"])
+    with pytest.raises(SystemExit) as stop:
+        main("x", "", COMMANDS, ["fail", "--seed", "-1"])
+    assert stop.value.code == 2
+    assert "--seed must lie in" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("argv", [[], ["nothing"], ["fail", "--wrong", "1"], ["fail", "--defect", "maybe"]])

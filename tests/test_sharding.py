@@ -9,28 +9,28 @@ from jax.sharding import PartitionSpec as P
 from mdm_jax.errors import InputError
 from mdm_jax.models import presets
 from mdm_jax.models.transformer import init_params
-from mdm_jax.sharding import MeshConfig, abstract, check_batch, make_mesh, shardings, spec_for
+from mdm_jax.sharding import abstract, check_batch, make_mesh, shardings, spec_for
 
 
 def test_mesh_data_left_open_takes_the_remaining_devices():
-    assert dict(make_mesh(MeshConfig(fsdp=2, tensor=2)).shape) == {"data": 2, "fsdp": 2, "tensor": 2}
+    assert dict(make_mesh(fsdp=2, tensor=2).shape) == {"data": 2, "fsdp": 2, "tensor": 2}
 
 
 @pytest.mark.parametrize("sizes", [(3, 1, 1), (-1, 3, 1), (8, 2, 1), (-1, 0, 1), (-1, 1, 16)])
 def test_mesh_sizes_that_do_not_multiply_to_the_devices_are_named(sizes):
     with pytest.raises(InputError, match=rf"data={sizes[0]} x fsdp={sizes[1]} x tensor={sizes[2]}.*8 devices"):
-        make_mesh(MeshConfig(*sizes))
+        make_mesh(*sizes)
 
 
 def test_spec_axes_that_do_not_divide_a_dimension_are_left_out():
-    mesh = make_mesh(MeshConfig(data=1, fsdp=4, tensor=2))
+    mesh = make_mesh(data=1, fsdp=4, tensor=2)
     assert spec_for("token_embedding/embedding", (10, 16), mesh) == P("tensor", "fsdp")
     assert spec_for("token_embedding/embedding", (31, 16), mesh) == P(None, "fsdp")
     assert spec_for("layers_0/attention/query/kernel", (18, 16), mesh) == P(None, "tensor")
 
 
 def test_rules_every_large_parameter_of_every_preset_is_split_eight_ways():
-    mesh = make_mesh(MeshConfig(data=1, fsdp=4, tensor=2))
+    mesh = make_mesh(data=1, fsdp=4, tensor=2)
     for config in (presets.smdm_170m, presets.llada_8b, presets.llama2_7b):
         shapes = jax.eval_shape(lambda config=config: init_params(config, jax.random.key(0)))
         for leaf in jax.tree.leaves(abstract(mesh, shapes)):
@@ -40,7 +40,7 @@ def test_rules_every_large_parameter_of_every_preset_is_split_eight_ways():
 
 
 def test_rules_optimizer_state_lies_where_its_parameter_lies():
-    mesh = make_mesh(MeshConfig(data=1, fsdp=4, tensor=2))
+    mesh = make_mesh(data=1, fsdp=4, tensor=2)
     shape = jax.ShapeDtypeStruct((16, 16), "float32")
     name = {"layers_0": {"mlp": {"down": {"kernel": shape}}}}
     tree = {"params": name, "opt_state": (None, [name, name])}
@@ -49,14 +49,14 @@ def test_rules_optimizer_state_lies_where_its_parameter_lies():
 
 def test_batch_that_does_not_split_over_the_mesh_is_named():
     with pytest.raises(InputError, match="batch size 12 does not split over 8 devices"):
-        check_batch(12, make_mesh(MeshConfig(data=4, fsdp=2)))
+        check_batch(12, make_mesh(data=4, fsdp=2))
 
 
 def test_training_gives_the_same_losses_on_every_mesh(tmp_path):
     """Masks are drawn for the global batch, so that only the order of float32 sums differs between meshes."""
     losses, config = {}, dataclasses.replace(tiny.CONFIG, dropout=0.1)
     for sizes in [(1, 1, 1), (8, 1, 1), (2, 2, 2)]:
-        mesh = make_mesh(MeshConfig(*sizes), devices=jax.devices()[: math.prod(sizes)])
+        mesh = make_mesh(*sizes, devices=jax.devices()[: math.prod(sizes)])
         folder = tmp_path / "x".join(map(str, sizes))
         tiny.train(folder, steps=8, mesh=mesh, config=config)
         lines = tiny.read_metrics(folder)

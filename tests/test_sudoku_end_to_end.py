@@ -57,7 +57,7 @@ def test_train_learns_and_started_again_goes_on_where_it_was(trained):
 def test_evaluate_reports_what_the_training_reported_and_every_selector_runs(trained):
     folder, _ = trained
     checkpoint = ["--checkpoint", folder / "run"]
-    run("evaluate", *checkpoint, "--oracle", "margin", "random", "--out", folder / "one")
+    run("evaluate", *checkpoint, "--oracle", "margin,random", "--out", folder / "one")
     one = rows(folder / "one")
     trained_rows = {row["oracle"]: row for row in rows(folder / "run")}
     for row in one:
@@ -94,9 +94,16 @@ def test_bad_input_is_one_line_and_code_two(trained, tmp_path):
     (tmp_path / "short.txt").write_text("1234123412341234\n123\n")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text("{}")
+    nine = "".join(map(str, sudoku.generate(1, size=9)[0][0]))
     cases = [
         (["evaluate", *checkpoint, "--oracle", "best"], "unknown oracle 'best'"),
         (["evaluate", *checkpoint, "--num-steps", 0], "num_steps must be a whole number of at least 1"),
+        (["evaluate", *checkpoint, "--num-steps", 10**10], "below 2^31"),
+        (["evaluate", *checkpoint, "--batch-size", 0], "0 at a time"),
+        (["evaluate", *checkpoint, "--temperature", "inf"], "finite"),
+        (["evaluate", *checkpoint, "--noise", -1], "scale must be at least 0"),
+        (["evaluate", *checkpoint, "--seed", 10**20], "--seed must lie in"),
+        (["evaluate", *checkpoint[:2], "--out", tmp_path / "short.txt"], "short.txt"),
         (["evaluate", *checkpoint, "--limit", 0], "--limit must be at least 1"),
         (["evaluate", *checkpoint, "--temperature", -1], "temperature must be at least 0"),
         (["evaluate", *checkpoint, "--puzzles", tmp_path / "none.txt"], "none.txt"),
@@ -107,6 +114,14 @@ def test_bad_input_is_one_line_and_code_two(trained, tmp_path):
         (["solve", *checkpoint], "give puzzles"),
         (["solve", *checkpoint, "12"], "puzzle 1"),
         (["solve", *checkpoint, "0" * 81], "puzzle 1"),
+        (["solve", *checkpoint, "--oracle", "margin", "1" * 16], "puzzle 1"),
+        (["solve", *checkpoint, nine], "the puzzles are 9x9"),
+        (["train", *flags, "--warmup-steps", -1], "warm-up"),
+        (["train", *flags, "--out", tmp_path / "new", "--evaluate-limit", 0], "--evaluate-limit"),
+        (["train", *flags, "--out", tmp_path / "new", "--batch-size", 5000], "batch_size=5000"),
+        (["train", *flags, "--out", tmp_path / "new", "--clues", 3], "clues"),
+        (["prepare", "--size", 5, "--out", tmp_path], "5"),
+        (["prepare", "--size", 4, "--data", tmp_path / "short.txt", "--out", tmp_path], "short.txt"),
         (["train", *flags, "--model", "gpt5"], "unknown preset 'gpt5'"),
         (["train", *flags, "--steps", 151], "num_steps 150 -> 151"),
         (["train", *flags, "--mesh.data", 3, "--out", tmp_path / "mesh"], "data=3"),
@@ -129,6 +144,7 @@ def test_bad_input_is_one_line_and_code_two(trained, tmp_path):
     for (argv, message), error, status in zip(cases, errors[::2], errors[1::2], strict=True):
         assert message in error, argv
         assert status == "exit 2", argv
+    assert not (tmp_path / "new" / "config.json").exists(), "what did not start leaves no config behind"
 
 
 def test_demo_ends_with_a_row_per_order_and_two_pictures(tmp_path):

@@ -140,6 +140,15 @@ def test_load_gives_the_average_where_the_run_kept_one_and_the_parameters_where_
         chex.assert_trees_all_equal(mdm_jax.load(tmp_path / name).params, state.ema if ema else state.params)
 
 
+def test_load_gives_low_precision_parameters_of_a_float32_average(tmp_path):
+    config = dataclasses.replace(tiny.CONFIG, param_dtype="bfloat16")
+    write_config(tmp_path, {"model": config.to_json()})
+    state = tiny.train(tmp_path, steps=4, config=config)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.ema)} == {jnp.dtype("float32")}
+    rounded = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), state.ema)
+    chex.assert_trees_all_equal(mdm_jax.load(tmp_path).params, rounded)
+
+
 def test_load_of_what_is_no_run_says_so(tmp_path):
     with pytest.raises(InputError, match="no folder"):
         mdm_jax.load(tmp_path / "absent")
@@ -148,6 +157,10 @@ def test_load_of_what_is_no_run_says_so(tmp_path):
     write_config(tmp_path, {"model": tiny.CONFIG.to_json()})
     with pytest.raises(InputError, match="holds no checkpoint"):
         mdm_jax.load(tmp_path)
+    for text in ('{"format": 1}', '{"format": "x", "model": {}}', '{"format": 1, "model": 3}', "[]", "{"):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(InputError, match="cannot be read as a run's config"):
+            mdm_jax.load(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(InputError, match="cannot be read as a run's config"):
         mdm_jax.load(tmp_path)
@@ -159,7 +172,7 @@ def test_config_of_another_run_or_a_newer_version_is_named(tmp_path):
     with pytest.raises(InputError, match="width 3 -> 5"):
         write_config(tmp_path, {"model": {"width": 5}, "batch_size": 4})
     assert read_config(tmp_path)["model"] == {"width": 3}
-    (tmp_path / "config.json").write_text(json.dumps({"format": 99}))
+    (tmp_path / "config.json").write_text(json.dumps({"format": 99, "model": {}}))
     with pytest.raises(InputError, match="format 99"):
         read_config(tmp_path)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from mdm_jax.data.pipeline import Batches
 from mdm_jax.models.transformer import TransformerConfig, init_params, make_denoiser
-from mdm_jax.sharding import MeshConfig, make_mesh
+from mdm_jax.sharding import make_mesh
 from mdm_jax.training.loop import LoopConfig, fit
 from mdm_jax.training.metrics import read_metrics
 from mdm_jax.training.state import OptimizerConfig, TrainState
@@ -24,7 +24,7 @@ CONFIG = TransformerConfig(
 
 
 def one_device():
-    return make_mesh(MeshConfig(), devices=jax.devices()[:1])
+    return make_mesh(devices=jax.devices()[:1])
 
 
 def data() -> dict[str, np.ndarray]:

@@ -6,7 +6,7 @@ import sys
 import mdm_jax
 from experiments.common import MeshFlags, Results
 from experiments.sudoku.flags import Demo, Train
-from experiments.sudoku.work import add_row, model_config, train_model
+from experiments.sudoku.work import add_row, first, model_config, train_model
 from mdm_jax import oracles
 from mdm_jax.loading import Model
 from mdm_jax.models.transformer import make_denoiser
@@ -21,6 +21,7 @@ ORACLES = {
 }
 SIZE = 6
 CLUES = 12
+NUM_TEST = 1000
 BOX = (2, 3)
 
 
@@ -31,7 +32,7 @@ def demo(flags: Demo) -> None:
         size=SIZE,
         clues=CLUES,
         num_train=flags.num_train,
-        num_test=flags.limit,
+        num_test=NUM_TEST,
         data=flags.data,
         seed=flags.seed,
         model="sudoku_800k",
@@ -48,9 +49,10 @@ def demo(flags: Demo) -> None:
     )
     config = model_config(run_flags.model, SIZE, run_flags.dtype)
     state, test = train_model(run_flags, config, ORACLES)
-    model = Model(config, state.params if state.ema is None else state.ema, make_denoiser(config))
+    model = Model(config, state.best_params, make_denoiser(config))
+    puzzles, solutions = (first(flags.limit, test[name]) for name in ("puzzle", "solution"))
     filled = {
-        name: add_row(results, model, name, oracle, mdm_jax.PerStep(1), test["puzzle"], test["solution"])
+        name: add_row(results, model, name, oracle, mdm_jax.PerStep(1), puzzles, solutions)
         for name, oracle in ORACLES.items()
     }
     results.finish()
@@ -62,7 +64,7 @@ def demo(flags: Demo) -> None:
     plots.reveal_order(
         pictures[1],
         {name: (filled[name].tokens[example], filled[name].reveal_step[example]) for name in ("random", "margin")},
-        test["solution"][example],
+        solutions[example],
         box=BOX,
         title="One held-out puzzle, the same weights, two orders (grey: given)",
     )

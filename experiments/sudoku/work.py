@@ -20,7 +20,8 @@ from mdm_jax.loading import Model, run_folder
 from mdm_jax.models import presets
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.transformer import init_params, make_denoiser, num_params
-from mdm_jax.training.checkpoint import read_config, write_config
+from mdm_jax.sharding import check_batch
+from mdm_jax.training.checkpoint import check_config, read_config, write_config
 from mdm_jax.training.loop import LoopConfig, fit
 from mdm_jax.training.state import OptimizerConfig, TrainState
 from mdm_jax.training.step import masked_loss
@@ -62,10 +63,10 @@ def train(flags: Train) -> None:
     config = model_config(flags.model, flags.size, flags.dtype)
     oracles = {"random": mdm_jax.oracles.random, "margin": mdm_jax.oracles.margin}
     state, test = train_model(flags, config, oracles)
-    model = Model(config, state.params if state.ema is None else state.ema, make_denoiser(config))
-    rows = slice(flags.evaluate_limit)
+    model = Model(config, state.best_params, make_denoiser(config))
+    puzzles, solutions = (first(flags.evaluate_limit, test[name]) for name in ("puzzle", "solution"))
     for name, oracle in oracles.items():
-        add_row(results, model, name, oracle, mdm_jax.PerStep(1), test["puzzle"][rows], test["solution"][rows])
+        add_row(results, model, name, oracle, mdm_jax.PerStep(1), puzzles, solutions)
     results.finish()
 
 
@@ -92,18 +93,28 @@ def train_model(
     mesh = flags.mesh.make()
     sizes = {name: getattr(flags, name) for name in ("size", "clues", "num_train", "num_test", "seed")}
     task = {"name": "sudoku", "mask_id": BLANK, **sizes}
-    run = {"model": config.to_json(), "task": task, "optimizer": dataclasses.asdict(optimizer)}
-    write_config(flags.out, {**run, "batch_size": loop.batch_size})
+    run: dict[str, Any] = {"model": config.to_json(), "task": task, "optimizer": dataclasses.asdict(optimizer)}
+    run["batch_size"] = loop.batch_size
+    check_config(flags.out, run)
+    check_batch(loop.batch_size, mesh)
     data = load_data(flags)
-    test = {name: values[: flags.evaluate_limit] for name, values in data["test"].items()}
+    test = first(flags.evaluate_limit, data["test"]["puzzle"])
+    batches = pipeline.Batches(
+        data["train"],
+        batch_size=loop.batch_size,
+        seed=flags.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    write_config(flags.out, run)
     denoiser = make_denoiser(config)
     sys.stderr.write(f"{num_params(config):,} parameters, {flags.steps} steps of {flags.batch_size} in {flags.out}\n")
 
     def held_out(params: Params) -> dict[str, float]:
         shares = {}
         for name, oracle in oracles.items():
-            filled = decode(denoiser, params, test["puzzle"], oracle, mdm_jax.PerStep(1))
-            shares[f"solved/{name}"] = float(sudoku.is_solved(filled.tokens, test["puzzle"]).mean())
+            filled = decode(denoiser, params, test, oracle, mdm_jax.PerStep(1))
+            shares[f"solved/{name}"] = float(sudoku.is_solved(filled.tokens, test).mean())
         return shares
 
     state = fit(
@@ -111,13 +122,7 @@ def train_model(
         apply=denoiser,
         init_params=lambda key: init_params(config, key),
         loss=masked_loss(BLANK),
-        batches=pipeline.Batches(
-            data["train"],
-            batch_size=loop.batch_size,
-            seed=flags.seed,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        ),
+        batches=batches,
         to_batch=to_batch,
         optimizer=optimizer,
         loop=loop,
@@ -192,7 +197,7 @@ def decode_options(flags: Evaluate | Solve) -> dict[str, Any]:
 def first(limit: int | None, rows: np.ndarray) -> np.ndarray:
     """The first `limit` rows; all if that is None."""
     if limit is not None and limit < 1:
-        raise InputError(f"--limit must be at least 1, got {limit}")
+        raise InputError(f"--limit and --evaluate-limit must be at least 1, got {limit}")
     return rows[:limit]
 
 
@@ -202,6 +207,9 @@ def load_model(checkpoint: pathlib.Path) -> tuple[Model, dict[str, Any]]:
     task = read_config(run_folder(checkpoint)[0]).get("task", {})
     if task.get("name") != "sudoku":
         raise InputError(f"{checkpoint} is a run of {task.get('name', 'another task')}, not of sudoku")
+    missing = [name for name in ("size", "clues", "num_test", "seed") if name not in task]
+    if missing:
+        raise InputError(f"the config.json of {checkpoint} lacks {', '.join(missing)} in its task; restore it")
     return model, task
 
 

@@ -3,7 +3,9 @@
 TensorFlow is not needed and never imported.
 """
 
+import contextlib
 import hashlib
+import io
 import logging
 import os
 from typing import TYPE_CHECKING
@@ -64,7 +66,8 @@ def prepare(
         builder = builder_class(data_dir=os.fspath(data_dir), config=config, file_format="array_record")
     finally:
         absl_log.setLevel(level)
-    builder.download_and_prepare()
+    with contextlib.redirect_stdout(io.StringIO()):  # it announces a download
+        builder.download_and_prepare()
     return builder
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow_datasets as tfds
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from mdm_jax.data import builders, sudoku
 from mdm_jax.errors import InputError
@@ -61,6 +62,7 @@ class Sudoku(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: 
 
     def _generate_examples(self, split: sudoku.Split, num: int) -> Iterator[tuple[int, dict[str, NDArray[np.int8]]]]:
         config = self.builder_config
+        bar = tqdm(total=num, desc=f"{split} puzzles", unit="", unit_scale=True, leave=False, dynamic_ncols=True)
         for first in range(0, num, _CHUNK):
             puzzles, solutions = sudoku.generate(
                 min(_CHUNK, num - first),
@@ -72,6 +74,8 @@ class Sudoku(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: 
             )
             for i, (puzzle, solution) in enumerate(zip(puzzles, solutions, strict=True), start=first):
                 yield i, {"puzzle": puzzle, "solution": solution}
+            bar.update(len(puzzles))
+        bar.close()
 
 
 def prepare_sudoku(

@@ -144,7 +144,7 @@ def _records(path: str | os.PathLike[str], text: str) -> Iterator[tuple[int, str
     lines = [
         (number, line.strip())
         for number, line in enumerate(io.StringIO(text, newline=None), start=1)
-        if line.strip() and not line.startswith("#")
+        if line.strip() and not line.strip().startswith("#")
     ]
     if lines and (os.fspath(path).lower().endswith(".csv") or "," in lines[0][1]):
         yield from _csv_records(path, lines)

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from mdm_jax.errors import InputError
 from mdm_jax.evaluation.intervals import wilson
 from mdm_jax.sampling import sample
 from mdm_jax.typing import Denoiser, Oracle, Params, Selector
@@ -52,11 +53,16 @@ def fill_in(
       selector: see `mdm_jax.sample`.
       temperature: see `mdm_jax.sample`.
       block_length: see `mdm_jax.sample`.
-      batch_size: puzzles at a time; the last batch is filled up with puzzles that are done, which cost nothing.
+      batch_size: puzzles at a time; the last batch is filled up with finished rows, which add no network call.
       seed: of all keys.
       progress: the label of a progress bar; None shows none.
+
+    Raises:
+      InputError: there are no puzzles, or `batch_size` is below 1.
     """
     num = len(puzzles)
+    if num < 1 or batch_size < 1:
+        raise InputError(f"{num} puzzles, {batch_size} at a time: give at least one of each")
     batch_size = min(batch_size, num)
     done = np.full((batch_size, puzzles.shape[1]), 1 if mask_id == 0 else 0, puzzles.dtype)
     padded = np.concatenate([puzzles, done[: -num % batch_size]])

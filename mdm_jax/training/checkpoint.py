@@ -26,9 +26,15 @@ CHECKPOINTS = "checkpoints"
 
 def write_config(folder: pathlib.Path, config: dict[str, Any]) -> None:
     """Writes `config.json`; where one is there already, InputError unless it says the same."""
-    path = folder / "config.json"
-    config = json.loads(json.dumps({"format": FORMAT, **config}))
-    if path.exists():
+    check_config(folder, config)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({"format": FORMAT, **config}, indent=1) + "\n")
+
+
+def check_config(folder: pathlib.Path, config: dict[str, Any]) -> None:
+    """InputError if `folder` holds a run with another config, which names what differs."""
+    if (folder / "config.json").exists():
+        config = json.loads(json.dumps({"format": FORMAT, **config}))
         found = read_config(folder)
         differing = sorted(k for k in found.keys() | config.keys() if found.get(k) != config.get(k))
         for section in differing:
@@ -41,9 +47,6 @@ def write_config(folder: pathlib.Path, config: dict[str, Any]) -> None:
                 f"{folder} holds a run with another config ({section}: {names}); "
                 "give the flags it was started with, or another --out"
             )
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(config, indent=1) + "\n")
 
 
 def read_config(folder: pathlib.Path) -> dict[str, Any]:
@@ -52,6 +55,8 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text())
         newest = config["format"]
+        if not (isinstance(newest, int) and isinstance(config["model"], dict)):
+            raise TypeError
     except FileNotFoundError:
         raise InputError(f"{folder} holds no config.json; give the folder of a run") from None
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
@@ -173,11 +178,18 @@ def restore_params(folder: pathlib.Path, like: Params, *, step: int | None = Non
     with ocp.CheckpointManager(path, options=ocp.CheckpointManagerOptions(create=False)) as manager:
         for number in steps:
             name = "ema" if (path / str(number) / "ema").is_dir() else "params"
+            stored = in_float32(like) if name == "ema" else like
             try:
-                return _restore(manager, number, {name: like})[0][name]
+                params = _restore(manager, number, {name: stored})[0][name]
+                return jax.tree.map(lambda leaf, wanted: leaf.astype(wanted.dtype), params, like)
             except Exception as error:  # as above
                 problems.append(f"step {number}: {_one_line(error)}")
     raise InputError(f"no checkpoint of {folder} can be read ({'; '.join(problems)})")
+
+
+def in_float32(like: Params) -> Params:
+    """The shapes of averages: as those of the parameters, in float32."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32, sharding=leaf.sharding), like)
 
 
 def _restore(manager: ocp.CheckpointManager, step: int, like: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -126,8 +126,7 @@ def fit(
                     pending = (step, metrics)
                 if evaluate is not None and (step % loop.evaluate_every == 0 or is_last):
                     flush()
-                    params = state.params if state.ema is None else state.ema
-                    writer.write(step, evaluate(params))
+                    writer.write(step, evaluate(state.best_params))
                 if step % loop.checkpoint_every == 0 or is_last:
                     checkpointer.save(state, batches.get_state())
                 bar.update()

@@ -21,10 +21,15 @@ class TrainState(NamedTuple):
     """int32 scalar: updates done"""
     params: Params
     ema: Params | None
-    """exponential moving average of the parameters, or None"""
+    """exponential moving average of the parameters, float32, or None"""
     opt_state: Any
     key: Array
     """the run's key; step k uses it folded with k, so that it never changes"""
+
+    @property
+    def best_params(self) -> Params:
+        """What to evaluate and to sample with: the average where there is one."""
+        return self.params if self.ema is None else self.ema
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +53,8 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         if self.num_steps < 1:
             raise InputError(f"the number of training steps must be at least 1, got {self.num_steps}")
+        if self.warmup_steps < 0:
+            raise InputError(f"the number of warm-up steps must be at least 0, got {self.warmup_steps}")
         if not self.learning_rate > 0:
             raise InputError(f"the learning rate must be above 0, got {self.learning_rate}")
         if not 0 <= self.ema_decay < 1:
@@ -79,16 +86,16 @@ class OptimizerConfig:
 
 
 def ema_update(ema: Params, params: Params, step: Array, decay: float) -> Params:
-    """The average after update number `step` (from 1), in the average's own dtype."""
+    """The average after update number `step` (from 1), in float32: a low-precision one would stand still."""
     decay_now = jnp.minimum(decay, (1 + step) / (10 + step))
-    return jax.tree.map(lambda a, p: (decay_now * a + (1 - decay_now) * p).astype(a.dtype), ema, params)
+    return jax.tree.map(lambda a, p: decay_now * a + (1 - decay_now) * p.astype(jnp.float32), ema, params)
 
 
 def make_state(init_params: Callable[[Array], Params], key: Array, config: OptimizerConfig) -> TrainState:
     """A fresh state. `key` is consumed."""
     key_init, key_run = jax.random.split(key)
     params = init_params(key_init)
-    ema = jax.tree.map(jnp.copy, params) if config.ema_decay else None
+    ema = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), params) if config.ema_decay else None
     return TrainState(jnp.zeros((), jnp.int32), params, ema, config.make().init(params), key_run)
 
 
