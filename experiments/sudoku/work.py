@@ -98,7 +98,7 @@ def train_model(
     check_config(flags.out, run)
     check_batch(loop.batch_size, mesh)
     data = load_data(flags)
-    test = first(flags.evaluate_limit, data["test"]["puzzle"])
+    test = first(flags.evaluate_limit, data["test"]["puzzle"], "--evaluate-limit")
     batches = pipeline.Batches(
         data["train"],
         batch_size=loop.batch_size,
@@ -194,10 +194,10 @@ def decode_options(flags: Evaluate | Solve) -> dict[str, Any]:
     return {"temperature": flags.temperature, "block_length": flags.block_length, "seed": flags.seed}
 
 
-def first(limit: int | None, rows: np.ndarray) -> np.ndarray:
-    """The first `limit` rows; all if that is None."""
+def first(limit: int | None, rows: np.ndarray, flag: str = "--limit") -> np.ndarray:
+    """The first `limit` rows; all if that is None. `flag` is what the message names."""
     if limit is not None and limit < 1:
-        raise InputError(f"--limit and --evaluate-limit must be at least 1, got {limit}")
+        raise InputError(f"{flag} must be at least 1, got {limit}")
     return rows[:limit]
 
 
