@@ -20,23 +20,23 @@ setup(
     packages=find_packages(include=["mdm_jax", "mdm_jax.*"]),
     package_data={"mdm_jax": ["py.typed"]},
     install_requires=[
-        "jax>=0.10.0",
+        "jax>=0.10.2",
         "flax>=0.12.8",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12.8",
         "tensorflow-datasets>=4.9.10",
-        "array_record>=0.8.1",
-        "importlib_resources",  # tensorflow-datasets uses it and does not say so
+        "array_record>=0.8.6",
+        "importlib_resources>=7.1",  # tensorflow-datasets uses it and does not say so
         "grain>=0.2.18",
-        "numba>=0.66",
-        "numpy>=2.0",
-        "tyro>=1.0",
-        "tqdm",
-        "tensorboardX>=2.6",
-        "matplotlib>=3.9",
+        "numba>=0.68.1",
+        "numpy>=2.4.6",
+        "tyro>=1.0.17",
+        "tqdm>=4.70.1",
+        "tensorboardX>=2.6.5",
+        "matplotlib>=3.11.2",
     ],
     extras_require={
         "gpu": ["jax[cuda13]"],
-        "dev": ["chex>=0.1.92", "pytest>=8", "hypothesis>=6.100", "ruff>=0.14", "mypy>=1.18"],
+        "dev": ["chex>=0.1.92", "pytest>=9.2", "hypothesis>=6.170", "ruff>=0.17", "mypy>=2.4"],
     },
 )

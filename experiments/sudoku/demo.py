@@ -59,11 +59,11 @@ def demo(flags: Demo) -> None:
 
     pictures = [flags.out / "accuracy.png", flags.out / "order.png"]
     plot_accuracy(pictures[0], flags.out)
-    telling = filled["margin"].tokens != filled["random"].tokens
-    example = int(telling.sum(axis=1).argmax())
+    wrong = {name: (filled[name].tokens != solutions).sum(axis=1) for name in ("random", "margin")}
+    example = int((wrong["random"] - SIZE**2 * wrong["margin"]).argmax())
     plots.reveal_order(
         pictures[1],
-        {name: (filled[name].tokens[example], filled[name].reveal_step[example]) for name in ("random", "margin")},
+        {name: (filled[name].tokens[example], filled[name].reveal_step[example]) for name in wrong},
         solutions[example],
         box=BOX,
         title="One held-out puzzle, the same weights, two orders (grey: given)",

@@ -88,6 +88,8 @@ class Evaluate(DecodeFlags):
 
     checkpoint: pathlib.Path
     """a run's folder, or one of its checkpoints"""
+    size: int | None = None
+    """rows of a grid, which the checkpoint must be for (None: whatever it is for)"""
     puzzles: pathlib.Path | None = None
     """a file of puzzles (CSV with quizzes,solutions, or one per line); None: the run's held-out puzzles"""
     limit: int | None = None
@@ -108,6 +110,8 @@ class Solve(DecodeFlags):
     """puzzles, row by row, with 0 or . for blanks"""
     checkpoint: pathlib.Path
     """a run's folder, or one of its checkpoints"""
+    size: int | None = None
+    """rows of a grid, which the checkpoint must be for (None: whatever it is for)"""
     puzzles: pathlib.Path | None = None
     """a file of puzzles (CSV with quizzes,solutions, or one per line)"""
     limit: int | None = None

@@ -174,7 +174,7 @@ def evaluate(flags: Evaluate) -> None:
     """`evaluate`: any oracles, any selector, a checkpoint, and puzzles."""
     results = Results("sudoku", "evaluate", out=flags.out, seed=flags.seed)
     oracles, selector = flags.oracles(), flags.selector()
-    model, task = load_model(flags.checkpoint)
+    model, task = load_model(flags.checkpoint, flags.size)
     if flags.puzzles is None:
         keys = ("size", "clues", "seed")
         puzzles, solutions = sudoku.generate(task["num_test"], split="test", **{key: task[key] for key in keys})
@@ -201,8 +201,8 @@ def first(limit: int | None, rows: np.ndarray, flag: str = "--limit") -> np.ndar
     return rows[:limit]
 
 
-def load_model(checkpoint: pathlib.Path) -> tuple[Model, dict[str, Any]]:
-    """A trained model, and the puzzles it was trained on."""
+def load_model(checkpoint: pathlib.Path, size: int | None) -> tuple[Model, dict[str, Any]]:
+    """A trained model, and the puzzles it was trained on; InputError if it is not for grids of `size`."""
     model = mdm_jax.load(checkpoint)
     task = read_config(run_folder(checkpoint)[0]).get("task", {})
     if task.get("name") != "sudoku":
@@ -210,6 +210,8 @@ def load_model(checkpoint: pathlib.Path) -> tuple[Model, dict[str, Any]]:
     missing = [name for name in ("size", "clues", "num_test", "seed") if name not in task]
     if missing:
         raise InputError(f"the config.json of {checkpoint} lacks {', '.join(missing)} in its task; restore it")
+    if size not in (None, task["size"]):
+        raise InputError(f"{checkpoint} solves {task['size']}x{task['size']}, not {size}x{size}; give one that does")
     return model, task
 
 
@@ -228,10 +230,10 @@ def solve(flags: Solve) -> None:
         puzzles = sudoku_files.read_puzzles(flags.puzzles).puzzles
     puzzles = first(flags.limit, puzzles)
     solutions = sudoku.solve(puzzles)[0]
-    model, task = load_model(flags.checkpoint)
     size = sudoku.size_of(puzzles.shape[1])
-    if size != task["size"]:
-        raise InputError(f"the puzzles are {size}x{size} and {flags.checkpoint} solves {task['size']}x{task['size']}")
+    if flags.size not in (None, size):
+        raise InputError(f"the puzzles are {size}x{size}, not --size {flags.size}")
+    model, _ = load_model(flags.checkpoint, size)
     for name, oracle in oracles.items():
         filled = add_row(results, model, name, oracle, selector, puzzles, solutions, **decode_options(flags))
         solved = sudoku.is_solved(filled.tokens, puzzles)
