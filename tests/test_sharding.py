@@ -2,14 +2,18 @@ import dataclasses
 import math
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 import tiny
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+import mdm_jax
 from mdm_jax.errors import InputError
 from mdm_jax.models import presets
 from mdm_jax.models.transformer import init_params
-from mdm_jax.sharding import abstract, check_batch, make_mesh, shardings, spec_for
+from mdm_jax.sharding import BATCH, abstract, check_batch, make_mesh, shardings, spec_for
 
 
 def test_mesh_data_left_open_takes_the_remaining_devices():
@@ -65,3 +69,23 @@ def test_training_gives_the_same_losses_on_every_mesh(tmp_path):
     assert len(reference) == 8
     for sizes, values in losses.items():
         assert values == pytest.approx(reference, rel=2e-5), sizes
+
+
+def test_masks_do_not_depend_on_the_number_of_devices_unlike_draws_made_per_device():
+    key, t = jax.random.key(4), jnp.full(16, 0.5)
+    x_0 = jnp.ones((16, 9), jnp.int32)
+
+    def mask(key, x_0, t):
+        return mdm_jax.forward_mask(key, x_0, t, schedule=mdm_jax.Linear(), mask_id=0)[1]
+
+    alone = jax.jit(mask)(key, x_0, t)
+    mesh = make_mesh()
+    rows = NamedSharding(mesh, BATCH)
+    spread = jax.jit(mask, in_shardings=(None, rows, rows), out_shardings=rows)(key, x_0, t)
+    np.testing.assert_array_equal(alone, spread)
+
+    def per_device(key, x_0, t):
+        return mask(jax.random.fold_in(key, jax.lax.axis_index("data")), x_0, t)
+
+    naive = jax.shard_map(per_device, mesh=mesh, in_specs=(P(), BATCH, BATCH), out_specs=BATCH)(key, x_0, t)
+    assert (np.asarray(naive) != np.asarray(alone)).any(), "the trap is there for who draws per device"
