@@ -62,7 +62,7 @@ class Train(DataFlags):
     model: str = "sudoku_6m"
     """a preset of mdm_jax.models.presets; its vocabulary and length are fitted to the puzzles"""
     dtype: str = "bfloat16"
-    """what matrix products multiply in: bfloat16 or float32"""
+    """what matrix products multiply in: bfloat16, or float32, which is faster on CPUs without bfloat16 matrix units"""
     steps: int = 10_000
     """training steps"""
     batch_size: int = 128
