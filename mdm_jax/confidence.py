@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from mdm_jax.denoiser import float_logits
+from mdm_jax.denoiser import check_mask_id, float_logits
 from mdm_jax.errors import InputError
 from mdm_jax.randomness import row_keys, vocabulary_gumbel
 from mdm_jax.typing import Array, Confidence
@@ -42,11 +42,12 @@ def confidence_from_logits(
       Confidence, each field [B, L].
 
     Raises:
-      InputError: a shape, the key or the temperature is off.
+      InputError: a shape, the key, the mask id or the temperature is off.
     """
     if logits.ndim != 3:
         raise InputError(f"logits must have shape [B, L, V], got {logits.shape}")
     batch, length, vocab_size = logits.shape
+    mask_id = None if mask_id is None else check_mask_id(mask_id)
     noise = None
     if not is_greedy(temperature):
         noise = temperature * vocabulary_gumbel(row_keys(key, batch), length, vocab_size)

@@ -7,6 +7,7 @@ two methods. Source: Kim et al. 2025, section 2 and D.1.2 for K; Ben-Hamu et al.
 """
 
 import dataclasses
+import math
 import numbers
 from typing import Any
 
@@ -46,13 +47,16 @@ class Planned:
 
 
 def _check_at_least(name: str, value: Any, least: float, kind: Any) -> None:
-    """InputError unless `value` is a `kind` of number from `least` to below 2^31; traced values cannot be looked at."""
+    """InputError unless `value` is a `kind` of number from `least` on; traced values cannot be looked at."""
     if isinstance(value, np.ndarray | jax.Array) and not isinstance(value, jax.core.Tracer) and value.ndim == 0:
         value = value.item()
     is_known = isinstance(value, numbers.Number)
-    if is_known and not (isinstance(value, kind) and least <= value < 1 << 31):
-        wanted = "a whole number" if kind is numbers.Integral else "a number"
-        raise InputError(f"{name} must be {wanted} of at least {least} and below 2^31, got {value}")
+    most = np.iinfo(np.int32).max if kind is numbers.Integral else math.inf
+    if is_known and not (isinstance(value, kind) and least <= value <= most):
+        wanted = (
+            f"a whole number from {least} to {most}" if kind is numbers.Integral else f"a number of at least {least}"
+        )
+        raise InputError(f"{name} must be {wanted}, got {value}")
 
 
 @jax.tree_util.register_dataclass

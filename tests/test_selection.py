@@ -257,3 +257,10 @@ def test_selector_under_strict_promotion_and_the_key_reuse_checker_is_the_same(s
 def test_rank_by_score_of_two_zeros_is_a_tie():
     rank = selection.rank_by_score(jnp.array([[0.0, -0.0, 0.0]]), jnp.ones((1, 3), bool))
     np.testing.assert_array_equal(rank, [[0, 1, 2]])
+
+
+def test_entropy_budget_without_a_limit_takes_all_that_is_open():
+    is_open = jnp.asarray([[True, False, True, True]])
+    entropy = jnp.asarray([[0.5, 9.0, 2.0, 2.0]])
+    got = choose(mdm_jax.EntropyBudget(math.inf), -entropy, entropy, is_open, None)
+    np.testing.assert_array_equal(got, is_open)

@@ -97,8 +97,8 @@ def test_bad_input_is_one_line_and_code_two(trained, tmp_path):
     nine = "".join(map(str, sudoku.generate(1, size=9)[0][0]))
     cases = [
         (["evaluate", *checkpoint, "--oracle", "best"], "unknown oracle 'best'"),
-        (["evaluate", *checkpoint, "--num-steps", 0], "num_steps must be a whole number of at least 1"),
-        (["evaluate", *checkpoint, "--num-steps", 10**10], "below 2^31"),
+        (["evaluate", *checkpoint, "--num-steps", 0], "num_steps must be a whole number from 1"),
+        (["evaluate", *checkpoint, "--num-steps", 10**10], "to 2147483647"),
         (["evaluate", *checkpoint, "--batch-size", 0], "0 at a time"),
         (["evaluate", *checkpoint, "--temperature", "inf"], "finite"),
         (["evaluate", *checkpoint, "--noise", -1], "scale must be at least 0"),
