@@ -1,5 +1,6 @@
 """Every test runs on CPU with eight host devices, whatever the machine has."""
 
+import logging
 import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -9,6 +10,7 @@ import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # what a failed Orbax restore leaves behind
 
 
 @pytest.fixture(scope="session", autouse=True)
