@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from mdm_jax import losses, masking, oracles, orders, sampling, schedules, selection
 from mdm_jax.confidence import confidence_from_logits
 from mdm_jax.errors import InputError
-from mdm_jax.losses import causal_nll, elbo_loss, order_loss, order_nll, subset_loss, token_nll
+from mdm_jax.losses import causal_nll, elbo_loss, order_loss, order_nll, subset_loss
 from mdm_jax.masking import forward_mask, mask_last, reverse_posterior
 from mdm_jax.oracles import with_noise
 from mdm_jax.orders import identity_order, inverse, near_identity_order, uniform_order
 from mdm_jax.sampling import SampleResult, sample, vanilla_sample
 from mdm_jax.schedules import Cosine, Linear, Polynomial, Schedule
+from mdm_jax.scoring import token_nll
 from mdm_jax.selection import Binomial, EntropyBudget, PerStep, Threshold, TopK
 from mdm_jax.typing import Array, Confidence, Denoiser, Features, Oracle, Params, Selector
 

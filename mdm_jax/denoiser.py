@@ -53,17 +53,16 @@ def float_logits(output: Array | Features, mask_id: int | None) -> Array:
     return jnp.where(is_mask_id[None, None], -jnp.inf, logits)
 
 
-def predict(denoiser: Denoiser, params: Params, tokens: Array, mask_id: int | None) -> Array:
+def call(denoiser: Denoiser, params: Params, tokens: Array) -> Array | Features:
     """Calls the network and checks what comes back.
 
     Args:
       denoiser: the network.
       params: its parameters.
       tokens: int32 [B, L].
-      mask_id: see `float_logits`.
 
     Returns:
-      Logits, float32 [B, L, V].
+      Logits, float [B, L, V], or Features.
 
     Raises:
       InputError: the output is not float [B, L, V], or Features of hidden [B, L, D] and head [D, V].
@@ -80,4 +79,9 @@ def predict(denoiser: Denoiser, params: Params, tokens: Array, mask_id: int | No
         raise InputError(
             f"the denoiser must give float logits of shape [{tokens.shape[0]}, {tokens.shape[1]}, V], got {got}"
         )
-    return float_logits(output, mask_id)
+    return output
+
+
+def predict(denoiser: Denoiser, params: Params, tokens: Array, mask_id: int | None) -> Array:
+    """The logits of the network, float32 [B, L, V]: `call`, then `float_logits`."""
+    return float_logits(call(denoiser, params, tokens), mask_id)

@@ -11,27 +11,38 @@ with the lowest variance is `subset_loss`, which training uses: it scores all ma
 chance. Source: Kim et al. 2025, section 2, appendix E; Zheng et al. 2024 (arXiv:2409.02908).
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
-from mdm_jax.denoiser import check_mask_id, check_tokens, predict
+from mdm_jax.denoiser import call, check_mask_id, check_tokens
 from mdm_jax.errors import InputError
 from mdm_jax.masking import forward_mask, free_positions, free_rank, mask_last, mask_where
-from mdm_jax.orders import check_order, uniform_order
+from mdm_jax.orders import check_order, inverse, uniform_order
 from mdm_jax.schedules import Schedule
+from mdm_jax.scoring import scored_nll
 from mdm_jax.typing import Array, Denoiser, Params
 
 
-def token_nll(logits: Array, targets: Array) -> Array:
-    """-log p(target) in nats: float32 [B, L] from logits float [B, L, V] and targets int32 [B, L]."""
-    log_p = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
-    return -jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0]
+def masked_nll(
+    denoiser: Denoiser,
+    params: Params,
+    x_0: Array,
+    is_masked: Array,
+    *,
+    mask_id: int,
+    is_scored: Array | None = None,
+    rows: int = 1,
+    budget: int | None = None,
+) -> Array:
+    """-log p_theta(x_0^i | x[M]) at the masked positions, 0 elsewhere: float32 [B, L], with no randomness.
 
-
-def masked_nll(denoiser: Denoiser, params: Params, x_0: Array, is_masked: Array, *, mask_id: int) -> Array:
-    """-log p_theta(x_0^i | x[M]) at the masked positions, 0 elsewhere: float32 [B, L], with no randomness."""
-    logits = predict(denoiser, params, mask_where(x_0, is_masked, mask_id), mask_id)
-    return jnp.where(is_masked, token_nll(logits, x_0), 0)
+    Of them only `is_scored` bool [B, L], if that is given; for `rows` and `budget` see `scored_nll`.
+    """
+    output = call(denoiser, params, mask_where(x_0, is_masked, mask_id))
+    is_scored = is_masked if is_scored is None else is_scored
+    return scored_nll(output, x_0, is_scored, mask_id=mask_id, rows=rows, budget=budget)
 
 
 def stratified(key: Array, batch: int) -> Array:
@@ -97,23 +108,50 @@ def subset_loss(
     Raises:
       InputError: a shape, a dtype or the mask id is off, or the denoiser's output is.
     """
+    subsets = draw_subsets(key, x_0, mask_id=mask_id, is_prompt=is_prompt)
+    return subset_nll(denoiser, params, subsets, mask_id=mask_id)[inverse(subsets.example[None])[0]]
+
+
+class Subsets(NamedTuple):
+    """The draws of `subset_loss`, with its examples in another order: see `draw_subsets`."""
+
+    example: Array
+    """int32 [B]: which example each row is"""
+    x_0: Array
+    """int32 [B, L]"""
+    is_masked: Array
+    """bool [B, L], M"""
+    num_free: Array
+    """int32 [B], L'"""
+
+
+def draw_subsets(key: Array, x_0: Array, *, mask_id: int, is_prompt: Array | None = None) -> Subsets:
+    """Draws the subset of every example, and brings them in pairs: the k-th smallest beside the k-th largest draw of n.
+
+    n is stratified, so that together the two rows of a pair have at most L + L/B + 2 masks: that bounds how many logits
+    `subset_nll` makes from Features. Arguments as for `subset_loss`.
+    """
     x_0 = check_tokens(x_0, "x_0")
     batch, length = x_0.shape
     key_size, key_order = jax.random.split(key)
     num_free = free_positions(x_0, is_prompt).sum(axis=-1)
-    drawn = jnp.floor(stratified(key_size, batch) * num_free.astype(jnp.float32)).astype(jnp.int32)
+    uniforms = stratified(key_size, batch)
+    drawn = jnp.floor(uniforms * num_free.astype(jnp.float32)).astype(jnp.int32)
     size = 1 + jnp.minimum(drawn, num_free - 1)
     order = uniform_order(key_order, batch, length)
     _, is_masked = mask_last(x_0, order, num_free - size, mask_id=mask_id, is_prompt=is_prompt)
-    return subset_nll(denoiser, params, x_0, is_masked, num_free, mask_id=mask_id)
+    ascending = jnp.argsort(uniforms).astype(jnp.int32)
+    example = jnp.stack([ascending, ascending[::-1]], axis=-1).reshape(-1)[:batch]
+    return Subsets(example, x_0[example], is_masked[example], num_free[example])
 
 
-def subset_nll(
-    denoiser: Denoiser, params: Params, x_0: Array, is_masked: Array, num_free: Array, *, mask_id: int
-) -> Array:
-    """The term of `subset_loss` for M = `is_masked` and L' = `num_free` [B]: float32 [B], with no randomness."""
-    weight = num_free / jnp.maximum(is_masked.sum(axis=-1), 1)
-    return weight * masked_nll(denoiser, params, x_0, is_masked, mask_id=mask_id).sum(axis=-1)
+def subset_nll(denoiser: Denoiser, params: Params, subsets: Subsets, *, mask_id: int) -> Array:
+    """The terms of `subset_loss` for drawn subsets, or some pairs of them: float32 [B], with no randomness."""
+    _, x_0, is_masked, num_free = subsets
+    batch, length = x_0.shape
+    rows, budget = (2, length + length // batch + 3) if batch % 2 == 0 else (1, None)  # one more, for rounding
+    nll = masked_nll(denoiser, params, x_0, is_masked, mask_id=mask_id, rows=rows, budget=budget)
+    return num_free / jnp.maximum(is_masked.sum(axis=-1), 1) * nll.sum(axis=-1)
 
 
 def order_loss(
@@ -178,8 +216,8 @@ def next_token_nll(
     """-log p_theta(x_0^π(n) | x[π{n..}]) with n = `step` [B]: float32 [B], 0 where n >= L', with no randomness."""
     _, is_masked = mask_last(x_0, order, step, mask_id=mask_id, is_prompt=is_prompt)
     is_next = is_masked & (free_rank(order, free_positions(x_0, is_prompt)) == step[:, None])
-    nll = masked_nll(denoiser, params, x_0, is_masked, mask_id=mask_id)
-    return jnp.where(is_next, nll, 0).sum(axis=-1)
+    nll = masked_nll(denoiser, params, x_0, is_masked, mask_id=mask_id, is_scored=is_next, budget=1)
+    return nll.sum(axis=-1)
 
 
 def order_nll(
@@ -232,4 +270,5 @@ def causal_nll(decoder: Denoiser, params: Params, x_0: Array, *, bos_id: int, or
     x_0 = check_tokens(x_0, "x_0")
     sequence = x_0 if order is None else jnp.take_along_axis(x_0, check_order(order, x_0), axis=-1)
     inputs = jnp.pad(sequence[:, :-1], ((0, 0), (1, 0)), constant_values=bos_id)
-    return token_nll(predict(decoder, params, inputs, None), sequence).sum(axis=-1)
+    output = call(decoder, params, inputs)
+    return scored_nll(output, sequence, jnp.ones(sequence.shape, bool), mask_id=None).sum(axis=-1)

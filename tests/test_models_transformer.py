@@ -246,8 +246,9 @@ def test_features_times_head_are_the_logits(config, dtype):
     hidden, head = apply(make_denoiser(config, as_features=True), params, tokens)
     assert hidden.shape == (3, LENGTH, 16)
     assert head.shape == (16, 11)
-    assert hidden.dtype == head.dtype == dtype
-    want = np.asarray(hidden, np.float64) @ np.asarray(head, np.float64)
+    assert hidden.dtype == dtype
+    assert head.dtype == jnp.float32, "so that its gradient, a sum over chunks, is one of float32"
+    want = np.asarray(hidden, np.float64) @ np.asarray(head.astype(dtype), np.float64)
     np.testing.assert_allclose(logits_of(config, params, tokens), want, atol=1e-5 * np.abs(want).max())
 
 

@@ -106,6 +106,22 @@ class TransformerConfig:
         """Width of one head."""
         return self.width // self.num_heads
 
+    def forward_flops(self, length: int, num_logits: int | float) -> float:
+        """Floating-point operations of the matrix products of one forward pass over one sequence.
+
+        Two for each multiplication and addition. A backward pass takes twice as many, so that training takes three
+        times as many in all, recomputation left out.
+
+        Args:
+          length: L.
+          num_logits: positions whose logits are made.
+        """
+        projections = self.width * self.head_width * (2 * self.num_heads + 2 * self.kv_heads)
+        mlp = (3 if self.mlp == "swiglu" else 2) * self.width * self.mlp_width
+        attention = 2 * length * self.width / (2 if self.causal else 1)
+        per_position = self.num_layers * (projections + mlp + attention)
+        return 2 * (length * per_position + num_logits * self.width * self.vocab_size)
+
     def to_json(self) -> dict[str, Any]:
         """Every field, as values that `json` writes as they are."""
         return dataclasses.asdict(self)

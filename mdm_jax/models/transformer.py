@@ -161,7 +161,7 @@ class Transformer(nn.Module):
         """What the logits are the product of: arguments and errors as for `__call__`.
 
         Returns:
-          Features(hidden [B, L, D], head [D, V]), both in the config's dtype.
+          Features(hidden [B, L, D] in the config's dtype, head [D, V] in the parameters').
         """
         config = self.config
         tokens = check_tokens(tokens, "tokens")
@@ -185,7 +185,7 @@ class Transformer(nn.Module):
         x = Norm(config, name="final_norm")(x).reshape(*tokens.shape, config.width)
         tied = token_embedding.embedding[: config.vocab_size].T if config.tie_head else None
         head = Head(config, name="head")() if tied is None else tied
-        return Features(x.astype(config.dtype), head.astype(config.dtype))
+        return Features(x.astype(config.dtype), head)
 
 
 def init_params(config: TransformerConfig, key: Array) -> Params:
