@@ -1,25 +1,24 @@
-"""What all experiments share: the flags, the one-line errors, the table, and `results.json`.
+"""What all experiments share: the one-line errors, the table, and `results.json`.
 
 Nothing heavy is imported before a command runs, so that `--help` answers at once.
 """
 
 import contextlib
-import dataclasses
 import importlib
 import io
 import json
+import logging
+import os
 import pathlib
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from jax.sharding import Mesh
-
-    from mdm_jax.typing import Oracle, Selector
+from experiments.flags import RunFlags
 
 Row = dict[str, Any]
 """One row of `results.json`; fields that do not apply are left out."""
@@ -27,80 +26,6 @@ Row = dict[str, Any]
 
 Commands = Mapping[str, tuple[type, str]]
 """Name of a command -> the frozen dataclass of its flags, and "module:function", which takes them and does the work."""
-
-
-@dataclasses.dataclass(frozen=True)
-class MeshFlags:
-    """How the devices are laid out; the three numbers multiply to the number of devices."""
-
-    data: int = -1
-    """copies of the model that split the batch (-1: as many as the devices allow)"""
-    fsdp: int = 1
-    """ways to split parameters and optimizer state"""
-    tensor: int = 1
-    """ways to split matrices within a layer"""
-
-    def make(self) -> "Mesh":
-        """The mesh."""
-        from mdm_jax.sharding import make_mesh
-
-        return make_mesh(self.data, self.fsdp, self.tensor)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DecodeFlags:
-    """How a model is decoded."""
-
-    oracle: str = "margin"
-    """order to decode in, or several with commas: random, left_to_right, top_prob, margin, neg_entropy, token_prob"""
-    noise: float = 0.0
-    """standard deviation of Gaussian noise on the oracle's scores"""
-    tokens_per_step: int | None = None
-    """reveal this many per step (the default: 1)"""
-    num_steps: int | None = None
-    """or: reveal all in this many steps, as many in each as the linear schedule says"""
-    binomial_steps: int | None = None
-    """or: reveal a binomial number in each of this many steps (vanilla inference, with the random oracle)"""
-    threshold: float | None = None
-    """or: reveal all that score at least this"""
-    entropy_budget: float | None = None
-    """or: reveal the longest prefix within this budget (nats)"""
-    temperature: float = 0.0
-    """of the tokens; 0 takes the likeliest"""
-    block_length: int | None = None
-    """decode block by block from the left"""
-
-    def oracles(self) -> "dict[str, Oracle]":
-        """The oracles by name."""
-        from mdm_jax import InputError, oracles
-
-        names = ("random", "left_to_right", "top_prob", "margin", "neg_entropy", "token_prob")
-        chosen = self.oracle.split(",")
-        for name in chosen:
-            if name not in names:
-                raise InputError(f"unknown oracle {name!r}; choose from {', '.join(names)}")
-        found: dict[str, Oracle] = {name: getattr(oracles, name) for name in chosen}
-        if self.noise:
-            found = {name: oracles.with_noise(oracle, self.noise) for name, oracle in found.items()}
-        return found
-
-    def selector(self) -> "Selector":
-        """The selector that the flags ask for."""
-        from mdm_jax import Binomial, EntropyBudget, InputError, PerStep, Threshold, TopK
-
-        made = {
-            "--tokens-per-step": (PerStep, self.tokens_per_step),
-            "--num-steps": (TopK, self.num_steps),
-            "--binomial-steps": (Binomial, self.binomial_steps),
-            "--threshold": (Threshold, self.threshold),
-            "--entropy-budget": (EntropyBudget, self.entropy_budget),
-        }
-        asked = {flag: make for flag, make in made.items() if make[1] is not None}
-        if len(asked) > 1:
-            raise InputError(f"{' and '.join(asked)} exclude each other; give one of them")
-        for kind, value in asked.values():
-            return kind(value)
-        return PerStep(1)
 
 
 def parse(experiment: str, description: str, flags: Mapping[str, Callable[..., Any]], argv: Sequence[str]) -> Any:
@@ -126,15 +51,56 @@ def main(experiment: str, description: str, commands: Commands, argv: Sequence[s
     kinds = {name: kind for name, (kind, _) in commands.items()}
     flags = parse(experiment, description, kinds, sys.argv[1:] if argv is None else argv)
     module, function = next(work for kind, work in commands.values() if kind is type(flags)).split(":")
-    from mdm_jax.errors import InputError
+    from mdm_jax.errors import InputError, LostPeerError, Preempted, RunError
 
     try:
         if not 0 <= flags.seed < 1 << 32:
             raise InputError(f"--seed must lie in [0, 2^32), got {flags.seed}")
+        silence_threads()
+        cache_compilations()
+        if isinstance(flags, RunFlags):
+            flags.distributed.start()
         getattr(importlib.import_module(module), function)(flags)
-    except (InputError, OSError) as error:  # of the latter: a file that is missing, in the way or not to be written
+    except Preempted as stop:
+        sys.stderr.write(f"{stop}\n")
+    except LostPeerError as error:
+        from mdm_jax.training.distributed import leave
+
+        leave(f"error: {error}", 1)
+    except (
+        RunError,
+        InputError,
+        OSError,
+    ) as error:  # the last: a file that is missing, in the way or not to be written
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
-        sys.exit(2)
+        sys.exit(1 if isinstance(error, RunError) else 2)
+
+
+def silence_threads() -> None:
+    """Keeps off the terminal what the threads of Orbax and asyncio say of one failure, in dozens of tracebacks.
+
+    The main thread gets the same failure as an exception, and says it in one line.
+    """
+    import absl.logging
+
+    absl.logging.set_verbosity(absl.logging.FATAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    threading.excepthook = lambda failure: None
+    sys.unraisablehook = lambda failure: None
+
+
+def cache_compilations() -> None:
+    """Keeps what XLA compiles on disk, so that the next run of the same program starts in seconds.
+
+    JAX_COMPILATION_CACHE_DIR says where, and an empty one that nothing is kept; the default is a folder of the user's
+    cache.
+    """
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(cache / "mdm_jax" / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 class Results:
@@ -154,9 +120,11 @@ class Results:
         self.rows.append({name: value for name, value in row.items() if value is not None})
 
     def finish(self) -> None:
-        """Prints the table and writes the file."""
+        """Prints the table and writes the file, in the first process of the run."""
         import jax
 
+        if jax.process_index() > 0:
+            return
         device = jax.devices()[0]
         record = {
             **self._head,

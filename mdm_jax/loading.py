@@ -9,7 +9,8 @@ from jax.sharding import SingleDeviceSharding
 from mdm_jax.errors import InputError
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.transformer import init_params, make_denoiser
-from mdm_jax.training.checkpoint import CHECKPOINTS, read_config, restore_params
+from mdm_jax.training.checkpoint import CHECKPOINTS, restore_params
+from mdm_jax.training.config import read_config
 from mdm_jax.typing import Denoiser, Params
 
 
@@ -21,9 +22,11 @@ class Model(NamedTuple):
     denoiser: Denoiser
 
 
-def run_folder(path: str | pathlib.Path) -> tuple[pathlib.Path, int | None]:
-    """The run's folder that `path` names, and the step if it names one checkpoint in it (RUN/checkpoints/STEP)."""
+def run_folder(path: str | pathlib.Path) -> tuple[pathlib.Path, int | str | None]:
+    """The run's folder that `path` names, and the step, or "best", if it names one checkpoint: RUN/checkpoints/STEP."""
     folder = pathlib.Path(path)
+    if folder.name == "best" and folder.parent.name == CHECKPOINTS and folder.parent.is_dir():
+        return folder.parent.parent, "best"
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}; give the folder of a run, or one of its checkpoints")
     if folder.name == CHECKPOINTS:
@@ -37,7 +40,8 @@ def load(path_or_name: str | pathlib.Path) -> Model:
     """Loads a trained model onto the first device.
 
     Args:
-      path_or_name: a run's folder (its newest readable checkpoint), or one checkpoint, RUN/checkpoints/STEP.
+      path_or_name: a run's folder (its newest readable checkpoint), or one checkpoint, RUN/checkpoints/STEP, or the one
+        that did best in evaluation, RUN/checkpoints/best.
 
     Returns:
       Its config, its parameters (the moving average where the run kept one), and its denoiser.

@@ -8,6 +8,8 @@ import re
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mdm_jax.errors import InputError
@@ -75,8 +77,25 @@ def abstract(mesh: Mesh, tree: Any) -> Any:
     )
 
 
-def check_batch(batch_size: int, mesh: Mesh) -> None:
-    """InputError unless the batch splits evenly over data x fsdp."""
+def place(mesh: Mesh, rows: Any) -> Any:
+    """Arrays [B, ...] that every process holds whole, with their rows split over data x fsdp."""
+    sharding = NamedSharding(mesh, BATCH)
+    return jax.tree.map(lambda x: jax.make_array_from_callback(x.shape, sharding, lambda index: x[index]), rows)
+
+
+def fetch(array: jax.Array) -> np.ndarray:
+    """The whole array as NumPy in every process, however it is sharded."""
+    if array.is_fully_addressable:
+        return np.asarray(array)
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+
+
+def check_batch(batch_size: int, mesh: Mesh, *, parts: int = 1) -> None:
+    """InputError unless each of so many equal parts of the batch splits evenly over data x fsdp."""
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
-    if batch_size % ways:
-        raise InputError(f"batch size {batch_size} does not split over {ways} devices (data x fsdp); take a multiple")
+    if batch_size % (ways * parts):
+        cut = f" in {parts} parts" if parts > 1 else ""
+        raise InputError(
+            f"batch size {batch_size}{cut} does not split over {ways} devices (data x fsdp); take a multiple of "
+            f"{ways * parts}"
+        )

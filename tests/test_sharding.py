@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import math
 
 import jax
@@ -11,9 +12,11 @@ from jax.sharding import PartitionSpec as P
 
 import mdm_jax
 from mdm_jax.errors import InputError
+from mdm_jax.losses import draw_subsets, subset_nll
 from mdm_jax.models import presets
-from mdm_jax.models.transformer import init_params
+from mdm_jax.models.transformer import init_params, make_denoiser
 from mdm_jax.sharding import BATCH, abstract, check_batch, make_mesh, shardings, spec_for
+from mdm_jax.training.metrics import read_metrics
 
 
 def test_mesh_data_left_open_takes_the_remaining_devices():
@@ -59,16 +62,38 @@ def test_batch_that_does_not_split_over_the_mesh_is_named():
 def test_training_gives_the_same_losses_on_every_mesh(tmp_path):
     """Masks are drawn for the global batch, so that only the order of float32 sums differs between meshes."""
     losses, config = {}, dataclasses.replace(tiny.CONFIG, dropout=0.1)
-    for sizes in [(1, 1, 1), (8, 1, 1), (2, 2, 2)]:
+    for sizes in [(1, 1, 1), (8, 1, 1), (2, 4, 1), (2, 2, 2)]:
         mesh = make_mesh(*sizes, devices=jax.devices()[: math.prod(sizes)])
         folder = tmp_path / "x".join(map(str, sizes))
         tiny.train(folder, steps=8, mesh=mesh, config=config)
-        lines = tiny.read_metrics(folder)
+        lines = read_metrics(folder)
         losses[sizes] = [line["loss_per_token"] for line in lines]
     reference = losses.pop((1, 1, 1))
     assert len(reference) == 8
     for sizes, values in losses.items():
         assert values == pytest.approx(reference, rel=2e-5), sizes
+
+
+def test_gradients_of_jit_over_a_mesh_equal_those_of_pmap():
+    """pmap, which nothing else here uses, works on each device's rows by itself and adds up."""
+    denoiser, params = make_denoiser(tiny.CONFIG), init_params(tiny.CONFIG, jax.random.key(0))
+    batch = tiny.to_batch({"tokens": tiny.data()["tokens"][:16]})
+    drawn = draw_subsets(jax.random.key(1), batch["tokens"], mask_id=0, is_prompt=jnp.asarray(batch["is_prompt"]))
+
+    def gradient(params, drawn):
+        return jax.grad(lambda params: subset_nll(denoiser, params, drawn, mask_id=0).sum())(params)
+
+    mesh = make_mesh(data=2, fsdp=2, tensor=2)
+    over_mesh = jax.jit(gradient, in_shardings=(shardings(mesh, params), NamedSharding(mesh, BATCH)))(params, drawn)
+
+    def summed(params, drawn):
+        return jax.lax.psum(gradient(params, drawn), "devices")
+
+    rows = jax.tree.map(lambda x: x.reshape(8, 2, *x.shape[1:]), drawn)
+    over_devices = jax.pmap(summed, axis_name="devices", in_axes=(None, 0))(params, rows)
+    for name, leaf in jax.tree_util.tree_leaves_with_path(over_mesh):
+        other = functools.reduce(lambda tree, key: tree[key.key], name, over_devices)
+        np.testing.assert_allclose(leaf, other[0], rtol=1e-4, atol=1e-5, err_msg=str(name))
 
 
 def test_masks_do_not_depend_on_the_number_of_devices_unlike_draws_made_per_device():

@@ -1,5 +1,5 @@
 import dataclasses
-import json
+import functools
 
 import chex
 import jax
@@ -12,8 +12,10 @@ import tiny
 import mdm_jax
 from mdm_jax.errors import InputError
 from mdm_jax.models.transformer import init_params, make_denoiser
-from mdm_jax.training.checkpoint import Checkpointer, digest, read_config, write_config
+from mdm_jax.training.checkpoint import digest
+from mdm_jax.training.config import write_config
 from mdm_jax.training.metrics import MetricsWriter, read_metrics
+from mdm_jax.training.progress import Progress, Trace, peak_flops
 from mdm_jax.training.state import OptimizerConfig, ema_update, init_state
 from mdm_jax.training.step import make_train_step, masked_loss
 
@@ -42,7 +44,8 @@ def test_train_step_equals_a_plain_computation_of_the_same_update():
     """Against optax applied by hand to the gradient of the documented objective, without jit, mesh or donation."""
     optimizer = OptimizerConfig(num_steps=10, warmup_steps=2, ema_decay=0.9)
     mesh, denoiser = tiny.one_device(), make_denoiser(tiny.CONFIG)
-    state = init_state(mesh, lambda key: init_params(tiny.CONFIG, key), 0, optimizer)
+    init = functools.partial(init_params, tiny.CONFIG)
+    state = init_state(mesh, init, 0, optimizer)
     batch = {name: jnp.asarray(array) for name, array in tiny.to_batch({"tokens": tiny.data()["tokens"][:8]}).items()}
     key_loss, _ = jax.random.split(jax.random.fold_in(state.key, 0))
 
@@ -57,7 +60,7 @@ def test_train_step_equals_a_plain_computation_of_the_same_update():
         lambda p, g: p - first * (g / (jnp.abs(g) + 1e-8) + (0.01 * p if p.ndim > 1 else 0)), state.params, clipped
     )
     old = jax.tree.map(jnp.copy, state.params)
-    new, metrics = make_train_step(denoiser, masked_loss(0), optimizer, mesh, state)(state, batch)
+    new, metrics = make_train_step(denoiser, init, masked_loss(0), optimizer, mesh)(state, batch)
     assert float(metrics["loss_per_token"]) == pytest.approx(float(value), rel=1e-5)
     assert float(metrics["gradient_norm"]) == pytest.approx(float(optax.tree.norm(gradient)), rel=1e-4)
     assert float(metrics["learning_rate"]) == pytest.approx(first)
@@ -68,7 +71,7 @@ def test_train_step_equals_a_plain_computation_of_the_same_update():
 
 def test_training_learns_to_copy_and_its_model_then_samples_it(tmp_path):
     write_config(tmp_path, {"model": tiny.CONFIG.to_json()})
-    tiny.train(tmp_path, steps=150, checkpoint_every=150)
+    tiny.train(tmp_path, steps=150, loop={"checkpoint_every": 150})
     model = mdm_jax.load(tmp_path)
     assert model.config == tiny.CONFIG
     x_init = np.zeros((7, 6), np.int32)
@@ -97,91 +100,6 @@ def test_training_finished_and_started_again_changes_nothing(tmp_path):
     chex.assert_trees_all_equal(digest(first), digest(second))
 
 
-def test_checkpoint_flipped_bit_is_caught_and_the_one_before_is_used(tmp_path, capsys):
-    tiny.train(tmp_path, steps=10)
-    damage(tmp_path / "checkpoints" / "10" / "params")
-    resumed = tiny.train(tmp_path, steps=10)
-    assert int(resumed.step) == 10
-    assert "checkpoint 10 is damaged and was passed over" in capsys.readouterr().out
-
-
-def damage(folder):
-    """Flips one bit in the middle of every data file."""
-    for path in (p for p in folder.rglob("*") if p.is_file() and p.parent.name == "d"):
-        raw = bytearray(path.read_bytes())
-        raw[len(raw) // 2] ^= 1
-        path.write_bytes(bytes(raw))
-
-
-def test_load_passes_over_a_damaged_checkpoint_and_names_it_if_it_was_asked_for(tmp_path):
-    write_config(tmp_path, {"model": tiny.CONFIG.to_json()})
-    tiny.train(tmp_path, steps=10)
-    good = mdm_jax.load(tmp_path / "checkpoints" / "5").params
-    damage(tmp_path / "checkpoints" / "10" / "ema")
-    chex.assert_trees_all_equal(mdm_jax.load(tmp_path).params, good)
-    with pytest.raises(InputError, match="step 10"):
-        mdm_jax.load(tmp_path / "checkpoints" / "10")
-
-
-def test_load_gives_the_average_where_the_run_kept_one_and_the_parameters_where_not(tmp_path):
-    for name, ema in (("with", 0.9), ("without", 0.0)):
-        write_config(tmp_path / name, {"model": tiny.CONFIG.to_json()})
-        state = tiny.train(tmp_path / name, steps=4, ema=ema)
-        chex.assert_trees_all_equal(mdm_jax.load(tmp_path / name).params, state.ema if ema else state.params)
-
-
-def test_load_gives_low_precision_parameters_of_a_float32_average(tmp_path):
-    config = dataclasses.replace(tiny.CONFIG, param_dtype="bfloat16")
-    write_config(tmp_path, {"model": config.to_json()})
-    state = tiny.train(tmp_path, steps=4, config=config)
-    assert {leaf.dtype for leaf in jax.tree.leaves(state.ema)} == {jnp.dtype("float32")}
-    rounded = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), state.ema)
-    chex.assert_trees_all_equal(mdm_jax.load(tmp_path).params, rounded)
-
-
-def test_load_of_what_is_no_run_says_so(tmp_path):
-    with pytest.raises(InputError, match="no folder"):
-        mdm_jax.load(tmp_path / "absent")
-    with pytest.raises(InputError, match=r"holds no config.json"):
-        mdm_jax.load(tmp_path)
-    write_config(tmp_path, {"model": tiny.CONFIG.to_json()})
-    with pytest.raises(InputError, match="holds no checkpoint"):
-        mdm_jax.load(tmp_path)
-    for text in ('{"format": 1}', '{"format": "x", "model": {}}', '{"format": 1, "model": 3}', "[]", "{"):
-        (tmp_path / "config.json").write_text(text)
-        with pytest.raises(InputError, match="cannot be read as a run's config"):
-            mdm_jax.load(tmp_path)
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(InputError, match="cannot be read as a run's config"):
-        mdm_jax.load(tmp_path)
-
-
-def test_config_of_another_run_or_a_newer_version_is_named(tmp_path):
-    write_config(tmp_path, {"model": {"width": 3}, "batch_size": 4})
-    write_config(tmp_path, {"model": {"width": 3}, "batch_size": 4})
-    with pytest.raises(InputError, match="width 3 -> 5"):
-        write_config(tmp_path, {"model": {"width": 5}, "batch_size": 4})
-    assert read_config(tmp_path)["model"] == {"width": 3}
-    (tmp_path / "config.json").write_text(json.dumps({"format": 99, "model": {}}))
-    with pytest.raises(InputError, match="format 99"):
-        read_config(tmp_path)
-
-
-def test_checkpoint_of_an_older_step_is_refused(tmp_path):
-    state = tiny.train(tmp_path, steps=5)
-    with Checkpointer(tmp_path) as checkpointer, pytest.raises(RuntimeError, match="newest checkpoint is of step 5"):
-        checkpointer.save(state, {})
-
-
-def test_digest_shows_any_single_flipped_bit():
-    tree = {"a": jnp.arange(6, dtype=jnp.bfloat16), "k": jax.random.key(1), "b": jnp.array([True, False])}
-    assert digest(tree) == digest(jax.tree.map(lambda x: x, tree))
-    flipped = jax.lax.bitcast_convert_type(tree["a"], jnp.uint16).at[3].set(1)
-    assert digest(tree) != digest({**tree, "a": jax.lax.bitcast_convert_type(flipped, jnp.bfloat16)})
-    assert digest(tree) != digest({**tree, "k": jax.random.key(2)})
-    assert digest(tree) != digest({**tree, "b": jnp.array([True, True])})
-
-
 def test_metrics_resumed_drop_later_and_torn_lines_and_write_event_files(tmp_path):
     with MetricsWriter(tmp_path, resume_step=0) as writer:
         for step in (1, 2, 3):
@@ -205,3 +123,55 @@ def test_metrics_resumed_drop_later_and_torn_lines_and_write_event_files(tmp_pat
 def test_optimizer_bad_settings_are_named(options, message):
     with pytest.raises(InputError, match=message):
         OptimizerConfig(**options)
+
+
+def test_profile_writes_a_trace_that_tensorboard_reads(tmp_path):
+    for steps in (1, 3, 30):
+        folder = tmp_path / str(steps)
+        tiny.train(folder, steps=steps, loop={"profile": True})
+        (trace,) = (folder / "profile").rglob("*.xplane.pb")
+        assert b"train_step" in trace.read_bytes(), steps
+
+
+def test_trace_takes_five_steps_from_the_tenth_on_and_what_there_is_of_a_short_run():
+    assert list(Trace(None, start=100, total=1000).steps) == [110, 111, 112, 113, 114]
+    assert list(Trace(None, start=0, total=8).steps) == [4, 5, 6, 7, 8]
+    assert list(Trace(None, start=0, total=3).steps) == [2, 3]
+    assert list(Trace(None, start=0, total=1).steps) == [1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "peak"),
+    [
+        ("NVIDIA H200", 989e12),
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA L40S", 362e12),
+        ("TPU v5 lite", 197e12),
+        ("TPU v5p", 459e12),
+        ("cpu", None),
+        ("NVIDIA GeForce RTX 3090", None),
+    ],
+)
+def test_peak_of_a_device_is_found_by_its_kind_and_unknown_ones_have_none(kind, peak):
+    assert peak_flops(kind) == peak
+
+
+def test_progress_shows_rates_of_training_time_alone(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    progress = Progress(0, 10, examples=8, flops=5e9, is_shown=False)
+    shown = []
+    monkeypatch.setattr(progress._bar, "set_postfix_str", shown.append)
+    for step in range(1, 5):
+        now[0] += 60.0 if step == 1 else 0.5  # the first step compiles
+        progress.advance(6)
+        with progress.paused():
+            now[0] += 7.0  # an evaluation
+    progress.show(1.25, 0)
+    monkeypatch.setattr("mdm_jax.training.progress.peak_flops", lambda kind: 1e12)
+    now[0] += 2.0
+    progress.advance(6)
+    progress.show(0.5, 3)
+    assert shown[0] == "loss 1.250 nats/token, 16 examples/s, 96 tokens/s, 0.08 TFLOP/s"
+    assert shown[1] == ("loss 0.500 nats/token, 4 examples/s, 24 tokens/s, 0.02 TFLOP/s, MFU 0.2%, 3 steps skipped")

@@ -1,21 +1,24 @@
 """A tiny training task that runs through the real loop: predict sequences that hold one digit throughout."""
 
+import os
 import pathlib
+import socket
+import subprocess
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mdm_jax.data.pipeline import Batches
 from mdm_jax.models.transformer import TransformerConfig, init_params, make_denoiser
 from mdm_jax.sharding import make_mesh
+from mdm_jax.training.checkpoint import Checkpointer
 from mdm_jax.training.loop import LoopConfig, fit
-from mdm_jax.training.metrics import read_metrics
-from mdm_jax.training.state import OptimizerConfig, TrainState
+from mdm_jax.training.state import OptimizerConfig, TrainState, abstract_state
 from mdm_jax.training.step import masked_loss
-
-__all__ = ["CONFIG", "MASK", "Breaking", "CrashError", "one_device", "read_metrics", "to_batch", "train"]
 
 MASK = 0
 CONFIG = TransformerConfig(
@@ -42,21 +45,75 @@ def to_batch(raw: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def train(folder: pathlib.Path, *, steps: int, stop: int | None = None, mesh: Any = None, **options: Any) -> TrainState:
     """Trains for `steps`; `stop` breaks off after that many, as a crash would, once what was saved is on disk."""
     optimizer = OptimizerConfig(num_steps=steps, warmup_steps=2, learning_rate=1e-2, ema_decay=options.pop("ema", 0.9))
-    loop = LoopConfig(batch_size=8, checkpoint_every=options.pop("checkpoint_every", 5), log_every=1)
-    batches = Batches(data(), batch_size=8, seed=3)
+    loop = LoopConfig(**{"batch_size": 8, "checkpoint_every": 5, "log_every": 1} | options.pop("loop", {}))
+    processes = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+    batches = Batches(data(), batch_size=loop.batch_size, seed=3, **processes)
     source = batches if stop is None else Breaking(batches, stop)
     config = options.pop("config", CONFIG)
-    return fit(
-        folder,
-        apply=make_denoiser(config),
-        init_params=lambda key: init_params(config, key),
-        loss=masked_loss(MASK),
-        batches=source,
-        to_batch=to_batch,
-        optimizer=optimizer,
-        loop=loop,
-        mesh=mesh or one_device(),
-        **options,
+    usual = {
+        "apply": make_denoiser(config),
+        "init_params": lambda key: init_params(config, key),
+        "loss": masked_loss(MASK),
+        "batches": source,
+        "to_batch": to_batch,
+        "optimizer": optimizer,
+        "loop": loop,
+        "mesh": mesh or one_device(),
+    }
+    return fit(folder, **usual | options)
+
+
+def examples() -> dict[str, np.ndarray]:
+    """Held-out ones, as a batch."""
+    return to_batch({"tokens": data()["tokens"][:7]})
+
+
+def run(folder: pathlib.Path, *arguments: str, **environment: str) -> subprocess.Popen:
+    """Starts tests/worker.py, which trains the same task in a process of its own, with four devices."""
+    root = pathlib.Path(__file__).parents[1]
+    settings = {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "PYTHONPATH": f"{root}:{root / 'tests'}",
+        "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compiled"),
+    }
+    command = [sys.executable, str(root / "tests" / "worker.py"), "train", "--out", str(folder), *arguments]
+    return subprocess.Popen(
+        command,
+        env={**os.environ, **settings, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen, *, code: int = 0, timeout: float = 120) -> list[str]:
+    """Waits for a process; the lines that it wrote to stderr, progress bars and Gloo's greetings left out."""
+    _, errors = process.communicate(timeout=timeout)
+    lines = [part for line in errors.split("\n") for part in line.split("\r")]
+    said = [line for line in lines if line.strip() and "step/s" not in line and "s/step" not in line]
+    assert process.returncode == code, (process.returncode, said)
+    return [line for line in said if "[Gloo]" not in line]
+
+
+def run_two(folder: pathlib.Path, *arguments: str) -> list[subprocess.Popen]:
+    """Starts two of them, which train together over eight devices."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+    together = ("--distributed.coordinator", coordinator, "--distributed.num-processes", "2")
+    return [run(folder, *arguments, *together, "--distributed.process-id", str(i)) for i in range(2)]
+
+
+def final_state(folder: pathlib.Path) -> Any:
+    """The newest state of a run, on one device."""
+    optimizer = OptimizerConfig(num_steps=1, ema_decay=0.9)
+    like = abstract_state(one_device(), lambda key: init_params(CONFIG, key), optimizer)
+    with Checkpointer(folder) as checkpointer:
+        restored = checkpointer.restore(like, print)
+    assert restored is not None
+    return jax.tree.map(
+        lambda x: jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x, restored[0]
     )
 
 

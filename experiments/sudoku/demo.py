@@ -4,7 +4,7 @@ import pathlib
 import sys
 
 import mdm_jax
-from experiments.common import MeshFlags, Results
+from experiments.common import Results
 from experiments.sudoku.flags import Demo, Train
 from experiments.sudoku.work import add_row, first, model_config, train_model
 from mdm_jax import oracles
@@ -44,15 +44,14 @@ def demo(flags: Demo) -> None:
         checkpoint_every=max(flags.steps // 3, 1),
         evaluate_every=max(flags.steps // 6, 1),
         evaluate_limit=64,
-        mesh=MeshFlags(),
         out=flags.out,
     )
-    config = model_config(run_flags.model, SIZE, run_flags.dtype)
+    config, mesh = model_config(run_flags), run_flags.mesh.make()
     state, test = train_model(run_flags, config, ORACLES)
     model = Model(config, state.best_params, make_denoiser(config))
     puzzles, solutions = (first(flags.limit, test[name]) for name in ("puzzle", "solution"))
     filled = {
-        name: add_row(results, model, name, oracle, mdm_jax.PerStep(1), puzzles, solutions)
+        name: add_row(results, model, name, oracle, mdm_jax.PerStep(1), puzzles, solutions, mesh=mesh)
         for name, oracle in ORACLES.items()
     }
     results.finish()

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from experiments.common import DecodeFlags, MeshFlags
+from experiments.flags import DecodeFlags, RunFlags
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,28 +56,13 @@ class Prepare(DataFlags):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Train(DataFlags):
+class Train(DataFlags, RunFlags):
     """Train a model; the same command again goes on from its newest checkpoint."""
 
     model: str = "sudoku_6m"
     """a preset of mdm_jax.models.presets; its vocabulary and length are fitted to the puzzles"""
-    dtype: str = "bfloat16"
-    """what matrix products multiply in: bfloat16, or float32, which is faster on CPUs without bfloat16 matrix units"""
-    steps: int = 10_000
-    """training steps"""
-    batch_size: int = 128
-    """puzzles per step, over all devices"""
-    learning_rate: float = 1e-3
-    """the highest, after warm-up"""
-    warmup_steps: int = 200
-    """steps of linear warm-up"""
-    checkpoint_every: int = 500
-    """steps between checkpoints"""
-    evaluate_every: int = 1_000
-    """steps between evaluations on held-out puzzles"""
     evaluate_limit: int = 128
-    """held-out puzzles in such an evaluation"""
-    mesh: MeshFlags = dataclasses.field(default_factory=MeshFlags)
+    """held-out puzzles in an evaluation, which gives solved/random, solved/margin and held_out_loss_per_token"""
     out: pathlib.Path = pathlib.Path("runs/sudoku")
     """folder of the run: checkpoints, metrics, results.json"""
 

@@ -1,6 +1,7 @@
 """What the Sudoku commands do. A blank is the mask token, so that a puzzle is its own `x_init` and its own prompt."""
 
 import dataclasses
+import functools
 import pathlib
 import sys
 from collections.abc import Mapping
@@ -21,14 +22,17 @@ from mdm_jax.models import presets
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.transformer import init_params, make_denoiser, num_params
 from mdm_jax.sharding import check_batch
-from mdm_jax.training.checkpoint import check_config, read_config, write_config
-from mdm_jax.training.loop import LoopConfig, fit
-from mdm_jax.training.state import OptimizerConfig, TrainState
+from mdm_jax.training.config import check_config, read_config, write_config
+from mdm_jax.training.distributed import barrier, is_lead
+from mdm_jax.training.held_out import held_out_loss
+from mdm_jax.training.loop import fit
+from mdm_jax.training.state import TrainState
 from mdm_jax.training.step import masked_loss
 from mdm_jax.typing import Denoiser, Oracle, Params, Selector
 
 BLANK = 0
 """of a puzzle, and the mask token"""
+HELD_OUT = "held_out_loss_per_token"
 
 
 def prepare(flags: Prepare) -> None:
@@ -42,63 +46,52 @@ def prepare(flags: Prepare) -> None:
 
 
 def load_data(flags: DataFlags) -> dict[str, dict[str, np.ndarray]]:
-    """Both splits in memory, prepared if they are not yet."""
-    sys.stderr.write(
-        f"puzzles: {flags.num_train} + {flags.num_test} of {flags.size}x{flags.size} in {flags.data} ...\n"
-    )
-    builder = prepare_sudoku(
-        flags.data,
-        size=flags.size,
-        clues=flags.clues,
-        num_train=flags.num_train,
-        num_test=flags.num_test,
-        seed=flags.seed,
-    )
-    return {split: builders.read_split(builder, split) for split in ("train", "test")}
+    """Both splits in memory, prepared by the first process if they are not yet."""
+    say(f"puzzles: {flags.num_train} + {flags.num_test} of {flags.size}x{flags.size} in {flags.data} ...")
+    fields = ("size", "clues", "num_train", "num_test", "seed")
+    prepare = functools.partial(prepare_sudoku, flags.data, **{name: getattr(flags, name) for name in fields})
+    if is_lead():
+        prepare()
+    barrier("the puzzles are prepared")
+    return {split: builders.read_split(prepare(), split) for split in ("train", "test")}
 
 
 def train(flags: Train) -> None:
     """`train`: a model at any size, preset and budget."""
     results = Results("sudoku", "train", out=flags.out, seed=flags.seed)
-    config = model_config(flags.model, flags.size, flags.dtype)
+    config = model_config(flags)
     oracles = {"random": mdm_jax.oracles.random, "margin": mdm_jax.oracles.margin}
     state, test = train_model(flags, config, oracles)
     model = Model(config, state.best_params, make_denoiser(config))
     puzzles, solutions = (first(flags.evaluate_limit, test[name]) for name in ("puzzle", "solution"))
     for name, oracle in oracles.items():
-        add_row(results, model, name, oracle, mdm_jax.PerStep(1), puzzles, solutions)
+        add_row(results, model, name, oracle, mdm_jax.PerStep(1), puzzles, solutions, mesh=flags.mesh.make())
     results.finish()
 
 
-def model_config(preset: str, size: int, dtype: str) -> TransformerConfig:
-    """A preset with the vocabulary (blank and digits) and the length of a puzzle."""
-    fields = presets.get(preset).to_json()
-    fitted = {"vocab_size": size + 1, "num_extra_tokens": 0, "max_length": size**2, "causal": False, "dtype": dtype}
-    return TransformerConfig.from_json(fields | fitted)
+def model_config(flags: Train) -> TransformerConfig:
+    """The preset with the vocabulary (blank and digits) and the length of a puzzle."""
+    fitted = {"vocab_size": flags.size + 1, "num_extra_tokens": 0, "max_length": flags.size**2, "causal": False}
+    chosen = {name: getattr(flags, name) for name in ("dtype", "param_dtype", "remat")}
+    return TransformerConfig.from_json(presets.get(flags.model).to_json() | fitted | chosen)
 
 
 def train_model(
     flags: Train, config: TransformerConfig, oracles: Mapping[str, Oracle]
 ) -> tuple[TrainState, dict[str, np.ndarray]]:
     """Trains as the flags say, from the newest checkpoint if there is one; the last state and the held-out split."""
-    optimizer = OptimizerConfig(
-        learning_rate=flags.learning_rate, num_steps=flags.steps, warmup_steps=flags.warmup_steps
-    )
-    loop = LoopConfig(
-        batch_size=flags.batch_size,
-        checkpoint_every=flags.checkpoint_every,
-        evaluate_every=flags.evaluate_every,
-        seed=flags.seed,
-    )
-    mesh = flags.mesh.make()
+    optimizer, loop, mesh = flags.optimizer(), flags.loop(), flags.mesh.make()
+    names = [*(f"solved/{name}" for name in oracles), HELD_OUT]
+    if loop.best_metric not in (None, *names):
+        raise InputError(f"--best-metric {loop.best_metric} is none of the evaluation's: {', '.join(names)}")
     sizes = {name: getattr(flags, name) for name in ("size", "clues", "num_train", "num_test", "seed")}
     task = {"name": "sudoku", "mask_id": BLANK, **sizes}
     run: dict[str, Any] = {"model": config.to_json(), "task": task, "optimizer": dataclasses.asdict(optimizer)}
     run["batch_size"] = loop.batch_size
     check_config(flags.out, run)
-    check_batch(loop.batch_size, mesh)
+    check_batch(loop.batch_size, mesh, parts=loop.accumulate)
     data = load_data(flags)
-    test = first(flags.evaluate_limit, data["test"]["puzzle"], "--evaluate-limit")
+    test = {name: first(flags.evaluate_limit, rows, "--evaluate-limit") for name, rows in data["test"].items()}
     batches = pipeline.Batches(
         data["train"],
         batch_size=loop.batch_size,
@@ -106,30 +99,39 @@ def train_model(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    write_config(flags.out, run)
-    denoiser = make_denoiser(config)
-    sys.stderr.write(f"{num_params(config):,} parameters, {flags.steps} steps of {flags.batch_size} in {flags.out}\n")
+    if is_lead():
+        write_config(flags.out, run)
+    denoiser, loss = make_denoiser(config), masked_loss(BLANK)
+    say(f"{num_params(config):,} parameters, {flags.steps} steps of {flags.batch_size} in {flags.out}")
+    nats_per_token = held_out_loss(denoiser, loss, to_batch(test), mesh, batch_size=loop.batch_size)
 
-    def held_out(params: Params) -> dict[str, float]:
-        shares = {}
+    def evaluate(params: Params) -> dict[str, float]:
+        values = {HELD_OUT: nats_per_token(params)}
         for name, oracle in oracles.items():
-            filled = decode(denoiser, params, test, oracle, mdm_jax.PerStep(1))
-            shares[f"solved/{name}"] = float(sudoku.is_solved(filled.tokens, test).mean())
-        return shares
+            filled = decode(denoiser, params, test["puzzle"], oracle, mdm_jax.PerStep(1), mesh=mesh)
+            values[f"solved/{name}"] = float(sudoku.is_solved(filled.tokens, test["puzzle"]).mean())
+        return values
 
     state = fit(
         flags.out,
         apply=denoiser,
         init_params=lambda key: init_params(config, key),
-        loss=masked_loss(BLANK),
+        loss=loss,
         batches=batches,
         to_batch=to_batch,
         optimizer=optimizer,
         loop=loop,
         mesh=mesh,
-        evaluate=held_out,
+        evaluate=evaluate,
+        flops_per_example=3 * config.forward_flops(config.max_length, num_logits=config.max_length),
     )
     return state, data["test"]
+
+
+def say(line: str) -> None:
+    """A line on stderr, of the first process."""
+    if is_lead():
+        sys.stderr.write(line + "\n")
 
 
 def to_batch(raw: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -157,7 +159,9 @@ def add_row(
     **options: Any,
 ) -> Filled:
     """Solves the puzzles in one order and adds the row that says how it went."""
-    filled = decode(model.denoiser, model.params, puzzles, oracle, selector, progress=name, **options)
+    filled = decode(
+        model.denoiser, model.params, puzzles, oracle, selector, progress=name if is_lead() else None, **options
+    )
     size = sudoku.size_of(puzzles.shape[1])
     results.add(
         method="mdm",

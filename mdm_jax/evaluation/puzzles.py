@@ -5,12 +5,15 @@ import time
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from mdm_jax.errors import InputError
 from mdm_jax.evaluation.intervals import wilson
 from mdm_jax.sampling import sample
+from mdm_jax.sharding import fetch, place
 from mdm_jax.typing import Denoiser, Oracle, Params, Selector
 
 
@@ -41,6 +44,7 @@ def fill_in(
     batch_size: int = 128,
     seed: int = 0,
     progress: str | None = None,
+    mesh: Mesh | None = None,
 ) -> Filled:
     """Samples the masks of every puzzle, batch by batch; puzzle i has its own key, whatever the batch size.
 
@@ -56,6 +60,7 @@ def fill_in(
       batch_size: puzzles at a time; the last batch is filled up with finished rows, which add no network call.
       seed: of all keys.
       progress: the label of a progress bar; None shows none.
+      mesh: where the parameters lie, over which the puzzles are split then; None is the first device.
 
     Raises:
       InputError: there are no puzzles, or `batch_size` is below 1.
@@ -63,24 +68,28 @@ def fill_in(
     num = len(puzzles)
     if num < 1 or batch_size < 1:
         raise InputError(f"{num} puzzles, {batch_size} at a time: give at least one of each")
-    batch_size = min(batch_size, num)
+    ways = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+    batch_size = -(-min(batch_size, num) // ways) * ways
     done = np.full((batch_size, puzzles.shape[1]), 1 if mask_id == 0 else 0, puzzles.dtype)
     padded = np.concatenate([puzzles, done[: -num % batch_size]])
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), np.arange(len(padded)))
+    key_data = np.asarray(jax.random.key_data(keys))  # as NumPy, which has its place on any mesh
 
     def solve(rows: slice, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+        inputs = (key_data[rows], batch.astype(np.int32))
+        row_key_data, x_init = inputs if mesh is None else place(mesh, inputs)
         result = sample(
             denoiser,
             params,
-            keys[rows],
-            batch.astype(np.int32),
+            jax.random.wrap_key_data(jnp.asarray(row_key_data)),
+            x_init,
             mask_id=mask_id,
             oracle=oracle,
             selector=selector,
             temperature=temperature,
             block_length=block_length,
         )
-        return np.asarray(result.tokens), np.asarray(result.reveal_step), int(result.nfe)
+        return fetch(result.tokens), fetch(result.reveal_step), int(result.nfe)
 
     solve(slice(0, batch_size), done)  # compiles, and calls no network
     starts = range(0, len(padded), batch_size)

@@ -1,71 +1,32 @@
-"""Checkpoints: parameters, average, optimizer, step, key and data position, with the config beside them. Orbax's home.
+"""Checkpoints: parameters, average, optimizer, step, key and data position. Orbax's home.
 
-A folder of a run holds `config.json` and `checkpoints/STEP/`. Each checkpoint carries a digest of every array, since a
-flipped bit in a data file restores without a word otherwise; a damaged checkpoint is passed over, and said so.
+A run's folder holds them in `checkpoints/STEP/`. Each carries a digest of every array, since a flipped bit in a data
+file restores without a word otherwise; a damaged checkpoint is passed over, and said so.
 """
 
+import contextlib
 import json
+import math
 import pathlib
 import shutil
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from mdm_jax.errors import InputError
-from mdm_jax.training.state import TrainState
+from mdm_jax.errors import InputError, LostPeerError, RunError
+from mdm_jax.training.config import FORMAT
+from mdm_jax.training.distributed import barrier, is_lead
+from mdm_jax.training.state import TrainState, as_stored
 from mdm_jax.typing import Array, Params
 
-FORMAT = 1
 CHECKPOINTS = "checkpoints"
-
-
-def write_config(folder: pathlib.Path, config: dict[str, Any]) -> None:
-    """Writes `config.json`; where one is there already, InputError unless it says the same."""
-    check_config(folder, config)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps({"format": FORMAT, **config}, indent=1) + "\n")
-
-
-def check_config(folder: pathlib.Path, config: dict[str, Any]) -> None:
-    """InputError if `folder` holds a run with another config, which names what differs."""
-    if (folder / "config.json").exists():
-        config = json.loads(json.dumps({"format": FORMAT, **config}))
-        found = read_config(folder)
-        differing = sorted(k for k in found.keys() | config.keys() if found.get(k) != config.get(k))
-        for section in differing:
-            old, new = found.get(section), config.get(section)
-            names = f"{old} -> {new}"
-            if isinstance(old, dict) and isinstance(new, dict):
-                changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
-                names = ", ".join(f"{k} {old.get(k)} -> {new.get(k)}" for k in changed)
-            raise InputError(
-                f"{folder} holds a run with another config ({section}: {names}); "
-                "give the flags it was started with, or another --out"
-            )
-
-
-def read_config(folder: pathlib.Path) -> dict[str, Any]:
-    """The `config.json` of a run's folder; InputError where it is missing, broken or from a newer version."""
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text())
-        newest = config["format"]
-        if not (isinstance(newest, int) and isinstance(config["model"], dict)):
-            raise TypeError
-    except FileNotFoundError:
-        raise InputError(f"{folder} holds no config.json; give the folder of a run") from None
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
-        raise InputError(
-            f"{path} cannot be read as a run's config; restore it, or train anew in another folder"
-        ) from None
-    if newest > FORMAT:
-        raise InputError(f"{path} has format {newest}, this version reads up to {FORMAT}; update mdm_jax")
-    return config
 
 
 def _bits(leaf: Array) -> Array:
@@ -90,28 +51,79 @@ def digest(tree: Any) -> dict[str, int]:
 
 def _items(state: TrainState) -> dict[str, Any]:
     """What is saved apart, so that parameters alone can be loaded."""
-    items = {"params": state.params, "optimizer": {"step": state.step, "opt_state": state.opt_state, "key": state.key}}
+    rest = {name: getattr(state, name) for name in ("step", "skipped", "skipped_in_a_row", "opt_state", "key")}
+    items = {"params": state.params, "optimizer": rest}
     return items if state.ema is None else {**items, "ema": state.ema}
 
 
+def _score(metrics: dict[str, float | None]) -> float:
+    return -math.inf if metrics["score"] is None else metrics["score"]
+
+
 class Checkpointer:
-    """Saves and restores the states of one run. A context manager: leaving it finishes the save in progress."""
+    """Saves and restores the states of one run. A context manager: leaving it finishes the save in progress.
+
+    The newest `keep` checkpoints stay, and the one with the highest score. All processes of a run make the same calls.
+    """
 
     def __init__(self, folder: pathlib.Path, *, keep: int = 2) -> None:
-        policy = preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(keep)])
-        options = ocp.CheckpointManagerOptions(preservation_policy=policy, cleanup_tmp_directories=True)
+        keepers = [preservation_policy.LatestN(keep), preservation_policy.BestN(get_metric_fn=_score, n=1)]
+        options = ocp.CheckpointManagerOptions(
+            best_fn=_score,
+            preservation_policy=preservation_policy.AnyPreservationPolicy(keepers),
+            cleanup_tmp_directories=True,
+        )
         self._folder = folder.absolute()
+        self._unscored = [step for step in _steps(self._folder) if not _has_score(self._folder, step)]
+        if self._unscored and self._unscored == _steps(self._folder):
+            raise _none_left(self._unscored)
+        self._set_aside(self._unscored)
         self._manager = ocp.CheckpointManager(self._folder / CHECKPOINTS, options=options)
+        self.best_score = max(map(_score, map(self._manager.metrics, self._manager.all_steps())), default=-math.inf)
+        """the highest score that a checkpoint has; -inf where none has one"""
 
-    def save(self, state: TrainState, data_state: dict[str, Any]) -> None:
-        """Saves `state` under its step, in the background; a step not above the newest is a RuntimeError."""
+    @property
+    def newest_whole(self) -> int | str:
+        """The step of the newest checkpoint on disk, or "none"."""
+        return next(reversed(_steps(self._folder)), "none")
+
+    def save(self, state: TrainState, data_state: dict[str, Any], *, score: float | None = None) -> None:
+        """Saves `state` under its step, in the background.
+
+        Args:
+          state: of the run.
+          data_state: the position in the data.
+          score: of the parameters; the checkpoint with the highest is kept.
+
+        Raises:
+          RuntimeError: the newest checkpoint is of this step or a later one.
+          RunError: this one, or the one before, cannot be written.
+        """
         step, newest = int(state.step), self._manager.latest_step()
         if newest is not None and step <= newest:
             raise RuntimeError(f"step {step} was not saved: the newest checkpoint is of step {newest}")
         items = _items(state)
         saves = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         extra = {"format": FORMAT, "digest": {name: digest(item) for name, item in items.items()}, "data": data_state}
-        self._manager.save(step, args=ocp.args.Composite(extra=ocp.args.JsonSave(extra), **saves), force=True)
+        extra["crc32"] = _crc32(extra)
+        arguments = ocp.args.Composite(extra=ocp.args.JsonSave(extra), **saves)
+        with self._writing():
+            self._manager.save(step, args=arguments, metrics={"score": score}, force=True)
+        if score is not None:
+            self.best_score = max(score, self.best_score)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What goes wrong with the disk becomes one line."""
+        try:
+            yield
+        except Exception as error:  # Orbax raises whatever its storage layers raise
+            if not any(text in str(error) for text in _DISK_ERRORS):
+                raise
+            raise RunError(
+                f"a checkpoint could not be written to {self._folder} ({_one_line(error)}); the newest good one is of "
+                f"step {self.newest_whole}: make room, and give the same command again"
+            ) from None
 
     def restore(self, like: TrainState, say: Callable[[str], None]) -> tuple[TrainState, dict[str, Any]] | None:
         """The newest state that reads back whole, and its data position; None where the run has none yet.
@@ -121,33 +133,41 @@ class Checkpointer:
           say: told, in one line, of each damaged checkpoint that is passed over.
 
         Raises:
-          InputError: there are checkpoints, and none can be read.
+          InputError: there are checkpoints, and none can be read; or a newer version of this library wrote one.
         """
-        damaged = []
+        for step in self._unscored:
+            say(f"checkpoint {step} is damaged and was passed over: its score cannot be read")
+        damaged: list[int] = []
         for step in sorted(self._manager.all_steps(), reverse=True):
+            problem = ""
             try:
                 items, extra = _restore(self._manager, step, _items(like))
-            except Exception as error:  # Orbax raises whatever its storage layers raise
-                say(f"checkpoint {step} is damaged and was passed over: {_one_line(error)}")
+            except InputError:
+                raise
+            except Exception as error:  # as above
+                problem = _one_line(error)
+            if any_process(bool(problem)):
+                say(f"checkpoint {step} is damaged and was passed over: {problem or 'another process cannot read it'}")
                 damaged.append(step)
                 continue
             self._set_aside(damaged)
-            rest = items["optimizer"]
-            state = TrainState(rest["step"], items["params"], items.get("ema"), rest["opt_state"], rest["key"])
-            return state, extra["data"]
+            if damaged:
+                self._manager.reload()
+            return TrainState(params=items["params"], ema=items.get("ema"), **items["optimizer"]), extra["data"]
         if damaged:
-            raise InputError(f"none of the checkpoints {damaged} can be read; train anew in another folder")
+            raise _none_left(damaged)
         return None
 
     def _set_aside(self, steps: list[int]) -> None:
         """Moves damaged checkpoints to `damaged/STEP`, so that the run can save those steps again."""
-        for step in steps:
-            target = self._folder / "damaged" / str(step)
-            shutil.rmtree(target, ignore_errors=True)
-            target.parent.mkdir(exist_ok=True)
-            shutil.move(self._folder / CHECKPOINTS / str(step), target)
+        if steps and is_lead():
+            for step in steps:
+                target = self._folder / "damaged" / str(step)
+                shutil.rmtree(target, ignore_errors=True)
+                target.parent.mkdir(exist_ok=True)
+                shutil.move(self._folder / CHECKPOINTS / str(step), target)
         if steps:
-            self._manager.reload()
+            barrier("damaged checkpoints are set aside")
 
     def __enter__(self) -> "Checkpointer":
         return self
@@ -155,52 +175,101 @@ class Checkpointer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._manager.close()
+        if not isinstance(error, LostPeerError):  # it would wait for the lost one
+            with self._writing():
+                self._manager.close()
 
 
-def restore_params(folder: pathlib.Path, like: Params, *, step: int | None = None) -> Params:
+_DISK_ERRORS = ("RESOURCE_EXHAUSTED", "No space left", "Disk quota", "File too large", "Read-only file system")
+
+
+def _steps(folder: pathlib.Path) -> list[int]:
+    """The steps of a run's checkpoints that are whole as far as their names tell, in order."""
+    path = folder / CHECKPOINTS
+    return sorted(int(entry.name) for entry in path.iterdir() if entry.name.isdigit()) if path.is_dir() else []
+
+
+def _none_left(damaged: list[int]) -> InputError:
+    return InputError(f"none of the checkpoints {damaged} can be read; train anew in another folder")
+
+
+def _has_score(folder: pathlib.Path, step: int) -> bool:
+    """Whether the score of a checkpoint can be read: Orbax reads all of them to begin with."""
+    try:
+        path = folder / CHECKPOINTS / str(step) / "metrics" / "metrics"
+        return isinstance(_score(json.loads(path.read_text())), float)
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+
+
+def restore_params(folder: pathlib.Path, like: Params, *, step: int | str | None = None) -> Params:
     """The parameters of a run, its average where it kept one, from its newest readable checkpoint or from `step`.
 
     Args:
       folder: a run's folder.
       like: shapes, dtypes and shardings to restore into.
-      step: of the checkpoint; None is the newest that can be read.
+      step: of the checkpoint; "best" is the one with the highest score, None the newest that can be read.
 
     Raises:
       InputError: there is no such checkpoint, or it is damaged, or its arrays have other shapes.
     """
     path = (folder / CHECKPOINTS).absolute()
-    numbers = [int(entry.name) for entry in path.iterdir() if entry.name.isdigit()] if path.is_dir() else []
-    steps = sorted(numbers, reverse=True) if step is None else [step]
-    if not steps or (step is not None and step not in numbers):
-        raise InputError(f"{folder} holds no checkpoint{'' if step is None else f' of step {step}'}; train first")
+    numbers = [number for number in _steps(folder) if _has_score(folder, number)]
+    if not numbers:
+        raise InputError(f"{folder} holds no checkpoint; train first")
     problems = []
-    with ocp.CheckpointManager(path, options=ocp.CheckpointManagerOptions(create=False)) as manager:
+    with ocp.CheckpointManager(path, options=ocp.CheckpointManagerOptions(create=False, best_fn=_score)) as manager:
+        if step == "best" and _score(manager.metrics(manager.best_step())) == -math.inf:
+            raise InputError(
+                f"{folder} holds no checkpoint with a score; name the one you want, or train with a metric"
+            )
+        wanted = manager.best_step() if step == "best" else step
+        steps = sorted(numbers, reverse=True) if wanted is None else [int(wanted)]
+        if not set(steps) <= set(numbers):
+            raise InputError(f"{folder} holds no checkpoint of step {step}; it has {', '.join(map(str, numbers))}")
         for number in steps:
             name = "ema" if (path / str(number) / "ema").is_dir() else "params"
-            stored = in_float32(like) if name == "ema" else like
             try:
-                params = _restore(manager, number, {name: stored})[0][name]
-                return jax.tree.map(lambda leaf, wanted: leaf.astype(wanted.dtype), params, like)
+                return as_stored(_restore(manager, number, {name: in_float32(like)})[0][name], like)
+            except InputError:
+                raise
             except Exception as error:  # as above
                 problems.append(f"step {number}: {_one_line(error)}")
     raise InputError(f"no checkpoint of {folder} can be read ({'; '.join(problems)})")
 
 
 def in_float32(like: Params) -> Params:
-    """The shapes of averages: as those of the parameters, in float32."""
+    """The shapes of what checkpoints hold: as those of the parameters, in float32."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32, sharding=leaf.sharding), like)
 
 
 def _restore(manager: ocp.CheckpointManager, step: int, like: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Items and extra of one checkpoint, checked against its digests."""
+    extra = manager.restore(step, args=ocp.args.Composite(extra=ocp.args.JsonRestore())).extra
+    if extra["format"] > FORMAT:
+        raise InputError(
+            f"checkpoint {step} has format {extra['format']}, this version reads up to {FORMAT}; update mdm_jax"
+        )
+    if extra.pop("crc32") != _crc32(extra):
+        raise ValueError("the digest of its data position differs")
     restores = {name: ocp.args.StandardRestore(item) for name, item in like.items()}
-    restored = manager.restore(step, args=ocp.args.Composite(extra=ocp.args.JsonRestore(), **restores))
+    restored = manager.restore(step, args=ocp.args.Composite(**restores))
     items = {name: restored[name] for name in like}
     for name, item in items.items():
-        if digest(item) != restored.extra["digest"][name]:
+        if digest(item) != extra["digest"][name]:
             raise ValueError(f"the digest of its {name} differs")
-    return items, restored.extra
+    return items, extra
+
+
+def _crc32(extra: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(extra, sort_keys=True).encode())
+
+
+def any_process(flag: bool) -> bool:
+    """Whether `flag` is true in any process of the run."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(multihost_utils.process_allgather(jnp.asarray(flag)).any())
 
 
 def _one_line(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """Where the numbers of a run go: JSON lines for programs, TensorBoard event files for people."""
 
 import json
+import math
 import pathlib
 from collections.abc import Mapping
 from types import TracebackType
@@ -13,23 +14,45 @@ class MetricsWriter:
     A resumed run drops the lines after the step it resumes from, so that no step stands there twice.
     """
 
-    def __init__(self, folder: pathlib.Path, *, resume_step: int) -> None:
+    def __init__(self, folder: pathlib.Path, *, resume_step: int, is_lead: bool = True) -> None:
+        """Opens the files.
+
+        Args:
+          folder: of the run.
+          resume_step: steps done already.
+          is_lead: whether this is the process of the run that writes; the others write nothing.
+        """
+        self._is_lead = is_lead
+        if not is_lead:
+            return
         from tensorboardX import SummaryWriter
 
         path = folder / "metrics.jsonl"
         kept = []
         if path.exists():
             kept = [line for line in path.read_text().splitlines() if _step_of(line) <= resume_step]
-        path.write_text("".join(line + "\n" for line in kept))
+        part = path.with_suffix(".part")
+        part.write_text("".join(line + "\n" for line in kept))
+        part.replace(path)
         self._lines = path.open("a")
         self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1, write_to_disk=True)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """One line, and one event per metric."""
-        self._lines.write(json.dumps({"step": step, **metrics}) + "\n")
+        """One line, in which null stands for what is not finite, and one event per metric that is."""
+        if not self._is_lead:
+            return
+        finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        self._lines.write(json.dumps({"step": step, **finite}) + "\n")
         self._lines.flush()
-        for name, value in metrics.items():
-            self._events.add_scalar(name, value, step)
+        for name, value in finite.items():
+            if value is not None:
+                self._events.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Closes the files."""
+        if self._is_lead:
+            self._lines.close()
+            self._events.close()
 
     def __enter__(self) -> "MetricsWriter":
         return self
@@ -37,8 +60,7 @@ class MetricsWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lines.close()
-        self._events.close()
+        self.close()
 
 
 def _step_of(line: str) -> float:

@@ -18,8 +18,13 @@ class TrainState(NamedTuple):
     """All that a run needs to go on, but for its position in the data."""
 
     step: Array
-    """int32 scalar: updates done"""
+    """int32 scalar: steps done, skipped ones included"""
+    skipped: Array
+    """int32 scalar: of those, the ones that changed nothing, since the loss or a gradient was not finite"""
+    skipped_in_a_row: Array
+    """int32 scalar: how many of them end the run so far"""
     params: Params
+    """float32, also where the network works on a low-precision copy"""
     ema: Params | None
     """exponential moving average of the parameters, float32, or None"""
     opt_state: Any
@@ -94,9 +99,15 @@ def ema_update(ema: Params, params: Params, step: Array, decay: float) -> Params
 def make_state(init_params: Callable[[Array], Params], key: Array, config: OptimizerConfig) -> TrainState:
     """A fresh state. `key` is consumed."""
     key_init, key_run = jax.random.split(key)
-    params = init_params(key_init)
-    ema = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), params) if config.ema_decay else None
-    return TrainState(jnp.zeros((), jnp.int32), params, ema, config.make().init(params), key_run)
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), init_params(key_init))
+    ema = jax.tree.map(jnp.copy, params) if config.ema_decay else None
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(zero, zero, zero, params, ema, config.make().init(params), key_run)
+
+
+def as_stored(params: Params, like: Params) -> Params:
+    """`params` in the dtypes of `like`: what the network works on."""
+    return jax.tree.map(lambda leaf, wanted: leaf.astype(wanted.dtype), params, like)
 
 
 def init_state(mesh: Mesh, init_params: Callable[[Array], Params], seed: int, config: OptimizerConfig) -> TrainState:

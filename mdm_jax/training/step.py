@@ -1,23 +1,31 @@
 """One update: a pure function, jitted once over the mesh."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from mdm_jax.losses import subset_loss
-from mdm_jax.sharding import BATCH, shardings
-from mdm_jax.training.state import OptimizerConfig, TrainState, ema_update
+from mdm_jax.errors import InputError
+from mdm_jax.losses import draw_subsets, subset_nll
+from mdm_jax.sharding import BATCH
+from mdm_jax.training.state import OptimizerConfig, TrainState, abstract_state, as_stored, ema_update
 from mdm_jax.typing import Array, Denoiser, Params
 
 Batch = dict[str, Array]
 """`tokens` int32 [B, L] and `is_prompt` bool [B, L]: the positions that are given."""
 
-Loss = Callable[[Denoiser, Params, Array, Batch], Array]
-"""(denoiser, params, key, batch) -> nats per sequence, float32 [B]."""
+
+class Loss(NamedTuple):
+    """A loss in two parts: what is drawn, for the whole batch, and what is computed, for any pairs of its rows."""
+
+    draw: Callable[[Array, Batch], Any]
+    """(key, batch) -> all that is random about the loss: a pytree of arrays [B, ...], whose rows may be in any order"""
+    nll: Callable[[Denoiser, Params, Any], Array]
+    """(denoiser, params, some rows of what was drawn, from an even one on) -> nats per sequence, float32 [rows]"""
 
 
 class Apply(Protocol):
@@ -31,56 +39,114 @@ class Apply(Protocol):
 def masked_loss(mask_id: int) -> Loss:
     """The loss that training uses: `subset_loss`, which has the lowest variance."""
 
-    def loss(denoiser: Denoiser, params: Params, key: Array, batch: Batch) -> Array:
-        return subset_loss(denoiser, params, key, batch["tokens"], mask_id=mask_id, is_prompt=batch["is_prompt"])
+    def draw(key: Array, batch: Batch) -> Any:
+        return draw_subsets(key, batch["tokens"], mask_id=mask_id, is_prompt=batch["is_prompt"])
 
-    return loss
+    return Loss(draw, partial(subset_nll, mask_id=mask_id))
 
 
 def make_train_step(
-    apply: Apply, loss: Loss, config: OptimizerConfig, mesh: Mesh, state: TrainState
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
+    apply: Apply,
+    init_params: Callable[[Array], Params],
+    loss: Loss,
+    config: OptimizerConfig,
+    mesh: Mesh,
+    *,
+    accumulate: int = 1,
+) -> jax.stages.Wrapped:
     """The jitted update (state, batch) -> (state, metrics); the state that goes in is donated.
 
-    It minimises nats per free (not given) token. Draws are made for the global batch, so that they do not depend on how
-    many devices share it.
+    It minimises nats per free (not given) token. Draws are made for the global batch, so that they depend neither on
+    how many devices share it nor on `accumulate`. A step whose loss or gradient is not finite changes nothing but the
+    counts of steps.
 
     Args:
       apply: the network.
+      init_params: makes its parameters from a key; their dtypes are those that the network works on.
       loss: nats per sequence.
       config: the optimizer's settings.
       mesh: where it runs.
-      state: a state, or its shapes, which tells how the state is sharded.
+      accumulate: parts that the batch is worked off in, one after the other, to save memory; gradients add up in
+        float32. Each part has its own dropout key.
+
+    Raises:
+      InputError: when traced, the batch does not split into that many parts over the mesh.
     """
-    optimizer = config.make()
-    schedule = config.schedule()
+    optimizer, schedule = config.make(), config.schedule()
+    stored = jax.eval_shape(init_params, jax.random.key(0))
+    rows = NamedSharding(mesh, BATCH)
+
+    def objective(params: Params, drawn: Any, dropout_key: Array) -> Array:
+        def denoiser(params: Params, tokens: Array) -> Any:
+            return apply(params, tokens, dropout_key=dropout_key)
+
+        return loss.nll(denoiser, params, drawn).sum()
+
+    def summed(params: Params, drawn: Any, dropout_key: Array) -> tuple[Array, Params]:
+        """Nats of the whole batch, and their gradient in float32."""
+        if accumulate == 1:
+            value, gradient = jax.value_and_grad(objective)(params, drawn, dropout_key)
+            return value, _float32(gradient)
+
+        def add(total: Any, part: tuple[Any, Array]) -> tuple[Any, None]:
+            value, gradient = jax.value_and_grad(objective)(params, *part)
+            return jax.tree.map(jnp.add, total, (value, _float32(gradient))), None
+
+        zeros = jax.tree.map(jnp.zeros_like, (jnp.zeros(()), _float32(params)))
+        parts = (_parts(drawn, accumulate, mesh), jax.random.split(dropout_key, accumulate))
+        return jax.lax.scan(add, zeros, parts)[0]
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
-        key_loss, key_dropout = jax.random.split(jax.random.fold_in(state.key, state.step))
+        key_draw, key_dropout = jax.random.split(jax.random.fold_in(state.key, state.step))
         num_tokens = jnp.maximum((~batch["is_prompt"]).sum(), 1)
+        drawn = jax.lax.with_sharding_constraint(loss.draw(key_draw, batch), rows)
+        value, gradient = summed(as_stored(state.params, stored), drawn, key_dropout)
+        value, gradient = value / num_tokens, jax.tree.map(lambda leaf: leaf / num_tokens, gradient)
+        gradient_norm = optax.tree.norm(gradient)
 
-        def objective(params: Params) -> Array:
-            def denoiser(params: Params, tokens: Array) -> Any:
-                return apply(params, tokens, dropout_key=key_dropout)
-
-            return loss(denoiser, params, key_loss, batch).sum() / num_tokens
-
-        value, gradient = jax.value_and_grad(objective)(state.params)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        step = state.step + 1
-        ema = None if state.ema is None else ema_update(state.ema, params, step, config.ema_decay)
+        updates_done = state.step - state.skipped
+        ema = None if state.ema is None else ema_update(state.ema, params, updates_done + 1, config.ema_decay)
+
+        is_finite = jnp.isfinite(value) & jnp.isfinite(gradient_norm)
+        old, new = (state.params, state.ema, state.opt_state), (params, ema, opt_state)
+        params, ema, opt_state = jax.tree.map(partial(jnp.where, is_finite), new, old)
+        skipped_in_a_row = jnp.where(is_finite, 0, state.skipped_in_a_row + 1)
+        skipped = state.skipped + ~is_finite
         metrics = {
             "loss_per_token": value,
-            "gradient_norm": optax.tree.norm(gradient),
-            "learning_rate": jnp.asarray(schedule(state.step)),
+            "gradient_norm": gradient_norm,
+            "learning_rate": jnp.asarray(schedule(updates_done)),
+            "skipped_steps": skipped,
+            "skipped_in_a_row": skipped_in_a_row,
         }
-        return TrainState(step, params, ema, opt_state, state.key), metrics
+        return TrainState(state.step + 1, skipped, skipped_in_a_row, params, ema, opt_state, state.key), metrics
 
-    state_shardings = shardings(mesh, state)
+    like = abstract_state(mesh, init_params, config)
+    state_shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
     return jax.jit(
         train_step,
-        in_shardings=(state_shardings, NamedSharding(mesh, BATCH)),
+        in_shardings=(state_shardings, rows),
         out_shardings=(state_shardings, None),
         donate_argnums=0,
     )
+
+
+def _float32(tree: Params) -> Params:
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree)
+
+
+def _parts(drawn: Any, number: int, mesh: Mesh) -> Any:
+    """Cuts arrays [B, ...] into [number, B / number, ...]: pairs of rows dealt out in turn, so that few rows move."""
+
+    def cut(x: Array) -> Array:
+        size, rest = divmod(x.shape[0], number)
+        if rest:
+            raise InputError(f"batch size {x.shape[0]} does not split into {number} parts; take a multiple")
+        together = 2 if size % 2 == 0 else 1
+        dealt = x.reshape(size // together, number, together, *x.shape[1:])
+        return dealt.swapaxes(0, 1).reshape(number, size, *x.shape[1:])
+
+    rows = NamedSharding(mesh, PartitionSpec(None, *BATCH))
+    return jax.lax.with_sharding_constraint(jax.tree.map(cut, drawn), rows)

@@ -1,0 +1,56 @@
+"""`config.json` in a run's folder: what the run is, so that the folder loads alone and takes in no other run."""
+
+import json
+import pathlib
+from typing import Any
+
+from mdm_jax.errors import InputError
+
+FORMAT = 2
+"""of a run's folder; a reader takes this and older ones"""
+
+
+def write_config(folder: pathlib.Path, config: dict[str, Any]) -> None:
+    """Writes `config.json`, whole or not at all; where one is there already, InputError unless it says the same."""
+    check_config(folder, config)
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / "config.json.part"
+    part.write_text(json.dumps({"format": FORMAT, **config}, indent=1) + "\n")
+    part.replace(folder / "config.json")
+
+
+def check_config(folder: pathlib.Path, config: dict[str, Any]) -> None:
+    """InputError if `folder` holds a run with another config, which names what differs."""
+    if (folder / "config.json").exists():
+        config = json.loads(json.dumps({"format": FORMAT, **config}))
+        found = read_config(folder)
+        differing = sorted(k for k in found.keys() | config.keys() if found.get(k) != config.get(k))
+        for section in differing:
+            old, new = found.get(section), config.get(section)
+            names = f"{old} -> {new}"
+            if isinstance(old, dict) and isinstance(new, dict):
+                changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
+                names = ", ".join(f"{k} {old.get(k)} -> {new.get(k)}" for k in changed)
+            raise InputError(
+                f"{folder} holds a run with another config ({section}: {names}); "
+                "give the flags it was started with, or another --out"
+            )
+
+
+def read_config(folder: pathlib.Path) -> dict[str, Any]:
+    """The `config.json` of a run's folder; InputError where it is missing, broken or from a newer version."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text())
+        newest = config["format"]
+        if not (isinstance(newest, int) and isinstance(config["model"], dict)):
+            raise TypeError
+    except FileNotFoundError:
+        raise InputError(f"{folder} holds no config.json; give the folder of a run") from None
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
+        raise InputError(
+            f"{path} cannot be read as a run's config; restore it, or train anew in another folder"
+        ) from None
+    if newest > FORMAT:
+        raise InputError(f"{path} has format {newest}, this version reads up to {FORMAT}; update mdm_jax")
+    return config

@@ -1,0 +1,58 @@
+"""The loss on held-out examples, with the same masks at every evaluation."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from mdm_jax.errors import InputError
+from mdm_jax.sharding import place
+from mdm_jax.training.step import Batch, Loss
+from mdm_jax.typing import Array, Denoiser, Params
+
+
+def held_out_loss(
+    denoiser: Denoiser,
+    loss: Loss,
+    examples: Mapping[str, np.ndarray],
+    mesh: Mesh,
+    *,
+    batch_size: int,
+    seed: int = 0,
+) -> Callable[[Params], float]:
+    """A function from parameters on `mesh` to the loss on `examples`, in nats per free token.
+
+    Args:
+      denoiser: the network, without dropout.
+      loss: as in training.
+      examples: `tokens` int32 [N, L] and `is_prompt` bool [N, L], whole in every process.
+      mesh: where to compute.
+      batch_size: examples at a time, a number that splits over the mesh; the last batch is filled up with rows that are
+        all prompt, which count for nothing.
+      seed: of the masks.
+
+    Raises:
+      InputError: there are no examples, or all of them are prompt throughout.
+    """
+    num_tokens = int((~examples["is_prompt"]).sum())
+    if num_tokens == 0:
+        raise InputError(f"{len(examples['tokens'])} held-out examples hold no token to predict; give at least one")
+    missing = -len(examples["tokens"]) % batch_size
+    padded = {
+        name: np.concatenate([x, np.full((missing, *x.shape[1:]), name == "is_prompt", x.dtype)])
+        for name, x in examples.items()
+    }
+
+    @jax.jit
+    def nats(params: Params, key: Array, batch: Batch) -> Array:
+        return loss.nll(denoiser, params, loss.draw(key, batch)).sum()
+
+    def evaluate(params: Params) -> float:
+        total = 0.0
+        for start in range(0, len(padded["tokens"]), batch_size):
+            batch = place(mesh, {name: x[start : start + batch_size] for name, x in padded.items()})
+            total += float(nats(params, jax.random.fold_in(jax.random.key(seed), start), batch))
+        return total / num_tokens
+
+    return evaluate

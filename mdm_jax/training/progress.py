@@ -1,0 +1,139 @@
+"""What a person watches: the progress bar with its rates, and a profiler's trace of a few steps."""
+
+import contextlib
+import pathlib
+import time
+from collections.abc import Iterator
+from types import TracebackType
+
+import jax
+from tqdm import tqdm
+
+PEAK_FLOPS = {
+    "A100": 312e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "GH200": 989e12,
+    "B200": 2250e12,
+    "GB200": 2500e12,
+    "L4": 121e12,
+    "L40S": 362e12,
+    "TPU v3": 61.5e12,
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5": 459e12,
+    "TPU v5p": 459e12,
+    "TPU v6 lite": 918e12,
+    "TPU v6e": 918e12,
+}
+"""Name in `device_kind` -> FLOP/s of one device (a core of a TPU v3) in dense bfloat16 products, from the vendors' data
+sheets. MFU, model FLOP/s utilisation, is the share of this that the model's own products reach (Chowdhery et al. 2022,
+arXiv:2204.02311), also where they run in float32."""
+
+
+def peak_flops(device_kind: str) -> float | None:
+    """The peak of a device by its kind, the longest name that fits; None if it is not known."""
+    words = f" {device_kind} ".replace("-", " ")
+    known = [name for name in PEAK_FLOPS if f" {name} " in words]
+    return PEAK_FLOPS[max(known, key=len)] if known else None
+
+
+class Progress:
+    """The bar of a run. The time of evaluations and saves is no time of training."""
+
+    def __init__(self, start: int, total: int, *, examples: int, flops: float | None, is_shown: bool) -> None:
+        """Starts at a step.
+
+        Args:
+          start: steps done already.
+          total: steps in all.
+          examples: per step, over all devices.
+          flops: per example, those of the model's products forward and backward; None if it is not known.
+          is_shown: whether there is a bar.
+        """
+        self._bar = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True, disable=not is_shown)
+        self._examples, self._flops, self._length = examples, flops, 0
+        self._steps = 0
+        self._begin: float | None = None
+
+    def advance(self, length: int) -> None:
+        """One more step is done, over sequences of that length. The clock starts after the first, which compiles."""
+        self._bar.update()
+        self._length = length
+        if self._begin is None:
+            self._begin = time.perf_counter()
+        else:
+            self._steps += 1
+
+    def show(self, loss: float, skipped: int) -> None:
+        """Shows the loss, in nats per token, the steps skipped so far, and the rates since the last time."""
+        words = [f"loss {loss:.3f} nats/token"]
+        if self._begin is not None and self._steps:
+            words += self.rates(self._examples * self._steps / (time.perf_counter() - self._begin))
+            self._steps, self._begin = 0, time.perf_counter()
+        self._bar.set_postfix_str(", ".join(words + ([f"{skipped} steps skipped"] if skipped else [])))
+
+    def rates(self, examples_per_second: float) -> list[str]:
+        """Examples, tokens (given ones too) and FLOP per second, and MFU where the peak of the device is known."""
+        words = [f"{examples_per_second:.4g} examples/s", f"{examples_per_second * self._length:.4g} tokens/s"]
+        if self._flops is not None:
+            flops = self._flops * examples_per_second
+            words.append(f"{flops / 1e12:.3g} TFLOP/s")
+            peak = peak_flops(jax.devices()[0].device_kind)
+            words += [] if peak is None else [f"MFU {flops / peak / jax.device_count():.1%}"]
+        return words
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves out the time of what is done within."""
+        begin = time.perf_counter()
+        yield
+        if self._begin is not None:
+            self._begin += time.perf_counter() - begin
+
+    def close(self) -> None:
+        """Ends the bar."""
+        self._bar.close()
+
+
+class Trace:
+    """Writes a profiler's trace of a few steps for TensorBoard. A context manager."""
+
+    def __init__(self, folder: pathlib.Path | None, *, start: int, total: int, num_steps: int = 5) -> None:
+        """Chooses the steps: from the tenth of this start on, or earlier if the run is short.
+
+        Args:
+          folder: where to write; None traces nothing.
+          start: steps done already.
+          total: steps in all.
+          num_steps: to trace.
+        """
+        first = max(min(start + 10, total - num_steps + 1), min(start + 2, total))
+        self.steps = range(first, min(first + num_steps, total + 1))
+        self._folder, self._is_on = folder, False
+
+    def before(self, step: int) -> None:
+        """To be called before each step."""
+        if self._folder is not None and step == self.steps[0]:
+            jax.profiler.start_trace(self._folder)
+            self._is_on = True
+
+    def after(self, step: int, done: jax.Array) -> None:
+        """To be called after each step, with something that it computed."""
+        if self._is_on and step == self.steps[-1]:
+            jax.block_until_ready(done)
+            self._stop()
+
+    def _stop(self) -> None:
+        self._is_on = False
+        jax.profiler.stop_trace()
+
+    def __enter__(self) -> "Trace":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._is_on:
+            self._stop()

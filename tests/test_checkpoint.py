@@ -1,0 +1,276 @@
+"""Checkpoints: whole, damaged, of other versions and other meshes; and what `load` makes of them."""
+
+import dataclasses
+import json
+import resource
+import shutil
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+import mdm_jax
+from mdm_jax.errors import InputError
+from mdm_jax.sharding import make_mesh
+from mdm_jax.training.checkpoint import Checkpointer, digest
+from mdm_jax.training.config import read_config, write_config
+from mdm_jax.training.held_out import held_out_loss
+from mdm_jax.training.metrics import read_metrics
+from mdm_jax.training.step import masked_loss
+
+
+def test_checkpoint_flipped_bit_is_caught_and_the_one_before_is_used(tmp_path, capsys):
+    tiny.train(tmp_path, steps=10)
+    damage(tmp_path / "checkpoints" / "10" / "params")
+    resumed = tiny.train(tmp_path, steps=10)
+    assert int(resumed.step) == 10
+    assert "checkpoint 10 is damaged and was passed over" in capsys.readouterr().out
+
+
+def damage(folder):
+    """Flips one bit in the middle of every data file."""
+    for path in (p for p in folder.rglob("*") if p.is_file() and p.parent.name == "d"):
+        raw = bytearray(path.read_bytes())
+        raw[len(raw) // 2] ^= 1
+        path.write_bytes(bytes(raw))
+
+
+def test_load_passes_over_a_damaged_checkpoint_and_names_it_if_it_was_asked_for(tmp_path):
+    write_config(tmp_path, {"model": tiny.CONFIG.to_json()})
+    tiny.train(tmp_path, steps=10)
+    good = mdm_jax.load(tmp_path / "checkpoints" / "5").params
+    damage(tmp_path / "checkpoints" / "10" / "ema")
+    chex.assert_trees_all_equal(mdm_jax.load(tmp_path).params, good)
+    with pytest.raises(InputError, match="step 10"):
+        mdm_jax.load(tmp_path / "checkpoints" / "10")
+
+
+def test_load_gives_the_average_where_the_run_kept_one_and_the_parameters_where_not(tmp_path):
+    for name, ema in (("with", 0.9), ("without", 0.0)):
+        write_config(tmp_path / name, {"model": tiny.CONFIG.to_json()})
+        state = tiny.train(tmp_path / name, steps=4, ema=ema)
+        chex.assert_trees_all_equal(mdm_jax.load(tmp_path / name).params, state.ema if ema else state.params)
+
+
+def test_load_gives_low_precision_parameters_of_a_float32_average(tmp_path):
+    config = dataclasses.replace(tiny.CONFIG, param_dtype="bfloat16")
+    write_config(tmp_path, {"model": config.to_json()})
+    state = tiny.train(tmp_path, steps=4, config=config)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.ema)} == {jnp.dtype("float32")}
+    rounded = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), state.ema)
+    chex.assert_trees_all_equal(mdm_jax.load(tmp_path).params, rounded)
+
+
+def test_load_of_what_is_no_run_says_so(tmp_path):
+    with pytest.raises(InputError, match="no folder"):
+        mdm_jax.load(tmp_path / "absent")
+    with pytest.raises(InputError, match=r"holds no config.json"):
+        mdm_jax.load(tmp_path)
+    write_config(tmp_path, {"model": tiny.CONFIG.to_json()})
+    with pytest.raises(InputError, match="holds no checkpoint"):
+        mdm_jax.load(tmp_path)
+    for text in ('{"format": 1}', '{"format": "x", "model": {}}', '{"format": 1, "model": 3}', "[]", "{"):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(InputError, match="cannot be read as a run's config"):
+            mdm_jax.load(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(InputError, match="cannot be read as a run's config"):
+        mdm_jax.load(tmp_path)
+
+
+def test_config_of_another_run_or_a_newer_version_is_named(tmp_path):
+    write_config(tmp_path, {"model": {"width": 3}, "batch_size": 4})
+    write_config(tmp_path, {"model": {"width": 3}, "batch_size": 4})
+    with pytest.raises(InputError, match="width 3 -> 5"):
+        write_config(tmp_path, {"model": {"width": 5}, "batch_size": 4})
+    assert read_config(tmp_path)["model"] == {"width": 3}
+    (tmp_path / "config.json").write_text(json.dumps({"format": 99, "model": {}}))
+    with pytest.raises(InputError, match="format 99"):
+        read_config(tmp_path)
+
+
+def test_checkpoint_of_an_older_step_is_refused(tmp_path):
+    state = tiny.train(tmp_path, steps=5)
+    with Checkpointer(tmp_path) as checkpointer, pytest.raises(RuntimeError, match="newest checkpoint is of step 5"):
+        checkpointer.save(state, {})
+
+
+def test_digest_shows_any_single_flipped_bit():
+    tree = {"a": jnp.arange(6, dtype=jnp.bfloat16), "k": jax.random.key(1), "b": jnp.array([True, False])}
+    assert digest(tree) == digest(jax.tree.map(lambda x: x, tree))
+    flipped = jax.lax.bitcast_convert_type(tree["a"], jnp.uint16).at[3].set(1)
+    assert digest(tree) != digest({**tree, "a": jax.lax.bitcast_convert_type(flipped, jnp.bfloat16)})
+    assert digest(tree) != digest({**tree, "k": jax.random.key(2)})
+    assert digest(tree) != digest({**tree, "b": jnp.array([True, True])})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of 10 steps with checkpoints at 5 and 10, and its last state."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    write_config(folder, {"model": tiny.CONFIG.to_json()})
+    state = tiny.train(folder, steps=10)
+    return folder, digest(state)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+DAMAGES = {
+    "params metadata cut": lambda step: cut(step / "params" / "_METADATA"),
+    "optimizer metadata cut": lambda step: cut(step / "optimizer" / "_METADATA"),
+    "manifest cut": lambda step: cut(step / "optimizer" / "manifest.ocdbt"),
+    "manifest gone": lambda step: (step / "ema" / "manifest.ocdbt").unlink(),
+    "data cut": lambda step: [cut(path) for path in (step / "optimizer" / "ocdbt.process_0" / "d").iterdir()],
+    "data gone": lambda step: [path.unlink() for path in (step / "params" / "ocdbt.process_0" / "d").iterdir()],
+    "extra cut": lambda step: cut(step / "extra" / "metadata"),
+    "extra gone": lambda step: (step / "extra" / "metadata").unlink(),
+    "score cut": lambda step: cut(step / "metrics" / "metrics"),
+    "score gone": lambda step: (step / "metrics" / "metrics").unlink(),
+    "item gone": lambda step: shutil.rmtree(step / "optimizer"),
+    "all gone": lambda step: [shutil.rmtree(step), step.mkdir()],
+    "position changed": lambda step: (step / "extra" / "metadata").write_text(
+        (step / "extra" / "metadata").read_text().replace('"next_index": 10', '"next_index": 11')
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_checkpoint_damaged_in_any_way_is_passed_over_and_the_run_ends_the_same(tmp_path, capsys, finished, name):
+    folder, expected = finished
+    shutil.copytree(folder, tmp_path / "run")
+    DAMAGES[name](tmp_path / "run" / "checkpoints" / "10")
+    state = tiny.train(tmp_path / "run", steps=10)
+    assert digest(state) == expected
+    said = [line for line in capsys.readouterr().out.splitlines() if line]
+    assert len(said) == 1, f"one line for one damage: {said}"
+    assert said[0].startswith("checkpoint 10 is damaged and was passed over: ")
+    assert (tmp_path / "run" / "damaged" / "10").is_dir(), "nothing is thrown away"
+    assert digest(tiny.train(tmp_path / "run", steps=10)) == expected, "and it was saved anew"
+
+
+@pytest.mark.parametrize("name", ["score cut", "params metadata cut"])
+def test_checkpoints_all_damaged_stop_the_run_and_stay_where_they_are(tmp_path, finished, name):
+    shutil.copytree(finished[0], tmp_path / "run")
+    for step in (tmp_path / "run" / "checkpoints").iterdir():
+        DAMAGES[name](step)
+    with pytest.raises(InputError, match=r"none of the checkpoints \[\d+, \d+\] can be read"):
+        tiny.train(tmp_path / "run", steps=10)
+    assert {step.name for step in (tmp_path / "run" / "checkpoints").iterdir()} == {"5", "10"}
+
+
+def test_checkpoint_from_a_newer_version_is_named_and_kept(tmp_path, finished):
+    shutil.copytree(finished[0], tmp_path / "run")
+    path = tmp_path / "run" / "checkpoints" / "10" / "extra" / "metadata"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
+    for use in (lambda: tiny.train(tmp_path / "run", steps=10), lambda: mdm_jax.load(tmp_path / "run")):
+        with pytest.raises(InputError, match=r"checkpoint 10 has format 99, this version reads up to \d; update"):
+            use()
+    assert path.exists()
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 4, 1), (1, 2, 4)])
+def test_checkpoint_of_eight_devices_restores_onto_any_other_mesh(tmp_path, sizes):
+    tiny.train(tmp_path, steps=5, mesh=make_mesh(2, 2, 2))
+    saved = tiny.final_state(tmp_path)
+    mesh = make_mesh(*sizes, devices=jax.devices()[: np.prod(sizes)])
+    restored = tiny.train(tmp_path, steps=5, mesh=mesh)
+    assert {leaf.sharding.mesh.shape_tuple for leaf in jax.tree.leaves(restored)} == {mesh.shape_tuple}
+    chex.assert_trees_all_equal(jax.device_get(restored.params), jax.device_get(saved.params))
+    chex.assert_trees_all_equal(jax.device_get(restored.opt_state), jax.device_get(saved.opt_state))
+    tiny.train(tmp_path, steps=8, mesh=mesh)
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_load_of_a_run_on_eight_devices_gives_a_model_on_one(tmp_path):
+    write_config(tmp_path, {"model": tiny.CONFIG.to_json()})
+    tiny.train(tmp_path, steps=5, mesh=make_mesh(2, 2, 2))
+    config, params, denoiser = mdm_jax.load(tmp_path)
+    assert config == tiny.CONFIG
+    assert {leaf.sharding.device_set == {jax.devices()[0]} for leaf in jax.tree.leaves(params)} == {True}
+    assert denoiser(params, jnp.zeros((1, 6), jnp.int32)).shape == (1, 6, 8)
+
+
+def graded(values):
+    """An evaluation that gives the next of `values`, for the steps 2, 4, 6, ..."""
+    left = iter(values)
+    return lambda params: {"grade": next(left), "other": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("mode", "values", "best"),
+    [
+        ("max", [0.1, 0.9, 0.3, 0.2, 0.8, 0.7], 4),
+        ("min", [0.5, 0.9, 0.2, 0.3, 0.8, 0.7], 6),
+        ("max", [-0.5, float("nan"), -0.7, -0.9, -0.8, -0.6], 2),
+    ],
+)
+def test_best_checkpoint_by_a_named_metric_stays_beside_the_newest(tmp_path, mode, values, best):
+    write_config(tmp_path, {"model": tiny.CONFIG.to_json()})
+    loop = {"checkpoint_every": 5, "evaluate_every": 2, "keep": 2, "best_metric": "grade", "best_mode": mode}
+    tiny.train(tmp_path, steps=12, evaluate=graded(values), loop=loop)
+    steps = {int(step.name) for step in (tmp_path / "checkpoints").iterdir()}
+    assert steps == {best, 10, 12}
+    chex.assert_trees_all_equal(
+        mdm_jax.load(tmp_path / "checkpoints" / "best").params,
+        mdm_jax.load(tmp_path / "checkpoints" / str(best)).params,
+    )
+    newest = mdm_jax.load(tmp_path / "checkpoints" / "12").params
+    chex.assert_trees_all_equal(mdm_jax.load(tmp_path).params, newest)
+
+
+def test_best_checkpoint_is_remembered_when_the_run_goes_on(tmp_path):
+    loop = {"checkpoint_every": 3, "evaluate_every": 2, "keep": 1, "best_metric": "grade"}
+    with pytest.raises(tiny.CrashError):
+        tiny.train(tmp_path, steps=10, stop=7, evaluate=graded([0.1, 0.9, 0.2]), loop=loop)
+    tiny.train(tmp_path, steps=10, evaluate=graded([0.5, 0.4]), loop=loop)
+    assert {step.name for step in (tmp_path / "checkpoints").iterdir()} == {"4", "10"}
+
+
+def test_best_of_a_metric_that_the_evaluation_does_not_give_is_named(tmp_path):
+    with pytest.raises(InputError, match="gives no 'accuracy'; choose one of grade, other"):
+        tiny.train(tmp_path, steps=4, evaluate=graded([0.5]), loop={"evaluate_every": 2, "best_metric": "accuracy"})
+
+
+def test_load_of_the_best_where_no_metric_was_named_says_so(tmp_path, finished):
+    with pytest.raises(InputError, match="no checkpoint with a score"):
+        mdm_jax.load(finished[0] / "checkpoints" / "best")
+
+
+def test_held_out_loss_is_that_of_the_documented_objective_and_falls_with_training(tmp_path):
+    mesh, denoiser = make_mesh(2, 2, 2), mdm_jax.load
+    examples = tiny.examples()
+    from mdm_jax.models.transformer import init_params, make_denoiser
+
+    denoiser = make_denoiser(tiny.CONFIG)
+    evaluate = held_out_loss(denoiser, masked_loss(tiny.MASK), examples, mesh, batch_size=8)
+    params = init_params(tiny.CONFIG, jax.random.key(0))
+    assert evaluate(params) == evaluate(params)
+    padded = {name: np.concatenate([x, np.full((1, 6), name == "is_prompt", x.dtype)]) for name, x in examples.items()}
+    key = jax.random.fold_in(jax.random.key(0), 0)
+    nll = mdm_jax.subset_loss(
+        denoiser, params, key, padded["tokens"], mask_id=tiny.MASK, is_prompt=jnp.asarray(padded["is_prompt"])
+    )
+    assert evaluate(params) == pytest.approx(float(nll.sum()) / (7 * 5), rel=1e-5)
+    state = tiny.train(tmp_path, steps=100, mesh=mesh, loop={"checkpoint_every": 100})
+    assert evaluate(state.params) < 0.5 * evaluate(params)
+
+
+def test_disk_that_is_full_stops_the_run_in_one_line_and_the_last_checkpoint_is_good(tmp_path):
+    """A limit on the size of files stands for the disk: writing fails in the same place."""
+    folder = tmp_path / "run"
+    tiny.finish(tiny.run(tmp_path / "whole", "--steps", "20", "--checkpoint-every", "10"))
+    first = tiny.run(folder, "--steps", "20", "--checkpoint-every", "10", "--delay", "0.05")
+    while not (folder / "checkpoints" / "10").exists():
+        assert first.poll() is None, first.stderr.read()
+    resource.prlimit(first.pid, resource.RLIMIT_FSIZE, (4096, 4096))
+    said = tiny.finish(first, code=1)
+    assert len(said) == 1, said
+    assert said[0].startswith("error: a checkpoint could not be written to ")
+    assert "the newest good one is of step 10: make room" in said[0]
+    tiny.finish(tiny.run(folder, "--steps", "20", "--checkpoint-every", "10"))
+    chex.assert_trees_all_equal(tiny.final_state(folder), tiny.final_state(tmp_path / "whole"))

@@ -1,0 +1,104 @@
+"""Runs as processes of their own: killed, asked to stop, two at a time, and one that loses the other."""
+
+import random
+import signal
+import time
+
+import chex
+import numpy as np
+import pytest
+import tiny
+
+from mdm_jax.training.metrics import read_metrics
+
+STEPS = ("--steps", "400", "--checkpoint-every", "10")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A run of 400 steps in one process on 2x2x1 devices that nothing disturbs."""
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    tiny.finish(tiny.run(folder, *STEPS, "--mesh.fsdp", "2"))
+    return folder
+
+
+def wait_for(condition, process, seconds=90.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, f"it ended with {process.returncode}: {process.stderr.read()[-2000:]}"
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.01)
+
+
+def steps_written(folder):
+    path = folder / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_run_killed_at_20_random_moments_ends_bit_for_bit_as_if_never_killed(tmp_path, alone):
+    folder, draw = tmp_path / "run", random.Random(0)
+    kills = {"starting": 0, "training": 0}
+    for number in range(20):
+        process = tiny.run(folder, *STEPS, "--mesh.fsdp", "2", "--delay", "0.01")
+        if number % 4 == 0:  # at any moment from the start on: imports, restoring, compiling
+            time.sleep(draw.uniform(0.0, 4.0))
+        else:  # while it trains and saves, again and again
+            before = steps_written(folder)
+            wait_for(lambda before=before: steps_written(folder) not in (0, before), process)
+            time.sleep(draw.uniform(0.0, 3.0))
+        assert process.poll() is None, "it was over before it could be killed"
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        kills["training" if number % 4 else "starting"] += 1
+    assert kills == {"starting": 5, "training": 15}
+    reached = max((int(step.name) for step in (folder / "checkpoints").iterdir() if step.name.isdigit()), default=0)
+    print("checkpoint reached", reached)
+    assert 0 < reached < 400
+    said = tiny.finish(tiny.run(folder, *STEPS, "--mesh.fsdp", "2"))
+    assert said == [], "no checkpoint was damaged"
+    chex.assert_trees_all_equal(tiny.final_state(folder), tiny.final_state(alone))
+    assert read_metrics(folder) == read_metrics(alone)
+
+
+def test_run_that_gets_sigterm_saves_says_so_and_exits_with_0(tmp_path, alone):
+    folder = tmp_path / "run"
+    arguments = ("--steps", "400", "--checkpoint-every", "1000", "--mesh.fsdp", "2", "--delay", "0.01")
+    process = tiny.run(folder, *arguments)
+    wait_for(lambda: steps_written(folder) > 20, process)
+    process.terminate()
+    said = tiny.finish(process, code=0)
+    steps = [int(step.name) for step in (folder / "checkpoints").iterdir()]
+    assert len(steps) == 1
+    assert said == [f"asked to stop: step {steps[0]} of 400 is saved; the same command goes on"]
+    assert len(read_metrics(folder)) == steps[0]
+    tiny.finish(tiny.run(folder, *arguments))
+    chex.assert_trees_all_equal(tiny.final_state(folder).params, tiny.final_state(alone).params)
+
+
+def losses(folder):
+    return [line["loss_per_token"] for line in read_metrics(folder)]
+
+
+def test_two_processes_train_as_one_and_one_goes_on_with_what_they_saved(tmp_path, alone):
+    folder = tmp_path / "run"
+    mesh = ("--mesh.fsdp", "2", "--mesh.tensor", "2")
+    pair = tiny.run_two(folder, "--steps", "400", "--checkpoint-every", "1000", "--delay", "0.01", *mesh)
+    wait_for(lambda: steps_written(folder) > 20, pair[0])
+    pair[1].terminate()  # one of them is told; both stop after the same step
+    for process in pair:
+        said = tiny.finish(process, code=0)
+        assert any("is saved; the same command goes on" in line for line in said), said
+    reached = len(losses(folder))
+    assert [step.name for step in (folder / "checkpoints").iterdir()] == [str(reached)]
+    assert losses(folder) == pytest.approx(losses(alone)[:reached], rel=1e-4)
+    tiny.finish(tiny.run(folder, *STEPS, "--mesh.tensor", "4"))
+    assert losses(folder) == pytest.approx(losses(alone), rel=1e-2)
+    for name, leaf in chex_leaves(tiny.final_state(folder).params).items():
+        np.testing.assert_allclose(leaf, chex_leaves(tiny.final_state(alone).params)[name], atol=2e-2)
+
+
+def chex_leaves(tree):
+    import jax
+
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
