@@ -1,0 +1,218 @@
+"""Throughput and memory, measured here and now, as ratios within one run.
+
+    python -m experiments.throughput loop --model sudoku_6m --batch 32 --length 81
+    python -m experiments.throughput memory --model smdm_170m --batch 8 --length 2048 --topology v5p:2x2x1
+
+`loop`: what the training loop (data, metrics, progress) adds to the bare jitted step; at most 5% is the aim. `memory`:
+the bytes that the compiled step needs, with the logits of all positions and with those of masked positions alone.
+"""
+
+import dataclasses
+import functools
+import itertools
+import os
+import pathlib
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from experiments.common import Results, main
+
+if TYPE_CHECKING:
+    import jax
+    import numpy as np
+
+    from mdm_jax.models.config import TransformerConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingFlags:
+    """What is trained: random tokens, of which none is given."""
+
+    model: str = "sudoku_6m"
+    """a preset of mdm_jax.models.presets"""
+    batch: int = 32
+    """sequences per step"""
+    length: int = 81
+    """tokens per sequence"""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """what matrix products multiply in"""
+    seed: int = 0
+    """of parameters, tokens and masks"""
+
+    def config(self, **changes: Any) -> "TransformerConfig":
+        """The preset, for sequences of this length."""
+        from mdm_jax.models import presets
+
+        preset = presets.get(self.model)
+        length = max(self.length, preset.max_length)
+        return dataclasses.replace(preset, **{"dtype": self.dtype, "max_length": length, **changes})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Loop(TrainingFlags):
+    """Time the training loop against the bare jitted step, in alternating turns."""
+
+    steps: int = 20
+    """steps in a turn"""
+    turns: int = 7
+    """turns of each"""
+    out: pathlib.Path = pathlib.Path("runs/throughput-loop")
+    """folder of results.json"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Memory(TrainingFlags):
+    """Compile the training step in six ways and ask the compiler what memory each needs; nothing is run."""
+
+    topology: str | None = None
+    """compile for a chip of this TPU slice, such as v5p:2x2x1, which takes the libtpu wheel but no TPU; None: for what
+    is here. XLA's CPU backend saves nothing by recomputation: it orders operations without regard to memory"""
+    out: pathlib.Path = pathlib.Path("runs/throughput-memory")
+    """folder of results.json"""
+
+
+def loop(flags: Loop) -> None:
+    """`loop`."""
+    import jax
+    import numpy as np
+
+    from mdm_jax.data.pipeline import Batches
+    from mdm_jax.models.transformer import init_params, make_denoiser
+    from mdm_jax.sharding import make_mesh, place
+    from mdm_jax.training.loop import LoopConfig, fit
+    from mdm_jax.training.state import OptimizerConfig, init_state
+    from mdm_jax.training.step import make_train_step, masked_loss
+
+    results = Results("throughput", "loop", out=flags.out, seed=flags.seed)
+    config, mesh, warm_up = flags.config(), make_mesh(), 5
+    optimizer = OptimizerConfig(num_steps=warm_up + flags.steps)
+    tokens = np.random.default_rng(flags.seed).integers(0, config.vocab_size - 1, (64 * flags.batch, flags.length))
+    mask_id = config.vocab_size - 1 + config.num_extra_tokens
+    apply, init, loss = make_denoiser(config), functools.partial(init_params, config), masked_loss(mask_id)
+    bare_step = make_train_step(apply, init, loss, optimizer, mesh)
+
+    def to_batch(raw: Mapping[str, "np.ndarray"]) -> dict[str, "np.ndarray"]:
+        times.append(time.perf_counter())
+        return {"tokens": raw["tokens"], "is_prompt": np.zeros(raw["tokens"].shape, bool)}
+
+    def bare() -> float:
+        state, metrics = init_state(mesh, init, flags.seed, optimizer), None
+        batch = place(mesh, to_batch({"tokens": tokens[: flags.batch].astype(np.int32)}))
+        for step in range(warm_up + flags.steps):
+            if step == warm_up:
+                jax.block_until_ready(state)
+                begin = time.perf_counter()
+            state, metrics = bare_step(state, batch)
+        jax.block_until_ready((state, metrics))
+        return (time.perf_counter() - begin) / flags.steps
+
+    def looped() -> float:
+        times.clear()
+        with tempfile.TemporaryDirectory() as folder:
+            fit(
+                pathlib.Path(folder),
+                apply=apply,
+                init_params=init,
+                loss=loss,
+                batches=Batches({"tokens": tokens.astype(np.int32)}, batch_size=flags.batch, seed=flags.seed),
+                to_batch=to_batch,
+                optimizer=optimizer,
+                loop=LoopConfig(batch_size=flags.batch, log_every=1),
+                mesh=mesh,
+            )
+        return (times[-1] - times[warm_up]) / (len(times) - 1 - warm_up)
+
+    times: list[float] = []
+    pairs = [(bare(), looped()) for _ in range(flags.turns + 1)][1:]  # the first turn compiles
+    ratios = sorted(after / before for before, after in pairs)
+    flops = 3 * flags.batch * config.forward_flops(flags.length, num_logits=flags.length)
+    before, after = (statistics.median(times) for times in zip(*pairs, strict=True))
+    results.add(
+        model=flags.model,
+        batch=flags.batch,
+        length=flags.length,
+        dtype=flags.dtype,
+        step_ms=1000 * before,
+        loop_ms=1000 * after,
+        overhead=statistics.median(ratios) - 1,
+        overhead_range=[ratios[0] - 1, ratios[-1] - 1],
+        examples_per_s=flags.batch / after,
+        tokens_per_s=flags.batch * flags.length / after,
+        tflops=flops / after / 1e12,
+    )
+    results.finish()
+
+
+def memory(flags: Memory) -> None:
+    """`memory`."""
+    import jax
+
+    from mdm_jax.models.transformer import init_params, make_denoiser
+    from mdm_jax.sharding import make_mesh
+    from mdm_jax.training.state import OptimizerConfig, abstract_state
+    from mdm_jax.training.step import make_train_step, masked_loss
+
+    results = Results("throughput", "memory", out=flags.out, seed=flags.seed)
+    device = jax.devices()[0] if flags.topology is None else described_tpu(flags.topology)
+    mesh, optimizer = make_mesh(devices=[device]), OptimizerConfig()
+    batch = {
+        "tokens": jax.ShapeDtypeStruct((flags.batch, flags.length), "int32"),
+        "is_prompt": jax.ShapeDtypeStruct((flags.batch, flags.length), "bool"),
+    }
+    for remat, logits in itertools.product((False, True), ("none", "where masked", "everywhere")):
+        config = flags.config(remat=remat)
+        init = functools.partial(init_params, config)
+        apply = make_denoiser(config, as_features=logits != "everywhere")
+        loss = masked_loss(config.vocab_size)
+        if logits == "none":  # the network without its head, to compare with
+            loss = loss._replace(nll=lambda denoiser, params, drawn: denoiser(params, drawn.x_0)[0].sum((1, 2)))
+        sys.stderr.write(f"compiling: remat {remat}, logits {logits} ...\n")
+        begin = time.perf_counter()
+        step = make_train_step(apply, init, loss, optimizer, mesh)
+        needed = step.lower(abstract_state(mesh, init, optimizer), batch).compile().memory_analysis()
+        assert needed is not None, "XLA analyses memory on every backend"
+        results.add(
+            model=flags.model,
+            batch=flags.batch,
+            length=flags.length,
+            dtype=flags.dtype,
+            target=device.device_kind,
+            remat=remat,
+            logits=logits,
+            state_bytes=needed.argument_size_in_bytes,
+            temporary_bytes=needed.temp_size_in_bytes,
+            peak_bytes=needed.argument_size_in_bytes + needed.temp_size_in_bytes,
+            all_logits_bytes=4 * flags.batch * flags.length * config.vocab_size,
+            compile_s=round(time.perf_counter() - begin, 1),
+        )
+    results.finish()
+
+
+def described_tpu(topology: str) -> "jax.Device":
+    """A chip of a TPU slice that need not be here: good for compiling, not for running."""
+    import jax
+    from jax.experimental import topologies
+
+    from mdm_jax.errors import InputError
+
+    for name, value in (("TPU_SKIP_MDS_QUERY", "1"), ("TPU_WORKER_HOSTNAMES", "localhost")):
+        os.environ.setdefault(name, value)  # or libtpu looks for the machine that it is on
+    try:
+        device: jax.Device = topologies.get_topology_desc(topology_name=topology, platform="tpu").devices[0]
+    except Exception as error:  # whatever the plugin raises
+        raise InputError(f"no such TPU slice, or no libtpu (pip install libtpu): {topology}: {error}") from None
+    jax.default_backend = lambda: "tpu"  # what the library's code for each backend goes by
+    return device
+
+
+COMMANDS = {
+    "loop": (Loop, f"{__name__}:loop"),
+    "memory": (Memory, f"{__name__}:memory"),
+}
+
+if __name__ == "__main__":
+    main("throughput", __doc__ or "", COMMANDS)
