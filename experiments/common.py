@@ -20,6 +20,9 @@ from typing import Any
 
 from experiments.flags import RunFlags
 
+PATIENCE = 10.0
+"""Seconds that a process which failed waits for the others to end too."""
+
 Row = dict[str, Any]
 """One row of `results.json`; fields that do not apply are left out."""
 
@@ -63,17 +66,19 @@ def main(experiment: str, description: str, commands: Commands, argv: Sequence[s
         getattr(importlib.import_module(module), function)(flags)
     except Preempted as stop:
         sys.stderr.write(f"{stop}\n")
-    except LostPeerError as error:
-        from mdm_jax.training.distributed import leave
+    except Exception as error:
+        from mdm_jax.training.distributed import LOST_PEER, leave, leave_after
 
-        leave(f"error: {error}", 1)
-    except (
-        RunError,
-        InputError,
-        OSError,
-    ) as error:  # the last: a file that is missing, in the way or not to be written
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
-        sys.exit(1 if isinstance(error, RunError) else 2)
+        line = f"error: {' '.join(str(error).split())}"
+        if isinstance(error, LostPeerError):
+            leave(line, LOST_PEER)
+        expected = isinstance(error, RunError | InputError | OSError)  # the last: a file that is missing or in the way
+        code = 2 if isinstance(error, InputError | OSError) else 1
+        leave_after(PATIENCE, code)
+        if not expected:
+            raise
+        sys.stderr.write(f"{line}\n")
+        sys.exit(code)
 
 
 def silence_threads() -> None:

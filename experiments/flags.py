@@ -41,12 +41,14 @@ class DistributedFlags:
     """which of them this is, from 0"""
     timeout: float = 300.0
     """seconds to wait for the others at the start"""
+    heartbeat: int = 100
+    """seconds of silence after which another process counts as dead"""
 
     def start(self) -> None:
         """Meets the other processes, if there are any; to be called before JAX computes anything."""
         from mdm_jax.training.distributed import start
 
-        start(self.coordinator, self.num_processes, self.process_id, timeout=self.timeout)
+        start(self.coordinator, self.num_processes, self.process_id, timeout=self.timeout, heartbeat=self.heartbeat)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

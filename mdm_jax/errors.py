@@ -16,7 +16,10 @@ class RunError(RuntimeError):
 
 
 class LostPeerError(RunError):
-    """Another process of the run is gone, so that nothing in which all take part can be waited for any more."""
+    """Another process of the run is gone, so that nothing in which all take part can be waited for any more.
+
+    The command line ends at once, with exit code 75.
+    """
 
 
 class Preempted(Exception):  # noqa: N818 - it is no error

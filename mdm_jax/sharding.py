@@ -68,6 +68,22 @@ def shardings(mesh: Mesh, tree: Any) -> Any:
     return jax.tree_util.tree_map_with_path(sharding, tree)
 
 
+def gathered(mesh: Mesh, params: Any) -> Any:
+    """`params`, under jit, as a forward pass takes them: look-up tables whole over fsdp, as XLA takes matrices anyway.
+
+    With tables that are split within a row XLA would bring all activations to all devices and split them there instead.
+    """
+
+    def gather(path: tuple[Any, ...], leaf: Any) -> Any:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if not name.endswith("embedding/embedding"):
+            return leaf
+        rows, _ = spec_for(name, leaf.shape, mesh)
+        return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, PartitionSpec(rows, None)))
+
+    return jax.tree_util.tree_map_with_path(gather, params)
+
+
 def abstract(mesh: Mesh, tree: Any) -> Any:
     """Shape, dtype and sharding of every array in `tree`: what to restore a checkpoint into. Nothing is allocated."""
     return jax.tree.map(
@@ -75,6 +91,12 @@ def abstract(mesh: Mesh, tree: Any) -> Any:
         tree,
         shardings(mesh, tree),
     )
+
+
+def local_rows(mesh: Mesh, batch_size: int) -> list[int]:
+    """The rows of a batch that lie on this process's devices, in order: what it has to read."""
+    indices = NamedSharding(mesh, BATCH).addressable_devices_indices_map((batch_size,)).values()
+    return sorted({row for index in indices if index is not None for row in range(batch_size)[index[0]]})
 
 
 def place(mesh: Mesh, rows: Any) -> Any:

@@ -1,11 +1,13 @@
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
-from experiments.common import DecodeFlags, Results, main, table
+from experiments.common import Results, main, table
+from experiments.flags import DecodeFlags
 from mdm_jax import Binomial, EntropyBudget, InputError, PerStep, Threshold, TopK, oracles, with_noise
 
 
@@ -114,3 +116,26 @@ def test_help_is_printed_without_importing_jax(command):
     assert done.returncode == 0, done.stderr
     assert "--seed" in done.stdout
     assert "--out" in done.stdout
+
+
+def test_programs_compiled_once_are_read_from_disk_by_the_next_process(tmp_path):
+    program = (
+        "from experiments.common import cache_compilations; cache_compilations()\n"
+        "import jax, jax.monitoring\n"
+        "names = []\n"
+        "jax.monitoring.register_event_listener(lambda name, **kw: names.append(name))\n"
+        "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)\n"
+        "jax.jit(lambda x: (x @ x).sum())(jax.numpy.ones((8, 8))).block_until_ready()\n"
+        "print(len([name for name in names if 'cache_hits' in name]))"
+    )
+    default = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    chosen = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "chosen")}
+    for variables, folder in ((default, tmp_path / "cache" / "mdm_jax" / "compiled"), (chosen, tmp_path / "chosen")):
+        env = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"} | variables
+        hits = [
+            int(subprocess.run([sys.executable, "-c", program], env=env, check=True, capture_output=True).stdout)
+            for _ in range(2)
+        ]
+        assert hits[0] == 0
+        assert hits[1] > 0
+        assert any(folder.iterdir())

@@ -80,9 +80,7 @@ def test_batches_resumed_go_on_as_if_never_stopped(steps):
 @pytest.mark.parametrize("count", [2, 3, 6])
 def test_batches_of_all_processes_together_are_the_batch_of_one(count):
     whole = take(Batches(records(40), batch_size=12, seed=5), 8)
-    parts = [
-        take(Batches(records(40), batch_size=12, seed=5, process_index=i, process_count=count), 8) for i in range(count)
-    ]
+    parts = [take(Batches(records(40), batch_size=12, seed=5, rows=part), 8) for part in np.split(np.arange(12), count)]
     joined = [
         {name: np.concatenate([part[name] for part in step]) for name in step[0]} for step in zip(*parts, strict=True)
     ]
@@ -92,7 +90,7 @@ def test_batches_of_all_processes_together_are_the_batch_of_one(count):
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 4)])
 def test_batches_state_moves_to_another_number_of_processes(before, after):
     def start(index, count):
-        return Batches(records(40), batch_size=8, seed=6, process_index=index, process_count=count)
+        return Batches(records(40), batch_size=8, seed=6, rows=np.split(np.arange(8), count)[index])
 
     states = []
     for index in range(before):
@@ -117,10 +115,8 @@ def test_batches_state_moves_to_another_number_of_processes(before, after):
         ({"arrays": {"a": np.zeros(9), "b": np.zeros(8)}}, "'a': 9, 'b': 8"),
         ({"batch_size": 0}, "batch_size=0: choose 1 to 20"),
         ({"batch_size": 21}, "batch_size=21: choose 1 to 20"),
-        ({"process_count": 3}, "batch_size=8 cannot be shared out among 3"),
-        ({"process_index": 2, "process_count": 2}, "process_index=2 of process_count=2"),
-        ({"process_index": -1, "process_count": 2}, "process_index=-1"),
-        ({"process_count": 0}, "process_count=0"),
+        ({"rows": [0, 8]}, r"rows=\[0, 8\]: choose from 0 to 7"),
+        ({"rows": [-1]}, r"rows=\[-1\]"),
         ({"seed": -1}, "seed=-1"),
         ({"seed": 2**32}, "seed=4294967296"),
     ],

@@ -31,8 +31,8 @@ def examples(batch, seed=0):
     return jnp.asarray(x_0), jnp.asarray(rng.random((batch, LENGTH)) < 0.3)
 
 
-@pytest.mark.parametrize("chunk", [5, 15, 1 << 23], ids=["1 position", "3 positions", "all at once"])
-@pytest.mark.parametrize("batch", [1, 5, 8])
+@pytest.mark.parametrize("chunk", [15, 1 << 23], ids=["3 positions", "all at once"])
+@pytest.mark.parametrize("batch", [5, 8])
 @pytest.mark.parametrize("name", LOSSES)
 def test_loss_from_features_equals_that_from_logits_with_its_gradient(monkeypatch, name, batch, chunk):
     monkeypatch.setattr(scoring, "CHUNK", chunk)

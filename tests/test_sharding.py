@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,8 @@ from mdm_jax.models import presets
 from mdm_jax.models.transformer import init_params, make_denoiser
 from mdm_jax.sharding import BATCH, abstract, check_batch, make_mesh, shardings, spec_for
 from mdm_jax.training.metrics import read_metrics
+from mdm_jax.training.state import OptimizerConfig, abstract_state
+from mdm_jax.training.step import make_train_step, masked_loss
 
 
 def test_mesh_data_left_open_takes_the_remaining_devices():
@@ -72,6 +75,23 @@ def test_training_gives_the_same_losses_on_every_mesh(tmp_path):
     assert len(reference) == 8
     for sizes, values in losses.items():
         assert values == pytest.approx(reference, rel=2e-5), sizes
+
+
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (4, 2, 1), (2, 2, 2)])
+@pytest.mark.parametrize("as_features", [False, True])
+def test_train_step_brings_no_activations_to_all_devices(capfd, sizes, as_features):
+    config = dataclasses.replace(presets.smdm_19m, num_layers=1, vocab_size=512)
+    mesh, init, optimizer = make_mesh(*sizes), functools.partial(init_params, config), OptimizerConfig()
+    step = make_train_step(make_denoiser(config, as_features=as_features), init, masked_loss(512), optimizer, mesh)
+    shape = (16, 512)
+    batch = {"tokens": jax.ShapeDtypeStruct(shape, "int32"), "is_prompt": jax.ShapeDtypeStruct(shape, "bool")}
+    compiled = step.lower(abstract_state(mesh, init, optimizer), batch).compile().as_text()
+    assert "Involuntary full rematerialization" not in capfd.readouterr().err, "XLA's last resort"
+    gathered = re.findall(r"= \w+\[([\d,]*)\]\S* all-gather\(", compiled)
+    assert gathered, "tokens at least, since pairs of rows are brought together"
+    largest_parameter = config.width * config.mlp_width
+    assert math.prod(shape) * config.width / 8 * 2 > largest_parameter, "the activations of two devices are larger"
+    assert max(math.prod(int(n) for n in found.split(",") if n) for found in gathered) <= largest_parameter
 
 
 def test_gradients_of_jit_over_a_mesh_equal_those_of_pmap():

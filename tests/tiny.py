@@ -14,7 +14,7 @@ import numpy as np
 
 from mdm_jax.data.pipeline import Batches
 from mdm_jax.models.transformer import TransformerConfig, init_params, make_denoiser
-from mdm_jax.sharding import make_mesh
+from mdm_jax.sharding import local_rows, make_mesh
 from mdm_jax.training.checkpoint import Checkpointer
 from mdm_jax.training.loop import LoopConfig, fit
 from mdm_jax.training.state import OptimizerConfig, TrainState, abstract_state
@@ -46,8 +46,8 @@ def train(folder: pathlib.Path, *, steps: int, stop: int | None = None, mesh: An
     """Trains for `steps`; `stop` breaks off after that many, as a crash would, once what was saved is on disk."""
     optimizer = OptimizerConfig(num_steps=steps, warmup_steps=2, learning_rate=1e-2, ema_decay=options.pop("ema", 0.9))
     loop = LoopConfig(**{"batch_size": 8, "checkpoint_every": 5, "log_every": 1} | options.pop("loop", {}))
-    processes = {"process_index": jax.process_index(), "process_count": jax.process_count()}
-    batches = Batches(data(), batch_size=loop.batch_size, seed=3, **processes)
+    mesh = mesh or one_device()
+    batches = Batches(data(), batch_size=loop.batch_size, seed=3, rows=local_rows(mesh, loop.batch_size))
     source = batches if stop is None else Breaking(batches, stop)
     config = options.pop("config", CONFIG)
     usual = {
@@ -58,7 +58,7 @@ def train(folder: pathlib.Path, *, steps: int, stop: int | None = None, mesh: An
         "to_batch": to_batch,
         "optimizer": optimizer,
         "loop": loop,
-        "mesh": mesh or one_device(),
+        "mesh": mesh,
     }
     return fit(folder, **usual | options)
 
@@ -96,13 +96,15 @@ def finish(process: subprocess.Popen, *, code: int = 0, timeout: float = 120) ->
     return [line for line in said if "[Gloo]" not in line]
 
 
-def run_two(folder: pathlib.Path, *arguments: str) -> list[subprocess.Popen]:
-    """Starts two of them, which train together over eight devices."""
+def run_two(folder: pathlib.Path, *arguments: str, alone: tuple[str, ...] = ()) -> list[subprocess.Popen]:
+    """Starts two of them, which train together over eight devices; `alone` goes to the second only."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
     together = ("--distributed.coordinator", coordinator, "--distributed.num-processes", "2")
-    return [run(folder, *arguments, *together, "--distributed.process-id", str(i)) for i in range(2)]
+    together += ("--distributed.heartbeat", "10")
+    ids = [("--distributed.process-id", "0"), ("--distributed.process-id", "1", *alone)]
+    return [run(folder, *arguments, *together, *own) for own in ids]
 
 
 def final_state(folder: pathlib.Path) -> Any:

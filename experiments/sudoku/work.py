@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 import mdm_jax
@@ -21,7 +20,7 @@ from mdm_jax.loading import Model, run_folder
 from mdm_jax.models import presets
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.transformer import init_params, make_denoiser, num_params
-from mdm_jax.sharding import check_batch
+from mdm_jax.sharding import check_batch, local_rows
 from mdm_jax.training.config import check_config, read_config, write_config
 from mdm_jax.training.distributed import barrier, is_lead
 from mdm_jax.training.held_out import held_out_loss
@@ -96,12 +95,11 @@ def train_model(
         data["train"],
         batch_size=loop.batch_size,
         seed=flags.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        rows=local_rows(mesh, loop.batch_size),
     )
     if is_lead():
         write_config(flags.out, run)
-    denoiser, loss = make_denoiser(config), masked_loss(BLANK)
+    denoiser, loss = make_denoiser(config, as_features=True), masked_loss(BLANK)
     say(f"{num_params(config):,} parameters, {flags.steps} steps of {flags.batch_size} in {flags.out}")
     nats_per_token = held_out_loss(denoiser, loss, to_batch(test), mesh, batch_size=loop.batch_size)
 
@@ -123,7 +121,7 @@ def train_model(
         loop=loop,
         mesh=mesh,
         evaluate=evaluate,
-        flops_per_example=3 * config.forward_flops(config.max_length, num_logits=config.max_length),
+        flops_per_example=3 * config.forward_flops(config.max_length, num_logits=config.max_length / 2),
     )
     return state, data["test"]
 

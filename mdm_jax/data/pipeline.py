@@ -1,11 +1,11 @@
 """The one grain file: shuffled, batched, per-process, resumable batches out of arrays in RAM.
 
-grain shuffles and batches record *numbers*, the same on every process; each process then gathers its part. So the
+grain shuffles and batches record *numbers*, the same on every process; each process then gathers its rows. So the
 position is one number that has nothing to do with how many processes there are, and nothing is read one record at a
 time, which is what is slow.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,8 +29,7 @@ class Batches(Iterator[Batch]):
         *,
         batch_size: int,
         seed: int,
-        process_index: int = 0,
-        process_count: int = 1,
+        rows: Sequence[int] | None = None,
     ) -> None:
         """Starts at the first batch.
 
@@ -38,8 +37,7 @@ class Batches(Iterator[Batch]):
             arrays: The fields of all records, `[num, ...]` each; kept, not copied.
             batch_size: Records in a batch, all processes together.
             seed: The seed of the order, from 0 to 2^32 - 1.
-            process_index: Which process this is, from 0.
-            process_count: The number of processes; process i gets the i-th of as many equal parts of each batch.
+            rows: Which rows of each batch to give, such as those whose devices are this process's; None gives all.
 
         Raises:
             InputError: There are no arrays, or of different lengths; an argument is out of its range.
@@ -50,18 +48,12 @@ class Batches(Iterator[Batch]):
         num_records = next(iter(lengths.values()))
         if not 1 <= batch_size <= num_records:
             raise InputError(f"batch_size={batch_size}: choose 1 to {num_records}, the number of records")
-        if not 0 <= process_index < process_count:
-            raise InputError(f"process_index={process_index} of process_count={process_count}: count from 0")
-        if batch_size % process_count:
-            raise InputError(
-                f"batch_size={batch_size} cannot be shared out among {process_count} processes: choose a multiple"
-            )
+        mine = np.arange(batch_size) if rows is None else np.asarray(rows)
+        if not set(mine.tolist()) <= set(range(batch_size)):
+            raise InputError(f"rows={mine.tolist()}: choose from 0 to {batch_size - 1}, the rows of a batch")
         if not 0 <= seed < 1 << 32:
             raise InputError(f"seed={seed}: give an integer from 0 to 2^32 - 1")
         import grain  # brings jax and orbax along: over a second
-
-        size = batch_size // process_count
-        mine = slice(process_index * size, (process_index + 1) * size)
 
         def gather(numbers: NDArray[np.int64]) -> Batch:
             return {name: array[numbers[mine]] for name, array in arrays.items()}

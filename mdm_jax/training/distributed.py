@@ -47,7 +47,8 @@ def start(
       num_processes: how many there are.
       process_id: which one this is, from 0.
       timeout: seconds to wait for the others.
-      heartbeat: seconds of silence after which a process counts as dead; 100 is JAX's default.
+      heartbeat: seconds of silence after which a process counts as dead; 100 is JAX's default. One that stands still
+        for so long (its machine swaps, say) ends the run too.
 
     Returns:
       Whether JAX's runtime for several processes runs.
@@ -158,11 +159,13 @@ def _one_line(who: str, where: str, advice: str, timeout: float) -> Iterator[Non
     watch = threading.Timer(timeout, leave, (f"{line} within {timeout:g} s: {advice}", 2))
     watch.daemon = True
     _on_abort(f"{line}: {advice}", 2)
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's would be heard after the wait
     watch.start()
     try:
         yield
     finally:
         watch.cancel()
+        signal.signal(signal.SIGINT, interrupt)
     _on_abort(
         "error: JAX ended this process (its message is above), most likely because another process of the run died or "
         "cannot be reached; start all of them again with the same command",
@@ -184,8 +187,9 @@ def _on_abort(line: str, code: int) -> None:
     that waits for a dead one. `signal.signal` would not do: abort() does not wait for a handler in Python.
     """
     global _handler
-    _handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda _: leave(line, code))
-    ctypes.CDLL(None).signal(signal.SIGABRT, _handler)
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda _: leave(line, code))
+    ctypes.CDLL(None).signal(signal.SIGABRT, handler)
+    _handler = handler
 
 
 def leave(line: str, code: int) -> NoReturn:
@@ -200,6 +204,14 @@ def leave(line: str, code: int) -> NoReturn:
         sys.stderr.flush()
     os.write(2, f"{line}\n".encode())
     os._exit(code)
+
+
+def leave_after(seconds: float, code: int) -> None:
+    """Sees to it that a process which fails alone is gone in a while, and not held by the others until all time out."""
+    if jax.distributed.is_initialized():
+        watch = threading.Timer(seconds, os._exit, (code,))
+        watch.daemon = True
+        watch.start()
 
 
 def is_lead() -> bool:
@@ -217,8 +229,7 @@ _LOST = re.compile(
     r"Gloo .* failed"  # collectives on CPU
     r"|NCCL.*(remote process exited|network error|remote error|unhandled system error|aborted)"  # and on GPU
     r"|heartbeat timeout|tasks are unhealthy|another task died|coordination service|Barrier (failed|timed out)"
-    r"|async_write_complete barrier"  # Orbax
-    r"|slice health",  # TPU
+    r"|async_write_complete barrier",  # Orbax
     re.DOTALL,
 )
 _LOST_STATUS = re.compile(r"\s*(UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED)\b")
@@ -227,7 +238,7 @@ _LOST_STATUS = re.compile(r"\s*(UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED)\b")
 def lost_peer(error: BaseException) -> bool:
     """Whether `error`, or what caused it, says that another process of the run is gone; False with one process.
 
-    It goes by the words: those of CPU, barriers and Orbax as seen, those of NCCL and TPUs as in their sources.
+    It goes by the words and the status. Those of CPU, barriers and Orbax were seen; those of NCCL are documented.
     """
     if not jax.distributed.is_initialized() or jax.process_count() == 1:
         return False

@@ -32,7 +32,7 @@ class BatchIterator(Protocol):
         ...
 
     def __next__(self) -> Mapping[str, np.ndarray]:
-        """This process's slice of the next global batch."""
+        """The next global batch, or those of its rows that lie on this process's devices (`sharding.local_rows`)."""
         ...
 
     def get_state(self) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def fit(
       apply: the network.
       init_params: makes fresh parameters from a key.
       loss: nats per sequence.
-      batches: the data, `loop.batch_size` examples at a time over all processes.
+      batches: the data; in each process those rows of the global batch that lie on its devices.
       to_batch: makes `tokens` and `is_prompt` of one raw batch.
       optimizer: the optimizer's settings.
       loop: how often to log, evaluate and save.
@@ -149,7 +149,7 @@ def fit(
                 Trace(trace_folder, start=start, total=total) as trace,
             ):
                 for step in range(start + 1, total + 1):
-                    batch = _on_mesh(to_batch(next(batches)), mesh)
+                    batch = _on_mesh(to_batch(next(batches)), loop.batch_size, mesh)
                     trace.before(step)
                     state, metrics = train_step(state, batch)
                     trace.after(step, state.step)
@@ -174,10 +174,14 @@ def fit(
     return state
 
 
-def _on_mesh(arrays: Mapping[str, np.ndarray], mesh: Mesh) -> Batch:
+def _on_mesh(arrays: Mapping[str, np.ndarray], batch_size: int, mesh: Mesh) -> Batch:
     """This process's rows of a batch, as part of the global one."""
-    sharding = NamedSharding(mesh, BATCH)
-    return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in arrays.items()}
+
+    def spread(array: np.ndarray) -> Array:
+        shape = (batch_size, *array.shape[1:])
+        return jax.make_array_from_process_local_data(NamedSharding(mesh, BATCH), array, shape)
+
+    return {name: spread(array) for name, array in arrays.items()}
 
 
 class _Log:

@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mdm_jax.errors import InputError
 from mdm_jax.losses import draw_subsets, subset_nll
-from mdm_jax.sharding import BATCH
+from mdm_jax.sharding import BATCH, gathered
 from mdm_jax.training.state import OptimizerConfig, TrainState, abstract_state, as_stored, ema_update
 from mdm_jax.typing import Array, Denoiser, Params
 
@@ -78,7 +78,7 @@ def make_train_step(
 
     def objective(params: Params, drawn: Any, dropout_key: Array) -> Array:
         def denoiser(params: Params, tokens: Array) -> Any:
-            return apply(params, tokens, dropout_key=dropout_key)
+            return apply(gathered(mesh, params), tokens, dropout_key=dropout_key)
 
         return loss.nll(denoiser, params, drawn).sum()
 
