@@ -126,11 +126,9 @@ def test_optimizer_bad_settings_are_named(options, message):
 
 
 def test_profile_writes_a_trace_that_tensorboard_reads(tmp_path):
-    for steps in (1, 3, 30):
-        folder = tmp_path / str(steps)
-        tiny.train(folder, steps=steps, loop={"profile": True})
-        (trace,) = (folder / "profile").rglob("*.xplane.pb")
-        assert b"train_step" in trace.read_bytes(), steps
+    tiny.train(tmp_path, steps=3, loop={"profile": True})
+    (trace,) = (tmp_path / "profile").rglob("*.xplane.pb")
+    assert b"train_step" in trace.read_bytes()
 
 
 def test_trace_takes_five_steps_from_the_tenth_on_and_what_there_is_of_a_short_run():

@@ -160,6 +160,7 @@ def fit(
                     is_best = score is not None and score > checkpointer.best_score
                     is_asked = preemption.requested(step)
                     if is_last or is_best or is_asked or step % loop.checkpoint_every == 0:
+                        log.flush()  # or a crash right after the save would leave this step out of the metrics
                         with log.progress.paused():
                             checkpointer.save(state, batches.get_state(), score=score)
                     if is_asked and not is_last:
