@@ -121,7 +121,7 @@ def loop(flags: Loop) -> None:
                 batches=Batches({"tokens": tokens.astype(np.int32)}, batch_size=flags.batch, seed=flags.seed),
                 to_batch=to_batch,
                 optimizer=optimizer,
-                loop=LoopConfig(batch_size=flags.batch, log_every=1),
+                loop=LoopConfig(batch_size=flags.batch),
                 mesh=mesh,
             )
         return (times[-1] - times[warm_up]) / (len(times) - 1 - warm_up)
