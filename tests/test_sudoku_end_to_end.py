@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -35,7 +36,8 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sudoku")
     flags = ["--size", 4, "--num-train", 4000, "--num-test", 64, "--data", folder / "data", "--model", "sudoku_800k"]
     flags += ["--dtype", "float32", "--steps", 150, "--batch-size", 32, "--warmup-steps", 10]
-    flags += ["--checkpoint-every", 50, "--evaluate-every", 150, "--out", folder / "run"]
+    flags += ["--checkpoint-every", 150, "--evaluate-every", 50, "--best-metric", "solved/margin", "--accumulate", 2]
+    flags += ["--out", folder / "run"]
     run("train", *flags)
     return folder, flags
 
@@ -52,6 +54,41 @@ def test_train_learns_and_started_again_goes_on_where_it_was(trained):
     steps = [json.loads(line)["step"] for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(steps)
     assert max(steps) == 150
+
+
+def test_train_keeps_the_checkpoint_that_did_best_on_held_out_puzzles(trained):
+    folder, _ = trained
+    lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    evaluations = {line["step"]: line for line in lines if "solved/margin" in line}
+    assert sorted(evaluations) == [50, 100, 150]
+    assert evaluations[150]["held_out_loss_per_token"] < 0.9 * evaluations[50]["held_out_loss_per_token"]
+    best = max(line["solved/margin"] for line in evaluations.values())
+    run("evaluate", "--checkpoint", folder / "run" / "checkpoints" / "best", "--out", folder / "best")
+    assert rows(folder / "best")[0]["solved"] == best
+
+
+def test_train_in_two_processes_evaluates_over_both_and_writes_its_results_once(tmp_path):
+    flags = ["--size", 4, "--num-train", 500, "--num-test", 20, "--data", tmp_path / "data", "--model", "sudoku_800k"]
+    flags += ["--dtype", "float32", "--steps", 4, "--batch-size", 16, "--evaluate-every", 2, "--out", tmp_path / "run"]
+    flags += ["--best-metric", "held_out_loss_per_token", "--best-mode", "min", "--mesh.fsdp", 2, "--mesh.tensor", 2]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        flags += ["--distributed.coordinator", f"127.0.0.1:{free.getsockname()[1]}", "--distributed.num-processes", 2]
+    environment = ENV | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    command = [sys.executable, "-m", "experiments.sudoku", "train", *map(str, flags), "--distributed.process-id"]
+    pair = [
+        subprocess.Popen([*command, str(i)], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for i in range(2)
+    ]
+    outputs = [process.communicate(timeout=200) for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], outputs[0][1][-2000:]
+    assert [b"written to" in printed for printed, _ in outputs] == [True, False]
+    assert {row["oracle"]: row["n"] for row in rows(tmp_path / "run")} == {"random": 20, "margin": 20}
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "solved/margin" in line] == [2, 4]
+    run("evaluate", "--checkpoint", tmp_path / "run" / "checkpoints" / "best", "--out", tmp_path / "one")
+    trained = {row["oracle"]: row["cells"] for row in rows(tmp_path / "run")}
+    assert rows(tmp_path / "one")[0]["cells"] == pytest.approx(trained["margin"], abs=0.02)
 
 
 def test_evaluate_reports_what_the_training_reported_and_every_selector_runs(trained):
