@@ -151,29 +151,15 @@ def memory(flags: Memory) -> None:
     """`memory`."""
     import jax
 
-    from mdm_jax.models.transformer import init_params, make_denoiser
-    from mdm_jax.sharding import make_mesh
-    from mdm_jax.training.state import OptimizerConfig, abstract_state
-    from mdm_jax.training.step import make_train_step, masked_loss
-
     results = Results("throughput", "memory", out=flags.out, seed=flags.seed)
     device = jax.devices()[0] if flags.topology is None else described_tpu(flags.topology)
-    mesh, optimizer = make_mesh(devices=[device]), OptimizerConfig()
-    batch = {
-        "tokens": jax.ShapeDtypeStruct((flags.batch, flags.length), "int32"),
-        "is_prompt": jax.ShapeDtypeStruct((flags.batch, flags.length), "bool"),
-    }
-    for remat, logits in itertools.product((False, True), ("none", "where masked", "everywhere")):
+    cases = [("loss alone", False), ("step", True), ("step", False)]
+    for (what, remat), as_features in itertools.product(cases, (True, False)):
         config = flags.config(remat=remat)
-        init = functools.partial(init_params, config)
-        apply = make_denoiser(config, as_features=logits != "everywhere")
-        loss = masked_loss(config.vocab_size)
-        if logits == "none":  # the network without its head, to compare with
-            loss = loss._replace(nll=lambda denoiser, params, drawn: denoiser(params, drawn.x_0)[0].sum((1, 2)))
-        sys.stderr.write(f"compiling: remat {remat}, logits {logits} ...\n")
+        sys.stderr.write(f"compiling: {what}, remat {remat}, features {as_features} ...\n")
         begin = time.perf_counter()
-        step = make_train_step(apply, init, loss, optimizer, mesh)
-        needed = step.lower(abstract_state(mesh, init, optimizer), batch).compile().memory_analysis()
+        lower = lowered_loss if what == "loss alone" else lowered_step
+        needed = lower(config, flags.batch, flags.length, device, as_features).compile().memory_analysis()
         assert needed is not None, "XLA analyses memory on every backend"
         results.add(
             model=flags.model,
@@ -181,15 +167,60 @@ def memory(flags: Memory) -> None:
             length=flags.length,
             dtype=flags.dtype,
             target=device.device_kind,
+            what=what,
             remat=remat,
-            logits=logits,
-            state_bytes=needed.argument_size_in_bytes,
+            logits="where masked" if as_features else "everywhere",
+            argument_bytes=needed.argument_size_in_bytes,
             temporary_bytes=needed.temp_size_in_bytes,
-            peak_bytes=needed.argument_size_in_bytes + needed.temp_size_in_bytes,
             all_logits_bytes=4 * flags.batch * flags.length * config.vocab_size,
             compile_s=round(time.perf_counter() - begin, 1),
         )
     results.finish()
+
+
+def lowered_step(
+    config: "TransformerConfig", batch: int, length: int, device: "jax.Device", as_features: bool
+) -> "jax.stages.Lowered":
+    """The training step, on one device."""
+    import jax
+
+    from mdm_jax.models.transformer import init_params, make_denoiser
+    from mdm_jax.sharding import make_mesh
+    from mdm_jax.training.state import OptimizerConfig, abstract_state
+    from mdm_jax.training.step import make_train_step, masked_loss
+
+    init, mesh = functools.partial(init_params, config), make_mesh(devices=[device])
+    apply = make_denoiser(config, as_features=as_features)
+    step = make_train_step(apply, init, masked_loss(config.vocab_size), OptimizerConfig(), mesh)
+    tokens, is_prompt = (jax.ShapeDtypeStruct((batch, length), dtype) for dtype in ("int32", "bool"))
+    return step.lower(abstract_state(mesh, init, OptimizerConfig()), {"tokens": tokens, "is_prompt": is_prompt})
+
+
+def lowered_loss(
+    config: "TransformerConfig", batch: int, length: int, device: "jax.Device", as_features: bool
+) -> "jax.stages.Lowered":
+    """The loss and its gradients for the network's last hidden states and the head, on one device."""
+    import jax
+    from jax.sharding import SingleDeviceSharding
+
+    import mdm_jax
+    from mdm_jax.products import project
+
+    def loss(features: mdm_jax.Features, key: jax.Array, x_0: jax.Array) -> jax.Array:
+        def network(features: mdm_jax.Features, tokens: jax.Array) -> Any:
+            return features if as_features else project(*features, config.dtype)
+
+        return mdm_jax.subset_loss(network, features, key, x_0, mask_id=config.vocab_size).sum()
+
+    def shape(*sizes: int, dtype: Any) -> Any:
+        return jax.ShapeDtypeStruct(sizes, dtype, sharding=SingleDeviceSharding(device))
+
+    hidden = shape(batch, length, config.width, dtype=config.dtype)
+    head = shape(config.width, config.vocab_size, dtype=config.param_dtype)
+    key = shape(dtype=jax.random.key(0).dtype)
+    return jax.jit(jax.value_and_grad(loss)).lower(
+        mdm_jax.Features(hidden, head), key, shape(batch, length, dtype="int32")
+    )
 
 
 def described_tpu(topology: str) -> "jax.Device":
