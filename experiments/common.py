@@ -68,11 +68,13 @@ def main(experiment: str, description: str, commands: Commands, argv: Sequence[s
     except Preempted as stop:
         sys.stderr.write(f"{stop}\n")
     except Exception as error:
-        from mdm_jax.training.distributed import LOST_PEER, leave, leave_after
+        from mdm_jax.training.distributed import LOST_PEER, leave, leave_after, lost_peer
 
         line = f"error: {' '.join(str(error).split())}"
         if isinstance(error, LostPeerError):
             leave(line, LOST_PEER)
+        if lost_peer(error):
+            leave("error: another process of the run is gone: start the same command again in every process", LOST_PEER)
         expected = isinstance(error, RunError | InputError | OSError)  # the last: a file that is missing or in the way
         code = 2 if isinstance(error, InputError | OSError) else 1
         leave_after(PATIENCE, code)

@@ -145,11 +145,16 @@ def draw_subsets(key: Array, x_0: Array, *, mask_id: int, is_prompt: Array | Non
     return Subsets(example, x_0[example], is_masked[example], num_free[example])
 
 
-def subset_nll(denoiser: Denoiser, params: Params, subsets: Subsets, *, mask_id: int) -> Array:
-    """The terms of `subset_loss` for drawn subsets, or some pairs of them: float32 [B], with no randomness."""
+def subset_nll(denoiser: Denoiser, params: Params, subsets: Subsets, *, mask_id: int, paired: bool = True) -> Array:
+    """The terms of `subset_loss` for drawn subsets, or some pairs of them: float32 [B], with no randomness.
+
+    Where the two rows of a pair lie on two devices, take `paired` = False, or they would exchange their hidden states.
+    """
     _, x_0, is_masked, num_free = subsets
     batch, length = x_0.shape
-    rows, budget = (2, length + length // batch + 3) if batch % 2 == 0 else (1, None)  # one more, for rounding
+    rows, budget = 1, None
+    if paired and batch % 2 == 0:
+        rows, budget = 2, length + length // batch + 3  # one more than the bound, for rounding
     nll = masked_nll(denoiser, params, x_0, is_masked, mask_id=mask_id, rows=rows, budget=budget)
     return num_free / jnp.maximum(is_masked.sum(axis=-1), 1) * nll.sum(axis=-1)
 

@@ -14,6 +14,7 @@ import tiny
 
 import mdm_jax
 from mdm_jax.errors import InputError
+from mdm_jax.models.transformer import init_params, make_denoiser
 from mdm_jax.sharding import make_mesh
 from mdm_jax.training.checkpoint import Checkpointer, digest
 from mdm_jax.training.config import read_config, write_config
@@ -153,6 +154,15 @@ def test_checkpoint_damaged_in_any_way_is_passed_over_and_the_run_ends_the_same(
     assert digest(tiny.train(tmp_path / "run", steps=10)) == expected, "and it was saved anew"
 
 
+@pytest.mark.parametrize("name", ["score cut", "manifest gone", "extra gone"])
+def test_load_passes_over_a_checkpoint_that_is_damaged_in_another_way_too(tmp_path, finished, name):
+    shutil.copytree(finished[0], tmp_path / "run")
+    DAMAGES[name](tmp_path / "run" / "checkpoints" / "10")
+    good = "10" if name == "score cut" else "5"  # a score says nothing of the parameters
+    expected = mdm_jax.load(finished[0] / "checkpoints" / good).params
+    chex.assert_trees_all_equal(mdm_jax.load(tmp_path / "run").params, expected)
+
+
 @pytest.mark.parametrize("name", ["score cut", "params metadata cut"])
 def test_checkpoints_all_damaged_stop_the_run_and_stay_where_they_are(tmp_path, finished, name):
     shutil.copytree(finished[0], tmp_path / "run")
@@ -168,7 +178,7 @@ def test_checkpoint_from_a_newer_version_is_named_and_kept(tmp_path, finished):
     path = tmp_path / "run" / "checkpoints" / "10" / "extra" / "metadata"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
     for use in (lambda: tiny.train(tmp_path / "run", steps=10), lambda: mdm_jax.load(tmp_path / "run")):
-        with pytest.raises(InputError, match=r"checkpoint 10 has format 99, this version reads up to \d; update"):
+        with pytest.raises(InputError, match=r"checkpoints/10 has format 99, this version reads up to \d; update"):
             use()
     assert path.exists()
 
@@ -231,6 +241,26 @@ def test_best_checkpoint_is_remembered_when_the_run_goes_on(tmp_path):
     assert {step.name for step in (tmp_path / "checkpoints").iterdir()} == {"4", "10"}
 
 
+def test_best_checkpoint_that_is_damaged_makes_room_for_the_next_best(tmp_path):
+    loop = {"checkpoint_every": 2, "evaluate_every": 2, "keep": 1, "best_metric": "grade"}
+    with pytest.raises(tiny.CrashError):
+        tiny.train(tmp_path, steps=10, stop=4, evaluate=graded([0.1, 0.9]), loop=loop | {"keep": 2})
+    cut(tmp_path / "checkpoints" / "4" / "optimizer" / "manifest.ocdbt")
+    tiny.train(tmp_path, steps=10, evaluate=graded([0.9, 0.5, 0.4, 0.3]), loop=loop)
+    assert {step.name for step in (tmp_path / "checkpoints").iterdir()} == {"4", "10"}
+
+
+def test_best_of_one_metric_does_not_count_for_another(tmp_path):
+    write_config(tmp_path, {"model": tiny.CONFIG.to_json()})
+    loop = {"checkpoint_every": 100, "evaluate_every": 2, "keep": 1, "best_metric": "grade"}
+    with pytest.raises(tiny.CrashError):
+        tiny.train(tmp_path, steps=8, stop=3, evaluate=graded([0.9]), loop=loop)
+    tiny.train(tmp_path, steps=8, evaluate=graded([0.5, 0.3, 0.4]), loop=loop | {"best_mode": "min"})
+    assert {step.name for step in (tmp_path / "checkpoints").iterdir()} == {"6", "8"}
+    best, sixth = (mdm_jax.load(tmp_path / "checkpoints" / name).params for name in ("best", "6"))
+    chex.assert_trees_all_equal(best, sixth)
+
+
 def test_best_of_a_metric_that_the_evaluation_does_not_give_is_named(tmp_path):
     with pytest.raises(InputError, match="gives no 'accuracy'; choose one of grade, other"):
         tiny.train(tmp_path, steps=4, evaluate=graded([0.5]), loop={"evaluate_every": 2, "best_metric": "accuracy"})
@@ -242,11 +272,7 @@ def test_load_of_the_best_where_no_metric_was_named_says_so(tmp_path, finished):
 
 
 def test_held_out_loss_is_that_of_the_documented_objective_and_falls_with_training(tmp_path):
-    mesh, denoiser = make_mesh(2, 2, 2), mdm_jax.load
-    examples = tiny.examples()
-    from mdm_jax.models.transformer import init_params, make_denoiser
-
-    denoiser = make_denoiser(tiny.CONFIG)
+    mesh, denoiser, examples = make_mesh(2, 2, 2), make_denoiser(tiny.CONFIG), tiny.examples()
     evaluate = held_out_loss(denoiser, masked_loss(tiny.MASK), examples, mesh, batch_size=8)
     params = init_params(tiny.CONFIG, jax.random.key(0))
     assert evaluate(params) == evaluate(params)
@@ -260,6 +286,17 @@ def test_held_out_loss_is_that_of_the_documented_objective_and_falls_with_traini
     assert evaluate(state.params) < 0.5 * evaluate(params)
 
 
+def test_held_out_loss_does_not_depend_on_a_batch_larger_than_the_examples():
+    # A batch filled up with padding would give the examples a part of the numbers of masks only.
+    mesh, denoiser = make_mesh(2, 2, 2), make_denoiser(tiny.CONFIG)
+    params = init_params(tiny.CONFIG, jax.random.key(0))
+    losses = {
+        size: held_out_loss(denoiser, masked_loss(tiny.MASK), tiny.examples(), mesh, batch_size=size)(params)
+        for size in (8, 16, 1024)
+    }
+    assert len(set(losses.values())) == 1, losses
+
+
 def test_disk_that_is_full_stops_the_run_in_one_line_and_the_last_checkpoint_is_good(tmp_path):
     """A limit on the size of files stands for the disk: writing fails in the same place."""
     folder = tmp_path / "run"
@@ -271,6 +308,6 @@ def test_disk_that_is_full_stops_the_run_in_one_line_and_the_last_checkpoint_is_
     said = tiny.finish(first, code=1)
     assert len(said) == 1, said
     assert said[0].startswith("error: a checkpoint could not be written to ")
-    assert "the newest good one is of step 10: make room" in said[0]
+    assert "; checkpoint 10 is good: make room" in said[0]
     tiny.finish(tiny.run(folder, "--steps", "20", "--checkpoint-every", "10"))
     chex.assert_trees_all_equal(tiny.final_state(folder), tiny.final_state(tmp_path / "whole"))

@@ -1,14 +1,33 @@
 import dataclasses
 import json
+import logging
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from experiments.common import Results, main, table
 from experiments.flags import DecodeFlags
 from mdm_jax import Binomial, EntropyBudget, InputError, PerStep, Threshold, TopK, oracles, with_noise
+
+
+@pytest.fixture(autouse=True)
+def hooks(monkeypatch, tmp_path):
+    """`main` sets up its whole process, which here is that of all tests."""
+    import absl.logging
+    import jax
+
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
+    asyncio, verbosity = logging.getLogger("asyncio").level, absl.logging.get_verbosity()
+    seconds = jax.config.jax_persistent_cache_min_compile_time_secs
+    yield
+    logging.getLogger("asyncio").setLevel(asyncio)
+    absl.logging.set_verbosity(verbosity)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)
 
 
 @pytest.mark.parametrize(

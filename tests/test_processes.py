@@ -125,3 +125,15 @@ def test_process_that_fails_alone_does_not_hold_the_other_for_minutes(tmp_path):
     assert "fsdp=2 x tensor=3 do not use 8 devices" in said[0]
     said = tiny.finish(pair[0], code=75, timeout=60)
     assert said[-1].startswith("error: ")
+
+
+def test_two_processes_agree_that_a_checkpoint_which_one_of_them_cannot_read_is_damaged(tmp_path):
+    folder = tmp_path / "run"
+    arguments = ("--steps", "20", "--checkpoint-every", "10", "--mesh.fsdp", "8")
+    for process in tiny.run_two(folder, *arguments):
+        tiny.finish(process)
+    whole = tiny.final_state(folder)
+    for process in tiny.run_two(folder, *arguments, alone=("--unreadable", "20")):
+        assert tiny.finish(process) == []
+    assert (folder / "damaged" / "20").is_dir()
+    chex.assert_trees_all_close(tiny.final_state(folder).params, whole.params, atol=1e-6)

@@ -60,8 +60,8 @@ def test_batch_in_parts_gives_each_part_its_own_dropout():
 
     keys = []
 
-    def loss_nll(denoiser, params, drawn):
-        nll = masked_loss(tiny.MASK).nll(denoiser, params, drawn)
+    def loss_nll(denoiser, params, drawn, *, paired):
+        nll = masked_loss(tiny.MASK).nll(denoiser, params, drawn, paired=paired)
         jax.debug.callback(lambda bits: keys.append(tuple(np.asarray(bits).tolist())), jax.random.key_data(seen[-1]))
         return nll
 
@@ -123,8 +123,8 @@ class Poisoned:
     def loss(self):
         plain = masked_loss(tiny.MASK)
 
-        def nll(denoiser, params, drawn):
-            value = plain.nll(denoiser, params, drawn)
+        def nll(denoiser, params, drawn, *, paired):
+            value = plain.nll(denoiser, params, drawn, paired=paired)
             is_bad = (drawn.x_0 == 7).any()
             if self.kind == "loss":
                 return jnp.where(is_bad, jnp.inf, value)

@@ -8,12 +8,15 @@ import tiny
 
 from experiments.common import main
 from experiments.flags import RunFlags
+from mdm_jax.training import checkpoint
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Train(RunFlags):
     """Train the tiny task."""
 
+    unreadable: int = 0
+    """a checkpoint that this process cannot read"""
     delay: float = 0.0
     """seconds that a batch takes to make"""
     out: pathlib.Path
@@ -27,6 +30,14 @@ def train(flags: Train) -> None:
         time.sleep(flags.delay)
         return tiny.to_batch(raw)
 
+    read = checkpoint._read
+
+    def read_or_fail(folder, like):
+        if folder.name == str(flags.unreadable):
+            raise ValueError("a cable is loose")
+        return read(folder, like)
+
+    checkpoint._read = read_or_fail
     loop = dataclasses.asdict(flags.loop()) | {"batch_size": 8, "log_every": 1}
     state = tiny.train(flags.out, steps=flags.steps, mesh=flags.mesh.make(), loop=loop, to_batch=to_batch)
     print("done at step", int(state.step))

@@ -27,6 +27,8 @@ from mdm_jax.training.state import TrainState, as_stored
 from mdm_jax.typing import Array, Params
 
 CHECKPOINTS = "checkpoints"
+PATIENCE = 300
+"""Seconds that the processes of a run wait for each other's part of a checkpoint."""
 
 
 def _bits(leaf: Array) -> Array:
@@ -56,36 +58,50 @@ def _items(state: TrainState) -> dict[str, Any]:
     return items if state.ema is None else {**items, "ema": state.ema}
 
 
-def _score(metrics: dict[str, float | None]) -> float:
-    return -math.inf if metrics["score"] is None else metrics["score"]
-
-
 class Checkpointer:
     """Saves and restores the states of one run. A context manager: leaving it finishes the save in progress.
 
     The newest `keep` checkpoints stay, and the one with the highest score. All processes of a run make the same calls.
     """
 
-    def __init__(self, folder: pathlib.Path, *, keep: int = 2) -> None:
-        keepers = [preservation_policy.LatestN(keep), preservation_policy.BestN(get_metric_fn=_score, n=1)]
+    def __init__(self, folder: pathlib.Path, *, keep: int = 2, metric: str = "") -> None:
+        """Opens the checkpoints of a run.
+
+        Args:
+          folder: of the run.
+          keep: newest checkpoints that stay.
+          metric: what scores are of; those of another one do not count.
+        """
+        self._metric = metric
+        best = preservation_policy.BestN(get_metric_fn=self._score, n=1)
+        keepers = [preservation_policy.LatestN(keep), best]
         options = ocp.CheckpointManagerOptions(
-            best_fn=_score,
+            best_fn=self._score,
             preservation_policy=preservation_policy.AnyPreservationPolicy(keepers),
             cleanup_tmp_directories=True,
+            async_options=ocp.AsyncOptions(timeout_secs=PATIENCE),
         )
         self._folder = folder.absolute()
-        self._unscored = [step for step in _steps(self._folder) if not _has_score(self._folder, step)]
+        self._unscored = [step for step in _steps(self._folder) if _read_score(self._folder, step) is None]
         if self._unscored and self._unscored == _steps(self._folder):
             raise _none_left(self._unscored)
         self._set_aside(self._unscored)
         self._manager = ocp.CheckpointManager(self._folder / CHECKPOINTS, options=options)
-        self.best_score = max(map(_score, map(self._manager.metrics, self._manager.all_steps())), default=-math.inf)
-        """the highest score that a checkpoint has; -inf where none has one"""
+        self.best_score = self._best_on_disk()
+        """the highest score of the run's checkpoints, those being saved included; -inf where none has one"""
 
     @property
-    def newest_whole(self) -> int | str:
-        """The step of the newest checkpoint on disk, or "none"."""
-        return next(reversed(_steps(self._folder)), "none")
+    def what_is_good(self) -> str:
+        """Which checkpoint the run can go on from, in words."""
+        steps = _steps(self._folder)
+        return f"checkpoint {steps[-1]} is good" if steps else "there is no checkpoint yet"
+
+    def _best_on_disk(self) -> float:
+        scores = [_read_score(self._folder, step) for step in _steps(self._folder)]
+        return max((self._score(score) for score in scores if score is not None), default=-math.inf)
+
+    def _score(self, metrics: dict[str, Any]) -> float:
+        return metrics["score"] if metrics["metric"] == self._metric and metrics["score"] is not None else -math.inf
 
     def save(self, state: TrainState, data_state: dict[str, Any], *, score: float | None = None) -> None:
         """Saves `state` under its step, in the background.
@@ -108,9 +124,8 @@ class Checkpointer:
         extra["crc32"] = _crc32(extra)
         arguments = ocp.args.Composite(extra=ocp.args.JsonSave(extra), **saves)
         with self._writing():
-            self._manager.save(step, args=arguments, metrics={"score": score}, force=True)
-        if score is not None:
-            self.best_score = max(score, self.best_score)
+            self._manager.save(step, args=arguments, metrics={"metric": self._metric, "score": score}, force=True)
+        self.best_score = self.best_score if score is None else max(score, self.best_score)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -121,8 +136,8 @@ class Checkpointer:
             if not any(text in str(error) for text in _DISK_ERRORS):
                 raise
             raise RunError(
-                f"a checkpoint could not be written to {self._folder} ({_one_line(error)}); the newest good one is of "
-                f"step {self.newest_whole}: make room, and give the same command again"
+                f"a checkpoint could not be written to {self._folder} ({_one_line(error)}); {self.what_is_good}: make "
+                "room, and give the same command again"
             ) from None
 
     def restore(self, like: TrainState, say: Callable[[str], None]) -> tuple[TrainState, dict[str, Any]] | None:
@@ -135,24 +150,30 @@ class Checkpointer:
         Raises:
           InputError: there are checkpoints, and none can be read; or a newer version of this library wrote one.
         """
-        for step in self._unscored:
+        for step in self._unscored if is_lead() else ():
             say(f"checkpoint {step} is damaged and was passed over: its score cannot be read")
         damaged: list[int] = []
         for step in sorted(self._manager.all_steps(), reverse=True):
             problem = ""
             try:
-                items, extra = _restore(self._manager, step, _items(like))
+                items, extra = _read(self._folder / CHECKPOINTS / str(step), _items(like))
             except InputError:
                 raise
             except Exception as error:  # as above
                 problem = _one_line(error)
-            if any_process(bool(problem)):
-                say(f"checkpoint {step} is damaged and was passed over: {problem or 'another process cannot read it'}")
+            if any_process(bool(problem)):  # before anything else that all processes do together
+                problem = problem or "another process cannot read it"
+            else:
+                problem = _difference(items, extra)
+            if problem:
+                if is_lead():
+                    say(f"checkpoint {step} is damaged and was passed over: {problem}")
                 damaged.append(step)
                 continue
             self._set_aside(damaged)
             if damaged:
                 self._manager.reload()
+                self.best_score = self._best_on_disk()
             return TrainState(params=items["params"], ema=items.get("ema"), **items["optimizer"]), extra["data"]
         if damaged:
             raise _none_left(damaged)
@@ -160,6 +181,8 @@ class Checkpointer:
 
     def _set_aside(self, steps: list[int]) -> None:
         """Moves damaged checkpoints to `damaged/STEP`, so that the run can save those steps again."""
+        if steps:
+            barrier("all processes have seen which checkpoints are damaged")
         if steps and is_lead():
             for step in steps:
                 target = self._folder / "damaged" / str(step)
@@ -180,7 +203,7 @@ class Checkpointer:
                 self._manager.close()
 
 
-_DISK_ERRORS = ("RESOURCE_EXHAUSTED", "No space left", "Disk quota", "File too large", "Read-only file system")
+_DISK_ERRORS = ("No space left", "Disk quota", "File too large", "Read-only file system")
 
 
 def _steps(folder: pathlib.Path) -> list[int]:
@@ -193,13 +216,26 @@ def _none_left(damaged: list[int]) -> InputError:
     return InputError(f"none of the checkpoints {damaged} can be read; train anew in another folder")
 
 
-def _has_score(folder: pathlib.Path, step: int) -> bool:
-    """Whether the score of a checkpoint can be read: Orbax reads all of them to begin with."""
+def _read_score(folder: pathlib.Path, step: int) -> dict[str, Any] | None:
+    """What a checkpoint says of its score; None if that cannot be read, which Orbax would raise for at the start."""
     try:
-        path = folder / CHECKPOINTS / str(step) / "metrics" / "metrics"
-        return isinstance(_score(json.loads(path.read_text())), float)
+        metrics = json.loads((folder / CHECKPOINTS / str(step) / "metrics" / "metrics").read_text())
+        return {
+            "metric": str(metrics["metric"]),
+            "score": None if metrics["score"] is None else float(metrics["score"]),
+        }
     except (OSError, ValueError, TypeError, KeyError):
-        return False
+        return None
+
+
+def _best_step(folder: pathlib.Path) -> int:
+    """The checkpoint with the highest score, by the metric that the newest score is of."""
+    read = [(step, _read_score(folder, step)) for step in _steps(folder)]
+    scored = [(step, score) for step, score in read if score is not None and score["score"] is not None]
+    if not scored:
+        raise InputError(f"{folder} holds no checkpoint with a score; name the one you want, or train with a metric")
+    metric = scored[-1][1]["metric"]
+    return max((score["score"], step) for step, score in scored if score["metric"] == metric)[1]
 
 
 def restore_params(folder: pathlib.Path, like: Params, *, step: int | str | None = None) -> Params:
@@ -213,28 +249,26 @@ def restore_params(folder: pathlib.Path, like: Params, *, step: int | str | None
     Raises:
       InputError: there is no such checkpoint, or it is damaged, or its arrays have other shapes.
     """
-    path = (folder / CHECKPOINTS).absolute()
-    numbers = [number for number in _steps(folder) if _has_score(folder, number)]
+    path, numbers = (folder / CHECKPOINTS).absolute(), _steps(folder)
     if not numbers:
         raise InputError(f"{folder} holds no checkpoint; train first")
+    wanted = _best_step(folder) if step == "best" else step
+    steps = sorted(numbers, reverse=True) if wanted is None else [int(wanted)]
+    if not set(steps) <= set(numbers):
+        raise InputError(f"{folder} holds no checkpoint of step {step}; it has {', '.join(map(str, numbers))}")
     problems = []
-    with ocp.CheckpointManager(path, options=ocp.CheckpointManagerOptions(create=False, best_fn=_score)) as manager:
-        if step == "best" and _score(manager.metrics(manager.best_step())) == -math.inf:
-            raise InputError(
-                f"{folder} holds no checkpoint with a score; name the one you want, or train with a metric"
-            )
-        wanted = manager.best_step() if step == "best" else step
-        steps = sorted(numbers, reverse=True) if wanted is None else [int(wanted)]
-        if not set(steps) <= set(numbers):
-            raise InputError(f"{folder} holds no checkpoint of step {step}; it has {', '.join(map(str, numbers))}")
-        for number in steps:
-            name = "ema" if (path / str(number) / "ema").is_dir() else "params"
-            try:
-                return as_stored(_restore(manager, number, {name: in_float32(like)})[0][name], like)
-            except InputError:
-                raise
-            except Exception as error:  # as above
-                problems.append(f"step {number}: {_one_line(error)}")
+    for number in steps:
+        name = "ema" if (path / str(number) / "ema").is_dir() else "params"
+        try:
+            items, extra = _read(path / str(number), {name: in_float32(like)})
+            problem = _difference(items, extra)
+        except InputError:
+            raise
+        except Exception as error:  # as above
+            problem = _one_line(error)
+        if not problem:
+            return as_stored(items[name], like)
+        problems.append(f"step {number}: {problem}")
     raise InputError(f"no checkpoint of {folder} can be read ({'; '.join(problems)})")
 
 
@@ -243,22 +277,27 @@ def in_float32(like: Params) -> Params:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32, sharding=leaf.sharding), like)
 
 
-def _restore(manager: ocp.CheckpointManager, step: int, like: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Items and extra of one checkpoint, checked against its digests."""
-    extra = manager.restore(step, args=ocp.args.Composite(extra=ocp.args.JsonRestore())).extra
+def _read(checkpoint: pathlib.Path, like: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Items and extra of the checkpoint in a folder."""
+    extra = json.loads((checkpoint / "extra" / "metadata").read_text())
     if extra["format"] > FORMAT:
         raise InputError(
-            f"checkpoint {step} has format {extra['format']}, this version reads up to {FORMAT}; update mdm_jax"
+            f"{checkpoint} has format {extra['format']}, this version reads up to {FORMAT}; update mdm_jax"
         )
     if extra.pop("crc32") != _crc32(extra):
         raise ValueError("the digest of its data position differs")
-    restores = {name: ocp.args.StandardRestore(item) for name, item in like.items()}
-    restored = manager.restore(step, args=ocp.args.Composite(**restores))
-    items = {name: restored[name] for name in like}
-    for name, item in items.items():
-        if digest(item) != extra["digest"][name]:
-            raise ValueError(f"the digest of its {name} differs")
-    return items, extra
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}"
+    )
+    with ocp.StandardCheckpointer(multiprocessing_options=alone) as reader:  # a process that fails holds up no other
+        return {name: reader.restore(checkpoint / name, item) for name, item in like.items()}, extra
+
+
+def _difference(items: dict[str, Any], extra: dict[str, Any]) -> str:
+    """Which items are not what their digests say, in words; a computation of all processes."""
+    differing = [name for name, item in items.items() if digest(item) != extra["digest"][name]]
+    return f"the digest of its {' and '.join(differing)} differs" if differing else ""
 
 
 def _crc32(extra: dict[str, Any]) -> int:

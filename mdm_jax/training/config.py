@@ -7,7 +7,7 @@ from typing import Any
 from mdm_jax.errors import InputError
 
 FORMAT = 2
-"""of a run's folder; a reader takes this and older ones"""
+"""of a run's folder"""
 
 
 def write_config(folder: pathlib.Path, config: dict[str, Any]) -> None:
@@ -53,6 +53,7 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
         raise InputError(
             f"{path} cannot be read as a run's config; restore it, or train anew in another folder"
         ) from None
-    if newest > FORMAT:
-        raise InputError(f"{path} has format {newest}, this version reads up to {FORMAT}; update mdm_jax")
+    if newest != FORMAT:
+        advice = "update mdm_jax" if newest > FORMAT else "use the version that wrote it, or train anew"
+        raise InputError(f"{path} has format {newest}, this version reads format {FORMAT}; {advice}")
     return config

@@ -28,8 +28,8 @@ def held_out_loss(
       loss: as in training.
       examples: `tokens` int32 [N, L] and `is_prompt` bool [N, L], whole in every process.
       mesh: where to compute.
-      batch_size: examples at a time, a number that splits over the mesh; the last batch is filled up with rows that are
-        all prompt, which count for nothing.
+      batch_size: examples at a time, at most, but for what it takes to split evenly over the mesh: that many rows in
+        which all is prompt fill up each batch, and count for nothing.
       seed: of the masks.
 
     Raises:
@@ -38,15 +38,20 @@ def held_out_loss(
     num_tokens = int((~examples["is_prompt"]).sum())
     if num_tokens == 0:
         raise InputError(f"{len(examples['tokens'])} held-out examples hold no token to predict; give at least one")
-    missing = -len(examples["tokens"]) % batch_size
+    number, ways = len(examples["tokens"]), mesh.shape["data"] * mesh.shape["fsdp"]
+    even = -(-number // -(-number // batch_size))  # with little padding, which would take its share of the strata
+    batch_size = -(-even // ways) * ways
+    missing = -number % batch_size
     padded = {
         name: np.concatenate([x, np.full((missing, *x.shape[1:]), name == "is_prompt", x.dtype)])
         for name, x in examples.items()
     }
 
+    is_paired = batch_size // ways % 2 == 0
+
     @jax.jit
     def nats(params: Params, key: Array, batch: Batch) -> Array:
-        return loss.nll(denoiser, params, loss.draw(key, batch)).sum()
+        return loss.nll(denoiser, params, loss.draw(key, batch), paired=is_paired).sum()
 
     def evaluate(params: Params) -> float:
         total = 0.0

@@ -132,7 +132,8 @@ def fit(
     check_batch(loop.batch_size, mesh, parts=loop.accumulate)
     folder.mkdir(parents=True, exist_ok=True)
     stored = jax.eval_shape(init_params, jax.random.key(0))
-    with Checkpointer(folder, keep=loop.keep) as checkpointer, Preemption() as preemption:
+    metric = f"{loop.best_mode} {loop.best_metric}"
+    with Preemption() as preemption, Checkpointer(folder, keep=loop.keep, metric=metric) as checkpointer:
         restored = checkpointer.restore(abstract_state(mesh, init_params, optimizer), tqdm.write)
         if restored is None:
             state = init_state(mesh, init_params, loop.seed, optimizer)
@@ -168,8 +169,13 @@ def fit(
         except Exception as error:
             if lost_peer(error):
                 raise LostPeerError(
-                    f"another process of the run is gone, at step {step}; checkpoint {checkpointer.newest_whole} is "
-                    "good: start the same command again in every process"
+                    f"another process of the run is gone, at step {step}; {checkpointer.what_is_good}: start the same "
+                    "command again in every process"
+                ) from error
+            if isinstance(error, OSError):
+                raise RunError(
+                    f"{folder} cannot be written to, at step {step} ({error}); {checkpointer.what_is_good}: make room, "
+                    "and give the same command again"
                 ) from error
             raise
     return state

@@ -13,7 +13,7 @@ from mdm_jax.errors import InputError
 from mdm_jax.losses import draw_subsets, subset_nll
 from mdm_jax.sharding import BATCH, gathered
 from mdm_jax.training.state import OptimizerConfig, TrainState, abstract_state, as_stored, ema_update
-from mdm_jax.typing import Array, Denoiser, Params
+from mdm_jax.typing import Array, Params
 
 Batch = dict[str, Array]
 """`tokens` int32 [B, L] and `is_prompt` bool [B, L]: the positions that are given."""
@@ -24,8 +24,9 @@ class Loss(NamedTuple):
 
     draw: Callable[[Array, Batch], Any]
     """(key, batch) -> all that is random about the loss: a pytree of arrays [B, ...], whose rows may be in any order"""
-    nll: Callable[[Denoiser, Params, Any], Array]
-    """(denoiser, params, some rows of what was drawn, from an even one on) -> nats per sequence, float32 [rows]"""
+    nll: Callable[..., Array]
+    """(denoiser, params, some rows of what was drawn, from an even one on, *, paired) -> nats per sequence, float32
+    [rows]; `paired`: rows 2k and 2k + 1 lie on one device"""
 
 
 class Apply(Protocol):
@@ -80,7 +81,8 @@ def make_train_step(
         def denoiser(params: Params, tokens: Array) -> Any:
             return apply(gathered(mesh, params), tokens, dropout_key=dropout_key)
 
-        return loss.nll(denoiser, params, drawn).sum()
+        rows_per_device = jax.tree.leaves(drawn)[0].shape[0] // (mesh.shape["data"] * mesh.shape["fsdp"])
+        return loss.nll(denoiser, params, drawn, paired=rows_per_device % 2 == 0).sum()
 
     def summed(params: Params, drawn: Any, dropout_key: Array) -> tuple[Array, Params]:
         """Nats of the whole batch, and their gradient in float32."""
