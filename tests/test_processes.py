@@ -79,7 +79,10 @@ def losses(folder):
     return [line["loss_per_token"] for line in read_metrics(folder)]
 
 
-@pytest.mark.parametrize("mesh", [("--mesh.fsdp", "2", "--mesh.tensor", "2"), ("--mesh.tensor", "8")])
+@pytest.mark.parametrize(
+    "mesh",
+    [("--mesh.fsdp", "2", "--mesh.tensor", "2"), pytest.param(("--mesh.tensor", "8"), marks=pytest.mark.slow)],
+)
 def test_two_processes_train_as_one_and_one_goes_on_with_what_they_saved(tmp_path, alone, mesh):
     folder = tmp_path / "run"
     pair = tiny.run_two(folder, "--steps", "400", "--checkpoint-every", "1000", "--delay", "0.01", *mesh)
@@ -96,7 +99,7 @@ def test_two_processes_train_as_one_and_one_goes_on_with_what_they_saved(tmp_pat
     chex.assert_trees_all_close(tiny.final_state(folder).params, tiny.final_state(alone).params, atol=2e-2)
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_process_whose_peer_is_killed_ends_in_one_line_and_the_run_goes_on_from_a_good_checkpoint(
     tmp_path, alone, victim
 ):
@@ -119,6 +122,7 @@ def test_process_whose_peer_is_killed_ends_in_one_line_and_the_run_goes_on_from_
     chex.assert_trees_all_close(tiny.final_state(folder).params, tiny.final_state(alone).params, atol=2e-2)
 
 
+@pytest.mark.slow
 def test_process_that_fails_alone_does_not_hold_the_other_for_minutes(tmp_path):
     pair = tiny.run_two(tmp_path / "run", *STEPS, "--mesh.fsdp", "2", alone=("--mesh.tensor", "3"))
     said = tiny.finish(pair[1], code=2, timeout=60)

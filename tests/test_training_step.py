@@ -36,9 +36,10 @@ def steps(number, *, config=tiny.CONFIG, mesh=None, accumulate=1, as_features=Fa
     return state, all_metrics
 
 
-@pytest.mark.parametrize("as_features", [False, True])
-@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)])
-@pytest.mark.parametrize("accumulate", [2, 3])
+@pytest.mark.parametrize(
+    ("accumulate", "sizes", "as_features"),
+    [(2, (1, 1, 1), False), (3, (1, 1, 1), True), (2, (2, 2, 2), False), (3, (2, 2, 2), True)],
+)
 def test_batch_worked_off_in_parts_trains_as_the_whole_batch(accumulate, sizes, as_features):
     mesh = make_mesh(*sizes, devices=jax.devices()[: np.prod(sizes)])
     whole, expected = steps(3)
