@@ -17,7 +17,7 @@ from mdm_jax.errors import InputError
 BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}
 """Rows and columns of a box, for each size of grid."""
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 """To be raised whenever `generate` gives other puzzles for the same arguments, since prepared data is named by it."""
 
 Split = Literal["train", "test"]
@@ -119,8 +119,8 @@ def generate(
         size: 4, 6 or 9.
         clues: The exact number of givens, or None for minimal puzzles.
         seed: The seed, from 0 to 2^63 - 1.
-        split: "train" and "test" never share a grid, whatever the other arguments: a hash of the solution puts one grid
-            in sixteen on the test side. None takes both.
+        split: "train" and "test" never share a grid, nor at 9x9 two that a symmetry turns into each other, whatever the
+            other arguments: see `in_test_split`. None takes both.
         first: The number of the first puzzle.
 
     Returns:
@@ -176,7 +176,7 @@ def solve(puzzles: ArrayLike, *, limit: int = 2) -> tuple[NDArray[np.int8], NDAr
     Raises:
         InputError: The array is not of integers `[num, 16 | 36 | 81]` from 0 to size, or `limit` is below 1.
     """
-    given = _checked_grids("puzzles", puzzles)
+    given = checked_grids("puzzles", puzzles)
     if _integer("limit", limit) < 1:
         raise InputError(f"limit={limit}: at least one solution has to be looked for; choose 1 or more")
     from mdm_jax.data import sudoku_kernels
@@ -201,7 +201,7 @@ def is_solved(grids: ArrayLike, puzzles: ArrayLike) -> NDArray[np.bool_]:
     Raises:
         InputError: The arrays have different shapes, or the puzzles are not as `solve` wants them.
     """
-    given, grids = _checked_grids("puzzles", puzzles), np.asarray(grids)
+    given, grids = checked_grids("puzzles", puzzles), np.asarray(grids)
     if grids.shape != given.shape:
         raise InputError(f"grids have shape {grids.shape} and puzzles {given.shape}: they must be the same")
     size = size_of(given.shape[1])
@@ -212,7 +212,10 @@ def is_solved(grids: ArrayLike, puzzles: ArrayLike) -> NDArray[np.bool_]:
 
 
 def in_test_split(solutions: ArrayLike) -> NDArray[np.bool_]:
-    """Tells on which side full grids are: a hash of the grid, the same for ever, puts one in sixteen into "test".
+    """Tells on which side full grids are: a hash, the same for ever, puts one in sixteen into "test".
+
+    At 9x9 it is a hash of what no symmetry changes, so that none relates the two sides. The smaller sizes have too few
+    classes of grids for that (2 and 49): there the grid itself decides.
 
     Args:
         solutions: Integers `[num, cells]`, full grids.
@@ -223,7 +226,7 @@ def in_test_split(solutions: ArrayLike) -> NDArray[np.bool_]:
     Raises:
         InputError: The array is not of integers `[num, 16 | 36 | 81]` from 0 to size.
     """
-    grids = _checked_grids("solutions", solutions)
+    grids = checked_grids("solutions", solutions)
     from mdm_jax.data import sudoku_kernels
 
     return np.array([sudoku_kernels.is_test(grid) for grid in grids], np.bool_)
@@ -240,7 +243,7 @@ def _integer(name: str, value: Any) -> int:
     return number
 
 
-def _checked_grids(name: str, grids: ArrayLike) -> NDArray[np.int8]:
+def checked_grids(name: str, grids: ArrayLike) -> NDArray[np.int8]:
     """Checks that grids are integers `[num, cells]` from 0 to size; returns them as contiguous int8."""
     array = np.asarray(grids)
     if array.ndim != 2 or array.dtype.kind not in "iu":
