@@ -149,7 +149,7 @@ def test_generate_same_version_gives_the_puzzles_it_always_gave():
     made.append(sudoku.generate(20, clues=30))
     content = hashlib.sha256(b"".join(array.tobytes() for pair in made for array in pair)).hexdigest()
     # When this fails on purpose, raise GENERATOR_VERSION: prepared datasets are found again by it.
-    assert (sudoku.GENERATOR_VERSION, content[:16]) == (1, "f06c9d62bdc12262")
+    assert (sudoku.GENERATOR_VERSION, content[:16]) == (2, "fd068a36c296d164")
 
 
 def test_generate_4x4_reaches_every_one_of_the_288_grids():
@@ -167,25 +167,46 @@ def test_generate_4x4_train_and_test_partition_all_grids():
     assert len(train | test) == 288
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_split_is_a_fixed_hash_of_the_solution_alone(size):
-    def mix(x):  # splitmix64's finaliser in Python's own integers
-        x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % 2**64
-        x = (x ^ x >> 27) * 0x94D049BB133111EB % 2**64
-        return x ^ x >> 31
+def mix(x):
+    """The finaliser of splitmix64 in Python's own integers."""
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    x = (x ^ x >> 27) * 0x94D049BB133111EB % 2**64
+    return x ^ x >> 31
 
-    def is_test(grid):
-        h = 0
-        for digit in grid.tolist():
-            h = mix((h + digit) % 2**64)
-        return h % 16 == 0
 
+def is_test_by_cells(grid):
+    h = 0
+    for digit in grid.flat:
+        h = mix((h + int(digit)) % 2**64)
+    return h % 16 == 0
+
+
+def is_test_by_cycles(grid):
+    """For each two rows, the lengths of the cycles in which one renames the other's digits; the same for columns."""
+    signatures = []
+    for lines in (grid, grid.T):
+        total = 0
+        for i, j in itertools.combinations(range(9), 2):
+            renamed = dict(zip(lines[i].tolist(), lines[j].tolist(), strict=True))
+            orbits = set()
+            for digit in renamed:
+                orbit = [digit]
+                while renamed[orbit[-1]] != digit:
+                    orbit.append(renamed[orbit[-1]])
+                orbits.add(frozenset(orbit))
+            total += mix((sum(mix(len(orbit)) for orbit in orbits) + (i // 3 == j // 3)) % 2**64)
+        signatures.append(mix(total % 2**64))
+    return mix(sum(signatures) % 2**64) % 16 == 0
+
+
+@pytest.mark.parametrize(("size", "is_test"), [(4, is_test_by_cells), (6, is_test_by_cells), (9, is_test_by_cycles)])
+def test_split_is_a_fixed_hash_of_the_solution_alone(size, is_test):
     for split, expected in (("train", False), ("test", True)):
         solutions = sudoku.generate(60, size=size, clues=size * size, split=split)[1]
-        assert [is_test(grid) for grid in solutions] == [expected] * 60
+        assert [is_test(grid.reshape(size, size)) for grid in solutions] == [expected] * 60
         np.testing.assert_array_equal(sudoku.in_test_split(solutions), expected)
     both = sudoku.generate(200, size=size, clues=size * size)[1]
-    assert [is_test(grid) for grid in both] == sudoku.in_test_split(both).tolist()
+    assert [is_test(grid.reshape(size, size)) for grid in both] == sudoku.in_test_split(both).tolist()
 
 
 def test_split_puts_one_9x9_grid_in_sixteen_into_test():
@@ -321,8 +342,8 @@ def test_sudoku_dataset_read_back_is_what_was_generated(prepared, split, num):
     puzzles, solutions = sudoku.generate(num, size=4, clues=6, seed=5, split=split)
     for source in (prepared, prepared.data_dir, prepared.data_path):
         arrays = builders.read_split(source, split)
-        assert set(arrays) == {"puzzle", "solution"}
-        assert arrays["puzzle"].dtype == arrays["solution"].dtype == np.int8
+        assert set(arrays) == {"puzzle", "solution", "order", "rule"}
+        assert {array.dtype for array in arrays.values()} == {np.dtype(np.int8)}
         np.testing.assert_array_equal(arrays["puzzle"], puzzles)
         np.testing.assert_array_equal(arrays["solution"], solutions)
 
@@ -347,7 +368,15 @@ def test_sudoku_dataset_prepared_again_is_not_generated_again(prepared, monkeypa
 
 @pytest.mark.parametrize(
     "change",
-    [{"size": 6, "clues": 14}, {"clues": None}, {"clues": 7}, {"num_train": 10}, {"num_test": 10}, {"seed": 6}],
+    [
+        {"size": 6, "clues": 14},
+        {"clues": None},
+        {"clues": 7},
+        {"difficulty": "hard"},
+        {"num_train": 10},
+        {"num_test": 10},
+        {"seed": 6},
+    ],
 )
 def test_sudoku_config_any_other_input_changes_the_name(change):
     assert sudoku_builder.SudokuConfig(**OPTIONS).name == sudoku_builder.SudokuConfig(**OPTIONS).name
@@ -374,7 +403,7 @@ def test_prepare_after_an_interruption_starts_again_and_is_right(tmp_path, monke
         with pytest.raises(KeyboardInterrupt):
             sudoku_builder.prepare_sudoku(tmp_path, **options)
     name = sudoku_builder.SudokuConfig(**options).name
-    killed = tmp_path / "sudoku" / name / "incomplete.ABCDEF_1.0.0"  # what kill -9 would leave
+    killed = tmp_path / "sudoku" / name / "incomplete.ABCDEF_2.0.0"  # what kill -9 would leave
     killed.mkdir(parents=True)
     (killed / "sudoku-train.array_record-00000-of-00001").write_bytes(b"half a file")
     builder = sudoku_builder.prepare_sudoku(tmp_path, **options)
@@ -384,7 +413,14 @@ def test_prepare_after_an_interruption_starts_again_and_is_right(tmp_path, monke
 
 
 @pytest.mark.parametrize(
-    ("change", "words"), [({"size": 5}, "size=5"), ({"clues": 99}, "clues=99"), ({"num_train": 0}, "num_train=0")]
+    ("change", "words"),
+    [
+        ({"size": 5}, "size=5"),
+        ({"clues": 99}, "clues=99"),
+        ({"num_train": 0}, "num_train=0"),
+        ({"difficulty": "easy"}, "difficulty='easy'"),
+        ({"source": "some.csv"}, "clues=6"),
+    ],
 )
 def test_prepare_sudoku_bad_option_raises_and_writes_nothing(tmp_path, change, words):
     with pytest.raises(InputError, match=words):

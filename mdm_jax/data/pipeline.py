@@ -5,7 +5,7 @@ position is one number that has nothing to do with how many processes there are,
 time, which is what is slow.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ class Batches(Iterator[Batch]):
         batch_size: int,
         seed: int,
         rows: Sequence[int] | None = None,
+        augment: Callable[[Batch, np.random.Generator], Batch] | None = None,
     ) -> None:
         """Starts at the first batch.
 
@@ -38,6 +39,8 @@ class Batches(Iterator[Batch]):
             batch_size: Records in a batch, all processes together.
             seed: The seed of the order, from 0 to 2^32 - 1.
             rows: Which rows of each batch to give, such as those whose devices are this process's; None gives all.
+            augment: Changes a whole batch at random. Its generator depends on the seed and the place of the batch, so
+                that an epoch's repetition is changed differently, and a resumed run in the same way.
 
         Raises:
             InputError: There are no arrays, or of different lengths; an argument is out of its range.
@@ -56,10 +59,18 @@ class Batches(Iterator[Batch]):
         import grain  # brings jax and orbax along: over a second
 
         def gather(numbers: NDArray[np.int64]) -> Batch:
-            return {name: array[numbers[mine]] for name, array in arrays.items()}
+            return {name: array[numbers] for name, array in arrays.items()}
+
+        def gather_and_augment(numbers: NDArray[np.int64], rng: np.random.Generator) -> Batch:
+            assert augment is not None
+            return {name: array[mine] for name, array in augment(gather(numbers), rng).items()}
 
         order = grain.MapDataset.range(num_records).seed(seed).shuffle().repeat()
-        batches = order.batch(batch_size, drop_remainder=True).map(gather)
+        numbers = order.batch(batch_size, drop_remainder=True)
+        if augment is None:
+            batches = numbers.map(lambda batch: gather(batch[mine]))
+        else:
+            batches = numbers.random_map(gather_and_augment)
         self._batches = iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
         self._origin = {"num_records": num_records, "batch_size": batch_size, "seed": seed}
 

@@ -1,81 +1,109 @@
-"""Generated Sudokus as a tfds dataset. Importing this imports tfds; `sudoku` alone does not."""
+"""Sudokus as a tfds dataset, generated or read from a file. Importing this imports tfds; `sudoku` alone does not."""
 
+import itertools
 import os
+import pathlib
 from collections.abc import Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mdm_jax.data import builders, sudoku
+from mdm_jax.data.sudoku_sets import DIFFICULTIES, Records, generate_rated, read_rated
 from mdm_jax.errors import InputError
-
-_CHUNK = 8192
 
 
 class SudokuConfig(tfds.core.BuilderConfig):
-    """Which puzzles a dataset holds; its name, such as `9x9-minimal-0123456789ab`, changes with every one of them.
+    """Which puzzles a dataset holds; its name, such as `9x9-normal-0123456789ab`, changes with every one of them.
 
     Attributes:
         size: 4, 6 or 9.
         clues: The exact number of givens, or None for minimal puzzles.
+        difficulty: "normal" for puzzles that the seven rules solve, "hard" for the others, None for all.
         num_train: The number of puzzles to train on.
-        num_test: The number of puzzles to test on; none has its solution among those of the train split.
+        num_test: The number of puzzles to test on; none has its solution among those of the train split, nor at 9x9 one
+            that a symmetry turns into it.
         seed: The seed of `sudoku.generate`.
+        source: A file of puzzles to take instead, in its order, from the first; None generates.
     """
 
     def __init__(
-        self, *, size: int = 9, clues: int | None = None, num_train: int, num_test: int, seed: int = 0
+        self,
+        *,
+        size: int = 9,
+        clues: int | None = None,
+        difficulty: str | None = None,
+        num_train: int,
+        num_test: int,
+        seed: int = 0,
+        source: str | os.PathLike[str] | None = None,
     ) -> None:
         sudoku.check_clues(clues, sudoku.check_size(size))
         if num_train < 1 or num_test < 1:
             raise InputError(f"num_train={num_train} and num_test={num_test}: give each at least 1")
-        self.size, self.clues, self.num_train, self.num_test, self.seed = size, clues, num_train, num_test, seed
-        inputs = builders.digest(sudoku.GENERATOR_VERSION, size, clues, num_train, num_test, seed)
-        super().__init__(name=f"{size}x{size}-{'minimal' if clues is None else clues}-{inputs}")
+        if difficulty not in (None, *DIFFICULTIES):
+            raise InputError(f"difficulty={difficulty!r} is unknown: choose normal, hard, or None for all")
+        if source is not None and clues is not None:
+            raise InputError(f"clues={clues} is for generated puzzles: leave it out, or leave out the file {source}")
+        self.size, self.clues, self.difficulty, self.seed = size, clues, difficulty, seed
+        self.num_train, self.num_test, self.source = num_train, num_test, source
+        inputs: list[bytes | str | int | None] = [sudoku.GENERATOR_VERSION, size, clues, difficulty]
+        inputs += [num_train, num_test]
+        inputs.append(seed if source is None else _read_bytes(source))
+        words = [str(word) for word in ("file" if source else None, clues, difficulty) if word] or ["minimal"]
+        super().__init__(name=f"{size}x{size}-{'-'.join(words)}-{builders.digest(*inputs)}")
+
+
+def _read_bytes(path: str | os.PathLike[str]) -> bytes:
+    try:
+        return pathlib.Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
 class Sudoku(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Puzzles with one solution, from `sudoku.generate`; `train` and `test` never share a solution."""
+    """Puzzles with one solution, and how the seven rules fare with them."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "puzzle and solution"}  # noqa: RUF012
+    VERSION = tfds.core.Version("2.0.0")
+    RELEASE_NOTES = {"2.0.0": "puzzle, solution, order, rule"}  # noqa: RUF012
 
     def _info(self) -> tfds.core.DatasetInfo:
         cells = tfds.features.Tensor(shape=(self.builder_config.size**2,), dtype=np.int8, encoding="bytes")
         return tfds.core.DatasetInfo(
             builder=self,
-            description="Random Sudokus with exactly one solution; row-major, 0 = blank.",
-            features=tfds.features.FeaturesDict({"puzzle": cells, "solution": cells}),
+            description="Sudokus with exactly one solution; row-major, 0 = blank; order and rule as in sudoku_rules.",
+            features=tfds.features.FeaturesDict(dict.fromkeys(("puzzle", "solution", "order", "rule"), cells)),
             disable_shuffling=True,
         )
 
-    def _split_generators(
-        self, dl_manager: tfds.download.DownloadManager
-    ) -> dict[str, Iterator[tuple[int, dict[str, NDArray[np.int8]]]]]:
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, Records]]]:
         del dl_manager  # nothing is downloaded
-        return {
-            "train": self._generate_examples("train", self.builder_config.num_train),
-            "test": self._generate_examples("test", self.builder_config.num_test),
-        }
+        sizes = _sizes(self.builder_config)
+        return {split: self._generate_examples(split, num) for split, num in sizes.items()}
 
-    def _generate_examples(self, split: sudoku.Split, num: int) -> Iterator[tuple[int, dict[str, NDArray[np.int8]]]]:
-        config = self.builder_config
+    def _generate_examples(self, split: sudoku.Split, num: int) -> Iterator[tuple[int, Records]]:
         bar = tqdm(total=num, desc=f"{split} puzzles", unit="", unit_scale=True, leave=False, dynamic_ncols=True)
-        for first in range(0, num, _CHUNK):
-            puzzles, solutions = sudoku.generate(
-                min(_CHUNK, num - first),
-                size=config.size,
-                clues=config.clues,
-                seed=config.seed,
-                split=split,
-                first=first,
-            )
-            for i, (puzzle, solution) in enumerate(zip(puzzles, solutions, strict=True), start=first):
-                yield i, {"puzzle": puzzle, "solution": solution}
-            bar.update(len(puzzles))
+        numbers = itertools.count()
+        for chunk in _chunks(self.builder_config, split):
+            for values in zip(*chunk.values(), strict=True):
+                yield next(numbers), dict(zip(chunk, values, strict=True))
+            bar.update(len(chunk["puzzle"]))
         bar.close()
+
+
+def _sizes(config: SudokuConfig) -> dict[sudoku.Split, int]:
+    return {"train": config.num_train, "test": config.num_test}
+
+
+def _chunks(config: SudokuConfig, split: sudoku.Split) -> Iterator[Records]:
+    """The records of a split, some at a time."""
+    num = _sizes(config)[split]
+    fields = {name: getattr(config, name) for name in ("size", "difficulty")}
+    if config.source is None:
+        yield from generate_rated(num, clues=config.clues, seed=config.seed, split=split, **fields)
+    else:
+        yield read_rated(config.source, num, split=split, **fields)
 
 
 def prepare_sudoku(
@@ -83,26 +111,39 @@ def prepare_sudoku(
     *,
     size: int = 9,
     clues: int | None = None,
+    difficulty: str | None = None,
     num_train: int,
     num_test: int,
     seed: int = 0,
+    source: str | os.PathLike[str] | None = None,
 ) -> Sudoku:
-    """Generates a dataset of puzzles and writes it, unless it is there already.
+    """Writes a dataset of puzzles, generated or from a file, unless it is there already.
 
     Args:
         data_dir: The folder of all datasets.
         size: 4, 6 or 9.
         clues: The exact number of givens, or None for minimal puzzles.
+        difficulty: "normal" for puzzles that the seven rules solve, "hard" for the others, None for all.
         num_train: The number of puzzles to train on.
         num_test: The number of puzzles to test on.
         seed: The seed.
+        source: A file as `sudoku_files.read_puzzles` reads it, to take puzzles from instead of making them.
 
     Returns:
-        The prepared builder, with splits "train" and "test" of `puzzle` and `solution`, int8 `[size * size]` each;
-        `builders.read_split` reads them.
+        The prepared builder, with splits "train" and "test" of `puzzle`, `solution`, `order` and `rule`, int8
+        `[size * size]` each; `builders.read_split` reads them.
 
     Raises:
-        InputError: An argument is out of its range; see `sudoku.generate`.
+        InputError: An argument is out of its range, the file is not right or has too few puzzles; see
+            `sudoku.generate`.
     """
-    config = SudokuConfig(size=size, clues=clues, num_train=num_train, num_test=num_test, seed=seed)
+    config = SudokuConfig(
+        size=size,
+        clues=clues,
+        difficulty=difficulty,
+        num_train=num_train,
+        num_test=num_test,
+        seed=seed,
+        source=source,
+    )
     return builders.prepare(Sudoku, config, data_dir)

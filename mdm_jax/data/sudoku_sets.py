@@ -1,0 +1,104 @@
+"""Rated puzzles: the normal set, which the seven rules of `sudoku_rules` solve, and the hard set, which they do not."""
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdm_jax.data import sudoku, sudoku_files
+from mdm_jax.errors import InputError
+
+DIFFICULTIES = ("normal", "hard")
+
+Records = Mapping[str, NDArray[Any]]
+"""Fields `[num, cells]`, 0 = blank: `puzzle`, `solution`, and `order` and `rule` as in `sudoku_rules.Rating`."""
+
+_CHUNK = 8192
+_MOST_REJECTED = 64
+"""Chunks in a row without one puzzle of the difficulty asked for, after which there seem to be none."""
+
+
+def generate_rated(
+    num: int,
+    *,
+    size: int = 9,
+    clues: int | None = None,
+    difficulty: str | None = None,
+    seed: int = 0,
+    split: sudoku.Split | None = None,
+) -> Iterator[Records]:
+    """Generates puzzles, rates them and keeps those of one difficulty, some at a time.
+
+    Args:
+        num: How many in all.
+        size: As `sudoku.generate`, whose puzzles are tried in their order from number 0.
+        clues: As `sudoku.generate`.
+        difficulty: "normal", "hard", or None for all.
+        seed: As `sudoku.generate`.
+        split: As `sudoku.generate`.
+
+    Yields:
+        `puzzle`, `solution`, and `order` and `rule` of `sudoku_rules.Rating`, int8 `[some, cells]` each.
+
+    Raises:
+        InputError: An argument is out of its range, or no puzzle of that difficulty turns up.
+    """
+    found, first, rejected = 0, 0, 0
+    while found < num:
+        here = min(_CHUNK, num - found if difficulty is None else max(2 * (num - found), 64))
+        puzzles, solutions = sudoku.generate(here, size=size, clues=clues, seed=seed, split=split, first=first)
+        records = rated(puzzles, solutions)
+        kept = np.flatnonzero(is_of(records, difficulty))[: num - found]
+        first, found = first + here, found + len(kept)
+        rejected = 0 if len(kept) else rejected + 1
+        if rejected == _MOST_REJECTED:
+            raise InputError(
+                f"{difficulty} {size}x{size} puzzles hardly exist: {first} tried in vain; choose another size"
+            )
+        yield {name: rows[kept] for name, rows in records.items()}
+
+
+def read_rated(
+    path: str | os.PathLike[str], num: int, *, size: int, difficulty: str | None, split: sudoku.Split
+) -> Records:
+    """Reads a file of puzzles, rates them and takes the first ones of one difficulty and split.
+
+    Args:
+        path: As `sudoku_files.read_puzzles` reads it. Order and rules that it states go before ours.
+        num: How many.
+        size: The size that is wanted.
+        difficulty: "normal", "hard", or None for all.
+        split: "train" or "test"; see `sudoku.in_test_split`.
+
+    Returns:
+        The records.
+
+    Raises:
+        InputError: The file is not right, or has too few such puzzles.
+    """
+    read = sudoku_files.read_puzzles(path, size=size)
+    records = dict(rated(read.puzzles, read.solutions))
+    is_chosen = is_of(records, difficulty) & np.equal(sudoku.in_test_split(read.solutions), split == "test")
+    if read.order is not None and read.rule is not None:
+        records |= {"order": read.order, "rule": read.rule}
+    if is_chosen.sum() < num:
+        kind = f"{difficulty} puzzles" if difficulty else "puzzles"
+        raise InputError(f"{path} has {is_chosen.sum()} {kind} for the {split} split, not {num}: ask for fewer")
+    chosen = np.flatnonzero(is_chosen)[:num]
+    return {name: values[chosen] for name, values in records.items()}
+
+
+def rated(puzzles: NDArray[np.int8], solutions: NDArray[np.int8]) -> Records:
+    """A rating for each puzzle, as records: `puzzle`, `solution`, `order` and `rule` int8 `[num, cells]`."""
+    from mdm_jax.data import sudoku_rules  # brings numba along
+
+    rating = sudoku_rules.rate(puzzles)
+    return {"puzzle": puzzles, "solution": solutions, "order": rating.order, "rule": rating.rule}
+
+
+def is_of(records: Records, difficulty: str | None) -> NDArray[np.bool_]:
+    """Which records are of a difficulty: the rules gave up on a blank, or on none."""
+    is_hard: NDArray[np.bool_] = np.min(records["order"], axis=1, initial=0) < 0
+    return np.ones_like(is_hard) if difficulty is None else np.equal(is_hard, difficulty == "hard")
