@@ -18,7 +18,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["mdm_jax", "mdm_jax.*"]),
-    package_data={"mdm_jax": ["py.typed"]},
+    package_data={"mdm_jax": ["py.typed", "weights/*/*"]},
     install_requires=[
         "jax>=0.10.2",
         "flax>=0.12.8",
@@ -30,6 +30,7 @@ setup(
         "grain>=0.2.18",
         "numba>=0.68.1",
         "numpy>=2.4.6",
+        "safetensors>=0.8",
         "tyro>=1.0.17",
         "tqdm>=4.70.1",
         "tensorboardX>=2.6.5",
@@ -37,6 +38,6 @@ setup(
     ],
     extras_require={
         "gpu": ["jax[cuda13]"],
-        "dev": ["chex>=0.1.92", "pytest>=9.2", "hypothesis>=6.170", "ruff>=0.17", "mypy>=2.4"],
+        "dev": ["chex>=0.1.92", "pytest>=9.2", "pytest-xdist>=3.8", "hypothesis>=6.170", "ruff>=0.17", "mypy>=2.4"],
     },
 )

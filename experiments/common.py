@@ -115,9 +115,12 @@ def cache_compilations() -> None:
 class Results:
     """Collects the rows of one command, and ends it with a table on the terminal and `results.json`."""
 
-    def __init__(self, experiment: str, command: str, *, out: pathlib.Path, seed: int) -> None:
+    def __init__(
+        self, experiment: str, command: str, *, out: pathlib.Path, seed: int, scale: str | None = None
+    ) -> None:
         argv = ["python", "-m", f"experiments.{experiment}", *sys.argv[1:]]
         self._head = {"experiment": experiment, "command": command, "argv": argv}
+        self._head |= {} if scale is None else {"scale": scale}
         self._seed = seed
         out.mkdir(parents=True, exist_ok=True)
         self._path = out / "results.json"

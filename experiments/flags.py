@@ -109,7 +109,8 @@ class DecodeFlags:
     """How a model is decoded."""
 
     oracle: str = "margin"
-    """order to decode in, or several with commas: random, left_to_right, top_prob, margin, neg_entropy, token_prob"""
+    """order to decode in, or several with commas: random, left_to_right, top_prob, margin, neg_entropy, token_prob,
+    top_log_prob, log_margin"""
     noise: float = 0.0
     """standard deviation of Gaussian noise on the oracle's scores"""
     tokens_per_step: int | None = None
@@ -131,7 +132,8 @@ class DecodeFlags:
         """The oracles by name."""
         from mdm_jax import InputError, oracles
 
-        names = ("random", "left_to_right", "top_prob", "margin", "neg_entropy", "token_prob")
+        names = ["random", "left_to_right", "top_prob", "margin", "neg_entropy", "token_prob"]
+        names += ["top_log_prob", "log_margin"]
         chosen = self.oracle.split(",")
         for name in chosen:
             if name not in names:

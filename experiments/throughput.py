@@ -84,8 +84,9 @@ def loop(flags: Loop) -> None:
     from mdm_jax.models.transformer import init_params, make_denoiser
     from mdm_jax.sharding import make_mesh, place
     from mdm_jax.training.loop import LoopConfig, fit
+    from mdm_jax.training.objectives import masked_loss
     from mdm_jax.training.state import OptimizerConfig, init_state
-    from mdm_jax.training.step import make_train_step, masked_loss
+    from mdm_jax.training.step import make_train_step
 
     results = Results("throughput", "loop", out=flags.out, seed=flags.seed)
     config, mesh, warm_up = flags.config(), make_mesh(), 5
@@ -186,8 +187,9 @@ def lowered_step(
 
     from mdm_jax.models.transformer import init_params, make_denoiser
     from mdm_jax.sharding import make_mesh
+    from mdm_jax.training.objectives import masked_loss
     from mdm_jax.training.state import OptimizerConfig, abstract_state
-    from mdm_jax.training.step import make_train_step, masked_loss
+    from mdm_jax.training.step import make_train_step
 
     init, mesh = functools.partial(init_params, config), make_mesh(devices=[device])
     apply = make_denoiser(config, as_features=as_features)

@@ -7,12 +7,14 @@ masked; losses are nats per sequence [B]; keys are typed and consumed. Importing
 from typing import TYPE_CHECKING, Any
 
 from mdm_jax import losses, masking, oracles, orders, sampling, schedules, selection
+from mdm_jax.autoregressive import autoregressive_sample
 from mdm_jax.confidence import confidence_from_logits
 from mdm_jax.errors import InputError
 from mdm_jax.losses import causal_nll, elbo_loss, order_loss, order_nll, subset_loss
 from mdm_jax.masking import forward_mask, mask_last, reverse_posterior
 from mdm_jax.oracles import with_noise
 from mdm_jax.orders import identity_order, inverse, near_identity_order, uniform_order
+from mdm_jax.remasking import remasking_sample
 from mdm_jax.sampling import SampleResult, sample, vanilla_sample
 from mdm_jax.schedules import Cosine, Linear, Polynomial, Schedule
 from mdm_jax.scoring import token_nll
@@ -44,6 +46,7 @@ __all__ = [
     "Selector",
     "Threshold",
     "TopK",
+    "autoregressive_sample",
     "causal_nll",
     "confidence_from_logits",
     "elbo_loss",
@@ -59,6 +62,7 @@ __all__ = [
     "order_loss",
     "order_nll",
     "orders",
+    "remasking_sample",
     "reverse_posterior",
     "sample",
     "sampling",

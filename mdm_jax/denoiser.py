@@ -67,7 +67,11 @@ def call(denoiser: Denoiser, params: Params, tokens: Array) -> Array | Features:
     Raises:
       InputError: the output is not float [B, L, V], or Features of hidden [B, L, D] and head [D, V].
     """
-    output = denoiser(params, tokens)
+    return check_output(denoiser(params, tokens), tokens, "denoiser")
+
+
+def check_output(output: Array | Features, tokens: Array, network: str) -> Array | Features:
+    """What a network made of `tokens` [B, L]; InputError unless it is float [B, L, V] or Features that fit."""
     if isinstance(output, Features):
         fits = output.hidden.shape == (*tokens.shape, output.head.shape[0]) and output.head.ndim == 2
         got = f"Features of hidden {output.hidden.shape} and head {output.head.shape}"
@@ -77,7 +81,7 @@ def call(denoiser: Denoiser, params: Params, tokens: Array) -> Array | Features:
         got = f"{getattr(output, 'dtype', type(output).__name__)} of shape {getattr(output, 'shape', '?')}"
     if not fits:
         raise InputError(
-            f"the denoiser must give float logits of shape [{tokens.shape[0]}, {tokens.shape[1]}, V], got {got}"
+            f"the {network} must give float logits of shape [{tokens.shape[0]}, {tokens.shape[1]}, V], got {got}"
         )
     return output
 

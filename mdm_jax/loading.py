@@ -7,11 +7,15 @@ import jax
 from jax.sharding import SingleDeviceSharding
 
 from mdm_jax.errors import InputError
-from mdm_jax.models.config import TransformerConfig
+from mdm_jax.models.config import DType, TransformerConfig
+from mdm_jax.models.pretrained import WEIGHTS, read_weights, save_weights
 from mdm_jax.models.transformer import init_params, make_denoiser
 from mdm_jax.training.checkpoint import CHECKPOINTS, restore_params
-from mdm_jax.training.config import read_config
+from mdm_jax.training.config import read_config, write_config
 from mdm_jax.typing import Denoiser, Params
+
+SHIPPED = pathlib.Path(__file__).parent / "weights"
+"""Weights that come with the package, a folder for each name."""
 
 
 class Model(NamedTuple):
@@ -23,12 +27,17 @@ class Model(NamedTuple):
 
 
 def run_folder(path: str | pathlib.Path) -> tuple[pathlib.Path, int | str | None]:
-    """The run's folder that `path` names, and the step, or "best", if it names one checkpoint: RUN/checkpoints/STEP."""
+    """The folder of the run, or of weights, that `path` names; and the step, or "best", if it names a checkpoint."""
     folder = pathlib.Path(path)
+    if (SHIPPED / str(path) / WEIGHTS).exists() and len(folder.parts) == 1 and not folder.exists():
+        return SHIPPED / str(path), None
     if folder.name == "best" and folder.parent.name == CHECKPOINTS and folder.parent.is_dir():
         return folder.parent.parent, "best"
     if not folder.is_dir():
-        raise InputError(f"there is no folder {folder}; give the folder of a run, or one of its checkpoints")
+        names = ", ".join(sorted(path.parent.name for path in SHIPPED.glob(f"*/{WEIGHTS}"))) or "none"
+        raise InputError(
+            f"there is no folder {folder}; give that of a run, one of its checkpoints, or shipped weights ({names})"
+        )
     if folder.name == CHECKPOINTS:
         return folder.parent, None
     if folder.parent.name == CHECKPOINTS and folder.name.isdigit():
@@ -41,7 +50,8 @@ def load(path_or_name: str | pathlib.Path) -> Model:
 
     Args:
       path_or_name: a run's folder (its newest readable checkpoint), or one checkpoint, RUN/checkpoints/STEP, or the one
-        that did best in evaluation, RUN/checkpoints/best.
+        that did best in evaluation, RUN/checkpoints/best; or a folder that `export` wrote; or the name of weights that
+        come with this package, such as "sudoku-6m".
 
     Returns:
       Its config, its parameters (the moving average where the run kept one), and its denoiser.
@@ -53,5 +63,26 @@ def load(path_or_name: str | pathlib.Path) -> Model:
     config = TransformerConfig.from_json(read_config(folder)["model"])
     device = SingleDeviceSharding(jax.devices()[0])
     shapes = jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))
+    if (folder / WEIGHTS).exists():
+        return Model(config, read_weights(folder, shapes), make_denoiser(config))
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes)
     return Model(config, restore_params(folder, like, step=step), make_denoiser(config))
+
+
+def export(path_or_name: str | pathlib.Path, folder: pathlib.Path, *, dtype: DType = "bfloat16") -> pathlib.Path:
+    """Writes a trained model as `model.safetensors` and `config.json`, which `load` reads.
+
+    Args:
+      path_or_name: as for `load`.
+      folder: to write to; made if it is not there.
+      dtype: of the parameters in the file; computation is as the config says.
+
+    Returns:
+      The file of the weights.
+
+    Raises:
+      InputError: as `load`; or `folder` holds another model.
+    """
+    model, run = load(path_or_name), read_config(run_folder(path_or_name)[0])
+    write_config(folder, {"model": run["model"], "task": run.get("task", {})})
+    return save_weights(folder, model.params, dtype=dtype)

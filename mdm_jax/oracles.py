@@ -7,7 +7,8 @@ fields of shape [1, L] and a key of the row's own, so that no row can look at an
     def peaked(key, confidence):
         return confidence.top_prob**2 - confidence.entropy
 
-Source: Kim et al. 2025, section 2 (random, top probability, top probability margin) and D.1.2 (with noise).
+Source: Kim et al. 2025, section 2 (random, top probability, top probability margin) and D.1.2 (with noise). What the
+scores are, beyond the order they give, matters where noise is added to them or a threshold is set.
 """
 
 import dataclasses
@@ -44,6 +45,21 @@ def margin(key: Array, confidence: Confidence) -> Array:
     return confidence.top_prob - confidence.second_prob
 
 
+def top_log_prob(key: Array, confidence: Confidence) -> Array:
+    """The log of `top_prob`, nats: the same order on another scale, to which Ye et al. 2024 (trainer.py) add noise."""
+    del key
+    return _finite_log(confidence.top_prob)
+
+
+def log_margin(key: Array, confidence: Confidence) -> Array:
+    """The margin of the two best logits: log p_theta(x^i = j_1 | x_t) - log p_theta(x^i = j_2 | x_t), nats.
+
+    At most 87.3: probabilities below float32's smallest normal number count as that number.
+    """
+    del key
+    return _finite_log(confidence.top_prob) - _finite_log(confidence.second_prob)
+
+
 def neg_entropy(key: Array, confidence: Confidence) -> Array:
     """-H(p_theta(x^i | x_t)): the most certain position first."""
     del key
@@ -54,6 +70,11 @@ def token_prob(key: Array, confidence: Confidence) -> Array:
     """p_theta of the token that was drawn: LLaDA's low-confidence rule (Nie et al. 2025, arXiv:2502.09992)."""
     del key
     return confidence.token_prob
+
+
+def _finite_log(prob: Array) -> Array:
+    """log(prob), of a probability that underflowed to 0 too."""
+    return jnp.log(jnp.maximum(prob, jnp.finfo(jnp.float32).tiny))
 
 
 @dataclasses.dataclass(frozen=True)

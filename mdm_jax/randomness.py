@@ -76,3 +76,8 @@ def vocabulary_gumbel(keys: Array, length: int, vocab_size: int) -> Array:
     num_chunks = -(-vocab_size // VOCABULARY_CHUNK)
     noise = [gumbel_chunk(keys, chunk, VOCABULARY_CHUNK) for chunk in range(num_chunks)]
     return jnp.concatenate(noise, axis=-1)[..., :vocab_size]
+
+
+def position_gumbel(keys: Array, length: int) -> Array:
+    """Gumbel noise, one draw per position: keys [B] -> float32 [B, L]."""
+    return vocabulary_gumbel(keys, length, 1)[..., 0]

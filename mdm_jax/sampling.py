@@ -22,7 +22,7 @@ from mdm_jax.typing import Array, Confidence, Denoiser, Oracle, Params, Selector
 
 
 class SampleResult(NamedTuple):
-    """What `sample` gives back."""
+    """What a sampler gives back."""
 
     tokens: Array
     """int32 [B, L], without masks; given tokens as they came"""
@@ -91,27 +91,21 @@ def sample(
     Raises:
       InputError: a shape, a dtype or an option is off, or the denoiser's output is.
     """
-    tokens = check_tokens(x_init, "x_init")
-    if tokens.shape[1] == 0:
-        raise InputError(f"x_init must hold at least one position, got shape {tokens.shape}")
+    tokens, keys, mask_id = check_arguments(key, x_init, mask_id, oracle)
     if block_length is not None and not (isinstance(block_length, int) and block_length >= 1):
         raise InputError(f"block_length must be a whole number of at least 1, or None; got {block_length!r}")
     if isinstance(selector, type) or not (hasattr(selector, "plan") and hasattr(selector, "choose")):
         raise InputError(f"selector must be an object with plan and choose, such as PerStep(1); got {selector!r}")
     if jax.tree_util.all_leaves([selector]):
         raise InputError(f"{type(selector).__name__} is no pytree; decorate it with jax.tree_util.register_dataclass")
-    if not callable(oracle):
-        raise InputError(
-            f"oracle must be a function (key, confidence) -> scores, such as oracles.margin; got {oracle!r}"
-        )
     return _sample(
         denoiser,
         params,
-        row_keys(key, tokens.shape[0]),
+        keys,
         tokens,
         selector,
         jnp.asarray(temperature, jnp.float32),
-        mask_id=check_mask_id(mask_id),
+        mask_id=mask_id,
         oracle=oracle,
         block_length=block_length or tokens.shape[1],
         greedy=is_greedy(temperature),
@@ -167,7 +161,7 @@ def _sample(
     block_length: int,
     greedy: bool,
 ) -> SampleResult:
-    batch, length = x_init.shape
+    batch = x_init.shape[0]
 
     def cond_fun(state: LoopState) -> Array:
         return jnp.any(state.tokens == mask_id)
@@ -179,8 +173,7 @@ def _sample(
 
         def reveal(state: LoopState) -> LoopState:
             logits = predict(denoiser, params, state.tokens, mask_id)
-            noise = None if greedy else temperature * vocabulary_gumbel(token_keys, length, logits.shape[-1])
-            confidence = confidence_given_noise(logits, noise)
+            confidence = drawn_confidence(token_keys, logits, temperature, greedy)
             scores = row_scores(oracle, score_keys, confidence)
             is_chosen = selector.choose(scores, confidence, is_open, num_reveal) & is_open
             return reveal_tokens(state, is_chosen, confidence)
@@ -205,6 +198,24 @@ def _sample(
     )
     end = jax.lax.while_loop(cond_fun, body_fun, start)
     return SampleResult(end.tokens, end.reveal_step, end.log_prob, end.nfe)
+
+
+def check_arguments(key: Array, x_init: ArrayLike, mask_id: int, oracle: Oracle) -> tuple[Array, Array, int]:
+    """What every sampler is given, as tokens int32 [B, L], keys [B] and the mask's id; InputError if it is unusable."""
+    tokens = check_tokens(x_init, "x_init")
+    if tokens.shape[1] == 0:
+        raise InputError(f"x_init must hold at least one position, got shape {tokens.shape}")
+    if not callable(oracle):
+        raise InputError(
+            f"oracle must be a function (key, confidence) -> scores, such as oracles.margin; got {oracle!r}"
+        )
+    return tokens, row_keys(key, tokens.shape[0]), check_mask_id(mask_id)
+
+
+def drawn_confidence(keys: Array, logits: Array, temperature: Array, greedy: bool) -> Confidence:
+    """Confidence from float32 logits [B, L, V], its tokens drawn with the rows' keys [B], or the argmax if greedy."""
+    noise = None if greedy else temperature * vocabulary_gumbel(keys, *logits.shape[1:])
+    return confidence_given_noise(logits, noise)
 
 
 def open_block(state: LoopState, mask_id: int, block_length: int) -> tuple[LoopState, Array]:

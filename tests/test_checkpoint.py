@@ -20,7 +20,7 @@ from mdm_jax.training.checkpoint import Checkpointer, digest
 from mdm_jax.training.config import read_config, write_config
 from mdm_jax.training.held_out import held_out_loss
 from mdm_jax.training.metrics import read_metrics
-from mdm_jax.training.step import masked_loss
+from mdm_jax.training.objectives import masked_loss
 
 
 def test_checkpoint_flipped_bit_is_caught_and_the_one_before_is_used(tmp_path, capsys):

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,8 +31,9 @@ def test_fill_in_gives_the_same_answers_whatever_the_batch_size(mask_id):
     params = jax.random.normal(jax.random.key(1), (6, 6))
     puzzles = np.array(jax.random.randint(jax.random.key(2), (7, 8), 0, 6))
     options = {"mask_id": mask_id, "oracle": mdm_jax.oracles.random, "selector": mdm_jax.PerStep(1), "temperature": 1.0}
-    whole = fill_in(context_denoiser, params, puzzles, batch_size=100, **options)
-    parts = fill_in(context_denoiser, params, puzzles, batch_size=3, **options)
+    decode = functools.partial(mdm_jax.sample, context_denoiser, params, **options)
+    whole = fill_in(decode, puzzles, padding=np.full(8, 1), batch_size=100)
+    parts = fill_in(decode, puzzles, padding=np.full(8, 1), batch_size=3)
     np.testing.assert_array_equal(whole.tokens, parts.tokens)
     assert (whole.tokens != mask_id).all()
     is_given = puzzles != mask_id
@@ -45,7 +48,7 @@ def test_score_counts_blank_cells_and_whole_puzzles():
     puzzles = np.array([[0, 1], [2, 0], [0, 0]])
     solutions = np.array([[2, 1], [2, 1], [1, 2]])
     filled = mdm_jax.evaluation.puzzles.Filled(np.array([[2, 1], [2, 2], [1, 1]]), puzzles, 1.5, 2.0)
-    row = score(filled, puzzles, solutions, mask_id=0, is_solved=lambda tokens, _: (tokens == solutions).all(axis=1))
+    row = score(filled, puzzles, solutions, blank=0, is_solved=lambda tokens, _: (tokens == solutions).all(axis=1))
     assert row["solved"] == pytest.approx(1 / 3)
     assert row["cells"] == pytest.approx(2 / 4)
     assert row["n"] == 3

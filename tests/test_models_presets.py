@@ -13,6 +13,8 @@ from mdm_jax.models.transformer import TransformerConfig, init_params, make_deno
 
 COUNTS = {
     "sudoku_6m": (5_532_672, True),
+    "sudoku_6m_deep": (5_534_720, True),
+    "sudoku_8x256": (6_825_728, True),
     "sudoku_800k": (800_512, True),
     "smdm_19m": (18_880_896, False),
     "smdm_170m": (169_897_728, False),

@@ -11,7 +11,7 @@ from mdm_jax import oracles
 
 quick = pytest.fixture(scope="module", autouse=True)(toy.quick_compilation)
 
-DETERMINISTIC = ["left_to_right", "top_prob", "margin", "neg_entropy", "token_prob"]
+DETERMINISTIC = ["left_to_right", "top_prob", "margin", "top_log_prob", "log_margin", "neg_entropy", "token_prob"]
 
 
 def confidence_of(probs, *, temperature=0.0, seed=0):
@@ -39,6 +39,21 @@ def test_neg_entropy_on_a_thin_tail_chooses_differently_from_top_prob_and_margin
     assert best_position(oracles.neg_entropy, confidence) == 1
 
 
+def test_margin_and_log_margin_on_a_flat_prediction_choose_differently():
+    # Position 0 has the wider gap and twice its rival's probability; position 1 nearly four times its rivals'.
+    confidence = confidence_of([[0.60, 0.30, 0.10, 0, 0, 0, 0, 0], [0.35, *[0.65 / 7] * 7]])
+    assert best_position(oracles.margin, confidence) == 0
+    assert best_position(oracles.log_margin, confidence) == 1
+
+
+def test_log_oracles_of_probabilities_that_underflow_are_finite():
+    logits = jnp.asarray([[[0.0, -200.0, -300.0], [-jnp.inf, 0.0, -jnp.inf], [5.0, -75.0, -jnp.inf]]])
+    confidence = mdm_jax.confidence_from_logits(jax.random.key(0), logits, temperature=0.0)
+    assert confidence.second_prob[0, :2].tolist() == [0, 0]
+    np.testing.assert_allclose(oracles.log_margin(None, confidence), [[87.33655, 87.33655, 80]], rtol=1e-6)
+    np.testing.assert_array_equal(oracles.top_log_prob(None, confidence), [[0, 0, 0]])
+
+
 def test_every_oracle_on_hand_made_probabilities_gives_the_scores_of_its_definition():
     probs = np.array([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1], [0.25, 0.25, 0.5]])
     confidence = confidence_of(probs)
@@ -46,6 +61,8 @@ def test_every_oracle_on_hand_made_probabilities_gives_the_scores_of_its_definit
         "left_to_right": [0, -1, -2],
         "top_prob": [0.5, 0.8, 0.5],
         "margin": [0.2, 0.7, 0.25],
+        "top_log_prob": np.log([0.5, 0.8, 0.5]),
+        "log_margin": np.log([0.5 / 0.3, 8, 2]),
         "neg_entropy": (probs * np.log(probs)).sum(axis=-1),
         "token_prob": [0.5, 0.8, 0.5],
     }
@@ -70,7 +87,7 @@ def test_deterministic_oracles_with_another_key_score_alike(name):
     np.testing.assert_array_equal(oracle(jax.random.key(0), confidence), oracle(jax.random.key(1), confidence))
 
 
-@pytest.mark.parametrize("name", ["top_prob", "margin", "neg_entropy", "token_prob"])
+@pytest.mark.parametrize("name", DETERMINISTIC[1:])
 def test_scores_of_equal_predictions_are_exactly_equal(name):
     # So that ties are ties, and the lowest index wins them, whatever the position.
     row = np.random.default_rng(1).dirichlet(np.ones(5))

@@ -18,8 +18,9 @@ from mdm_jax.models import presets
 from mdm_jax.models.transformer import init_params, make_denoiser
 from mdm_jax.sharding import BATCH, abstract, check_batch, make_mesh, shardings, spec_for
 from mdm_jax.training.metrics import read_metrics
+from mdm_jax.training.objectives import masked_loss
 from mdm_jax.training.state import OptimizerConfig, abstract_state
-from mdm_jax.training.step import make_train_step, masked_loss
+from mdm_jax.training.step import make_train_step
 
 
 def test_mesh_data_left_open_takes_the_remaining_devices():

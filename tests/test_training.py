@@ -15,9 +15,10 @@ from mdm_jax.models.transformer import init_params, make_denoiser
 from mdm_jax.training.checkpoint import digest
 from mdm_jax.training.config import write_config
 from mdm_jax.training.metrics import MetricsWriter, read_metrics
+from mdm_jax.training.objectives import masked_loss
 from mdm_jax.training.progress import Progress, Trace, peak_flops
 from mdm_jax.training.state import OptimizerConfig, ema_update, init_state
-from mdm_jax.training.step import make_train_step, masked_loss
+from mdm_jax.training.step import make_train_step
 
 
 def test_schedule_warms_up_peaks_and_decays_to_the_final_fraction():

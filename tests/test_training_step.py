@@ -17,8 +17,9 @@ from mdm_jax.sharding import make_mesh
 from mdm_jax.training.checkpoint import digest
 from mdm_jax.training.loop import LoopConfig
 from mdm_jax.training.metrics import read_metrics
+from mdm_jax.training.objectives import masked_loss
 from mdm_jax.training.state import OptimizerConfig, init_state
-from mdm_jax.training.step import make_train_step, masked_loss
+from mdm_jax.training.step import make_train_step
 
 BATCH = {name: jnp.asarray(x) for name, x in tiny.to_batch({"tokens": tiny.data()["tokens"][:24]}).items()}
 

@@ -17,8 +17,8 @@ from mdm_jax.models.transformer import TransformerConfig, init_params, make_deno
 from mdm_jax.sharding import local_rows, make_mesh
 from mdm_jax.training.checkpoint import Checkpointer
 from mdm_jax.training.loop import LoopConfig, fit
+from mdm_jax.training.objectives import masked_loss
 from mdm_jax.training.state import OptimizerConfig, TrainState, abstract_state
-from mdm_jax.training.step import masked_loss
 
 MASK = 0
 CONFIG = TransformerConfig(

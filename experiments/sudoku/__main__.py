@@ -11,7 +11,7 @@ by the margin between the two likeliest digits. The demo shows it at 6x6 in abou
 """
 
 from experiments.common import main
-from experiments.sudoku.flags import Demo, Evaluate, Prepare, Solve, Train
+from experiments.sudoku.flags import Demo, Evaluate, Export, Prepare, Readings, Reproduce, Solve, Train
 
 COMMANDS = {
     "demo": (Demo, "experiments.sudoku.demo:demo"),
@@ -19,6 +19,9 @@ COMMANDS = {
     "train": (Train, "experiments.sudoku.work:train"),
     "evaluate": (Evaluate, "experiments.sudoku.work:evaluate"),
     "solve": (Solve, "experiments.sudoku.work:solve"),
+    "reproduce": (Reproduce, "experiments.sudoku.reproduce:reproduce"),
+    "readings": (Readings, "experiments.sudoku.readings:readings"),
+    "export": (Export, "experiments.sudoku.work:export"),
 }
 
 if __name__ == "__main__":

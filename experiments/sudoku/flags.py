@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -17,6 +17,10 @@ class DataFlags:
     """rows of a grid: 4, 6 or 9"""
     clues: int | None = None
     """givens per puzzle (None: minimal puzzles, where every given is needed)"""
+    difficulty: Literal["normal", "hard"] | None = None
+    """normal: only puzzles that seven rules solve without guessing; hard: only the others"""
+    source: pathlib.Path | None = None
+    """take puzzles from this file instead of making them (CSV, one per line, or Shah et al.'s .npy)"""
     num_train: int = 100_000
     """puzzles to train on"""
     num_test: int = 1_000
@@ -61,8 +65,17 @@ class Train(DataFlags, RunFlags):
 
     model: str = "sudoku_6m"
     """a preset of mdm_jax.models.presets; its vocabulary and length are fitted to the puzzles"""
+    layout: Literal["in-place", "question-answer", "shifted", "triples", "ordered-triples"] = "in-place"
+    """how a puzzle becomes a sequence; in triples (row, column, digit) it is learned autoregressively"""
+    loss: Literal["plain", "reweighted"] = "plain"
+    """the bound on the likelihood, or Ye et al.'s re-weighting of it"""
+    augment: bool = False
+    """turn each puzzle into one of the 1.2e12 that Sudoku's symmetries make of it, anew in each epoch"""
+    dropout: float | None = None
+    """instead of the preset's"""
     evaluate_limit: int = 128
-    """held-out puzzles in an evaluation, which gives solved/random, solved/margin and held_out_loss_per_token"""
+    """held-out puzzles in an evaluation, which gives solved/random and solved/margin, or solved, and
+    held_out_loss_per_token"""
     out: pathlib.Path = pathlib.Path("runs/sudoku")
     """folder of the run: checkpoints, metrics, results.json"""
 
@@ -71,12 +84,14 @@ class Train(DataFlags, RunFlags):
 class Evaluate(DecodeFlags):
     """Solve held-out puzzles, or those of a file, and count."""
 
-    checkpoint: pathlib.Path
-    """a run's folder, or one of its checkpoints"""
+    checkpoint: pathlib.Path = pathlib.Path("sudoku-6m")
+    """a run's folder, one of its checkpoints, or the name of shipped weights"""
     size: int | None = None
     """rows of a grid, which the checkpoint must be for (None: whatever it is for)"""
     puzzles: pathlib.Path | None = None
-    """a file of puzzles (CSV with quizzes,solutions, or one per line); None: the run's held-out puzzles"""
+    """a file of puzzles (CSV, one per line, or Shah et al.'s .npy); None: held-out puzzles like the run's"""
+    difficulty: str | None = None
+    """of held-out puzzles: normal, hard, or both with a comma (None: as in training)"""
     limit: int | None = None
     """use only the first so many"""
     batch_size: int = 128
@@ -93,15 +108,71 @@ class Solve(DecodeFlags):
 
     puzzle: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """puzzles, row by row, with 0 or . for blanks"""
-    checkpoint: pathlib.Path
-    """a run's folder, or one of its checkpoints"""
+    checkpoint: pathlib.Path = pathlib.Path("sudoku-6m")
+    """a run's folder, one of its checkpoints, or the name of shipped weights"""
     size: int | None = None
     """rows of a grid, which the checkpoint must be for (None: whatever it is for)"""
     puzzles: pathlib.Path | None = None
-    """a file of puzzles (CSV with quizzes,solutions, or one per line)"""
+    """a file of puzzles (CSV, one per line, or Shah et al.'s .npy)"""
     limit: int | None = None
     """use only the first so many"""
     seed: int = 0
     """of all draws"""
     out: pathlib.Path = pathlib.Path("runs/sudoku-solve")
     """folder of results.json"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reproduce:
+    """Tables 2 and 5, every method and order on the normal and the hard set, and curves; started again, it goes on."""
+
+    scale: Literal["smoke", "small", "paper"] = "small"
+    """smoke: seconds of everything; small: 6x6 on two CPU cores; paper: 9x9 on an accelerator"""
+    methods: str = "mdm,arm,arm_ordered"
+    """which models, with commas"""
+    checkpoint: pathlib.Path | None = None
+    """a trained masked model to use instead of training one"""
+    limit: int | None = None
+    """use only the first so many held-out puzzles of each set"""
+    minutes: float | None = None
+    """save and stop after this long; the same command goes on"""
+    data: pathlib.Path = pathlib.Path("datasets")
+    """folder of prepared data, made once and used again"""
+    seed: int = 0
+    """of the puzzles, the parameters and all draws"""
+    out: pathlib.Path = pathlib.Path("runs/sudoku-reproduce")
+    """folder of the runs, of what was measured so far, of pictures and results.json"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Readings:
+    """Decode under every reading of what the paper leaves open, and compare with its three numbers."""
+
+    checkpoint: pathlib.Path = pathlib.Path("sudoku-6m")
+    """a masked model: a run's folder, one of its checkpoints, or the name of shipped weights"""
+    num_steps: int = 50
+    """of each decoding"""
+    noise: float = 0.5
+    """scale of the Gumbel noise on the scores, where there is noise"""
+    limit: int = 200
+    """held-out puzzles of the normal set"""
+    batch_size: int = 200
+    """puzzles at a time"""
+    seed: int = 0
+    """of all draws"""
+    out: pathlib.Path = pathlib.Path("runs/sudoku-readings")
+    """folder of results.json"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write a trained model as safetensors, which evaluate, solve and mdm_jax.load read."""
+
+    checkpoint: pathlib.Path
+    """a run's folder, or one of its checkpoints"""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """of the parameters in the file"""
+    out: pathlib.Path
+    """folder to write to"""
+    seed: int = 0
+    """nothing is drawn"""

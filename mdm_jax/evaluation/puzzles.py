@@ -1,4 +1,4 @@
-"""Solving puzzles with a masked diffusion model: the blanks are the masks, what is given is the prompt."""
+"""Solving puzzles with a model that generates: many of them, timed and scored."""
 
 import dataclasses
 import time
@@ -12,90 +12,74 @@ from tqdm import tqdm
 
 from mdm_jax.errors import InputError
 from mdm_jax.evaluation.intervals import wilson
-from mdm_jax.sampling import sample
+from mdm_jax.sampling import SampleResult
 from mdm_jax.sharding import fetch, place
-from mdm_jax.typing import Denoiser, Oracle, Params, Selector
+from mdm_jax.typing import Array
 
 
 @dataclasses.dataclass(frozen=True)
 class Filled:
-    """What the model made of N puzzles of C cells."""
+    """What the model made of N sequences, or, read off them, of N puzzles of C cells."""
 
     tokens: np.ndarray
-    """int32 [N, C]"""
+    """int32 [N, L]"""
     reveal_step: np.ndarray
-    """int32 [N, C]: network call of the batch that revealed the cell, -1 where given"""
+    """int32 [N, L]: network call of the batch that revealed the token, -1 where given"""
     nfe: float
     """network calls per batch, averaged over batches"""
     seconds: float
     """wall time of all batches, compilation left out"""
 
 
+Decode = Callable[[Array, Array], SampleResult]
+"""(keys [B], x_init int32 [B, L]) -> what came out"""
+
+
 def fill_in(
-    denoiser: Denoiser,
-    params: Params,
-    puzzles: np.ndarray,
+    decode: Decode,
+    x_init: np.ndarray,
     *,
-    mask_id: int,
-    oracle: Oracle,
-    selector: Selector,
-    temperature: float = 0.0,
-    block_length: int | None = None,
+    padding: np.ndarray,
     batch_size: int = 128,
     seed: int = 0,
     progress: str | None = None,
     mesh: Mesh | None = None,
 ) -> Filled:
-    """Samples the masks of every puzzle, batch by batch; puzzle i has its own key, whatever the batch size.
+    """Decodes sequences batch by batch; sequence i has its own key, whatever the batch size.
 
     Args:
-      denoiser: the network.
-      params: its parameters.
-      puzzles: int [N, C], `mask_id` where blank.
-      mask_id: the mask token's id.
-      oracle: see `mdm_jax.sample`.
-      selector: see `mdm_jax.sample`.
-      temperature: see `mdm_jax.sample`.
-      block_length: see `mdm_jax.sample`.
-      batch_size: puzzles at a time; the last batch is filled up with finished rows, which add no network call.
+      decode: fills in a batch, such as `functools.partial(mdm_jax.sample, denoiser, params, mask_id=0)`.
+      x_init: int [N, L], what to start from.
+      padding: int [L], a sequence that fills up the last batch, and compiles: best one that is finished.
+      batch_size: sequences at a time.
       seed: of all keys.
       progress: the label of a progress bar; None shows none.
-      mesh: where the parameters lie, over which the puzzles are split then; None is the first device.
+      mesh: where the parameters lie, over which the sequences are split then; None is the first device.
 
     Raises:
-      InputError: there are no puzzles, or `batch_size` is below 1.
+      InputError: there are no sequences, or `batch_size` is below 1.
     """
-    num = len(puzzles)
+    num = len(x_init)
     if num < 1 or batch_size < 1:
         raise InputError(f"{num} puzzles, {batch_size} at a time: give at least one of each")
     ways = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
     batch_size = -(-min(batch_size, num) // ways) * ways
-    done = np.full((batch_size, puzzles.shape[1]), 1 if mask_id == 0 else 0, puzzles.dtype)
-    padded = np.concatenate([puzzles, done[: -num % batch_size]])
+    idle = np.repeat(padding[None].astype(x_init.dtype), batch_size, axis=0)
+    padded = np.concatenate([x_init, idle[: -num % batch_size]])
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), np.arange(len(padded)))
     key_data = np.asarray(jax.random.key_data(keys))  # as NumPy, which has its place on any mesh
 
-    def solve(rows: slice, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    def run(rows: slice, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
         inputs = (key_data[rows], batch.astype(np.int32))
-        row_key_data, x_init = inputs if mesh is None else place(mesh, inputs)
-        result = sample(
-            denoiser,
-            params,
-            jax.random.wrap_key_data(jnp.asarray(row_key_data)),
-            x_init,
-            mask_id=mask_id,
-            oracle=oracle,
-            selector=selector,
-            temperature=temperature,
-            block_length=block_length,
-        )
+        row_key_data, start = inputs if mesh is None else place(mesh, inputs)
+        result = decode(jax.random.wrap_key_data(jnp.asarray(row_key_data)), jnp.asarray(start))
         return fetch(result.tokens), fetch(result.reveal_step), int(result.nfe)
 
-    solve(slice(0, batch_size), done)  # compiles, and calls no network
+    run(slice(0, batch_size), idle)  # compiles
     starts = range(0, len(padded), batch_size)
     begin = time.perf_counter()
     bar = tqdm(starts, desc=progress, unit="batch", disable=progress is None, leave=False, dynamic_ncols=True)
-    parts = [solve(slice(i, i + batch_size), padded[i : i + batch_size]) for i in bar]
+    parts = [run(slice(i, i + batch_size), padded[i : i + batch_size]) for i in bar]
     seconds = time.perf_counter() - begin
     tokens, reveal_step, nfe = zip(*parts, strict=True)
     return Filled(np.concatenate(tokens)[:num], np.concatenate(reveal_step)[:num], float(np.mean(nfe)), seconds)
@@ -106,7 +90,7 @@ def score(
     puzzles: np.ndarray,
     solutions: np.ndarray,
     *,
-    mask_id: int,
+    blank: int,
     is_solved: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> dict[str, object]:
     """The fields of a result row: how many puzzles were solved, with a 95% Wilson interval, and how fast.
@@ -115,11 +99,11 @@ def score(
       filled: from `fill_in`.
       puzzles: int [N, C].
       solutions: int [N, C].
-      mask_id: what a blank holds.
+      blank: what a puzzle holds where nothing is given.
       is_solved: (tokens, puzzles) -> bool [N].
     """
     solved = int(is_solved(filled.tokens, puzzles).sum())
-    is_blank = puzzles == mask_id
+    is_blank = puzzles == blank
     return {
         "n": len(puzzles),
         "solved": solved / len(puzzles),

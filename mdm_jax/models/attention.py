@@ -68,7 +68,24 @@ def attention(q: Array, k: Array, v: Array, *, causal: bool, is_real: Array | No
     """
     if _cudnn_takes(q):
         return _cudnn_attention(q, k, v, causal=causal, is_real=is_real)
-    return _xla_attention(q, k, v, causal=causal, is_real=is_real)
+    return _xla_attention(q, k.swapaxes(1, 2), v.swapaxes(1, 2), _visible(q.shape[1], causal, is_real))
+
+
+def cached_attention(q: Array, k: Array, v: Array, positions: Array) -> Array:
+    """Causal attention of a piece of a sequence over the cached keys and values of the whole.
+
+    Args:
+      q: [B, T, H, d], the piece.
+      k: [B, Hkv, L, d], slot j for position j; H a multiple of Hkv. Heads lie before positions, so that a step that
+        asks with one query copies no key.
+      v: [B, Hkv, L, d], finite also where no query sees it.
+      positions: int [1, T], those of the queries; each sees the slots up to its own.
+
+    Returns:
+      [B, T, H, d] in q's dtype.
+    """
+    slots = jnp.arange(k.shape[2], dtype=positions.dtype)
+    return _xla_attention(q, k, v, (slots[None, :] <= positions[0][:, None])[None, None])
 
 
 def _visible(length: int, causal: bool, is_real: Array | None) -> Array | None:
@@ -80,19 +97,20 @@ def _visible(length: int, causal: bool, is_real: Array | None) -> Array | None:
     return before & real
 
 
-def _xla_attention(q: Array, k: Array, v: Array, *, causal: bool, is_real: Array | None) -> Array:
-    """The form that is fastest on CPU: heads before positions, and the division by the softmax sum after P·V."""
+def _xla_attention(q: Array, k: Array, v: Array, visible: Array | None) -> Array:
+    """The form that is fastest on CPU: heads before positions, and the division by the softmax sum after P·V.
+
+    q [B, T, H, d], k and v [B, Hkv, L, d], visible bool [B or 1, 1, T or 1, L], or None if all is.
+    """
     batch, length, heads, depth = q.shape
-    kv_heads = k.shape[2]
+    kv_heads = k.shape[1]
     groups = heads // kv_heads
     # The query heads of one key head are more rows of the same product.
     rows = q.reshape(batch, length, kv_heads, groups, depth).transpose(0, 2, 3, 1, 4)
     rows = rows.reshape(batch, kv_heads, groups * length, depth)
-    k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
     scores = contract("bhqd,bhkd->bhqk", rows, k, q.dtype) * (1 / math.sqrt(depth))
-    visible = _visible(length, causal, is_real)
     if visible is not None:
-        grouped = scores.reshape(batch, kv_heads, groups, length, length)
+        grouped = scores.reshape(batch, kv_heads, groups, length, -1)
         scores = jnp.where(visible[:, :, None], grouped, _HIDDEN).reshape(scores.shape)
     weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
     out = contract("bhqk,bhkd->bhqd", weights, v, q.dtype) / weights.sum(axis=-1, keepdims=True)

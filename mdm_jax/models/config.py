@@ -17,7 +17,7 @@ _CHOICES = {
     "param_dtype": ("float32", "bfloat16", "float16"),
 }
 _POSITIVE_INTEGERS = ("vocab_size", "max_length", "num_layers", "num_heads", "width", "mlp_width", "num_kv_heads")
-_FLAGS = ("causal", "use_bias", "tie_head", "remat")
+_FLAGS = ("causal", "use_bias", "tie_head", "shift_logits", "remat")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,8 @@ class TransformerConfig:
       mlp: "swiglu" (down(silu(gate) · up)) or "gelu" (down(gelu(up)), tanh approximation).
       use_bias: a bias in every linear layer but the head, and in "layer" norms.
       tie_head: the head is the transposed token embedding.
+      shift_logits: whether what is computed at position i - 1 predicts token i (and at 0, tokens 0 and 1), as in
+        networks that were causal once, and in Ye et al. 2024.
       dropout: rate after the embedding and after each sub-layer, as in GPT-2. Attention probabilities are not dropped,
         unlike GPT-2's: fused attention kernels never form them.
       pad_id: a token that attention hides; positions then count from the first token that is another. None for none.
@@ -66,6 +68,7 @@ class TransformerConfig:
     mlp: Literal["swiglu", "gelu"] = "swiglu"
     use_bias: bool = False
     tie_head: bool = False
+    shift_logits: bool = False
     dropout: float = 0.0
     pad_id: int | None = None
     dtype: DType = "float32"
@@ -89,6 +92,7 @@ class TransformerConfig:
         self._check("dropout", _is_number(self, "dropout") and 0 <= self.dropout < 1, "a rate from 0 to below 1")
         self._check("num_heads", self.width % self.num_heads == 0, f"a divisor of width = {self.width}")
         self._check("num_kv_heads", self.num_heads % self.kv_heads == 0, f"a divisor of num_heads = {self.num_heads}")
+        self._check("shift_logits", not (self.shift_logits and self.causal), "False where causal, which shifts already")
         is_even = self.positions != "rope" or self.head_width % 2 == 0
         self._check("num_heads", is_even, f"such that width / num_heads = {self.head_width} is even: RoPE turns pairs")
 

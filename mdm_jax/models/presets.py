@@ -24,6 +24,16 @@ sudoku_6m = TransformerConfig(
 """5,532,672 parameters. The MDM of the paper's Tables 2 and 5: Ye et al.'s tiny GPT-2 without the causal mask. V counts
 its tokenizer's mask token."""
 
+sudoku_6m_deep = TransformerConfig(
+    vocab_size=10, max_length=81, num_layers=7, num_heads=8, width=256, mlp_width=1024, positions="learned", mlp="gelu"
+)
+"""5,534,720 parameters. As many as the paper's in more than twice as many layers: what the shipped weights are."""
+
+sudoku_8x256 = TransformerConfig(
+    vocab_size=11, max_length=162, num_layers=8, num_heads=8, width=256, mlp_width=768, norm_epsilon=1e-6
+)
+"""6,825,728 parameters. The network of PUMA (arXiv:2602.10314), by the paper's first author, for the same puzzles."""
+
 sudoku_800k = TransformerConfig(
     vocab_size=10, max_length=81, num_layers=4, num_heads=4, width=128, mlp_width=512, positions="learned", mlp="gelu"
 )
@@ -102,6 +112,8 @@ gpt2 = TransformerConfig(
 
 PRESETS: dict[str, TransformerConfig] = {
     "sudoku_6m": sudoku_6m,
+    "sudoku_6m_deep": sudoku_6m_deep,
+    "sudoku_8x256": sudoku_8x256,
     "sudoku_800k": sudoku_800k,
     "smdm_19m": smdm_19m,
     "smdm_170m": smdm_170m,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from mdm_jax.denoiser import check_tokens
 from mdm_jax.errors import InputError
-from mdm_jax.models.attention import attention, positions_from, rope
+from mdm_jax.models.attention import attention, cached_attention, positions_from, rope
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.products import project
 from mdm_jax.typing import Array, Features, Params
@@ -62,7 +62,11 @@ class Norm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention. Parameters: query, key, value, output."""
+    """Multi-head self-attention. Parameters: query, key, value, output.
+
+    Where the collection "cache" holds its keys and values [B, Hkv, L, d], those of x are written into them at its
+    positions, and x attends to the cache.
+    """
 
     config: TransformerConfig
 
@@ -79,8 +83,19 @@ class Attention(nn.Module):
             return y.astype(config.dtype)
 
         q, k, v = heads("query", config.num_heads), heads("key", config.kv_heads), heads("value", config.kv_heads)
-        out = attention(q, k, v, causal=config.causal, is_real=is_real)
+        if self.has_variable("cache", "keys"):
+            k, v = self._cached("keys", k, positions), self._cached("values", v, positions)
+            out = cached_attention(q, k, v, positions)
+        else:
+            out = attention(q, k, v, causal=config.causal, is_real=is_real)
         return Linear(config, config.width, into_residual=True, name="output")(out.reshape(x.shape))
+
+    def _cached(self, name: str, piece: Array, positions: Array) -> Array:
+        """Writes the piece [B, T, Hkv, d] from its first position on; the whole, [B, Hkv, L, d]."""
+        whole: Array = self.get_variable("cache", name)
+        whole = jax.lax.dynamic_update_slice_in_dim(whole, piece.swapaxes(1, 2), positions[0, 0], axis=2)
+        self.put_variable("cache", name, whole)
+        return whole
 
 
 class Mlp(nn.Module):
@@ -157,8 +172,14 @@ class Transformer(nn.Module):
         return project(hidden, head, self.config.dtype)
 
     @nn.compact
-    def features(self, tokens: Array, *, deterministic: bool = True) -> Features:
+    def features(self, tokens: Array, *, deterministic: bool = True, start: Array | None = None) -> Features:
         """What the logits are the product of: arguments and errors as for `__call__`.
+
+        Args:
+          tokens: int32 [B, L].
+          deterministic: whether dropout is off.
+          start: int32 scalar, the position of the first token, where `tokens` go on from those in the collection
+            "cache"; None for 0.
 
         Returns:
           Features(hidden [B, L, D] in the config's dtype, head [D, V] in the parameters').
@@ -173,6 +194,7 @@ class Transformer(nn.Module):
         is_real = None if config.pad_id is None else tokens != config.pad_id
         length = tokens.shape[1]
         positions = jnp.arange(length, dtype=jnp.int32)[None] if is_real is None else positions_from(is_real)
+        positions = positions if start is None else start + positions
 
         token_embedding = _embedding(config, config.vocab_size + config.num_extra_tokens, "token_embedding")
         x = token_embedding(tokens).astype(jnp.float32)
@@ -183,6 +205,8 @@ class Transformer(nn.Module):
         for i in range(config.num_layers):
             x = block(config, deterministic, name=f"layers_{i}")(x, positions, is_real)
         x = Norm(config, name="final_norm")(x).reshape(*tokens.shape, config.width)
+        if config.shift_logits:
+            x = jnp.concatenate([x[:, :1], x[:, :-1]], axis=1)
         tied = token_embedding.embedding[: config.vocab_size].T if config.tie_head else None
         head = Head(config, name="head")() if tied is None else tied
         return Features(x.astype(config.dtype), head)

@@ -25,6 +25,7 @@ def curves(
     x_label: str,
     y_label: str,
     title: str,
+    log_x: bool = False,
 ) -> None:
     """Saves one line per name, shares in percent.
 
@@ -34,13 +35,38 @@ def curves(
       x_label: with its unit.
       y_label: with its unit.
       title: what the figure shows.
+      log_x: whether the x axis is logarithmic.
     """
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
+    if log_x:
+        axes.set_xscale("log")
     for name, (x, shares) in series.items():
         axes.plot(x, 100 * np.asarray(shares), marker="o", markersize=3.5, label=name)
     axes.set(xlabel=x_label, ylabel=y_label, title=title, ylim=(-2, 102))
     axes.grid(alpha=0.3)
+    axes.legend(title="order", frameon=False)
+    _save(figure, path)
+
+
+def bars(
+    path: pathlib.Path, series: Mapping[str, tuple[Sequence[str], Sequence[float]]], *, y_label: str, title: str
+) -> None:
+    """Saves groups of bars, one bar per name in each, shares in percent.
+
+    Args:
+      path: of the PNG.
+      series: name -> (groups, the same for all names; shares in [0, 1]).
+      y_label: with its unit.
+      title: what the figure shows.
+    """
+    figure = Figure(figsize=(6.5, 4), layout="constrained")
+    axes = figure.add_subplot()
+    width = 0.8 / len(series)
+    for i, (name, (groups, shares)) in enumerate(series.items()):
+        axes.bar(np.arange(len(groups)) + i * width, 100 * np.asarray(shares), width, label=name)
+        axes.set_xticks(np.arange(len(groups)) + 0.4 - width / 2, groups, rotation=20)
+    axes.set(ylabel=y_label, title=title, ylim=(0, 102))
     axes.legend(title="order", frameon=False)
     _save(figure, path)
 

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from mdm_jax.errors import InputError
 from mdm_jax.sharding import place
-from mdm_jax.training.step import Batch, Loss
+from mdm_jax.training.objectives import Batch, Loss
 from mdm_jax.typing import Array, Denoiser, Params
 
 

@@ -17,10 +17,11 @@ from mdm_jax.sharding import BATCH, check_batch
 from mdm_jax.training.checkpoint import Checkpointer
 from mdm_jax.training.distributed import is_lead, lost_peer
 from mdm_jax.training.metrics import MetricsWriter
+from mdm_jax.training.objectives import Batch, Loss
 from mdm_jax.training.preemption import Preemption
 from mdm_jax.training.progress import Progress, Trace
 from mdm_jax.training.state import OptimizerConfig, TrainState, abstract_state, as_stored, init_state
-from mdm_jax.training.step import Apply, Batch, Loss, make_train_step
+from mdm_jax.training.step import Apply, make_train_step
 from mdm_jax.typing import Array, Params
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -10,23 +10,10 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mdm_jax.errors import InputError
-from mdm_jax.losses import draw_subsets, subset_nll
 from mdm_jax.sharding import BATCH, gathered
+from mdm_jax.training.objectives import Batch, Loss
 from mdm_jax.training.state import OptimizerConfig, TrainState, abstract_state, as_stored, ema_update
 from mdm_jax.typing import Array, Params
-
-Batch = dict[str, Array]
-"""`tokens` int32 [B, L] and `is_prompt` bool [B, L]: the positions that are given."""
-
-
-class Loss(NamedTuple):
-    """A loss in two parts: what is drawn, for the whole batch, and what is computed, for any pairs of its rows."""
-
-    draw: Callable[[Array, Batch], Any]
-    """(key, batch) -> all that is random about the loss: a pytree of arrays [B, ...], whose rows may be in any order"""
-    nll: Callable[..., Array]
-    """(denoiser, params, some rows of what was drawn, from an even one on, *, paired) -> nats per sequence, float32
-    [rows]; `paired`: rows 2k and 2k + 1 lie on one device"""
 
 
 class Apply(Protocol):
@@ -35,15 +22,6 @@ class Apply(Protocol):
     def __call__(self, params: Params, tokens: Array, *, dropout_key: Array | None = None) -> Any:
         """Logits [B, L, V] or Features."""
         ...
-
-
-def masked_loss(mask_id: int) -> Loss:
-    """The loss that training uses: `subset_loss`, which has the lowest variance."""
-
-    def draw(key: Array, batch: Batch) -> Any:
-        return draw_subsets(key, batch["tokens"], mask_id=mask_id, is_prompt=batch["is_prompt"])
-
-    return Loss(draw, partial(subset_nll, mask_id=mask_id))
 
 
 def make_train_step(

@@ -1,0 +1,108 @@
+"""A model's answers to puzzles, whatever the layout of its sequences."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+import mdm_jax
+from experiments.common import Results
+from mdm_jax import oracles
+from mdm_jax.data import sudoku
+from mdm_jax.data.sudoku_layouts import Layout, Masked
+from mdm_jax.data.sudoku_sets import Records
+from mdm_jax.evaluation.puzzles import Decode, Filled, fill_in, score
+from mdm_jax.models.config import TransformerConfig
+from mdm_jax.models.decoder import make_decoder
+from mdm_jax.sampling import SampleResult
+from mdm_jax.typing import Array, Denoiser, Oracle, Params, Selector
+
+ORACLES: dict[str, Oracle] = {
+    "random": oracles.random,
+    "top_prob": oracles.top_prob,
+    "margin": oracles.margin,
+    "neg_entropy": oracles.neg_entropy,
+}
+"""The orders that tables compare."""
+
+
+def masked(
+    denoiser: Denoiser,
+    params: Params,
+    layout: Masked,
+    oracle: Oracle,
+    selector: Selector | None = None,
+    *,
+    temperature: float = 0.0,
+    block_length: int | None = None,
+) -> Decode:
+    """Strict unmasking, one token a step unless a selector is given."""
+    return functools.partial(
+        mdm_jax.sample,
+        denoiser,
+        params,
+        mask_id=layout.mask_id,
+        oracle=oracle,
+        selector=selector or mdm_jax.PerStep(1),
+        temperature=temperature,
+        block_length=block_length,
+    )
+
+
+def autoregressive(config: TransformerConfig, params: Params, *, temperature: float = 0.0) -> Decode:
+    """Token by token behind the givens; prompts have -1 where there is none."""
+    decoder = make_decoder(config)
+
+    def decode(key: Array, prompt: Array) -> SampleResult:
+        lengths = (prompt >= 0).sum(axis=1, dtype=jnp.int32)
+        result = mdm_jax.autoregressive_sample(
+            decoder,
+            params,
+            key,
+            prompt,
+            lengths,
+            length=config.max_length,
+            temperature=temperature,
+        )
+        step = jnp.arange(config.max_length, dtype=jnp.int32)[None] - lengths[:, None]
+        return SampleResult(result.tokens, jnp.maximum(step, -1), result.log_prob, result.nfe)
+
+    return decode
+
+
+def answer(layout: Layout, decode: Decode, puzzles: np.ndarray, **options: Any) -> Filled:
+    """What the model makes of puzzles, as grids `[num, cells]`; options as for `fill_in`."""
+    start = layout.start(puzzles)
+    if isinstance(layout, Masked):
+        filled = fill_in(decode, start, padding=np.full_like(start[0], layout.zero + 1), **options)
+        tokens, reveal_step = layout.grids(filled.tokens), layout.cells(filled.reveal_step)
+    else:
+        filled = fill_in(decode, start, padding=start[0], **options)
+        tokens, reveal_step = layout.grids(filled.tokens), layout.cells(filled.reveal_step, filled.tokens)
+    return dataclasses.replace(filled, tokens=tokens, reveal_step=reveal_step)
+
+
+def measure(layout: Layout, decode: Decode, records: Records, **options: Any) -> tuple[dict[str, Any], Filled]:
+    """Answers the puzzles; what a row says of it, and the answers. Options as for `fill_in`."""
+    puzzles = records["puzzle"]
+    filled = answer(layout, decode, puzzles, **options)
+    scores = score(filled, puzzles, records["solution"], blank=0, is_solved=sudoku.is_solved)
+    return {"method": layout.method, **scores}, filled
+
+
+def add_row(
+    results: Results, layout: Layout, decode: Decode, records: Records, fields: Mapping[str, Any], **options: Any
+) -> Filled:
+    """Answers the puzzles and adds the row that says how it went, `fields` among the first."""
+    row, filled = measure(layout, decode, records, **options)
+    results.add(**{"method": layout.method, **fields, **row})
+    return filled
+
+
+def order_fields(name: str, selector: Selector) -> dict[str, Any]:
+    """What a row says about the order."""
+    k = selector.k if isinstance(selector, mdm_jax.PerStep) else None
+    return {"oracle": name, "selector": repr(selector), "tokens_per_step": k}

@@ -1,0 +1,304 @@
+"""The paper's Tables 2 and 5 and what belongs to them, at three scales. Started again, it goes on where it was."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+import mdm_jax
+from experiments.common import Results, table
+from experiments.sudoku.decode import ORACLES, autoregressive, masked, measure, order_fields
+from experiments.sudoku.flags import Reproduce, Train
+from experiments.sudoku.work import dataset_name, first, load_model, model_config, test_set, train_model
+from mdm_jax.data import sudoku, sudoku_layouts
+from mdm_jax.data.sudoku_layouts import Masked
+from mdm_jax.data.sudoku_rules import Rule
+from mdm_jax.data.sudoku_sets import DIFFICULTIES, Records
+from mdm_jax.errors import InputError, Preempted
+from mdm_jax.evaluation.intervals import wilson
+from mdm_jax.evaluation.puzzles import Decode, Filled
+from mdm_jax.loading import Model
+from mdm_jax.models.transformer import make_denoiser
+from mdm_jax.report import plots
+from mdm_jax.training.metrics import read_metrics
+
+PAPER = {
+    ("arm", "normal", None): 0.0973,
+    ("arm_ordered", "normal", None): 0.8718,
+    ("arm_ordered", "hard", None): 0.3257,
+    ("mdm", "normal", "random"): 0.0688,
+    ("mdm", "normal", "top_prob"): 0.1851,
+    ("mdm", "normal", "margin"): 0.8949,
+    ("mdm", "hard", "random"): 0.0362,
+    ("mdm", "hard", "top_prob"): 0.0944,
+    ("mdm", "hard", "margin"): 0.4988,
+}
+"""Tables 2 and 5: share of puzzles solved, by method, set and order."""
+
+LAYOUTS = {"mdm": "in-place", "arm": "triples", "arm_ordered": "ordered-triples"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """How much of everything."""
+
+    size: int
+    num_train: int
+    num_test: int
+    steps: dict[str, int]
+    batch_size: dict[str, int]
+    learning_rate: dict[str, float]
+    model: dict[str, str]
+    tokens_per_step: tuple[int, ...]
+    """the last stands for all at once"""
+
+
+SCALES = {
+    "smoke": Scale(
+        size=6,
+        num_train=500,
+        num_test=8,
+        steps={"mdm": 4, "arm": 2, "arm_ordered": 2},
+        batch_size=dict.fromkeys(LAYOUTS, 16),
+        learning_rate=dict.fromkeys(LAYOUTS, 1e-3),
+        model=dict.fromkeys(LAYOUTS, "sudoku_800k"),
+        tokens_per_step=(1, 36),
+    ),
+    "small": Scale(
+        size=6,
+        num_train=60_000,
+        num_test=500,
+        steps={"mdm": 600, "arm": 600, "arm_ordered": 600},
+        batch_size=dict.fromkeys(LAYOUTS, 128),
+        learning_rate=dict.fromkeys(LAYOUTS, 2e-3),
+        model=dict.fromkeys(LAYOUTS, "sudoku_800k"),
+        tokens_per_step=(1, 2, 3, 5, 36),
+    ),
+    "paper": Scale(
+        size=9,
+        num_train=1_800_000,
+        num_test=1_000,
+        steps={"mdm": 24_000, "arm": 200_000, "arm_ordered": 200_000},
+        batch_size={"mdm": 1024, "arm": 256, "arm_ordered": 256},
+        learning_rate={"mdm": 1e-3, "arm": 2e-4, "arm_ordered": 2e-4},
+        model={"mdm": "sudoku_6m_deep", "arm": "arm_42m", "arm_ordered": "arm_42m"},
+        tokens_per_step=(1, 2, 3, 4, 6, 8, 12, 81),
+    ),
+}
+
+
+class Journal:
+    """Units of work that were done, with their rows, in `units.jsonl`: what is in there is not done again."""
+
+    def __init__(self, folder: pathlib.Path, head: dict[str, Any], minutes: float | None) -> None:
+        self._path = folder / "units.jsonl"
+        self._deadline = None if minutes is None else time.monotonic() + 60 * minutes
+        lines = [json.loads(line) for line in self._path.read_text().splitlines()] if self._path.exists() else []
+        if lines and lines[0] != head:
+            raise InputError(f"{self._path} is of {lines[0]}, not {head}; give the same flags again, or another --out")
+        if not lines:
+            self._path.write_text(json.dumps(head) + "\n")
+        self._done = {line["unit"]: line["rows"] for line in lines[1:]}
+
+    def seconds_left(self) -> float | None:
+        """Until the time is up; None if there is no limit."""
+        return None if self._deadline is None else self._deadline - time.monotonic()
+
+    def rows(self, unit: str, work: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+        """The rows of a unit, done now unless they are there; Preempted if the time is up."""
+        if unit not in self._done:
+            left = self.seconds_left()
+            if left is not None and left <= 0:
+                raise Preempted(f"the time is up before {unit}; the same command goes on")
+            self._done[unit] = work()
+            with self._path.open("a") as file:
+                file.write(json.dumps({"unit": unit, "rows": self._done[unit]}) + "\n")
+        return self._done[unit]
+
+
+def reproduce(flags: Reproduce) -> None:
+    """`reproduce`: trains what is not trained, measures what is not measured, and prints and draws all of it."""
+    results = Results("sudoku", "reproduce", out=flags.out, seed=flags.seed, scale=flags.scale)
+    scale, methods = SCALES[flags.scale], flags.methods.split(",")
+    unknown = [method for method in methods if method not in LAYOUTS]
+    if unknown:
+        raise InputError(f"unknown method {unknown[0]!r}; choose from {', '.join(LAYOUTS)}")
+    head = {"scale": flags.scale, "seed": flags.seed, "checkpoint": str(flags.checkpoint)}
+    journal = Journal(flags.out, head, flags.minutes)
+    sets = {
+        difficulty: test_set(
+            {"size": scale.size, "clues": None, "source": None, "seed": flags.seed, "num_test": scale.num_test},
+            difficulty,
+        )
+        for difficulty in DIFFICULTIES
+    }
+    for method in methods:
+        run = Run(flags, scale, method, journal)
+        for difficulty, records in sets.items():
+            for row in run.table(difficulty, first(flags.limit, records)):
+                results.add(**row)
+    results.finish()
+    for number, difficulty in (("2", "normal"), ("5", "hard")):
+        lines = beside_the_paper(results.rows, dataset_name(scale.size, difficulty))
+        sys.stdout.write(f"\nTable {number}, {difficulty} puzzles\n{table(lines)}\n")
+    draw(flags.out, results.rows)
+
+
+def beside_the_paper(rows: list[dict[str, Any]], dataset: str) -> list[dict[str, Any]]:
+    """Table 2 or 5: a line for each method and order."""
+    names = {"method": "method", "oracle": "order", "paper": "paper", "solved": "ours", "solved_ci": "95% interval"}
+    wanted = [row for row in rows if row["dataset"] == dataset and "hardest_rule" not in row]
+    wanted = [row for row in wanted if row.get("tokens_per_step", 1) == 1]
+    return [{to: row.get(name) for name, to in names.items()} for row in wanted]
+
+
+class Run:
+    """One method: its model, trained when it is first needed."""
+
+    def __init__(self, flags: Reproduce, scale: Scale, method: str, journal: Journal) -> None:
+        self._flags, self._scale, self._method, self._journal = flags, scale, method, journal
+        self._layout = sudoku_layouts.get(LAYOUTS[method])
+        self._trained: Model | None = None
+
+    def model(self) -> Model:
+        """The trained model."""
+        if self._trained is None:
+            if self._method == "mdm" and self._flags.checkpoint is not None:
+                self._trained = load_model(self._flags.checkpoint, self._scale.size)[0]
+            else:
+                self._trained = self._train()
+        return self._trained
+
+    def _train(self) -> Model:
+        scale, method = self._scale, self._method
+        steps = scale.steps[method]
+        flags = Train(
+            size=scale.size,
+            difficulty="normal",
+            num_train=scale.num_train,
+            num_test=scale.num_test,
+            data=self._flags.data,
+            seed=self._flags.seed,
+            model=scale.model[method],
+            layout=LAYOUTS[method],  # type: ignore[arg-type]
+            augment=method == "mdm",  # a symmetry changes the order in which the rules fill in the blanks
+            dtype="bfloat16" if jax.default_backend() in ("gpu", "tpu") else "float32",
+            steps=steps,
+            batch_size=scale.batch_size[method],
+            learning_rate=scale.learning_rate[method],
+            warmup_steps=min(1000, steps // 10),
+            checkpoint_every=max(steps // 24, 1),
+            evaluate_every=max(steps // 12, 1),
+            evaluate_limit=min(128, scale.num_test),
+            out=self._flags.out / method,
+        )
+        left = self._journal.seconds_left()
+        alarm = None if left is None else threading.Timer(max(left, 0.1), os.kill, (os.getpid(), signal.SIGTERM))
+        if alarm is not None:
+            alarm.daemon = True
+            alarm.start()  # training takes it as a request to save and to end
+        config = model_config(flags)
+        state, _ = train_model(flags, config, {name: ORACLES[name] for name in ("random", "margin")})
+        if alarm is not None:
+            alarm.cancel()
+        return Model(config, state.best_params, make_denoiser(config))
+
+    def _decode(self, oracle: str | None, k: int = 1) -> Decode:
+        model = self.model()
+        if oracle is None or not isinstance(self._layout, Masked):
+            return autoregressive(model.config, model.params)
+        return masked(model.denoiser, model.params, self._layout, ORACLES[oracle], mdm_jax.PerStep(k))
+
+    def rows(self, difficulty: str, records: Records, oracle: str | None, k: int = 1) -> list[dict[str, Any]]:
+        """One row for an order and a number of cells per step; with one, also a row for each hardest rule."""
+        dataset = dataset_name(self._scale.size, difficulty)
+        name = f"{self._method} {dataset} {oracle or 'greedy'} {k}"
+        fields = {"method": self._method, "dataset": dataset}
+        fields |= order_fields(oracle, mdm_jax.PerStep(k)) if oracle else {}
+
+        def work() -> list[dict[str, Any]]:
+            options = {"seed": self._flags.seed, "progress": name}
+            row, filled = measure(self._layout, self._decode(oracle, k), records, **options)
+            paper = PAPER.get((self._method, dataset, oracle)) if k == 1 else None
+            rows = [fields | row | {"paper": paper}]
+            if oracle and k == 1 and difficulty == "normal":
+                rows += [fields | row for row in by_hardest_rule(records, filled)]
+            return rows
+
+        return self._journal.rows(name, work)
+
+    def table(self, difficulty: str, records: Records) -> list[dict[str, Any]]:
+        """The rows of all orders; of a masked model on the normal set also those of several cells per step."""
+        if not isinstance(self._layout, Masked):
+            return self.rows(difficulty, records, None)
+        steps = self._scale.tokens_per_step if difficulty == "normal" else (1,)
+        return [row for k in steps for oracle in ORACLES for row in self.rows(difficulty, records, oracle, k)]
+
+
+def by_hardest_rule(records: Records, filled: Filled) -> list[dict[str, Any]]:
+    """How many are solved of the puzzles for which a person needs a rule, but none that is harder."""
+    is_solved, hardest = sudoku.is_solved(filled.tokens, records["puzzle"]), records["rule"].max(axis=1)
+    rows = []
+    for rule in sorted(set(hardest.tolist())):
+        n, solved = int((hardest == rule).sum()), int(is_solved[hardest == rule].sum())
+        name, interval = Rule(rule).name.lower(), list(wilson(solved, n))
+        rows.append({"hardest_rule": name, "n": n, "solved": solved / n, "solved_ci": interval})
+    return rows
+
+
+def draw(folder: pathlib.Path, rows: list[dict[str, Any]]) -> None:
+    """The pictures: against tokens per step, against training examples, by hardest rule."""
+    pictures = []
+    series: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in ORACLES}
+    normal = [row for row in rows if row["method"] == "mdm" and "tokens_per_step" in row and "hardest_rule" not in row]
+    for row in sorted(normal, key=lambda row: row["tokens_per_step"]):
+        if row["dataset"].endswith("normal"):
+            series[row["oracle"]][0].append(row["tokens_per_step"])
+            series[row["oracle"]][1].append(row["solved"])
+    if any(x for x, _ in series.values()):
+        pictures.append(folder / "tokens-per-step.png")
+        plots.curves(
+            pictures[-1],
+            series,
+            x_label="cells revealed per step",
+            y_label="puzzles of the normal set solved (%)",
+            title="One model, four orders",
+            log_x=True,
+        )
+    by_rule: dict[str, tuple[list[str], list[float]]] = {}
+    for row in rows:
+        if "hardest_rule" in row:
+            names, shares = by_rule.setdefault(row["oracle"], ([], []))
+            names.append(row["hardest_rule"].replace("_", " "))
+            shares.append(row["solved"])
+    if by_rule:
+        pictures.append(folder / "hardest-rule.png")
+        plots.bars(pictures[-1], by_rule, y_label="solved (%)", title="By the hardest rule that a person would need")
+    if (folder / "mdm" / "metrics.jsonl").exists():
+        pictures.append(folder / "examples.png")
+        plot_training(pictures[-1], folder / "mdm", ("random", "margin"))
+    sys.stdout.write("".join(f"{picture}\n" for picture in pictures))
+
+
+def plot_training(path: pathlib.Path, run: pathlib.Path, oracles: tuple[str, ...]) -> None:
+    """Puzzles solved in each order over training, from a run's metrics."""
+    batch_size = json.loads((run / "config.json").read_text())["batch_size"]
+    lines, series = read_metrics(run), {}
+    for name in oracles:
+        points = [(line["step"], line[f"solved/{name}"]) for line in lines if f"solved/{name}" in line]
+        series[name] = ([batch_size * step for step, _ in points], [share for _, share in points])
+    plots.curves(
+        path,
+        series,
+        x_label="training examples",
+        y_label="held-out Sudokus solved (%)",
+        title="One model, several orders",
+    )

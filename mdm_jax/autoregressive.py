@@ -1,0 +1,183 @@
+"""Decoding from an autoregressive model, from left to right: one jitted loop over a cache.
+
+The prompts are read in one call. Then all rows go through the positions in lockstep: each step reads the token before
+a position and, in the rows whose prompt has ended, writes the token there.
+"""
+
+import functools
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from mdm_jax.confidence import confidence_given_noise, is_greedy
+from mdm_jax.denoiser import check_output, check_tokens, float_logits
+from mdm_jax.errors import InputError
+from mdm_jax.randomness import fold_rows, row_keys, vocabulary_gumbel
+from mdm_jax.typing import Array, Features, Params
+
+
+class Decoder(Protocol):
+    """A causal network that reads a sequence piece by piece. Hashable; see `models.decoder.make_decoder`."""
+
+    def init_cache(self, batch: int, length: int) -> Any:
+        """What it keeps of sequences of up to `length` tokens before it has read any: a pytree of arrays."""
+        ...
+
+    def __call__(self, params: Params, tokens: Array, cache: Any, start: Array) -> tuple[Array | Features, Any]:
+        """Reads tokens int32 [B, T], which stand at `start` (int32 scalar), `start` + 1 and so on.
+
+        Returns:
+          Logits float [B, T, V], or Features, the i-th of which predict the token behind the i-th of `tokens`; and the
+          cache, of the same shapes, with `tokens` in it. Neither depends on what was read at `start` or beyond before.
+        """
+        ...
+
+
+class AutoregressiveResult(NamedTuple):
+    """What `autoregressive_sample` gives back."""
+
+    tokens: Array
+    """int32 [B, L]; prompts as they came"""
+    log_prob: Array
+    """float32 [B], nats: sum of log p_theta (temperature 1) of the tokens behind the prompt"""
+    nfe: Array
+    """int32 scalar: network calls made for the batch, with the one that reads the prompts"""
+
+
+class DecodingState(NamedTuple):
+    """The carry of the loop."""
+
+    tokens: Array
+    """int32 [B, L]: the prompts, and what was decoded before `position`"""
+    log_prob: Array
+    """float32 [B]"""
+    cache: Any
+    """the decoder's, of all that stands before `position` - 1"""
+    position: Array
+    """int32 scalar, the next to be decoded"""
+
+
+def autoregressive_sample(
+    decoder: Decoder,
+    params: Params,
+    key: Array,
+    prompt: ArrayLike,
+    prompt_length: ArrayLike,
+    *,
+    length: int,
+    temperature: Array | float = 0.0,
+) -> AutoregressiveResult:
+    """Continues each prompt to a sequence of `length` tokens, x^i ~ p_theta(. | x^0, ..., x^{i-1}).
+
+    Rows are independent: neither the other rows nor what stands behind a prompt change a row's tokens. Draws are keyed
+    by row and position. The first call of a shape compiles; decoder, length and whether the temperature is 0 are
+    static, all else is traced.
+
+    Args:
+      decoder: the network; the same object (or an equal one) in every call.
+      params: its parameters.
+      key: a typed key, scalar or one per row [B]; consumed (untouched at temperature 0).
+      prompt: int [B, P], the first tokens of each sequence; what stands behind a row's prompt is ignored.
+      prompt_length: int [B], how many tokens of each row are its prompt, 1 to P. Under jit, where this cannot be
+        checked, what is outside counts as the nearest number inside.
+      length: L, a Python int, at least P.
+      temperature: of the tokens drawn; 0 takes the likeliest, ties to the lowest id.
+
+    Returns:
+      AutoregressiveResult.
+
+    Raises:
+      InputError: a shape, a dtype or an option is off, or the decoder's output is.
+    """
+    prompt = check_tokens(prompt, "prompt")
+    batch, width = prompt.shape
+    if width == 0:
+        raise InputError(f"prompt must hold at least one token, such as one that starts every row; got {prompt.shape}")
+    if isinstance(length, bool) or not isinstance(length, int) or length < width:
+        raise InputError(f"length must be a whole number, at least the prompt's {width}; got {length!r}")
+    if not (callable(decoder) and hasattr(decoder, "init_cache")):
+        raise InputError(
+            f"decoder must be callable and have init_cache, as that of models.decoder.make_decoder; got {decoder!r}"
+        )
+    return _autoregressive_sample(
+        decoder,
+        params,
+        row_keys(key, batch),
+        prompt,
+        check_prompt_length(prompt_length, prompt),
+        jnp.asarray(temperature, jnp.float32),
+        length=length,
+        greedy=is_greedy(temperature),
+    )
+
+
+def check_prompt_length(prompt_length: ArrayLike, prompt: Array) -> Array:
+    """`prompt_length` as int32 [B]; InputError for another shape or dtype, or, if it is no tracer, out of 1 to P."""
+    batch, width = prompt.shape
+    lengths = jnp.asarray(prompt_length)
+    if lengths.shape != (batch,) or not jnp.issubdtype(lengths.dtype, jnp.integer):
+        raise InputError(f"prompt_length must be integers of shape ({batch},), got {lengths.dtype} {lengths.shape}")
+    if not isinstance(lengths, jax.core.Tracer) and lengths.is_fully_addressable:
+        outside = [n for n in np.asarray(lengths).tolist() if not 1 <= n <= width]
+        if outside:
+            raise InputError(f"prompt_length must be from 1 to the prompt's {width}, got {outside[0]}")
+    return lengths.astype(jnp.int32)
+
+
+@functools.partial(jax.jit, static_argnames=("decoder", "length", "greedy"))
+def _autoregressive_sample(
+    decoder: Decoder,
+    params: Params,
+    keys: Array,
+    prompt: Array,
+    prompt_length: Array,
+    temperature: Array,
+    *,
+    length: int,
+    greedy: bool,
+) -> AutoregressiveResult:
+    batch, width = prompt.shape
+    prompt_length = jnp.clip(prompt_length, 1, width)
+    first = prompt_length.min()
+
+    def cond_fun(state: DecodingState) -> Array:
+        return state.position < length
+
+    def body_fun(state: DecodingState) -> DecodingState:
+        before = jax.lax.dynamic_slice_in_dim(state.tokens, state.position - 1, 1, axis=1)
+        logits, cache = read(decoder, params, before, state.cache, state.position - 1)
+        noise = None
+        if not greedy:
+            noise = temperature * vocabulary_gumbel(fold_rows(keys, state.position), 1, logits.shape[-1])
+        confidence = confidence_given_noise(logits, noise)
+        assert confidence.token_log_prob is not None
+        is_here = jnp.arange(length, dtype=jnp.int32)[None] == state.position
+        is_decoded = (state.position >= prompt_length)[:, None]
+        return DecodingState(
+            tokens=jnp.where(is_here & is_decoded, confidence.token, state.tokens),
+            log_prob=state.log_prob + jnp.where(is_decoded, confidence.token_log_prob, 0)[:, 0],
+            cache=cache,
+            position=state.position + 1,
+        )
+
+    # What is behind a prompt could be no token at all, and its keys and values NaN, which no mask hides.
+    is_prompt = jnp.arange(width, dtype=jnp.int32)[None] < prompt_length[:, None]
+    tokens = jnp.where(is_prompt, prompt, 0)
+    cache = decoder.init_cache(batch, length)
+    if width > 1:
+        _, cache = read(decoder, params, tokens[:, :-1], cache, jnp.zeros((), jnp.int32))
+    start = DecodingState(jnp.pad(tokens, ((0, 0), (0, length - width))), jnp.zeros(batch), cache, first)
+    end = jax.lax.while_loop(cond_fun, body_fun, start)
+    return AutoregressiveResult(end.tokens, end.log_prob, end.position - first + int(width > 1))
+
+
+def read(decoder: Decoder, params: Params, tokens: Array, cache: Any, start: Array) -> tuple[Array, Any]:
+    """Calls the decoder and checks what comes back: logits float32 [B, T, V] and the cache."""
+    output, after = decoder(params, tokens, cache, start)
+    wanted, got = (jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree) for tree in (cache, after))
+    if got != wanted:
+        raise InputError("the decoder must give back a cache of the structure, shapes and dtypes of init_cache's")
+    return float_logits(check_output(output, tokens, "decoder"), None), after

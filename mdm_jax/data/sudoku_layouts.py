@@ -1,0 +1,194 @@
+"""How a Sudoku is written as a sequence of tokens. Numpy in, numpy out.
+
+A masked diffusion model fills in a puzzle in place, or writes the answer behind the question; an autoregressive one
+writes (row, column, digit) triples.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdm_jax.data import sudoku
+from mdm_jax.data.sudoku_sets import Records
+from mdm_jax.errors import InputError
+
+Tokens = NDArray[np.int32]
+
+
+@dataclasses.dataclass(frozen=True)
+class Masked:
+    """For a masked diffusion model: `start` holds the mask token wherever an answer is wanted.
+
+    Attributes:
+        name: What flags call it.
+        in_place: Whether the answer is written into the question; else it stands behind it, givens and all.
+        vocab_size: V; None for the digits and the blank.
+        mask_id: The mask token; in place it is the blank.
+        zero: The token of digit 0, a blank of the question; digit d is `zero + d`.
+        separator: A token between question and answer, if any.
+        end: A token behind the answer, to be predicted too, if any.
+        shift_logits: Whether the logits at position i - 1 predict token i.
+    """
+
+    name: str
+    in_place: bool = False
+    vocab_size: int | None = None
+    mask_id: int = 0
+    zero: int = 0
+    separator: int | None = None
+    end: int | None = None
+    shift_logits: bool = False
+
+    method = "mdm"
+
+    def num_tokens(self, size: int) -> int:
+        """V for grids of a size."""
+        return size + 1 if self.vocab_size is None else self.vocab_size
+
+    def length(self, size: int) -> int:
+        """L for grids of a size."""
+        extra = sum(token is not None for token in (self.separator, self.end))
+        return size**2 if self.in_place else 2 * size**2 + extra
+
+    def examples(self, records: Records) -> dict[str, NDArray[Any]]:
+        """`tokens` int32 `[num, L]` and `is_prompt` bool `[num, L]` to train on."""
+        tokens = self._sequence(records["puzzle"], records["solution"].astype(np.int32) + self.zero, self.end)
+        return {"tokens": tokens, "is_prompt": self.start(records["puzzle"]) != self.mask_id}
+
+    def start(self, puzzles: NDArray[np.int8]) -> Tokens:
+        """What to sample from, int32 `[num, L]`."""
+        if self.in_place:
+            return puzzles.astype(np.int32)
+        masks = np.full(puzzles.shape, self.mask_id, np.int32)
+        return self._sequence(puzzles, masks, None if self.end is None else self.mask_id)
+
+    def grids(self, tokens: Tokens) -> NDArray[np.int8]:
+        """The answers, int8 `[num, cells]`; 0 where a token is no digit."""
+        digits = self.cells(tokens) - self.zero
+        size = sudoku.size_of(digits.shape[1])
+        return np.where((digits >= 0) & (digits <= size), digits, 0).astype(np.int8)
+
+    def cells(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Of values `[num, L]` those at the cells of the answer, `[num, cells]`."""
+        if self.in_place:
+            return values
+        extra = self.separator is not None, self.end is not None
+        num_cells = (values.shape[1] - sum(extra)) // 2
+        return values[:, num_cells + extra[0] :][:, :num_cells]
+
+    def _sequence(self, puzzles: NDArray[np.int8], answer: Tokens, end: int | None) -> Tokens:
+        if self.in_place:
+            return answer
+        columns = [puzzles.astype(np.int32) + self.zero, self.separator, answer, end]
+        return np.concatenate(
+            [
+                np.full((len(puzzles), 1), column, np.int32) if isinstance(column, int) else column
+                for column in columns
+                if column is not None
+            ],
+            axis=1,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Triples:
+    """For an autoregressive model: (row, column, digit) of each given, then of each blank (Shah et al. 2024).
+
+    Rows and columns count from 0; digits are themselves. Givens stand in the order of the cells.
+
+    Attributes:
+        name: What flags call it.
+        is_ordered: Whether blanks stand in the order in which the rules filled them in; else in that of the cells.
+    """
+
+    name: str
+    is_ordered: bool
+
+    @property
+    def method(self) -> str:
+        """What results call a model of this layout."""
+        return "arm_ordered" if self.is_ordered else "arm"
+
+    def num_tokens(self, size: int) -> int:
+        """V for grids of a size: the digits and 0, and one more that files use for padding."""
+        return size + 2
+
+    def length(self, size: int) -> int:
+        """L for grids of a size."""
+        return 3 * size**2
+
+    def examples(self, records: Records) -> dict[str, NDArray[Any]]:
+        """`tokens` int32 `[num, L]` and `is_prompt` bool `[num, L]` to train on; the givens are the prompt.
+
+        Raises:
+            InputError: Blanks are to be ordered, and the rules do not solve a puzzle.
+        """
+        is_given = records["puzzle"] != 0
+        if self.is_ordered and (records["order"] < 0).any():
+            raise InputError("the rules do not solve every puzzle, so blanks have no order: train on the normal set")
+        cells = np.argsort(records["order"] if self.is_ordered else ~is_given, axis=1, kind="stable")
+        num_given = is_given.sum(axis=1)
+        is_prompt = np.arange(3 * cells.shape[1])[None] < 3 * num_given[:, None]
+        return {"tokens": _triples(cells, records["solution"]), "is_prompt": is_prompt}
+
+    def start(self, puzzles: NDArray[np.int8]) -> Tokens:
+        """The givens as a prompt, int32 `[num, 3 * most givens]`; -1 behind those of a puzzle that has fewer."""
+        num_given = (puzzles != 0).sum(axis=1)
+        cells = np.argsort(puzzles == 0, axis=1, kind="stable")[:, : num_given.max(initial=1)]
+        tokens = _triples(cells, puzzles)
+        return np.where(np.arange(tokens.shape[1])[None] < 3 * num_given[:, None], tokens, -1)
+
+    def grids(self, tokens: Tokens) -> NDArray[np.int8]:
+        """The answers, int8 `[num, cells]`: later triples overwrite earlier ones; those that are none are left out."""
+        return self._scatter(tokens, tokens[:, 2::3]).astype(np.int8)
+
+    def cells(self, values: NDArray[Any], tokens: Tokens) -> NDArray[Any]:
+        """Of values `[num, L]` those at the digits, moved to their cells: `[num, cells]`."""
+        return self._scatter(tokens, values[:, 2::3])
+
+    def _scatter(self, tokens: Tokens, values: NDArray[Any]) -> NDArray[Any]:
+        num_cells = tokens.shape[1] // 3
+        size = sudoku.size_of(num_cells)
+        rows, columns, digits = tokens[:, 0::3], tokens[:, 1::3], tokens[:, 2::3]
+        is_cell = (rows < size) & (columns < size) & (digits >= 1) & (digits <= size)
+        target = np.where(is_cell, rows * size + columns, num_cells)
+        grid = np.zeros((len(tokens), num_cells + 1), values.dtype)
+        for triple in range(num_cells):  # one after the other: an indexed assignment has no order
+            grid[np.arange(len(tokens)), target[:, triple]] = values[:, triple]
+        return grid[:, :-1]
+
+
+def _triples(cells: NDArray[np.int64], digits: NDArray[np.int8]) -> Tokens:
+    """Row, column and digit of cells `[num, k]`, as int32 `[num, 3 * k]`."""
+    rows, columns = np.divmod(cells, sudoku.size_of(digits.shape[1]))
+    triples = np.stack([rows, columns, np.take_along_axis(digits, cells, axis=1)], axis=2)
+    return triples.reshape(len(cells), -1).astype(np.int32)
+
+
+Layout = Masked | Triples
+
+LAYOUTS: dict[str, Layout] = {
+    layout.name: layout
+    for layout in (
+        Masked("in-place", in_place=True),
+        Masked("question-answer", vocab_size=11, mask_id=10),
+        Masked("shifted", vocab_size=31, mask_id=2, zero=5, separator=1, end=3, shift_logits=True),
+        Triples("triples", is_ordered=False),
+        Triples("ordered-triples", is_ordered=True),
+    )
+}
+"""By name. `in-place` is ours: half as long, and what is given cannot be got wrong. `shifted` is Ye et al.'s (2024), on
+which the paper built, with the numbers of their tokenizer (164 tokens at 9x9); `question-answer` PUMA's (162)."""
+
+
+def get(name: str) -> Layout:
+    """The layout called `name`.
+
+    Raises:
+        InputError: There is none of that name.
+    """
+    if name not in LAYOUTS:
+        raise InputError(f"unknown layout {name!r}; choose one of {', '.join(LAYOUTS)}")
+    return LAYOUTS[name]

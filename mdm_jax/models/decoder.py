@@ -1,0 +1,80 @@
+"""A causal Transformer that reads a sequence piece by piece, keeping the keys and values of what it has read."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+
+from mdm_jax.errors import InputError
+from mdm_jax.models.config import TransformerConfig
+from mdm_jax.models.transformer import Transformer
+from mdm_jax.typing import Array, Features, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerDecoder:
+    """A causal Transformer as a Decoder. Equal and of one hash for equal fields, so that jit compiles it once.
+
+    Attributes:
+      config: of the model.
+    """
+
+    config: TransformerConfig
+
+    def init_cache(self, batch: int, length: int) -> dict[str, Any]:
+        """An empty cache.
+
+        Args:
+          batch: B.
+          length: L, of the longest sequence it is to hold.
+
+        Returns:
+          The collection "cache" of Transformer: keys and values [B, Hkv, L, d] of each layer, in the config's dtype.
+
+        Raises:
+          InputError: the length exceeds max_length.
+        """
+        config = self.config
+        if length > config.max_length:
+            raise InputError(
+                f"a sequence of length {length} exceeds max_length = {config.max_length}: ask for a shorter one, or "
+                "build a model with a larger max_length"
+            )
+        slots = jnp.zeros((batch, config.kv_heads, length, config.head_width), config.dtype)
+        return {f"layers_{i}": {"attention": {"keys": slots, "values": slots}} for i in range(config.num_layers)}
+
+    def __call__(self, params: Params, tokens: Array, cache: Any, start: Array) -> tuple[Features, Any]:
+        """Reads the next piece.
+
+        Args:
+          params: as from `init_params`.
+          tokens: int32 [B, T].
+          cache: of what stands before `start`; what it holds from there on is not seen.
+          start: int32 scalar, the position of the first of `tokens`; start + T is at most the cache's length.
+
+        Returns:
+          Features of the piece, and the cache with the piece in it.
+        """
+        variables = {"params": params, "cache": cache}
+        output: Any = Transformer(self.config).apply(variables, tokens, start=start, mutable="cache", method="features")
+        features, updated = output
+        return features, updated["cache"]
+
+
+def make_decoder(config: TransformerConfig) -> TransformerDecoder:
+    """The decoder (params, tokens, cache, start) -> (Features, cache) of a causal configuration.
+
+    Args:
+      config: of the model, whose parameters it takes.
+
+    Returns:
+      A hashable callable; two of equal arguments are equal.
+
+    Raises:
+      InputError: the model is not causal, or it hides padding, which its positions would then skip.
+    """
+    if not config.causal:
+        raise InputError("decoding needs a causal model; this TransformerConfig has causal = False")
+    if config.pad_id is not None:
+        raise InputError(f"decoding hides no padding; give a TransformerConfig with pad_id = None, not {config.pad_id}")
+    return TransformerDecoder(config)

@@ -1,0 +1,86 @@
+"""What training can minimise: losses as the training step takes them, in two parts."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mdm_jax.denoiser import call, check_tokens
+from mdm_jax.losses import draw_subsets, masked_nll, subset_nll
+from mdm_jax.scoring import scored_nll
+from mdm_jax.typing import Array, Denoiser, Params
+
+Batch = dict[str, Array]
+"""`tokens` int32 [B, L] and `is_prompt` bool [B, L]: the positions that are given."""
+
+
+class Loss(NamedTuple):
+    """A loss in two parts: what is drawn, for the whole batch, and what is computed, for any pairs of its rows."""
+
+    draw: Callable[[Array, Batch], Any]
+    """(key, batch) -> all that is random about the loss: a pytree of arrays [B, ...], whose rows may be in any order"""
+    nll: Callable[..., Array]
+    """(denoiser, params, some rows of what was drawn, from an even one on, *, paired) -> nats per sequence, float32
+    [rows]; `paired`: rows 2k and 2k + 1 lie on one device"""
+
+
+def masked_loss(mask_id: int) -> Loss:
+    """The loss that training uses: `subset_loss`, which has the lowest variance."""
+
+    def draw(key: Array, batch: Batch) -> Any:
+        return draw_subsets(key, batch["tokens"], mask_id=mask_id, is_prompt=batch["is_prompt"])
+
+    return Loss(draw, partial(subset_nll, mask_id=mask_id))
+
+
+def causal_loss() -> Loss:
+    """Σ_i -log p(x^i | x^0, ..., x^{i-1}) over the tokens that are not given, for a causal network.
+
+    Nothing precedes position 0, so it is never scored. Give it as prompt: where it is not, the loss per free token
+    counts it as one that cost nothing.
+    """
+
+    def draw(key: Array, batch: Batch) -> Batch:
+        return {"tokens": check_tokens(batch["tokens"], "tokens"), "is_prompt": batch["is_prompt"]}
+
+    def nll(denoiser: Denoiser, params: Params, drawn: Batch, *, paired: bool) -> Array:
+        tokens, is_scored = drawn["tokens"], ~drawn["is_prompt"][:, 1:]
+        output = call(denoiser, params, tokens[:, :-1])
+        return scored_nll(output, tokens[:, 1:], is_scored, mask_id=None).sum(axis=-1)
+
+    return Loss(draw, nll)
+
+
+def reweighted_loss(mask_id: int, *, num_times: int = 20, alpha: float = 0.25, gamma: float = 1.0) -> Loss:
+    """The re-weighted loss of Ye et al. 2024 (arXiv:2410.14157), which the paper may have kept: no bound on anything.
+
+        (T - k) Σ_{i masked} α (1 - p_i)^γ (-log p_i),   p_i = p_theta(x_0^i | x_t),   k ~ U{0..T-1}
+
+    where each free token is masked with probability (k + 1) / T. Tokens that the network is sure of count for little
+    (the focal factor), and so do examples with many masks (the linear weight). Divided by the share of tokens that is
+    masked on average, (T + 1) / 2T, so that it is a mean over masked tokens, as in their program.
+
+    Args:
+      mask_id: the mask token's id.
+      num_times: T.
+      alpha: α.
+      gamma: γ.
+    """
+
+    def draw(key: Array, batch: Batch) -> Any:
+        tokens, is_prompt = batch["tokens"], batch["is_prompt"]
+        key_time, key_mask = jax.random.split(key)
+        k = jax.random.randint(key_time, tokens.shape[:1], 0, num_times)
+        is_masked = jax.random.uniform(key_mask, tokens.shape) < ((k + 1) / num_times)[:, None]
+        return tokens, is_masked & ~is_prompt, k
+
+    def nll(denoiser: Denoiser, params: Params, drawn: Any, *, paired: bool = True) -> Array:
+        del paired
+        tokens, is_masked, k = drawn
+        nats = masked_nll(denoiser, params, tokens, is_masked, mask_id=mask_id)
+        focal = alpha * jnp.maximum(-jnp.expm1(-nats), 1e-6) ** gamma  # the root of 0 has no gradient
+        return (num_times - k) * jnp.where(is_masked, focal * nats, 0).sum(axis=-1) * (2 * num_times / (num_times + 1))
+
+    return Loss(draw, nll)
