@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from mdm_jax.data import builders, sudoku
-from mdm_jax.data.sudoku_sets import DIFFICULTIES, Records, generate_rated, read_rated
+from mdm_jax.data.sudoku_sets import DIFFICULTIES, RATING_VERSION, Records, generate_rated, read_rated
 from mdm_jax.errors import InputError
 
 
@@ -48,7 +48,7 @@ class SudokuConfig(tfds.core.BuilderConfig):
             raise InputError(f"clues={clues} is for generated puzzles: leave it out, or leave out the file {source}")
         self.size, self.clues, self.difficulty, self.seed = size, clues, difficulty, seed
         self.num_train, self.num_test, self.source = num_train, num_test, source
-        inputs: list[bytes | str | int | None] = [sudoku.GENERATOR_VERSION, size, clues, difficulty]
+        inputs: list[bytes | str | int | None] = [sudoku.GENERATOR_VERSION, RATING_VERSION, size, clues, difficulty]
         inputs += [num_train, num_test]
         inputs.append(seed if source is None else _read_bytes(source))
         words = [str(word) for word in ("file" if source else None, clues, difficulty) if word] or ["minimal"]

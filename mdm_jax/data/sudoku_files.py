@@ -1,24 +1,23 @@
-"""Sudokus that somebody wrote down: read from files and command lines, checked, and printed.
+"""Sudokus that somebody wrote down: read from files and command lines, checked, written and printed.
 
 Everything that can be wrong with a puzzle is found here and named with the file and line, so that what comes out has
-exactly one solution.
+exactly one solution. The form of text is the matter of `sudoku_text`, that of arrays of `sudoku_solver_rows`.
 """
 
-import csv
-import io
+import collections
+import itertools
 import os
-import pathlib
-from collections.abc import Iterator, Sequence
+import tokenize
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mdm_jax.data import sudoku
+from mdm_jax.data import sudoku, sudoku_text
 from mdm_jax.errors import InputError
 
-_PUZZLE_COLUMNS = ("quizzes", "puzzle")
-_SOLUTION_COLUMNS = ("solutions", "solution")
+_BLOCK = 1 << 14
 
 
 class PuzzleFile(NamedTuple):
@@ -27,58 +26,98 @@ class PuzzleFile(NamedTuple):
     Attributes:
         puzzles: int8 `[num, cells]`, 0 = blank.
         solutions: int8 `[num, cells]`, the only solution of each.
-        lines: int64 `[num]`, the line of the file on which each stands, from 1.
+        lines: int64 `[num]`, the line of the file on which each stands, from 1; in a `.npy` file the row of the array,
+            also from 1.
+        order: int8 `[num, cells]`, 1, 2, ... in the order in which a solver filled in the blanks, 0 for givens; None
+            unless the file tells.
+        rule: int8 `[num, cells]`, the number of the `sudoku_rules.Rule` it used, 0 for givens; None unless the file
+            tells.
     """
 
     puzzles: NDArray[np.int8]
     solutions: NDArray[np.int8]
     lines: NDArray[np.int64]
+    order: NDArray[np.int8] | None = None
+    rule: NDArray[np.int8] | None = None
 
 
 def read_puzzles(path: str | os.PathLike[str], *, size: int | None = None) -> PuzzleFile:
     """Reads puzzles and checks that each has exactly one solution.
 
-    A file is CSV if its name ends in `.csv` or its first line holds a comma: then a column named `quizzes` or `puzzle`
-    is wanted, one named `solutions` or `solution` is compared, others are ignored. Any other file holds one puzzle on a
-    line. Blanks are `0` or `.`; empty lines and lines that start with `#` are skipped.
+    A file whose name ends in `.npy` holds rows of 325 integers with a solver's order, as `sudoku_solver_rows` describes
+    them. A file is CSV if its name ends in `.csv` or its first line holds a comma: then a column named `quizzes` or
+    `puzzle` is wanted, one named `solutions` or `solution` is compared, others are ignored. Any other file holds one
+    puzzle on a line. Blanks are `0` or `.`; empty lines and lines that start with `#` are skipped.
 
     Args:
-        path: The file, in UTF-8.
+        path: The file; text is in UTF-8.
         size: The size that is wanted; None takes that of the first puzzle.
 
     Returns:
-        The puzzles, their solutions and their lines.
+        The puzzles, their solutions and their lines; the order and the rules too if the file has them.
 
     Raises:
         InputError: The file cannot be read or holds no puzzle; a puzzle is malformed, of another size than the others,
             contradictory or ambiguous; a given solution is wrong.
     """
-    puzzles: list[NDArray[np.int8]] = []
-    stated: dict[int, NDArray[np.int8]] = {}
-    lines: list[int] = []
-    wanted = None if size is None else sudoku.check_size(size) ** 2
-    for line, puzzle_text, solution_text in _records(path, _read_text(path)):
-        where = f"{path}:{line}"
-        puzzle = _parse(puzzle_text, where, wanted)
-        wanted = len(puzzle)
-        if solution_text:
-            stated[len(puzzles)] = _parse(solution_text, f"{where}: the solution", wanted)
-        puzzles.append(puzzle)
-        lines.append(line)
-    if not puzzles:
+    cells = None if size is None else sudoku.check_size(size) ** 2
+    if _is_array(path):
+        blocks = _array_blocks(path, cells)
+    else:
+        blocks = itertools.starmap(PuzzleFile, sudoku_text.blocks(path, cells))
+    grown: dict[str, bytearray] = collections.defaultdict(bytearray)  # it grows in place: no second copy at the end
+    for block in blocks:
+        checked = block._replace(solutions=_check_block(path, block))
+        for name, field in checked._asdict().items():
+            if field is not None:
+                grown[name] += field.tobytes()
+        cells = block.puzzles.shape[1]
+    if cells is None or not grown:
         raise InputError(f"{path} holds no puzzle: write one on a line, digits with 0 or . for blanks")
-    grids = np.stack(puzzles)
-    wheres = [f"{path}:{line}" for line in lines]
-    solutions = _solve_all(grids, wheres)
-    for i, solution in stated.items():
-        wrong = np.flatnonzero(solution != solutions[i])
-        if wrong.size:
-            row, column = divmod(int(wrong[0]), sudoku.size_of(solution.size))
+    lines = np.frombuffer(grown.pop("lines"), np.int64)
+    return PuzzleFile(
+        lines=lines, **{name: np.frombuffer(data, np.int8).reshape(-1, cells) for name, data in grown.items()}
+    )
+
+
+def write_solver_rows(
+    path: str | os.PathLike[str], puzzles: ArrayLike, solutions: ArrayLike, order: ArrayLike, rule: ArrayLike
+) -> None:
+    """Writes 9x9 puzzles with a solver's order as the `.npy` file of int8 that `read_puzzles` reads.
+
+    Args:
+        path: The file; its name ends in `.npy`.
+        puzzles: Integers `[num, 81]`, 0 = blank.
+        solutions: Integers `[num, 81]`.
+        order: Integers `[num, 81]`, 0 for givens and 1, 2, ... for the blanks, as in `sudoku_rules.Rating`.
+        rule: Integers `[num, 81]`, a `sudoku_rules.Rule` for each cell.
+
+    Raises:
+        InputError: The name or a shape is another one, there is no puzzle, a solution is wrong, a puzzle was not filled
+            in to the end, or the file cannot be written.
+    """
+    from mdm_jax.data import sudoku_solver_rows
+
+    if not _is_array(path):
+        raise InputError(f"{path}: such a file is known by its name: let it end in .npy")
+    fields = {"solutions": solutions, "order": order, "rule": rule}
+    arrays = {"puzzles": sudoku.checked_grids("puzzles", puzzles)}
+    arrays |= {name: np.asarray(field) for name, field in fields.items()}
+    num = len(arrays["puzzles"])
+    for name, array in arrays.items():
+        if array.shape != (num, 81) or num == 0 or array.dtype.kind not in "iu":
             raise InputError(
-                f"{wheres[i]}: the solution given is not that of the puzzle: row {row + 1}, column {column + 1} "
-                f"must be {solutions[i, wrong[0]]}, not {solution[wrong[0]]}"
+                f"{name}: {array.dtype} of shape {array.shape}: integers of shape [num, 81] are wanted, the same num "
+                f"for all, at least 1"
             )
-    return PuzzleFile(grids, solutions, np.array(lines, np.int64))
+    rows = np.empty((num, sudoku_solver_rows.WIDTH), np.int8)
+    for start in range(0, num, _BLOCK):
+        part = {name: array[start : start + _BLOCK] for name, array in arrays.items()}
+        rows[start : start + _BLOCK] = sudoku_solver_rows.encode(**part, first=start)
+    try:
+        np.save(path, rows)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def parse_puzzle(text: str, where: str = "puzzle") -> NDArray[np.int8]:
@@ -94,8 +133,8 @@ def parse_puzzle(text: str, where: str = "puzzle") -> NDArray[np.int8]:
     Raises:
         InputError: The puzzle is malformed, contradictory or ambiguous.
     """
-    puzzle = _parse(text.strip(), where, None)
-    _solve_all(puzzle[None], [where])
+    puzzle = sudoku_text.parse(text.strip(), where, None)
+    _solve_all(puzzle[None], lambda _: where)
     return puzzle
 
 
@@ -125,86 +164,58 @@ def format_grid(cells: ArrayLike, size: int) -> str:
     return "\n".join(drawn)
 
 
-def _read_text(path: str | os.PathLike[str]) -> str:
-    try:
-        data = pathlib.Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"{path}:{line}: byte {error.object[error.start]:#04x} is not UTF-8 text: save as UTF-8"
-        ) from error
+def _is_array(path: str | os.PathLike[str]) -> bool:
+    return os.fspath(path).lower().endswith(".npy")
 
 
-def _records(path: str | os.PathLike[str], text: str) -> Iterator[tuple[int, str, str]]:
-    """Yields (line, puzzle, solution) of each record; the solution is empty where the file gives none."""
-    lines = [
-        (number, line.strip())
-        for number, line in enumerate(io.StringIO(text, newline=None), start=1)
-        if line.strip() and not line.strip().startswith("#")
-    ]
-    if lines and (os.fspath(path).lower().endswith(".csv") or "," in lines[0][1]):
-        yield from _csv_records(path, lines)
-    else:
-        for number, line in lines:
-            yield number, line, ""
+def _check_block(path: str | os.PathLike[str], block: PuzzleFile) -> NDArray[np.int8]:
+    """Returns the only solution of each puzzle; InputError if one has none or several, or the file states another."""
 
+    def where(i: int) -> str:
+        return f"{path}:{block.lines[i]}"
 
-def _csv_records(path: str | os.PathLike[str], lines: Sequence[tuple[int, str]]) -> Iterator[tuple[int, str, str]]:
-    """Splits the lines of a CSV file, the first of which is the header."""
-    header = [name.strip().lower() for name in _fields(path, *lines[0])]
-    puzzle_column = next((header.index(name) for name in _PUZZLE_COLUMNS if name in header), None)
-    solution_column = next((header.index(name) for name in _SOLUTION_COLUMNS if name in header), None)
-    if puzzle_column is None:
-        raise InputError(f"{path}:{lines[0][0]}: no column is named quizzes or puzzle: a CSV file wants such a header")
-    for number, line in lines[1:]:
-        fields = _fields(path, number, line)
-        if len(fields) != len(header):
-            raise InputError(f"{path}:{number}: fields: {len(fields)}, but the header names {len(header)}")
-        yield number, fields[puzzle_column].strip(), "" if solution_column is None else fields[solution_column].strip()
-
-
-def _fields(path: str | os.PathLike[str], number: int, line: str) -> list[str]:
-    try:
-        return next(csv.reader([line], strict=True))
-    except csv.Error as error:
-        raise InputError(f"{path}:{number}: not a line of CSV ({error}): quote a field on both sides or not") from error
-
-
-def _parse(text: str, where: str, cells: int | None) -> NDArray[np.int8]:
-    """Turns text into cells; only its form is checked.
-
-    Args:
-        text: Digits, with `0` or `.` for blanks.
-        where: How to call it in a message.
-        cells: The number of cells wanted; None for any supported one.
-
-    Returns:
-        int8 `[cells]`.
-
-    Raises:
-        InputError: It has another length, or holds a character that is no digit of its size.
-    """
-    known = [size * size for size in sudoku.BOXES] if cells is None else [cells]
-    if len(text) not in known:
-        raise InputError(f"{where} has {len(text)} cells: {' or '.join(map(str, known))} are wanted here")
-    size = sudoku.size_of(len(text))
-    codes = np.frombuffer(text.replace(".", "0").encode("utf-32-le"), np.uint32)
-    digits = codes.astype(np.int64) - ord("0")
-    wrong = np.flatnonzero((digits < 0) | (digits > size))
+    solutions = _solve_all(block.puzzles, where)
+    wrong = np.argwhere((block.solutions != solutions) & (block.solutions != sudoku_text.NOT_STATED))
     if wrong.size:
-        row, column = divmod(int(wrong[0]), size)
+        i, cell = (int(index) for index in wrong[0])
+        row, column = divmod(cell, sudoku.size_of(solutions.shape[1]))
         raise InputError(
-            f"{where}: row {row + 1}, column {column + 1} is {text[wrong[0]]!r}: "
-            f"use 1 to {size}, and 0 or . for a blank"
+            f"{where(i)}: the solution given is not that of the puzzle: row {row + 1}, column {column + 1} "
+            f"must be {solutions[i, cell]}, not {block.solutions[i, cell]}"
         )
-    return digits.astype(np.int8)
+    return solutions
 
 
-def _solve_all(puzzles: NDArray[np.int8], wheres: Sequence[str]) -> NDArray[np.int8]:
+def _array_blocks(path: str | os.PathLike[str], cells: int | None) -> Iterator[PuzzleFile]:
+    """Reads a `.npy` file of solver rows in parts; the solutions are what the file states."""
+    from mdm_jax.data import sudoku_solver_rows
+
+    try:
+        rows = np.lib.format.open_memmap(path, mode="r")  # never unpickles
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (
+        ValueError,
+        SyntaxError,
+        OverflowError,
+        tokenize.TokenError,
+    ) as error:  # a damaged header raises any of them
+        raise InputError(f"{path} cannot be read: it is not a whole .npy file of numbers") from error
+    if rows.ndim != 2 or rows.shape[1] != sudoku_solver_rows.WIDTH or not len(rows) or rows.dtype.kind not in "iu":
+        raise InputError(
+            f"{path} holds {rows.dtype} of shape {rows.shape}: a .npy file of puzzles wants integers of shape "
+            f"[num, {sudoku_solver_rows.WIDTH}], num at least 1"
+        )
+    if cells not in (None, 81):
+        raise InputError(f"{path} holds puzzles of 81 cells, as any .npy file of this form: {cells} are wanted here")
+    for start in range(0, len(rows), _BLOCK):
+        part = rows[start : start + _BLOCK]
+        lines = np.arange(start + 1, start + 1 + len(part), dtype=np.int64)
+        puzzles, solutions, order, rule = sudoku_solver_rows.decode(part, path, start + 1)
+        yield PuzzleFile(puzzles, solutions, lines, order, rule)
+
+
+def _solve_all(puzzles: NDArray[np.int8], where: Callable[[int], str]) -> NDArray[np.int8]:
     """Returns the only solution of each puzzle; raises InputError for the first that has none or several."""
     solutions, num_solutions = sudoku.solve(puzzles, limit=2)
     wrong = np.flatnonzero(num_solutions != 1)
@@ -212,12 +223,12 @@ def _solve_all(puzzles: NDArray[np.int8], wheres: Sequence[str]) -> NDArray[np.i
         return solutions
     i = int(wrong[0])
     if num_solutions[i]:
-        raise InputError(f"{wheres[i]} has more than one solution: a puzzle wants exactly one, so give more digits")
+        raise InputError(f"{where(i)} has more than one solution: a puzzle wants exactly one, so give more digits")
     size = sudoku.size_of(puzzles.shape[1])
     for unit, members in enumerate(sudoku.cells_of_units(size)):
         counts = np.bincount(puzzles[i, members], minlength=size + 1)
         counts[0] = 0
         if counts.max() > 1:
             name = f"{('row', 'column', 'box')[unit // size]} {unit % size + 1}"
-            raise InputError(f"{wheres[i]} is contradictory: {counts.argmax()} stands {counts.max()} times in {name}")
-    raise InputError(f"{wheres[i]} has no solution: check its digits")
+            raise InputError(f"{where(i)} is contradictory: {counts.argmax()} stands {counts.max()} times in {name}")
+    raise InputError(f"{where(i)} has no solution: check its digits")

@@ -152,7 +152,7 @@ class Triples:
         num_cells = tokens.shape[1] // 3
         size = sudoku.size_of(num_cells)
         rows, columns, digits = tokens[:, 0::3], tokens[:, 1::3], tokens[:, 2::3]
-        is_cell = (rows < size) & (columns < size) & (digits >= 1) & (digits <= size)
+        is_cell = (rows >= 0) & (rows < size) & (columns >= 0) & (columns < size) & (digits >= 1) & (digits <= size)
         target = np.where(is_cell, rows * size + columns, num_cells)
         grid = np.zeros((len(tokens), num_cells + 1), values.dtype)
         for triple in range(num_cells):  # one after the other: an indexed assignment has no order

@@ -12,6 +12,9 @@ from mdm_jax.errors import InputError
 
 DIFFICULTIES = ("normal", "hard")
 
+RATING_VERSION = 1
+"""To be raised whenever `sudoku_rules.rate` says something else of a puzzle, since prepared data is named by it."""
+
 Records = Mapping[str, NDArray[Any]]
 """Fields `[num, cells]`, 0 = blank: `puzzle`, `solution`, and `order` and `rule` as in `sudoku_rules.Rating`."""
 
