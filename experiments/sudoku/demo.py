@@ -1,26 +1,41 @@
-"""The demo: train a small model on 6x6 Sudokus, then solve held-out ones in four orders from the same weights."""
+"""The demo: a small model, trained here on 6x6 Sudokus, and the 9x9 model of the package, each in several orders."""
 
+import pathlib
 import sys
+from collections.abc import Mapping
 
 import mdm_jax
 from experiments.common import Results
 from experiments.sudoku.decode import ORACLES, add_row, order_fields
 from experiments.sudoku.flags import Demo, Train
 from experiments.sudoku.reproduce import plot_training
-from experiments.sudoku.work import dataset_name, decoders, first, model_config, train_model
-from mdm_jax.data import sudoku_layouts
+from experiments.sudoku.work import (
+    dataset_name,
+    decoders,
+    first,
+    load_model,
+    model_config,
+    test_set,
+    train_model,
+)
+from mdm_jax.data import sudoku, sudoku_layouts
+from mdm_jax.data.sudoku_layouts import Layout
+from mdm_jax.data.sudoku_sets import DIFFICULTIES, Records
+from mdm_jax.evaluation.puzzles import Filled
 from mdm_jax.loading import Model
 from mdm_jax.models.transformer import make_denoiser
 from mdm_jax.report import plots
+from mdm_jax.typing import Oracle
 
 SIZE = 6
 CLUES = 12
 NUM_TEST = 1000
-BOX = (2, 3)
+SHIPPED = pathlib.Path("sudoku-6m")
+TWO_ORDERS = {name: ORACLES[name] for name in ("random", "margin")}
 
 
 def demo(flags: Demo) -> None:
-    """`demo`: training, the table and two pictures."""
+    """`demo`: training, the table and the pictures."""
     results = Results("sudoku", "demo", out=flags.out, seed=flags.seed)
     run_flags = Train(
         size=SIZE,
@@ -43,22 +58,41 @@ def demo(flags: Demo) -> None:
     config, layout = model_config(run_flags), sudoku_layouts.get(run_flags.layout)
     state, test = train_model(run_flags, config, ORACLES)
     model, records = Model(config, state.best_params, make_denoiser(config)), first(flags.limit, test)
-    solutions = records["solution"]
-    filled = {}
-    for name, decode in decoders(model, layout, ORACLES).items():
-        row = {"dataset": dataset_name(SIZE, None), **order_fields(name, mdm_jax.PerStep(1))}
-        filled[name] = add_row(results, layout, decode, records, row, progress=name, mesh=run_flags.mesh.make())
-    results.finish()
-
+    filled = compare(results, model, layout, records, dataset_name(SIZE, None), ORACLES)
     pictures = [flags.out / "accuracy.png", flags.out / "order.png"]
     plot_training(pictures[0], flags.out, tuple(ORACLES))
-    wrong = {name: (filled[name].tokens != solutions).sum(axis=1) for name in ("random", "margin")}
-    example = int((wrong["random"] - SIZE**2 * wrong["margin"]).argmax())
-    plots.reveal_order(
-        pictures[1],
-        {name: (filled[name].tokens[example], filled[name].reveal_step[example]) for name in wrong},
-        solutions[example],
-        box=BOX,
-        title="One held-out puzzle, the same weights, two orders (grey: given)",
-    )
+    plot_order(pictures[1], filled, records, "One held-out puzzle, the same weights, two orders (grey: given)")
+
+    shipped, task = load_model(SHIPPED, 9)
+    for difficulty in DIFFICULTIES:
+        records = first(flags.limit_9x9, test_set(task, difficulty))
+        filled = compare(results, shipped, sudoku_layouts.get(task["layout"]), records, difficulty, TWO_ORDERS)
+        pictures.append(flags.out / f"order-{difficulty}.png")
+        plot_order(pictures[-1], filled, records, f"A {difficulty} 9x9 puzzle, solved with the weights of the package")
+    results.finish()
     sys.stdout.write("".join(f"{picture}\n" for picture in pictures))
+
+
+def compare(
+    results: Results, model: Model, layout: Layout, records: Records, dataset: str, oracles: Mapping[str, Oracle]
+) -> dict[str, Filled]:
+    """A row for each order; the answers by order."""
+    filled = {}
+    for name, decode in decoders(model, layout, oracles).items():
+        row = {"dataset": dataset, **order_fields(name, mdm_jax.PerStep(1))}
+        filled[name] = add_row(results, layout, decode, records, row, progress=f"{dataset} {name}")
+    return filled
+
+
+def plot_order(path: pathlib.Path, filled: Mapping[str, Filled], records: Records, title: str) -> None:
+    """The puzzle on which random order did worst and the margin did not fail, if there is one, in both orders."""
+    solutions = records["solution"]
+    wrong = {name: (filled[name].tokens != solutions).sum(axis=1) for name in TWO_ORDERS}
+    example = int((wrong["random"] - solutions.shape[1] * wrong["margin"]).argmax())
+    plots.reveal_order(
+        path,
+        {name: (filled[name].tokens[example], filled[name].reveal_step[example]) for name in TWO_ORDERS},
+        solutions[example],
+        box=sudoku.BOXES[sudoku.size_of(solutions.shape[1])],
+        title=title,
+    )

@@ -33,7 +33,7 @@ class DataFlags:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Demo:
-    """Train a small model on 6x6 Sudokus and solve held-out ones in four orders, from the same weights."""
+    """Train a small model on 6x6 Sudokus, solve held-out ones in four orders, and 9x9 ones with the shipped weights."""
 
     steps: int = 450
     """training steps"""
@@ -43,6 +43,8 @@ class Demo:
     """puzzles to train on"""
     limit: int = 500
     """held-out puzzles to solve"""
+    limit_9x9: int = 16
+    """9x9 puzzles of each set to solve with the weights that come with the package"""
     data: pathlib.Path = pathlib.Path("datasets")
     """folder of prepared data, made once and used again"""
     seed: int = 0

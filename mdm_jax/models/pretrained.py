@@ -22,11 +22,11 @@ def save_weights(folder: pathlib.Path, params: Params, *, dtype: str = "bfloat16
     Returns:
       The file.
     """
-    from safetensors.flax import save_file
+    from safetensors.flax import save
 
     folder.mkdir(parents=True, exist_ok=True)
     named = {name: jnp.asarray(leaf, dtype) for name, leaf in _by_name(params).items()}
-    save_file(named, folder / WEIGHTS)
+    (folder / WEIGHTS).write_bytes(save(named))
     return folder / WEIGHTS
 
 
