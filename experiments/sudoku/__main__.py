@@ -15,13 +15,13 @@ from experiments.sudoku.flags import Demo, Evaluate, Export, Prepare, Readings, 
 
 COMMANDS = {
     "demo": (Demo, "experiments.sudoku.demo:demo"),
-    "prepare": (Prepare, "experiments.sudoku.work:prepare"),
-    "train": (Train, "experiments.sudoku.work:train"),
-    "evaluate": (Evaluate, "experiments.sudoku.work:evaluate"),
-    "solve": (Solve, "experiments.sudoku.work:solve"),
+    "prepare": (Prepare, "experiments.sudoku.data:prepare"),
+    "train": (Train, "experiments.sudoku.train:train"),
+    "evaluate": (Evaluate, "experiments.sudoku.evaluate:evaluate"),
+    "solve": (Solve, "experiments.sudoku.evaluate:solve"),
     "reproduce": (Reproduce, "experiments.sudoku.reproduce:reproduce"),
     "readings": (Readings, "experiments.sudoku.readings:readings"),
-    "export": (Export, "experiments.sudoku.work:export"),
+    "export": (Export, "experiments.sudoku.evaluate:export"),
 }
 
 if __name__ == "__main__":

@@ -6,18 +6,12 @@ from collections.abc import Mapping
 
 import mdm_jax
 from experiments.common import Results
+from experiments.sudoku.data import dataset_name, first, test_set
 from experiments.sudoku.decode import ORACLES, add_row, order_fields
+from experiments.sudoku.evaluate import load_model
 from experiments.sudoku.flags import Demo, Train
 from experiments.sudoku.reproduce import plot_training
-from experiments.sudoku.work import (
-    dataset_name,
-    decoders,
-    first,
-    load_model,
-    model_config,
-    test_set,
-    train_model,
-)
+from experiments.sudoku.train import decoders, model_config, train_model
 from mdm_jax.data import sudoku, sudoku_layouts
 from mdm_jax.data.sudoku_layouts import Layout
 from mdm_jax.data.sudoku_sets import DIFFICULTIES, Records

@@ -7,9 +7,10 @@ from typing import Any
 
 import mdm_jax
 from experiments.common import Results, table
+from experiments.sudoku.data import first, test_set
 from experiments.sudoku.decode import measure
+from experiments.sudoku.evaluate import load_model
 from experiments.sudoku.flags import Readings
-from experiments.sudoku.work import first, load_model, test_set
 from mdm_jax import oracles
 from mdm_jax.data import sudoku_layouts
 from mdm_jax.data.sudoku_layouts import Masked

@@ -1,6 +1,5 @@
 """The paper's Tables 2 and 5 and what belongs to them, at three scales. Started again, it goes on where it was."""
 
-import dataclasses
 import json
 import os
 import pathlib
@@ -15,9 +14,12 @@ import jax
 
 import mdm_jax
 from experiments.common import Results, table
+from experiments.sudoku.data import dataset_name, first, test_set
 from experiments.sudoku.decode import ORACLES, autoregressive, masked, measure, order_fields
+from experiments.sudoku.evaluate import load_model
 from experiments.sudoku.flags import Reproduce, Train
-from experiments.sudoku.work import dataset_name, first, load_model, model_config, test_set, train_model
+from experiments.sudoku.scales import LAYOUTS, PAPER, SCALES, Scale
+from experiments.sudoku.train import model_config, train_model
 from mdm_jax.data import sudoku, sudoku_layouts
 from mdm_jax.data.sudoku_layouts import Masked
 from mdm_jax.data.sudoku_rules import Rule
@@ -29,70 +31,6 @@ from mdm_jax.loading import Model
 from mdm_jax.models.transformer import make_denoiser
 from mdm_jax.report import plots
 from mdm_jax.training.metrics import read_metrics
-
-PAPER = {
-    ("arm", "normal", None): 0.0973,
-    ("arm_ordered", "normal", None): 0.8718,
-    ("arm_ordered", "hard", None): 0.3257,
-    ("mdm", "normal", "random"): 0.0688,
-    ("mdm", "normal", "top_prob"): 0.1851,
-    ("mdm", "normal", "margin"): 0.8949,
-    ("mdm", "hard", "random"): 0.0362,
-    ("mdm", "hard", "top_prob"): 0.0944,
-    ("mdm", "hard", "margin"): 0.4988,
-}
-"""Tables 2 and 5: share of puzzles solved, by method, set and order."""
-
-LAYOUTS = {"mdm": "in-place", "arm": "triples", "arm_ordered": "ordered-triples"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Scale:
-    """How much of everything."""
-
-    size: int
-    num_train: int
-    num_test: int
-    steps: dict[str, int]
-    batch_size: dict[str, int]
-    learning_rate: dict[str, float]
-    model: dict[str, str]
-    tokens_per_step: tuple[int, ...]
-    """the last stands for all at once"""
-
-
-SCALES = {
-    "smoke": Scale(
-        size=6,
-        num_train=500,
-        num_test=8,
-        steps={"mdm": 4, "arm": 2, "arm_ordered": 2},
-        batch_size=dict.fromkeys(LAYOUTS, 16),
-        learning_rate=dict.fromkeys(LAYOUTS, 1e-3),
-        model=dict.fromkeys(LAYOUTS, "sudoku_800k"),
-        tokens_per_step=(1, 36),
-    ),
-    "small": Scale(
-        size=6,
-        num_train=60_000,
-        num_test=500,
-        steps={"mdm": 600, "arm": 600, "arm_ordered": 600},
-        batch_size=dict.fromkeys(LAYOUTS, 128),
-        learning_rate=dict.fromkeys(LAYOUTS, 2e-3),
-        model=dict.fromkeys(LAYOUTS, "sudoku_800k"),
-        tokens_per_step=(1, 2, 3, 5, 36),
-    ),
-    "paper": Scale(
-        size=9,
-        num_train=1_800_000,
-        num_test=1_000,
-        steps={"mdm": 24_000, "arm": 200_000, "arm_ordered": 200_000},
-        batch_size={"mdm": 1024, "arm": 256, "arm_ordered": 256},
-        learning_rate={"mdm": 1e-3, "arm": 2e-4, "arm_ordered": 2e-4},
-        model={"mdm": "sudoku_6m_deep", "arm": "arm_42m", "arm_ordered": "arm_42m"},
-        tokens_per_step=(1, 2, 3, 4, 6, 8, 12, 81),
-    ),
-}
 
 
 class Journal:

@@ -1,0 +1,77 @@
+"""The puzzles of the Sudoku commands."""
+
+import functools
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from experiments.common import Results
+from experiments.sudoku.flags import DataFlags, Prepare
+from mdm_jax.data import builders
+from mdm_jax.data.sudoku_builder import prepare_sudoku
+from mdm_jax.data.sudoku_sets import DIFFICULTIES, Records, generate_rated, read_rated
+from mdm_jax.errors import InputError
+from mdm_jax.training.distributed import barrier, is_lead
+
+DATA_FIELDS = ("size", "clues", "difficulty", "num_train", "num_test", "seed", "source")
+"""What names a data set, in flags and in a run's config."""
+
+
+def prepare(flags: Prepare) -> None:
+    """`prepare`: the data set on disk."""
+    results = Results("sudoku", "prepare", out=flags.out, seed=flags.seed)
+    data = load_data(flags)
+    for split in ("train", "test"):
+        givens = (data[split]["puzzle"] != 0).sum(axis=1)
+        name = dataset_name(flags.size, flags.difficulty)
+        by_rules = float((data[split]["order"] >= 0).all(axis=1).mean())
+        results.add(dataset=name, split=split, n=len(givens), givens=float(givens.mean()), solved_by_rules=by_rules)
+    results.finish()
+
+
+def data_fields(flags: DataFlags) -> dict[str, Any]:
+    """What names a data set."""
+    fields = {name: getattr(flags, name) for name in DATA_FIELDS}
+    return fields | {"source": None if flags.source is None else str(flags.source)}
+
+
+def load_data(flags: DataFlags) -> dict[str, Records]:
+    """Both splits in memory, prepared by the first process if they are not yet."""
+    what = f"{flags.difficulty or ''} {flags.size}x{flags.size}".strip()
+    say(f"puzzles: {flags.num_train} + {flags.num_test} of {what} in {flags.data} ...")
+    prepare = functools.partial(prepare_sudoku, flags.data, **data_fields(flags))
+    if is_lead():
+        prepare()
+    barrier("the puzzles are prepared")
+    return {split: builders.read_split(prepare(), split) for split in ("train", "test")}
+
+
+def dataset_name(size: int, difficulty: str | None) -> str:
+    """What rows call a set of puzzles."""
+    return difficulty if difficulty and size == 9 else f"{size}x{size}" + (f"-{difficulty}" if difficulty else "")
+
+
+def test_set(task: Mapping[str, Any], difficulty: str | None) -> Records:
+    """Puzzles of the test side, as many as the run held out."""
+    if difficulty not in (None, *DIFFICULTIES):
+        raise InputError(f"unknown difficulty {difficulty!r}; choose from {', '.join(DIFFICULTIES)}")
+    options = {"size": task["size"], "difficulty": difficulty, "split": "test"}
+    if task["source"] is not None:
+        return read_rated(task["source"], task["num_test"], **options)
+    parts = list(generate_rated(task["num_test"], clues=task["clues"], seed=task["seed"], **options))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def first(limit: int | None, records: Records, flag: str = "--limit") -> Records:
+    """The first `limit` records; all if that is None. `flag` is what the message names."""
+    if limit is not None and limit < 1:
+        raise InputError(f"{flag} must be at least 1, got {limit}")
+    return {name: rows[:limit] for name, rows in records.items()}
+
+
+def say(line: str) -> None:
+    """A line on stderr, of the first process."""
+    if is_lead():
+        sys.stderr.write(line + "\n")

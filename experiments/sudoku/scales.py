@@ -1,0 +1,67 @@
+"""The paper's figures, and how much of everything `reproduce` does at each scale."""
+
+import dataclasses
+
+PAPER = {
+    ("arm", "normal", None): 0.0973,
+    ("arm_ordered", "normal", None): 0.8718,
+    ("arm_ordered", "hard", None): 0.3257,
+    ("mdm", "normal", "random"): 0.0688,
+    ("mdm", "normal", "top_prob"): 0.1851,
+    ("mdm", "normal", "margin"): 0.8949,
+    ("mdm", "hard", "random"): 0.0362,
+    ("mdm", "hard", "top_prob"): 0.0944,
+    ("mdm", "hard", "margin"): 0.4988,
+}
+"""Tables 2 and 5: share of puzzles solved, by method, set and order."""
+
+LAYOUTS = {"mdm": "in-place", "arm": "triples", "arm_ordered": "ordered-triples"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """How much of everything."""
+
+    size: int
+    num_train: int
+    num_test: int
+    steps: dict[str, int]
+    batch_size: dict[str, int]
+    learning_rate: dict[str, float]
+    model: dict[str, str]
+    tokens_per_step: tuple[int, ...]
+    """the last stands for all at once"""
+
+
+SCALES = {
+    "smoke": Scale(
+        size=6,
+        num_train=500,
+        num_test=8,
+        steps={"mdm": 4, "arm": 2, "arm_ordered": 2},
+        batch_size=dict.fromkeys(LAYOUTS, 16),
+        learning_rate=dict.fromkeys(LAYOUTS, 1e-3),
+        model=dict.fromkeys(LAYOUTS, "sudoku_800k"),
+        tokens_per_step=(1, 36),
+    ),
+    "small": Scale(
+        size=6,
+        num_train=60_000,
+        num_test=500,
+        steps={"mdm": 600, "arm": 600, "arm_ordered": 600},
+        batch_size=dict.fromkeys(LAYOUTS, 128),
+        learning_rate=dict.fromkeys(LAYOUTS, 2e-3),
+        model=dict.fromkeys(LAYOUTS, "sudoku_800k"),
+        tokens_per_step=(1, 2, 3, 5, 36),
+    ),
+    "paper": Scale(
+        size=9,
+        num_train=1_800_000,
+        num_test=1_000,
+        steps={"mdm": 24_000, "arm": 200_000, "arm_ordered": 200_000},
+        batch_size={"mdm": 1024, "arm": 256, "arm_ordered": 256},
+        learning_rate={"mdm": 1e-3, "arm": 2e-4, "arm_ordered": 2e-4},
+        model={"mdm": "sudoku_6m_deep", "arm": "arm_42m", "arm_ordered": "arm_42m"},
+        tokens_per_step=(1, 2, 3, 4, 6, 8, 12, 81),
+    ),
+}

@@ -1,0 +1,135 @@
+"""Training on Sudokus."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+import mdm_jax
+from experiments.common import Results
+from experiments.sudoku.data import data_fields, dataset_name, first, load_data, say
+from experiments.sudoku.decode import add_row, answer, autoregressive, masked, order_fields
+from experiments.sudoku.flags import Train
+from mdm_jax.data import pipeline, sudoku, sudoku_layouts, sudoku_symmetry
+from mdm_jax.data.sudoku_layouts import Layout, Masked, Triples
+from mdm_jax.data.sudoku_sets import Records
+from mdm_jax.errors import InputError
+from mdm_jax.evaluation.puzzles import Decode
+from mdm_jax.loading import Model
+from mdm_jax.models import presets
+from mdm_jax.models.config import TransformerConfig
+from mdm_jax.models.transformer import init_params, make_denoiser, num_params
+from mdm_jax.sharding import check_batch, local_rows
+from mdm_jax.training.config import check_config, write_config
+from mdm_jax.training.distributed import is_lead
+from mdm_jax.training.held_out import held_out_loss
+from mdm_jax.training.loop import fit
+from mdm_jax.training.objectives import causal_loss, masked_loss, reweighted_loss
+from mdm_jax.training.state import TrainState
+from mdm_jax.typing import Array, Oracle, Params
+
+HELD_OUT = "held_out_loss_per_token"
+ORACLES: dict[str, Oracle] = {"random": mdm_jax.oracles.random, "margin": mdm_jax.oracles.margin}
+"""Of an evaluation while training."""
+
+
+def train(flags: Train) -> None:
+    """`train`: a model at any size, preset, layout and budget."""
+    results = Results("sudoku", "train", out=flags.out, seed=flags.seed)
+    config, layout = model_config(flags), sudoku_layouts.get(flags.layout)
+    state, test = train_model(flags, config, ORACLES)
+    model = Model(config, state.best_params, make_denoiser(config))
+    for name, decode in decoders(model, layout, ORACLES).items():
+        row = {"dataset": dataset_name(flags.size, flags.difficulty)}
+        row |= order_fields(name, mdm_jax.PerStep(1)) if isinstance(layout, Masked) else {}
+        add_row(results, layout, decode, first(flags.evaluate_limit, test), row, mesh=flags.mesh.make())
+    results.finish()
+
+
+def model_config(flags: Train) -> TransformerConfig:
+    """The preset with the vocabulary and the length of a puzzle."""
+    layout = sudoku_layouts.get(flags.layout)
+    fitted = {
+        "vocab_size": layout.num_tokens(flags.size),
+        "num_extra_tokens": 0,
+        "max_length": layout.length(flags.size),
+        "causal": isinstance(layout, Triples),
+        "shift_logits": isinstance(layout, Masked) and layout.shift_logits,
+    }
+    chosen = {name: getattr(flags, name) for name in ("dtype", "param_dtype", "remat")}
+    chosen |= {} if flags.dropout is None else {"dropout": flags.dropout}
+    return TransformerConfig.from_json(presets.get(flags.model).to_json() | fitted | chosen)
+
+
+def start_params(config: TransformerConfig, layout: Layout, key: Array) -> Params:
+    """Fresh parameters. In place, a cell's position starts as the sum of vectors of its row, its column and its box."""
+    params = init_params(config, key)
+    if isinstance(layout, Masked) and layout.in_place and config.positions == "learned":
+        units = sudoku.units_of_cells(sudoku.size_of(config.max_length))
+        vectors = config.init_std * jax.random.normal(jax.random.fold_in(key, 1), (int(units.max()) + 1, config.width))
+        table = params["position_embedding"]["embedding"]
+        params["position_embedding"]["embedding"] = vectors[units].sum(axis=1).astype(table.dtype)
+    return params
+
+
+def train_model(flags: Train, config: TransformerConfig, oracles: Mapping[str, Oracle]) -> tuple[TrainState, Records]:
+    """Trains as the flags say, from the newest checkpoint if there is one; the last state and the held-out split."""
+    optimizer, loop, mesh, layout = flags.optimizer(), flags.loop(), flags.mesh.make(), sudoku_layouts.get(flags.layout)
+    is_masked = isinstance(layout, Masked)
+    if flags.loss != "plain" and not is_masked:
+        raise InputError(f"--loss {flags.loss} is for masked models, and --layout {flags.layout} is not: leave it out")
+    names = [*(f"solved/{name}" for name in (oracles if is_masked else ["greedy"])), HELD_OUT]
+    if loop.best_metric not in (None, *names):
+        raise InputError(f"--best-metric {loop.best_metric} is none of the evaluation's: {', '.join(names)}")
+    chosen = {name: getattr(flags, name) for name in ("layout", "loss", "augment")}
+    run: dict[str, Any] = {"model": config.to_json(), "task": {"name": "sudoku", **data_fields(flags), **chosen}}
+    run |= {"optimizer": dataclasses.asdict(optimizer), "batch_size": loop.batch_size}
+    check_config(flags.out, run)
+    check_batch(loop.batch_size, mesh, parts=loop.accumulate)
+    data = load_data(flags)
+    test = first(flags.evaluate_limit, data["test"], "--evaluate-limit")
+    batches = pipeline.Batches(
+        data["train"],
+        batch_size=loop.batch_size,
+        seed=flags.seed,
+        rows=local_rows(mesh, loop.batch_size),
+        augment=sudoku_symmetry.augment if flags.augment else None,
+    )
+    if is_lead():
+        write_config(flags.out, run)
+    denoiser = make_denoiser(config, as_features=True)
+    plain = masked_loss(layout.mask_id) if isinstance(layout, Masked) else causal_loss()
+    loss = reweighted_loss(layout.mask_id) if isinstance(layout, Masked) and flags.loss == "reweighted" else plain
+    say(f"{num_params(config):,} parameters, {flags.steps} steps of {flags.batch_size} in {flags.out}")
+    nats_per_token = held_out_loss(denoiser, plain, layout.examples(test), mesh, batch_size=loop.batch_size)
+
+    def evaluate(params: Params) -> dict[str, float]:
+        values = {HELD_OUT: nats_per_token(params)}
+        for name, decode in decoders(Model(config, params, make_denoiser(config)), layout, oracles).items():
+            filled = answer(layout, decode, test["puzzle"], mesh=mesh)
+            values[f"solved/{name}"] = float(sudoku.is_solved(filled.tokens, test["puzzle"]).mean())
+        return values
+
+    state = fit(
+        flags.out,
+        apply=denoiser,
+        init_params=functools.partial(start_params, config, layout),
+        loss=loss,
+        batches=batches,
+        to_batch=layout.examples,
+        optimizer=optimizer,
+        loop=loop,
+        mesh=mesh,
+        evaluate=evaluate,
+        flops_per_example=3 * config.forward_flops(config.max_length, num_logits=config.max_length / 2),
+    )
+    return state, data["test"]
+
+
+def decoders(model: Model, layout: Layout, oracles: Mapping[str, Oracle]) -> dict[str, Decode]:
+    """One for each order, or the greedy one of an autoregressive model, which has no choice."""
+    if isinstance(layout, Masked):
+        return {name: masked(model.denoiser, model.params, layout, oracle) for name, oracle in oracles.items()}
+    return {"greedy": autoregressive(model.config, model.params)}
