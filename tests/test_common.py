@@ -122,7 +122,9 @@ def test_main_flags_that_cannot_be_parsed_are_one_line_and_code_two(argv, capsys
     assert "python -m experiments.x --help" in error
 
 
-@pytest.mark.parametrize("command", ["demo", "prepare", "train", "evaluate", "solve"])
+@pytest.mark.parametrize(
+    "command", ["demo", "prepare", "train", "evaluate", "solve", "reproduce", "readings", "export"]
+)
 def test_help_is_printed_without_importing_jax(command):
     code = (
         "import runpy, sys\n"

@@ -108,6 +108,44 @@ def test_batches_state_moves_to_another_number_of_processes(before, after):
     np.testing.assert_array_equal(np.concatenate(joined), numbers(start(0, 1), 12)[7 * 8 :])
 
 
+def draw(batch, rng):
+    """What augments here: a number drawn for each record, and how many records there are."""
+    num = len(batch["number"])
+    return {**batch, "drawn": rng.integers(1 << 62, size=num), "whole": np.full(num, num)}
+
+
+def augmented(*, seed=4, rows=None, batch_size=4, num=12):
+    return Batches(records(num), batch_size=batch_size, seed=seed, rows=rows, augment=draw)
+
+
+def test_batches_augmented_are_the_same_records_each_changed_in_its_own_way():
+    batches, plain = take(augmented(), 9), take(Batches(records(12), batch_size=4, seed=4), 9)
+    assert_same([{name: batch[name] for name in ("number", "cells")} for batch in batches], plain)
+    drawn = np.concatenate([batch["drawn"] for batch in batches])
+    assert len(set(drawn.tolist())) == 36, "another change for each record, batch and epoch"
+    assert_same(take(augmented(), 9), batches)
+    assert not set(drawn.tolist()) & set(np.concatenate([batch["drawn"] for batch in take(augmented(seed=5), 9)]))
+
+
+@pytest.mark.parametrize("steps", [0, 2, 7])
+def test_batches_augmented_and_resumed_go_on_as_if_never_stopped(steps):
+    never_stopped = take(augmented(), steps + 8)
+    stopped = augmented()
+    take(stopped, steps)
+    state = json.loads(json.dumps(stopped.get_state()))
+    resumed = augmented()
+    take(resumed, 3)
+    resumed.set_state(state)
+    assert_same(take(resumed, 8), never_stopped[steps:])
+
+
+def test_batches_augmented_rows_are_those_of_the_whole_augmented_batch():
+    whole = take(augmented(), 8)
+    for rows in ([0, 1], [2, 3], [3, 0], [1]):
+        part = take(augmented(rows=rows), 8)
+        assert_same(part, [{name: array[rows] for name, array in batch.items()} for batch in whole])
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

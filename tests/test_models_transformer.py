@@ -136,6 +136,23 @@ def test_transformer_llama_block_stack_equals_numpy():
     np.testing.assert_allclose(logits_of(LLAMA, params, tokens), want, atol=2e-5 * np.abs(want).max())
 
 
+@pytest.mark.parametrize("change", [{}, {"positions": "learned", "tie_head": True, "pad_id": PAD}])
+@pytest.mark.parametrize("as_features", [False, True])
+def test_transformer_shifted_logits_are_those_of_the_position_before(change, as_features):
+    plain = dataclasses.replace(TINY, **change)
+    shifted = dataclasses.replace(plain, shift_logits=True)
+    params, tokens = lively_params(plain), draw_tokens()
+    want = logits_of(plain, params, tokens)
+    got = apply(make_denoiser(shifted, as_features=as_features), params, tokens)
+    got = np.asarray(got.hidden @ got.head if as_features else got)
+    np.testing.assert_allclose(got[:, 1:], want[:, :-1], atol=1e-5 * np.abs(want).max())
+    np.testing.assert_allclose(got[:, 0], want[:, 0], atol=1e-5 * np.abs(want).max())
+    assert relative(got, want) > 0.1
+    assert jax.tree.structure(jax.eval_shape(lambda: init_params(shifted, jax.random.key(0)))) == jax.tree.structure(
+        params
+    )
+
+
 def jacobian_over_positions(config):
     """|d logits at i / d embedded token at j| summed over the rest: [L, L]."""
     params, tokens = lively_params(config), jnp.arange(LENGTH, dtype=jnp.int32)[None]  # each position its own row
@@ -358,7 +375,7 @@ def test_transformer_shorter_sequences_are_accepted():
     np.testing.assert_allclose(logits_of(config, params, tokens[:, :3]), whole[:, :3], atol=1e-5 * np.abs(whole).max())
 
 
-@pytest.mark.parametrize("config", [TINY, LLAMA, GPT2])
+@pytest.mark.parametrize("config", [TINY, LLAMA, GPT2, dataclasses.replace(TINY, shift_logits=True)])
 def test_config_json_round_trip_is_equal(config):
     assert TransformerConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
 
@@ -396,6 +413,8 @@ def test_config_from_json_names_unknown_and_missing_keys():
         ({"dtype": jnp.float32}, "dtype must be one of float32"),
         ({"mlp": ["gelu"]}, "mlp must be one of swiglu, gelu"),
         ({"causal": 1}, "causal must be True or False; got 1"),
+        ({"shift_logits": 1}, "shift_logits must be True or False; got 1"),
+        ({"shift_logits": True, "causal": True}, "shift_logits must be False where causal, .* got True"),
         ({"dropout": 1.0}, r"dropout must be a rate from 0 to below 1; got 1\.0"),
         ({"dropout": "0.1"}, "dropout must be a rate from 0 to below 1; got '0.1'"),
         ({"rope_theta": 0.0}, r"rope_theta must be a number above 0; got 0\.0"),

@@ -1,16 +1,26 @@
 """The Sudoku commands, run as a user runs them, on puzzles small enough for seconds."""
 
+import collections
 import json
 import os
 import pathlib
+import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 
+from experiments.sudoku import data, reproduce
+from experiments.sudoku.flags import Reproduce
+from experiments.sudoku.scales import SCALES
 from mdm_jax.data import sudoku
+from mdm_jax.data.sudoku_rules import Rule, rate
+from mdm_jax.data.sudoku_sets import generate_rated
+from mdm_jax.errors import Preempted
 
 ROOT = pathlib.Path(__file__).parents[1]
 ENV = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
@@ -24,6 +34,34 @@ def run(*argv, code=0):
     done = subprocess.run(command, cwd=ROOT, env=ENV, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stderr[-2000:]
     return done
+
+
+def run_all(argvs, **environment):
+    """Runs commands one after the other in one process: for each, exit code, lines on stderr, and what it printed."""
+    code = (
+        "import json, sys\n"
+        "from experiments.common import main\n"
+        "from experiments.sudoku.__main__ import COMMANDS\n"
+        "for argv in json.loads(sys.argv[1]):\n"
+        "    status = 0\n"
+        "    try:\n        main('sudoku', '', COMMANDS, argv)\n"
+        "    except SystemExit as stop:\n        status = stop.code\n"
+        "    print('\\0', status, file=sys.stderr)\n"
+        "    print('\\0')\n"
+    )
+    texts = json.dumps([[str(word) for word in argv] for argv in argvs])
+    command = [sys.executable, "-c", code, texts]
+    done = subprocess.run(command, cwd=ROOT, env=ENV | environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    said, found = [], []
+    for line in done.stderr.replace("\r", "\n").splitlines():
+        if line.startswith("\0"):
+            found.append((int(line[1:]), said))
+            said = []
+        elif line.strip() and "%|" not in line:  # no progress bar
+            said.append(line)
+    printed = done.stdout.split("\0\n")[:-1]
+    return [(status, lines, text) for (status, lines), text in zip(found, printed, strict=True)]
 
 
 def rows(folder):
@@ -132,6 +170,8 @@ def test_bad_input_is_one_line_and_code_two(trained, tmp_path):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text("{}")
     nine = "".join(map(str, sudoku.generate(1, size=9)[0][0]))
+    six = ["--size", 6, "--num-train", 600, "--num-test", 8, "--data", tmp_path / "data", "--out", tmp_path / "new"]
+    six += ["--model", "sudoku_800k", "--steps", 2, "--batch-size", 8]
     cases = [
         (["evaluate", *checkpoint, "--oracle", "best"], "unknown oracle 'best'"),
         (["evaluate", *checkpoint, "--num-steps", 0], "num_steps must be a whole number from 1"),
@@ -164,55 +204,270 @@ def test_bad_input_is_one_line_and_code_two(trained, tmp_path):
         (["train", *flags, "--model", "gpt5"], "unknown preset 'gpt5'"),
         (["train", *flags, "--steps", 151], "num_steps 150 -> 151"),
         (["train", *flags, "--mesh.data", 3, "--out", tmp_path / "mesh"], "data=3"),
+        (["evaluate", *checkpoint, "--difficulty", "easy"], "unknown difficulty 'easy'; choose from normal, hard"),
+        (["evaluate", *checkpoint, "--difficulty", "normal,hard"], "hard 4x4 puzzles hardly exist"),
+        (["evaluate", *checkpoint, "--difficulty", "normal", "--puzzles", tmp_path / "short.txt"], "leave one of them"),
+        (["reproduce", "--scale", "smoke", "--methods", "mdm,gpt", "--out", tmp_path], "unknown method 'gpt'; choose"),
+        (["train", *six, "--layout", "triples", "--loss", "reweighted"], "--loss reweighted is for masked models"),
+        (["train", *six, "--layout", "ordered-triples"], "the rules do not solve every puzzle"),
+        (["train", *six, "--source", tmp_path / "none.csv"], "none.csv cannot be read"),
+        (["export", "--checkpoint", folder / "run", "--out", folder / "run"], "holds a run with another config"),
     ]
-    code = (
-        "import json, sys, traceback\n"
-        "from experiments.common import main\n"
-        "from experiments.sudoku.__main__ import COMMANDS\n"
-        "for argv in json.loads(sys.argv[1]):\n"
-        "    try:\n        main('sudoku', '', COMMANDS, argv)\n"
-        "    except SystemExit as stop:\n        print('exit', stop.code, file=sys.stderr)\n"
-    )
-    argvs = json.dumps([[str(word) for word in argv] for argv, _ in cases])
-    done = subprocess.run(
-        [sys.executable, "-c", code, argvs], cwd=ROOT, env=ENV, capture_output=True, text=True, check=False
-    )
-    assert "Traceback" not in done.stderr
-    errors = [line for line in done.stderr.splitlines() if line.startswith(("error:", "exit"))]
-    assert len(errors) == 2 * len(cases), done.stderr
-    for (argv, message), error, status in zip(cases, errors[::2], errors[1::2], strict=True):
-        assert message in error, argv
-        assert status == "exit 2", argv
+    for (argv, message), (status, said, _) in zip(cases, run_all([argv for argv, _ in cases]), strict=True):
+        errors = [line for line in said if line.startswith("error:")]
+        assert len(errors) == 1, (argv, said)
+        assert message in errors[0], argv
+        assert status == 2, argv
     assert not (tmp_path / "new" / "config.json").exists(), "what did not start leaves no config behind"
 
 
-def test_demo_ends_with_a_row_per_order_and_two_pictures(tmp_path):
+def test_readings_measure_every_reading_and_the_strict_ones_are_the_plain_sampler(trained, tmp_path):
+    run_flags = ["--checkpoint", trained[0] / "run", "--num-steps", 2, "--limit", 4]
+    done = run_all(
+        [
+            ["readings", *run_flags, "--noise", 0.3, "--out", tmp_path / "readings"],
+            ["evaluate", *run_flags, "--oracle", "random,top_prob,margin", "--out", tmp_path / "plain"],
+        ],
+        JAX_DISABLE_MOST_OPTIMIZATIONS="1",  # it mostly compiles
+    )
+    assert [status for status, _, _ in done] == [0, 0]
+    found = {
+        tuple(row[name] for name in ("decoder", "values", "noise", "oracle", "score")): row
+        for row in rows(tmp_path / "readings")
+    }
+    scores = {"top_prob": ("probability", "log"), "margin": ("probability", "log")}
+    expected = {
+        (decoder, values, noise, oracle, score)
+        for decoder in ("strict", "remasking")
+        for values in ("likeliest", "drawn")
+        for noise in ("none", "annealed", "constant")
+        for oracle in scores
+        for score in scores[oracle]
+        if (noise, oracle, score) != ("none", "top_prob", "log")  # the order by probability
+    }
+    expected |= {
+        (decoder, values, "none", "random", "-")
+        for decoder in ("strict", "remasking")
+        for values in ("likeliest", "drawn")
+    }
+    assert set(found) == expected
+    assert len(rows(tmp_path / "readings")) == len(expected)
+    paper = {"random": 0.0688, "top_prob": 0.1851, "margin": 0.8949}
+    for (*_, oracle, _), row in found.items():
+        assert (row["n"], row["nfe"], row["paper"]) == (4, 2, paper[oracle])
+    for row in rows(tmp_path / "plain"):
+        score = "-" if row["oracle"] == "random" else "probability"
+        reading = found["strict", "likeliest", "none", row["oracle"], score]
+        assert (reading["solved"], reading["cells"]) == (row["solved"], row["cells"])
+    lines = done[0][2].strip().splitlines()[-25:]
+    assert lines[0].split() == ["paper"] * 4 + ["0.0688", "0.1851", "0.8949"]
+    for line in lines[1:]:
+        *reading, random, top_prob, margin = line.split()
+        decoder, values, noise, score = reading
+        alike = score if noise != "none" else "probability"
+        shares = [
+            found[decoder, values, "none", "random", "-"],
+            found[decoder, values, noise, "top_prob", alike],
+            found[decoder, values, noise, "margin", score],
+        ]
+        assert [float(random), float(top_prob), float(margin)] == [share["solved"] for share in shares]
+    assert len({tuple(line.split()[:4]) for line in lines[1:]}) == 24
+
+
+def test_exported_weights_answer_as_the_checkpoint_and_sets_are_asked_for_by_name(trained, tmp_path):
+    run_folder = trained[0] / "run"
+    done = run_all(
+        [
+            ["export", "--checkpoint", run_folder, "--dtype", "float32", "--out", tmp_path / "weights"],
+            ["export", "--checkpoint", run_folder, "--out", tmp_path / "small"],
+            ["evaluate", "--checkpoint", tmp_path / "weights", "--difficulty", "normal", "--out", tmp_path / "normal"],
+            ["evaluate", "--checkpoint", tmp_path / "small", "--limit", 8, "--out", tmp_path / "low"],
+        ]
+    )
+    assert [status for status, _, _ in done] == [0, 0, 0, 0]
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("weights", "small")]
+    assert sizes[0] / 2 < sizes[1] < 0.51 * sizes[0], "two bytes a parameter, not four"
+    assert [f"{size:,} bytes" in text for size, (_, _, text) in zip(sizes, done, strict=False)] == [True, True]
+    trained_rows = {row["oracle"]: row for row in rows(run_folder)}
+    (row,) = rows(tmp_path / "normal")
+    assert row["dataset"] == "4x4-normal"  # as all of that size are
+    assert [row[name] for name in ("n", "solved", "cells")] == [
+        trained_rows["margin"][name] for name in ("n", "solved", "cells")
+    ]
+    (row,) = rows(tmp_path / "low")
+    assert (row["n"], row["dataset"]) == (8, "4x4")
+
+
+@pytest.mark.parametrize("from_file", [False, True])
+@pytest.mark.parametrize("difficulty", [None, "normal", "hard"])
+def test_held_out_puzzles_are_the_first_of_the_test_side_and_the_set(tmp_path, difficulty, from_file):
+    puzzles, solutions = sudoku.generate(600, size=6, seed=3, split="test")
+    if from_file:  # not the order in which they are generated
+        puzzles, solutions = puzzles[::-1], solutions[::-1]
+    is_solved = rate(puzzles).is_solved
+    chosen = np.flatnonzero({None: is_solved | True, "normal": is_solved, "hard": ~is_solved}[difficulty])[:9]
+    (tmp_path / "some.txt").write_text("".join("".join(map(str, puzzle)) + "\n" for puzzle in puzzles))
+    task = {"size": 6, "clues": None, "seed": 3, "num_test": 9}
+    found = data.test_set(task | {"source": str(tmp_path / "some.txt") if from_file else None}, difficulty)
+    np.testing.assert_array_equal(found["puzzle"], puzzles[chosen])
+    np.testing.assert_array_equal(found["solution"], solutions[chosen])
+
+
+@pytest.fixture(scope="module")
+def reproduced(tmp_path_factory):
+    """All of `reproduce`, at the smallest scale."""
+    folder = tmp_path_factory.mktemp("reproduce")
+    flags = ["reproduce", "--scale", "smoke", "--data", folder / "data"]
+    done = run(*flags, "--out", folder / "all")
+    return folder, flags, done.stdout
+
+
+ORDERS = ["random", "top_prob", "margin", "neg_entropy"]
+
+
+def held_out(difficulty):
+    """The puzzles that are asked at the smallest scale."""
+    parts = list(generate_rated(8, size=6, difficulty=difficulty, split="test"))
+    return {name: np.concatenate([part[name] for part in parts]) for name in ("puzzle", "rule")}
+
+
+def test_reproduce_has_a_row_for_every_method_set_order_and_number_of_tokens_per_step(reproduced):
+    folder, _, printed = reproduced
+    record = json.loads((folder / "all" / "results.json").read_text())
+    assert (record["experiment"], record["command"], record["scale"]) == ("sudoku", "reproduce", "smoke")
+    plain = [row for row in record["rows"] if "hardest_rule" not in row]
+    found = [tuple(row.get(name) for name in ("method", "dataset", "oracle", "tokens_per_step")) for row in plain]
+    expected = [("mdm", "6x6-normal", oracle, k) for oracle in ORDERS for k in (1, 36)]
+    expected += [("mdm", "6x6-hard", oracle, 1) for oracle in ORDERS]
+    expected += [
+        (method, f"6x6-{difficulty}", None, None)
+        for method in ("arm", "arm_ordered")
+        for difficulty in ("normal", "hard")
+    ]
+    assert sorted(found, key=str) == sorted(expected, key=str)
+    assert {row["n"] for row in plain} == {8}
+    sets = {f"6x6-{difficulty}": held_out(difficulty) for difficulty in ("normal", "hard")}
+    for row in plain:
+        if row["method"] == "mdm":
+            blanks = (sets[row["dataset"]]["puzzle"] == 0).sum(axis=1).max()
+            assert row["nfe"] == (blanks if row["tokens_per_step"] == 1 else 1)
+    hardest = collections.Counter(Rule(rule).name.lower() for rule in sets["6x6-normal"]["rule"].max(axis=1))
+    for oracle in ORDERS:
+        by_rule = [row for row in record["rows"] if "hardest_rule" in row and row["oracle"] == oracle]
+        assert {row["hardest_rule"]: row["n"] for row in by_rule} == hardest
+        (whole,) = (
+            row
+            for row in plain
+            if (row.get("oracle"), row["dataset"], row.get("tokens_per_step")) == (oracle, "6x6-normal", 1)
+        )
+        assert sum(row["solved"] * row["n"] for row in by_rule) == pytest.approx(8 * whole["solved"])
+    for name in ("tokens-per-step.png", "hardest-rule.png", "examples.png"):
+        assert (folder / "all" / name).read_bytes().startswith(b"\x89PNG")
+        assert name in printed
+    assert "Table 2, normal puzzles" in printed
+    assert "Table 5, hard puzzles" in printed
+
+
+def without_times(found):
+    return [{name: value for name, value in row.items() if name != "per_second"} for row in found]
+
+
+def test_reproduce_goes_on_where_it_was_and_takes_in_nothing_else(reproduced, tmp_path):
+    folder, flags, _ = reproduced
+    units, before = folder / "all" / "units.jsonl", rows(folder / "all")
+    text, metrics = units.read_text(), (folder / "all" / "mdm" / "metrics.jsonl").read_text()
+    shutil.copytree(folder / "all", tmp_path / "killed")
+    kept, both = text.splitlines(keepends=True), ["--difficulty", "normal,hard"]
+    (tmp_path / "killed" / "units.jsonl").write_text("".join(kept[:10]) + kept[10][:30])
+    again, killed, other_seed, other_limit, no_time, weights, readings, arm, mdm = run_all(
+        [
+            [*flags, "--out", folder / "all"],
+            [*flags, "--methods", "mdm", "--out", tmp_path / "killed"],
+            [*flags, "--out", folder / "all", "--seed", 1],
+            [*flags, "--out", folder / "all", "--limit", 3],
+            [*flags, "--out", tmp_path / "fresh", "--minutes", 0],
+            [*flags, "--out", tmp_path / "weights", "--checkpoint", folder / "all" / "arm"],
+            ["readings", "--checkpoint", folder / "all" / "arm", "--out", tmp_path / "readings"],
+            ["evaluate", "--checkpoint", folder / "all" / "arm_ordered", "--out", tmp_path / "arm"],
+            ["evaluate", "--checkpoint", folder / "all" / "mdm", *both, "--out", tmp_path / "mdm"],
+        ]
+    )
+    assert again[0] == killed[0] == arm[0] == mdm[0] == 0
+    assert units.read_text() == text, "nothing was measured again"
+    assert (folder / "all" / "mdm" / "metrics.jsonl").read_text() == metrics, "nor trained"
+    assert rows(folder / "all") == before
+    assert without_times(rows(tmp_path / "killed")) == without_times(row for row in before if row["method"] == "mdm")
+    assert (tmp_path / "killed" / "units.jsonl").read_text().startswith("".join(kept[:10]))
+    for (status, said, _), words in (
+        (other_seed, "'seed': 1"),
+        (other_limit, "'limit': 3"),
+        (weights, "is autoregressive"),
+        (readings, "is autoregressive"),
+    ):
+        assert (status, len(said)) == (2, 1), said
+        assert words in said[0]
+    assert no_time[0] == 0
+    assert len(no_time[1]) == 1
+    assert no_time[1][0].endswith("the same command goes on")
+    assert not (tmp_path / "fresh" / "results.json").exists()
+    by_name = {
+        (row["method"], row["dataset"], row.get("oracle"), row.get("tokens_per_step")): row
+        for row in before
+        if "hardest_rule" not in row
+    }
+    (row,) = rows(tmp_path / "arm")
+    expected = by_name["arm_ordered", "6x6-normal", None, None]
+    assert without_times([row]) == without_times([expected])
+    for row in rows(tmp_path / "mdm"):
+        assert without_times([row]) == without_times([by_name["mdm", row["dataset"], "margin", 1]])
+    assert [row["dataset"] for row in rows(tmp_path / "mdm")] == ["6x6-normal", "6x6-hard"]
+
+
+def test_reproduce_with_weights_of_another_layout_asks_them_in_theirs(reproduced, tmp_path):
+    folder, flags, _ = reproduced
+    train = ["train", "--size", 6, "--difficulty", "normal", "--num-train", 500, "--num-test", 8]
+    train += ["--layout", "shifted", "--loss", "reweighted", "--augment", "--model", "sudoku_800k"]
+    train += ["--dtype", "float32", "--steps", 3, "--batch-size", 16, "--data", folder / "data"]
+    train += ["--out", tmp_path / "run"]
+    shifted = ["--methods", "mdm", "--checkpoint", tmp_path / "run", "--limit", 3, "--out", tmp_path / "out"]
+    done = run_all([train, [*flags, *shifted]], JAX_DISABLE_MOST_OPTIMIZATIONS="1")
+    assert [status for status, _, _ in done] == [0, 0]
+    plain = [row for row in rows(tmp_path / "out") if "hardest_rule" not in row]
+    assert {row["n"] for row in plain} == {3}
+    assert {(row["tokens_per_step"], row["nfe"]) for row in plain} == {(1, 37), (36, 2)}  # 36 cells and the end
+    assert not (tmp_path / "out" / "mdm").exists(), "nothing was trained"
+
+
+def test_reproduce_whose_time_is_up_outside_the_training_loop_ends_like_one_inside(tmp_path, monkeypatch):
+    """Such as while puzzles are generated."""
+    monkeypatch.setattr(reproduce, "train_model", lambda *args: time.sleep(60))
+    before = signal.getsignal(signal.SIGTERM)
+    flags = Reproduce(scale="smoke", out=tmp_path)
+    journal = reproduce.Journal(tmp_path, {}, minutes=0.001)
+    with pytest.raises(Preempted, match="the same command goes on"):
+        reproduce.Run(flags, SCALES["smoke"], "mdm", journal).model()
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_demo_ends_with_a_row_per_set_and_order_and_a_picture_of_each_set(tmp_path):
     out = tmp_path / "demo"
-    flags = ["--steps", 2, "--batch-size", 16, "--num-train", 500, "--limit", 20, "--data", tmp_path, "--out", out]
-    run("demo", *flags)
+    flags = ["--steps", 2, "--batch-size", 16, "--num-train", 500, "--limit", 20, "--limit-9x9", 2]
+    run("demo", *flags, "--data", tmp_path, "--out", out)
     found = rows(out)
-    assert [row["oracle"] for row in found] == ["random", "top_prob", "margin", "neg_entropy"]
-    assert {row["dataset"] for row in found} == {"6x6"}
+    expected = [("6x6", oracle, 20) for oracle in ORDERS]
+    expected += [(name, oracle, 2) for name in ("normal", "hard") for oracle in ("random", "margin")]
+    assert [(row["dataset"], row["oracle"], row["n"]) for row in found] == expected
+    wanted = {"method", "selector", "tokens_per_step", "solved", "solved_ci", "cells", "nfe", "per_second"}
     for row in found:
-        assert {
-            "method",
-            "selector",
-            "tokens_per_step",
-            "n",
-            "solved",
-            "solved_ci",
-            "cells",
-            "nfe",
-            "per_second",
-        } <= set(row)
-    for name in ("accuracy.png", "order.png"):
+        assert wanted <= set(row)
+    for name in ("accuracy.png", "order.png", "order-normal.png", "order-hard.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.slow
 def test_demo_margin_beats_random_order(tmp_path):
     run("demo", "--data", tmp_path, "--out", tmp_path / "demo")
-    solved = {row["oracle"]: row["solved"] for row in rows(tmp_path / "demo")}
+    solved = {row["oracle"]: row["solved"] for row in rows(tmp_path / "demo") if row["dataset"] == "6x6"}
     assert solved["margin"] >= 0.8
     assert solved["random"] <= 0.4
 

@@ -1,5 +1,6 @@
 """The paper's Tables 2 and 5 and what belongs to them, at three scales. Started again, it goes on where it was."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -7,7 +8,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import jax
@@ -39,11 +41,14 @@ class Journal:
     def __init__(self, folder: pathlib.Path, head: dict[str, Any], minutes: float | None) -> None:
         self._path = folder / "units.jsonl"
         self._deadline = None if minutes is None else time.monotonic() + 60 * minutes
-        lines = [json.loads(line) for line in self._path.read_text().splitlines()] if self._path.exists() else []
+        text = self._path.read_text() if self._path.exists() else ""
+        whole = text[: text.rfind("\n") + 1]
+        if whole != text:  # half a line of a process that was killed
+            self._path.write_text(whole)
+        lines = [json.loads(line) for line in whole.splitlines()]
         if lines and lines[0] != head:
             raise InputError(f"{self._path} is of {lines[0]}, not {head}; give the same flags again, or another --out")
-        if not lines:
-            self._path.write_text(json.dumps(head) + "\n")
+        self._unwritten = [] if lines else [head]
         self._done = {line["unit"]: line["rows"] for line in lines[1:]}
 
     def seconds_left(self) -> float | None:
@@ -57,8 +62,10 @@ class Journal:
             if left is not None and left <= 0:
                 raise Preempted(f"the time is up before {unit}; the same command goes on")
             self._done[unit] = work()
+            lines = [*self._unwritten, {"unit": unit, "rows": self._done[unit]}]
             with self._path.open("a") as file:
-                file.write(json.dumps({"unit": unit, "rows": self._done[unit]}) + "\n")
+                file.write("".join(json.dumps(line) + "\n" for line in lines))
+            self._unwritten = []
         return self._done[unit]
 
 
@@ -69,7 +76,7 @@ def reproduce(flags: Reproduce) -> None:
     unknown = [method for method in methods if method not in LAYOUTS]
     if unknown:
         raise InputError(f"unknown method {unknown[0]!r}; choose from {', '.join(LAYOUTS)}")
-    head = {"scale": flags.scale, "seed": flags.seed, "checkpoint": str(flags.checkpoint)}
+    head = {"scale": flags.scale, "seed": flags.seed, "checkpoint": str(flags.checkpoint), "limit": flags.limit}
     journal = Journal(flags.out, head, flags.minutes)
     sets = {
         difficulty: test_set(
@@ -98,6 +105,27 @@ def beside_the_paper(rows: list[dict[str, Any]], dataset: str) -> list[dict[str,
     return [{to: row.get(name) for name, to in names.items()} for row in wanted]
 
 
+@contextlib.contextmanager
+def stop_after(seconds: float | None) -> Iterator[None]:
+    """Within it, SIGTERM after so many seconds: training saves and ends, as when preempted; all else just ends."""
+    if seconds is None:
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Preempted("the time is up; the same command goes on")
+
+    former = signal.signal(signal.SIGTERM, stop)
+    alarm = threading.Timer(max(seconds, 0.1), os.kill, (os.getpid(), signal.SIGTERM))
+    alarm.daemon = True
+    alarm.start()
+    try:
+        yield
+    finally:
+        alarm.cancel()
+        signal.signal(signal.SIGTERM, former)
+
+
 class Run:
     """One method: its model, trained when it is first needed."""
 
@@ -105,14 +133,16 @@ class Run:
         self._flags, self._scale, self._method, self._journal = flags, scale, method, journal
         self._layout = sudoku_layouts.get(LAYOUTS[method])
         self._trained: Model | None = None
+        if method == "mdm" and flags.checkpoint is not None:
+            self._trained, task = load_model(flags.checkpoint, scale.size)
+            self._layout = sudoku_layouts.get(task["layout"])
+            if not isinstance(self._layout, Masked):
+                raise InputError(f"{flags.checkpoint} is autoregressive: give a masked model")
 
     def model(self) -> Model:
         """The trained model."""
         if self._trained is None:
-            if self._method == "mdm" and self._flags.checkpoint is not None:
-                self._trained = load_model(self._flags.checkpoint, self._scale.size)[0]
-            else:
-                self._trained = self._train()
+            self._trained = self._train()
         return self._trained
 
     def _train(self) -> Model:
@@ -138,15 +168,9 @@ class Run:
             evaluate_limit=min(128, scale.num_test),
             out=self._flags.out / method,
         )
-        left = self._journal.seconds_left()
-        alarm = None if left is None else threading.Timer(max(left, 0.1), os.kill, (os.getpid(), signal.SIGTERM))
-        if alarm is not None:
-            alarm.daemon = True
-            alarm.start()  # training takes it as a request to save and to end
         config = model_config(flags)
-        state, _ = train_model(flags, config, {name: ORACLES[name] for name in ("random", "margin")})
-        if alarm is not None:
-            alarm.cancel()
+        with stop_after(self._journal.seconds_left()):
+            state, _ = train_model(flags, config, {name: ORACLES[name] for name in ("random", "margin")})
         return Model(config, state.best_params, make_denoiser(config))
 
     def _decode(self, oracle: str | None, k: int = 1) -> Decode:
@@ -177,8 +201,12 @@ class Run:
         """The rows of all orders; of a masked model on the normal set also those of several cells per step."""
         if not isinstance(self._layout, Masked):
             return self.rows(difficulty, records, None)
-        steps = self._scale.tokens_per_step if difficulty == "normal" else (1,)
-        return [row for k in steps for oracle in ORACLES for row in self.rows(difficulty, records, oracle, k)]
+        rows = [row for oracle in ORACLES for row in self.rows(difficulty, records, oracle)]
+        if difficulty == "normal":
+            few = first(self._scale.num_curve, records)
+            for k in self._scale.tokens_per_step[1:]:
+                rows += [row for oracle in ORACLES for row in self.rows(difficulty, few, oracle, k)]
+        return rows
 
 
 def by_hardest_rule(records: Records, filled: Filled) -> list[dict[str, Any]]:

@@ -31,6 +31,8 @@ class Scale:
     model: dict[str, str]
     tokens_per_step: tuple[int, ...]
     """the last stands for all at once"""
+    num_curve: int
+    """held-out puzzles behind each point with several tokens per step"""
 
 
 SCALES = {
@@ -43,6 +45,7 @@ SCALES = {
         learning_rate=dict.fromkeys(LAYOUTS, 1e-3),
         model=dict.fromkeys(LAYOUTS, "sudoku_800k"),
         tokens_per_step=(1, 36),
+        num_curve=8,
     ),
     "small": Scale(
         size=6,
@@ -53,6 +56,7 @@ SCALES = {
         learning_rate=dict.fromkeys(LAYOUTS, 2e-3),
         model=dict.fromkeys(LAYOUTS, "sudoku_800k"),
         tokens_per_step=(1, 2, 3, 5, 36),
+        num_curve=500,
     ),
     "paper": Scale(
         size=9,
@@ -63,5 +67,6 @@ SCALES = {
         learning_rate={"mdm": 1e-3, "arm": 2e-4, "arm_ordered": 2e-4},
         model={"mdm": "sudoku_6m_deep", "arm": "arm_42m", "arm_ordered": "arm_42m"},
         tokens_per_step=(1, 2, 3, 4, 6, 8, 12, 81),
+        num_curve=300,
     ),
 }

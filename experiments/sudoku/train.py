@@ -2,10 +2,12 @@
 
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 import mdm_jax
 from experiments.common import Results
@@ -17,7 +19,7 @@ from mdm_jax.data.sudoku_layouts import Layout, Masked, Triples
 from mdm_jax.data.sudoku_sets import Records
 from mdm_jax.errors import InputError
 from mdm_jax.evaluation.puzzles import Decode
-from mdm_jax.loading import Model
+from mdm_jax.loading import Model, load
 from mdm_jax.models import presets
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.transformer import init_params, make_denoiser, num_params
@@ -26,10 +28,11 @@ from mdm_jax.training.config import check_config, write_config
 from mdm_jax.training.distributed import is_lead
 from mdm_jax.training.held_out import held_out_loss
 from mdm_jax.training.loop import fit
-from mdm_jax.training.objectives import causal_loss, masked_loss, reweighted_loss
+from mdm_jax.training.objectives import causal_loss, masked_loss, reweighted_loss, skewed_loss
 from mdm_jax.training.state import TrainState
 from mdm_jax.typing import Array, Oracle, Params
 
+LOSSES = {"plain": masked_loss, "skewed": skewed_loss, "reweighted": reweighted_loss}
 HELD_OUT = "held_out_loss_per_token"
 ORACLES: dict[str, Oracle] = {"random": mdm_jax.oracles.random, "margin": mdm_jax.oracles.margin}
 """Of an evaluation while training."""
@@ -74,6 +77,15 @@ def start_params(config: TransformerConfig, layout: Layout, key: Array) -> Param
     return params
 
 
+def initial_params(path: pathlib.Path, config: TransformerConfig) -> Params:
+    """The parameters of a trained model; InputError if it is not of this architecture."""
+    params = load(path).params
+    wanted = jax.eval_shape(functools.partial(init_params, config), jax.random.key(0))
+    if jax.tree.map(np.shape, params) != jax.tree.map(np.shape, wanted):
+        raise InputError(f"{path} is another network than --model and --layout make: give the flags it was made with")
+    return params
+
+
 def train_model(flags: Train, config: TransformerConfig, oracles: Mapping[str, Oracle]) -> tuple[TrainState, Records]:
     """Trains as the flags say, from the newest checkpoint if there is one; the last state and the held-out split."""
     optimizer, loop, mesh, layout = flags.optimizer(), flags.loop(), flags.mesh.make(), sudoku_layouts.get(flags.layout)
@@ -84,12 +96,17 @@ def train_model(flags: Train, config: TransformerConfig, oracles: Mapping[str, O
     if loop.best_metric not in (None, *names):
         raise InputError(f"--best-metric {loop.best_metric} is none of the evaluation's: {', '.join(names)}")
     chosen = {name: getattr(flags, name) for name in ("layout", "loss", "augment")}
+    chosen["init_from"] = None if flags.init_from is None else str(flags.init_from)
+    initial = None if flags.init_from is None else initial_params(flags.init_from, config)
     run: dict[str, Any] = {"model": config.to_json(), "task": {"name": "sudoku", **data_fields(flags), **chosen}}
     run |= {"optimizer": dataclasses.asdict(optimizer), "batch_size": loop.batch_size}
     check_config(flags.out, run)
     check_batch(loop.batch_size, mesh, parts=loop.accumulate)
     data = load_data(flags)
     test = first(flags.evaluate_limit, data["test"], "--evaluate-limit")
+    if isinstance(layout, Triples):
+        layout.check(data["train"])
+        layout.check(test)
     batches = pipeline.Batches(
         data["train"],
         batch_size=loop.batch_size,
@@ -101,7 +118,7 @@ def train_model(flags: Train, config: TransformerConfig, oracles: Mapping[str, O
         write_config(flags.out, run)
     denoiser = make_denoiser(config, as_features=True)
     plain = masked_loss(layout.mask_id) if isinstance(layout, Masked) else causal_loss()
-    loss = reweighted_loss(layout.mask_id) if isinstance(layout, Masked) and flags.loss == "reweighted" else plain
+    loss = LOSSES[flags.loss](layout.mask_id) if isinstance(layout, Masked) else plain
     say(f"{num_params(config):,} parameters, {flags.steps} steps of {flags.batch_size} in {flags.out}")
     nats_per_token = held_out_loss(denoiser, plain, layout.examples(test), mesh, batch_size=loop.batch_size)
 
@@ -123,6 +140,7 @@ def train_model(flags: Train, config: TransformerConfig, oracles: Mapping[str, O
         loop=loop,
         mesh=mesh,
         evaluate=evaluate,
+        start_from=initial,
         flops_per_example=3 * config.forward_flops(config.max_length, num_logits=config.max_length / 2),
     )
     return state, data["test"]

@@ -119,15 +119,19 @@ class Triples:
         """L for grids of a size."""
         return 3 * size**2
 
+    def check(self, records: Records) -> None:
+        """InputError if blanks are to be ordered, and the rules do not solve a puzzle."""
+        if self.is_ordered and (records["order"] < 0).any():
+            raise InputError("the rules do not solve every puzzle, so blanks have no order: train on the normal set")
+
     def examples(self, records: Records) -> dict[str, NDArray[Any]]:
         """`tokens` int32 `[num, L]` and `is_prompt` bool `[num, L]` to train on; the givens are the prompt.
 
         Raises:
             InputError: Blanks are to be ordered, and the rules do not solve a puzzle.
         """
+        self.check(records)
         is_given = records["puzzle"] != 0
-        if self.is_ordered and (records["order"] < 0).any():
-            raise InputError("the rules do not solve every puzzle, so blanks have no order: train on the normal set")
         cells = np.argsort(records["order"] if self.is_ordered else ~is_given, axis=1, kind="stable")
         num_given = is_given.sum(axis=1)
         is_prompt = np.arange(3 * cells.shape[1])[None] < 3 * num_given[:, None]

@@ -83,9 +83,9 @@ def read_rated(
     """
     read = sudoku_files.read_puzzles(path, size=size)
     records = dict(rated(read.puzzles, read.solutions))
-    is_chosen = is_of(records, difficulty) & np.equal(sudoku.in_test_split(read.solutions), split == "test")
     if read.order is not None and read.rule is not None:
         records |= {"order": read.order, "rule": read.rule}
+    is_chosen = is_of(records, difficulty) & np.equal(sudoku.in_test_split(read.solutions), split == "test")
     if is_chosen.sum() < num:
         kind = f"{difficulty} puzzles" if difficulty else "puzzles"
         raise InputError(f"{path} has {is_chosen.sum()} {kind} for the {split} split, not {num}: ask for fewer")

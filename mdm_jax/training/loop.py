@@ -101,6 +101,7 @@ def fit(
     loop: LoopConfig,
     mesh: Mesh,
     evaluate: Evaluate | None = None,
+    start_from: Params | None = None,
     flops_per_example: float | None = None,
 ) -> TrainState:
     """Trains to `optimizer.num_steps`, from the newest checkpoint in `folder` if there is one.
@@ -119,6 +120,7 @@ def fit(
       loop: how often to log, evaluate and save.
       mesh: where to train.
       evaluate: gets the parameters (their average where one is kept); what it returns joins the metrics.
+      start_from: parameters that a fresh run starts from instead, as from `init_params`; whole in every process.
       flops_per_example: of the model's products, forward and backward, for the rates on the progress bar.
 
     Returns:
@@ -137,7 +139,7 @@ def fit(
     with Preemption() as preemption, Checkpointer(folder, keep=loop.keep, metric=metric) as checkpointer:
         restored = checkpointer.restore(abstract_state(mesh, init_params, optimizer), tqdm.write)
         if restored is None:
-            state = init_state(mesh, init_params, loop.seed, optimizer)
+            state = init_state(mesh, init_params, loop.seed, optimizer, start_from)
         else:
             state, position = restored
             batches.set_state(position)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -110,14 +111,29 @@ def as_stored(params: Params, like: Params) -> Params:
     return jax.tree.map(lambda leaf, wanted: leaf.astype(wanted.dtype), params, like)
 
 
-def init_state(mesh: Mesh, init_params: Callable[[Array], Params], seed: int, config: OptimizerConfig) -> TrainState:
-    """A fresh state, made where it will lie on `mesh`."""
+def init_state(
+    mesh: Mesh,
+    init_params: Callable[[Array], Params],
+    seed: int,
+    config: OptimizerConfig,
+    start_from: Params | None = None,
+) -> TrainState:
+    """A fresh state, made where it will lie on `mesh`; with the parameters of `start_from`, if that is given."""
 
     def make(key: Array) -> TrainState:
         return make_state(init_params, key, config)
 
     shapes = jax.eval_shape(make, jax.random.key(seed))
-    return jax.jit(make, out_shardings=shardings(mesh, shapes))(jax.random.key(seed))
+    state = jax.jit(make, out_shardings=shardings(mesh, shapes))(jax.random.key(seed))
+    if start_from is None:
+        return state
+
+    def put(leaf: Array, old: Array) -> Array:
+        whole = np.asarray(leaf, np.float32)
+        return jax.make_array_from_callback(whole.shape, old.sharding, lambda index: whole[index])
+
+    params = jax.tree.map(put, start_from, state.params)
+    return state._replace(params=params, ema=None if state.ema is None else jax.tree.map(put, start_from, state.ema))
 
 
 def abstract_state(mesh: Mesh, init_params: Callable[[Array], Params], config: OptimizerConfig) -> TrainState:

@@ -1,0 +1,196 @@
+"""The normal and the hard set: generated, read from a file, and as a dataset on disk."""
+
+import re
+
+import numpy as np
+import pytest
+
+from mdm_jax.data import builders, sudoku, sudoku_builder, sudoku_files, sudoku_rules, sudoku_sets
+from mdm_jax.data.sudoku_builder import SudokuConfig, prepare_sudoku
+from mdm_jax.data.sudoku_sets import generate_rated, read_rated
+from mdm_jax.errors import InputError
+
+FIELDS = {"puzzle", "solution", "order", "rule"}
+
+
+def joined(parts):
+    parts = list(parts)
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def filtered(puzzles, solutions, difficulty, num):
+    """The first `num` of the difficulty, by the verdict of the rules."""
+    rating = sudoku_rules.rate(puzzles)
+    wanted = {None: np.ones(len(puzzles), bool), "normal": rating.is_solved, "hard": ~rating.is_solved}[difficulty]
+    assert wanted.sum() >= num
+    kept = np.flatnonzero(wanted)[:num]
+    fields = {"puzzle": puzzles, "solution": solutions, "order": rating.order, "rule": rating.rule}
+    return {name: rows[kept] for name, rows in fields.items()}
+
+
+def assert_same(got, expected):
+    assert set(got) == set(expected) == FIELDS
+    for name, rows in got.items():
+        assert rows.dtype == np.int8
+        np.testing.assert_array_equal(rows, expected[name])
+
+
+@pytest.mark.parametrize(
+    ("size", "num", "difficulty"),
+    [(6, 40, "hard"), (6, 300, "normal"), (6, 300, None), (9, 60, "hard"), (4, 9, "normal")],
+)
+@pytest.mark.parametrize("split", ["train", None])
+def test_generate_rated_is_the_generated_sequence_without_the_other_set(size, num, difficulty, split, monkeypatch):
+    options = {"size": size, "seed": 5, "split": split}
+    expected = filtered(*sudoku.generate(2400, **options), difficulty, num)
+    assert_same(joined(generate_rated(num, difficulty=difficulty, **options)), expected)
+    for chunk in (8, 100):
+        monkeypatch.setattr(sudoku_sets, "_CHUNK", chunk)
+        parts = list(generate_rated(num, difficulty=difficulty, **options))
+        assert all(len(part["puzzle"]) <= chunk for part in parts)
+        assert_same(joined(parts), expected)
+
+
+def test_generate_rated_takes_clues_and_rates_by_them():
+    records = joined(generate_rated(30, size=6, clues=14, difficulty="normal", split="test"))
+    np.testing.assert_array_equal((records["puzzle"] != 0).sum(axis=1), 14)
+    assert_same(records, filtered(*sudoku.generate(200, size=6, clues=14, split="test"), "normal", 30))
+
+
+@pytest.mark.parametrize("difficulty", ["normal", "hard"])
+def test_generate_rated_splits_share_no_solution(difficulty):
+    train, test = (
+        joined(generate_rated(100, size=6, difficulty=difficulty, split=split))["solution"]
+        for split in ("train", "test")
+    )
+    assert not sudoku.in_test_split(train).any()
+    assert sudoku.in_test_split(test).all()
+    assert not {grid.tobytes() for grid in train} & {grid.tobytes() for grid in test}
+
+
+def test_generate_rated_hard_puzzles_that_hardly_exist_end_in_one_line():
+    with pytest.raises(InputError, match=r"hard 4x4 puzzles hardly exist: \d+ tried") as caught:
+        joined(generate_rated(1, size=4, difficulty="hard"))
+    assert "\n" not in str(caught.value)
+
+
+def sequence():
+    """6x6 puzzles of both splits and both sets, mixed."""
+    normal = [sudoku.generate(60, size=6, seed=7, split=split) for split in ("train", "test")]
+    hard = [
+        [
+            joined(generate_rated(8, size=6, difficulty="hard", seed=8, split=split))[name]
+            for name in ("puzzle", "solution")
+        ]
+        for split in ("train", "test")
+    ]
+    puzzles, solutions = (np.concatenate(arrays) for arrays in zip(*normal, *hard, strict=True))
+    mixed = np.random.default_rng(0).permutation(len(puzzles))
+    return puzzles[mixed], solutions[mixed]
+
+
+def write_csv(path, puzzles, solutions):
+    lines = [",".join("".join(map(str, grid)) for grid in pair) for pair in zip(puzzles, solutions, strict=True)]
+    path.write_text("\n".join(["quizzes,solutions", *lines]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize(("difficulty", "num"), [("normal", 50), ("hard", 8), (None, 60)])
+def test_read_rated_takes_the_first_of_a_set_and_a_split_in_the_order_of_the_file(tmp_path, split, difficulty, num):
+    puzzles, solutions = sequence()
+    path = write_csv(tmp_path / "some.csv", puzzles, solutions)
+    here = sudoku.in_test_split(solutions) == (split == "test")
+    expected = filtered(puzzles[here], solutions[here], difficulty, num)
+    assert_same(read_rated(path, num, size=6, difficulty=difficulty, split=split), expected)
+
+
+def test_read_rated_too_few_or_another_size_is_one_line(tmp_path):
+    puzzles, solutions = sequence()
+    path = write_csv(tmp_path / "some.csv", puzzles, solutions)
+    is_normal = sudoku_rules.rate(puzzles).is_solved
+    count = (is_normal & sudoku.in_test_split(solutions)).sum()
+    read_rated(path, count, size=6, difficulty="normal", split="test")
+    with pytest.raises(
+        InputError, match=f"some.csv has {count} normal puzzles for the test split, not {count + 1}"
+    ) as caught:
+        read_rated(path, count + 1, size=6, difficulty="normal", split="test")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match=r"some.csv has \d+ puzzles for the train split, not 999"):
+        read_rated(path, 999, size=6, difficulty=None, split="train")
+    with pytest.raises(InputError, match=r"some.csv:2.* 36"):
+        read_rated(path, 1, size=9, difficulty=None, split="train")
+
+
+def test_read_rated_order_and_rules_of_the_file_go_before_ours(tmp_path):
+    """What a file says was solved, was: also where our rules give up."""
+    puzzles, solutions = sudoku.generate(30, seed=3, split="train")
+    ours = sudoku_rules.rate(puzzles)
+    assert not ours.is_solved.all()
+    is_blank = puzzles == 0
+    order = np.where(is_blank, np.cumsum(is_blank, axis=1), 0)
+    rule = np.where(is_blank, int(sudoku_rules.Rule.XY_WING), 0)
+    path = tmp_path / "solver.npy"
+    sudoku_files.write_solver_rows(path, puzzles, solutions, order, rule)
+    expected = {"puzzle": puzzles, "solution": solutions, "order": order, "rule": rule}
+    for difficulty in (None, "normal"):
+        assert_same(read_rated(path, 30, size=9, difficulty=difficulty, split="train"), expected)
+    with pytest.raises(InputError, match=r"has 0 hard puzzles"):
+        read_rated(path, 1, size=9, difficulty="hard", split="train")
+
+
+@pytest.mark.parametrize("difficulty", ["normal", "hard"])
+def test_prepare_sudoku_holds_the_rated_puzzles(tmp_path, difficulty):
+    builder = prepare_sudoku(tmp_path, size=6, difficulty=difficulty, num_train=30, num_test=5, seed=2)
+    assert re.fullmatch(rf"6x6-{difficulty}-[0-9a-f]{{12}}", builder.builder_config.name)
+    for split, num in (("train", 30), ("test", 5)):
+        expected = filtered(*sudoku.generate(1500, size=6, seed=2, split=split), difficulty, num)
+        assert_same(builders.read_split(builder, split), expected)
+
+
+def test_prepare_sudoku_from_a_file_holds_its_puzzles_and_is_made_anew_when_it_changes(tmp_path):
+    puzzles, solutions = sequence()
+    path = write_csv(tmp_path / "some.csv", puzzles, solutions)
+    options = {"size": 6, "difficulty": "normal", "num_train": 20, "num_test": 10, "source": path}
+    builder = prepare_sudoku(tmp_path / "data", **options)
+    assert re.fullmatch(r"6x6-file-normal-[0-9a-f]{12}", builder.builder_config.name)
+    is_test = sudoku.in_test_split(solutions)
+    for split, here, num in (("train", ~is_test, 20), ("test", is_test, 10)):
+        assert_same(builders.read_split(builder, split), filtered(puzzles[here], solutions[here], "normal", num))
+    moved = write_csv(tmp_path / "moved.csv", puzzles, solutions)
+    assert SudokuConfig(**options | {"source": moved}).name == builder.builder_config.name, "the content counts"
+    assert SudokuConfig(**options | {"seed": 5}).name == builder.builder_config.name, "nothing is drawn"
+    write_csv(path, puzzles[::-1], solutions[::-1])
+    again = prepare_sudoku(tmp_path / "data", **options)
+    assert again.builder_config.name != builder.builder_config.name
+    expected = filtered(puzzles[::-1][is_test[::-1]], solutions[::-1][is_test[::-1]], "normal", 10)
+    assert_same(builders.read_split(again, "test"), expected)
+
+
+def test_prepare_sudoku_from_a_file_that_does_not_do_is_one_line(tmp_path):
+    path = write_csv(tmp_path / "some.csv", *sequence())
+    options = {"size": 6, "num_train": 20, "num_test": 10, "source": path}
+    for change, words in (
+        ({"num_test": 100}, r"some.csv has \d+ puzzles for the test split, not 100"),
+        ({"num_train": 100, "difficulty": "hard"}, r"some.csv has \d+ hard puzzles for the train split, not 100"),
+        ({"source": tmp_path / "none.csv"}, "none.csv cannot be read"),
+        ({"clues": 12}, "clues=12 is for generated puzzles"),
+    ):
+        with pytest.raises(InputError, match=words) as caught:
+            prepare_sudoku(tmp_path / "data", **options | change)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"difficulty": "normal"}, "9x9-normal"),
+        ({"difficulty": "hard"}, "9x9-hard"),
+        ({}, "9x9-minimal"),
+        ({"clues": 30, "difficulty": "hard"}, "9x9-30-hard"),
+        ({"clues": 30}, "9x9-30"),
+    ],
+)
+def test_sudoku_config_is_named_after_its_set(options, name):
+    found = sudoku_builder.SudokuConfig(num_train=5, num_test=5, **options).name
+    assert re.fullmatch(rf"{name}-[0-9a-f]{{12}}", found)

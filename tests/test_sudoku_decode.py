@@ -1,0 +1,84 @@
+"""Answers as grids, whatever the layout: tokens, and the step at which each cell was filled in."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.sudoku.decode import answer, autoregressive, masked, measure
+from mdm_jax import PerStep, oracles
+from mdm_jax.data import sudoku, sudoku_layouts, sudoku_sets
+from mdm_jax.models.config import TransformerConfig
+from mdm_jax.models.transformer import init_params, make_denoiser
+from mdm_jax.sampling import SampleResult
+
+RECORDS = sudoku_sets.rated(*sudoku.generate(9, size=4, seed=3))
+PUZZLES, SOLUTIONS = RECORDS["puzzle"], RECORDS["solution"]
+SIZE = {"num_layers": 1, "num_heads": 2, "width": 16, "mlp_width": 32, "positions": "learned", "init_std": 0.5}
+
+
+@pytest.mark.parametrize("name", ["in-place", "question-answer", "shifted"])
+def test_answer_of_a_masked_layout_is_the_grid_and_its_steps(name):
+    layout = sudoku_layouts.get(name)
+    whole = {start.tobytes(): row for start, row in zip(layout.start(PUZZLES), range(9), strict=True)}
+    tokens = layout.examples(RECORDS)["tokens"]
+    step = np.random.default_rng(0).integers(0, 99, tokens.shape).astype(np.int32)
+
+    def decode(keys, start):
+        """Knows the answers; what fills up a batch is none of the puzzles."""
+        rows = [whole.get(np.asarray(row).tobytes(), 0) for row in start]
+        steps = np.where(start == layout.mask_id, step[rows], -1)
+        return SampleResult(jnp.asarray(tokens[rows]), jnp.asarray(steps), jnp.zeros(len(rows)), jnp.int32(1))
+
+    row, filled = measure(layout, decode, RECORDS, batch_size=4)
+    np.testing.assert_array_equal(filled.tokens, SOLUTIONS)
+    first = {"in-place": 0, "question-answer": 16, "shifted": 17}[name]
+    expected = step[:, first : first + 16]
+    np.testing.assert_array_equal(
+        filled.reveal_step, np.where(PUZZLES == 0, expected, -1) if name == "in-place" else expected
+    )
+    assert [row[field] for field in ("method", "n", "solved", "cells")] == ["mdm", 9, 1.0, 1.0]
+
+
+def test_answer_of_a_masked_model_takes_the_steps_that_its_masks_want():
+    layout = sudoku_layouts.get("shifted")
+    config = TransformerConfig(vocab_size=31, max_length=34, shift_logits=True, **SIZE)
+    decode = masked(make_denoiser(config), init_params(config, jax.random.key(0)), layout, oracles.margin, PerStep(5))
+    filled = answer(layout, decode, PUZZLES, batch_size=4)
+    alone = answer(layout, decode, PUZZLES[:4], batch_size=4)
+    np.testing.assert_array_equal(filled.tokens[:4], alone.tokens)
+    assert filled.nfe == 4, "17 masks, 5 at a time"
+
+
+def greedy(config, params, prompt):
+    """Token by token, the whole sequence anew for each: what stands behind is hidden from a causal network."""
+    apply = jax.jit(make_denoiser(config))
+    tokens = np.zeros((1, config.max_length), np.int32)
+    tokens[0, : len(prompt)] = prompt
+    for place in range(len(prompt), config.max_length):
+        tokens[0, place] = np.asarray(apply(params, jnp.asarray(tokens)))[0, place - 1].argmax()
+    return tokens[0].tolist()
+
+
+@pytest.mark.parametrize("name", ["triples", "ordered-triples"])
+def test_answer_of_an_autoregressive_model_goes_on_behind_the_givens_of_each_puzzle(name):
+    layout = sudoku_layouts.get(name)
+    config = TransformerConfig(vocab_size=6, max_length=48, causal=True, **SIZE)
+    params = init_params(config, jax.random.key(1))
+    row, filled = measure(layout, autoregressive(config, params), RECORDS, batch_size=4)
+    assert len(set((PUZZLES != 0).sum(axis=1))) > 1
+    for puzzle, tokens, steps in zip(PUZZLES.tolist(), filled.tokens, filled.reveal_step, strict=True):
+        prompt = [number for cell in range(16) if puzzle[cell] for number in (cell // 4, cell % 4, puzzle[cell])]
+        grid, grid_steps = [0] * 16, [0] * 16
+        sequence = greedy(config, params, prompt)
+        for place in range(0, 48, 3):
+            line, column, digit = sequence[place : place + 3]
+            if line < 4 and column < 4 and 1 <= digit <= 4:
+                grid[4 * line + column] = digit
+                grid_steps[4 * line + column] = max(place + 2 - len(prompt), -1)
+        assert tokens.tolist() == grid
+        assert steps.tolist() == grid_steps
+    assert (filled.reveal_step > 0).sum() > 9, "the model has something to say"
+    assert row["method"] == layout.method
+    is_right = (filled.tokens == SOLUTIONS)[PUZZLES == 0]
+    assert row["cells"] == pytest.approx(is_right.mean())
