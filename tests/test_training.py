@@ -12,6 +12,7 @@ import tiny
 import mdm_jax
 from mdm_jax.errors import InputError
 from mdm_jax.models.transformer import init_params, make_denoiser
+from mdm_jax.sharding import make_mesh
 from mdm_jax.training.checkpoint import digest
 from mdm_jax.training.config import write_config
 from mdm_jax.training.metrics import MetricsWriter, read_metrics
@@ -39,6 +40,19 @@ def test_ema_follows_its_recurrence_and_starts_fast():
         decay = min(0.9, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * step
     np.testing.assert_allclose(ema, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("ema_decay", [0.9, 0.0])
+def test_init_state_from_given_parameters_has_them_and_nothing_else_of_theirs(ema_decay):
+    optimizer, init = OptimizerConfig(num_steps=10, ema_decay=ema_decay), functools.partial(init_params, tiny.CONFIG)
+    given = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), init(jax.random.key(5)))
+    mesh = make_mesh(2, 2, 2)
+    fresh, state = init_state(mesh, init, 0, optimizer), init_state(mesh, init, 0, optimizer, given)
+    for tree in (state.params, state.ema) if ema_decay else (state.params,):
+        jax.tree.map(lambda leaf, wanted: np.testing.assert_array_equal(leaf, wanted.astype(np.float32)), tree, given)
+    assert jax.tree.map(lambda leaf: leaf.sharding, state) == jax.tree.map(lambda leaf: leaf.sharding, fresh)
+    assert (jax.random.key_data(state.key) == jax.random.key_data(fresh.key)).all()
+    assert all(not leaf.any() for leaf in jax.tree.leaves(state.opt_state))
 
 
 def test_train_step_equals_a_plain_computation_of_the_same_update():

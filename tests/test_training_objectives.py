@@ -1,4 +1,4 @@
-"""The re-weighted loss against its formula in plain Python, the law of its draws, and its gradient."""
+"""Losses of training against their formulas in plain Python, the law of their draws, and their gradients."""
 
 import functools
 
@@ -11,7 +11,7 @@ import toy
 
 from mdm_jax.models.transformer import init_params, make_denoiser
 from mdm_jax.sharding import make_mesh
-from mdm_jax.training.objectives import reweighted_loss
+from mdm_jax.training.objectives import reweighted_loss, skewed_loss
 from mdm_jax.training.state import OptimizerConfig, init_state
 from mdm_jax.training.step import make_train_step
 
@@ -147,3 +147,30 @@ def test_train_step_takes_the_reweighted_loss_in_parts_and_on_several_devices(si
     _, metrics = make_train_step(denoiser, init, loss, optimizer, mesh, accumulate=accumulate)(state, batch)
     assert float(metrics["loss_per_token"]) == pytest.approx(float(nats.sum()) / (24 * 5), rel=1e-4)
     assert 0 < float(metrics["gradient_norm"]) < np.inf
+
+
+def test_skewed_nll_is_the_mean_over_masked_tokens_times_the_number_of_free_ones():
+    tokens, is_masked, _ = drawn(20, num_values=4)
+    num_free = is_masked.sum(axis=1) + np.arange(len(tokens)) % 2
+    logits = toy.context_net(PARAMS, jnp.asarray(np.where(is_masked, toy.MASK, tokens), jnp.int32))
+    nats = -np.take_along_axis(toy.log_softmax(logits, toy.MASK), tokens[..., None], axis=-1)[..., 0]
+    expected = num_free * np.where(is_masked, nats, 0).sum(axis=1) / np.maximum(is_masked.sum(axis=1), 1)
+    given = jnp.asarray(tokens, jnp.int32), jnp.asarray(is_masked), jnp.asarray(num_free, jnp.int32)
+    nll = skewed_loss(toy.MASK).nll(toy.context_net, PARAMS, given, paired=True)
+    np.testing.assert_allclose(nll, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("skew", [1.0, 3.0])
+def test_skewed_draw_masks_as_many_free_tokens_as_its_law_says_any_of_them_and_never_the_prompt(skew):
+    length, prompt = 8, np.array([0, 5])
+    batch = {"tokens": jnp.ones((4096, length), jnp.int32), "is_prompt": jnp.zeros((4096, length), bool)}
+    batch["is_prompt"] = batch["is_prompt"].at[:, prompt].set(True).at[7].set(True)
+    _, is_masked, num_free = skewed_loss(0, skew=skew).draw(jax.random.key(3), batch)
+    assert not is_masked[:, prompt].any()
+    assert not is_masked[7].any()
+    assert num_free[0] == 6
+    sizes = np.delete(np.asarray(is_masked.sum(axis=1)), 7)
+    law = [(1 - (n - 1) / 6) ** (1 / skew) - (1 - n / 6) ** (1 / skew) for n in range(1, 7)]  # n = ceil(6 (1 - u^skew))
+    np.testing.assert_allclose(np.bincount(sizes, minlength=7)[1:] / len(sizes), law, atol=2e-3)  # u is stratified
+    each = np.asarray(is_masked).mean(axis=0)[np.setdiff1d(np.arange(length), prompt)]
+    np.testing.assert_allclose(each, sizes.mean() / 6, atol=5 * np.sqrt(0.25 / 4096))

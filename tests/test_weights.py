@@ -1,0 +1,48 @@
+"""The weights that come with the package: they load by name, and they solve puzzles that they never saw."""
+
+import functools
+import pathlib
+
+import numpy as np
+import pytest
+
+import mdm_jax
+from mdm_jax.data import sudoku
+from mdm_jax.data.sudoku_sets import generate_rated
+from mdm_jax.evaluation.puzzles import fill_in
+from mdm_jax.loading import SHIPPED
+from mdm_jax.models.transformer import num_params
+
+
+@pytest.fixture(scope="module")
+def model():
+    return mdm_jax.load("sudoku-6m")
+
+
+def test_sudoku_6m_has_six_million_parameters_in_a_small_file_with_a_card(model):
+    assert 5e6 < num_params(model.params) < 7e6
+    files = {path.name: path for path in (SHIPPED / "sudoku-6m").iterdir()}
+    assert set(files) == {"model.safetensors", "config.json", "README.md"}
+    assert files["model.safetensors"].stat().st_size <= 14 * 2**20
+    assert f"{num_params(model.params):,} parameters" in files["README.md"].read_text()
+
+
+def test_sudoku_6m_solves_held_out_puzzles_by_margin_and_hardly_any_in_random_order(model):
+    (records,) = generate_rated(24, difficulty="normal", split="test", seed=1)
+    puzzles, solved = records["puzzle"], {}
+    for name in ("random", "margin"):
+        oracle = getattr(mdm_jax.oracles, name)
+        decode = functools.partial(
+            mdm_jax.sample, model.denoiser, model.params, mask_id=0, oracle=oracle, temperature=0.0
+        )
+        filled = fill_in(decode, puzzles.astype(np.int32), padding=np.ones(81, np.int32))
+        solved[name] = sudoku.is_solved(filled.tokens, puzzles).mean()
+    assert solved["margin"] >= 0.3
+    assert solved["random"] <= 0.15
+
+
+def test_shipped_name_gives_way_to_a_folder_of_that_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("sudoku-6m").mkdir()
+    with pytest.raises(mdm_jax.InputError, match=r"config\.json"):
+        mdm_jax.load("sudoku-6m")
