@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 import jax
+import numpy as np
 
 import mdm_jax
 from experiments.common import Results, table
@@ -23,6 +24,7 @@ from experiments.sudoku.flags import Reproduce, Train
 from experiments.sudoku.scales import LAYOUTS, PAPER, SCALES, Scale
 from experiments.sudoku.train import model_config, train_model
 from mdm_jax.data import sudoku, sudoku_layouts
+from mdm_jax.data.builders import digest
 from mdm_jax.data.sudoku_layouts import Masked
 from mdm_jax.data.sudoku_rules import Rule
 from mdm_jax.data.sudoku_sets import DIFFICULTIES, Records
@@ -76,7 +78,10 @@ def reproduce(flags: Reproduce) -> None:
     unknown = [method for method in methods if method not in LAYOUTS]
     if unknown:
         raise InputError(f"unknown method {unknown[0]!r}; choose from {', '.join(LAYOUTS)}")
-    head = {"scale": flags.scale, "seed": flags.seed, "checkpoint": str(flags.checkpoint), "limit": flags.limit}
+    given = None if flags.checkpoint is None else load_model(flags.checkpoint, scale.size)
+    weights = [] if given is None else jax.tree.leaves(given[0].params)
+    head = {"scale": flags.scale, "seed": flags.seed, "limit": flags.limit, "checkpoint": str(flags.checkpoint)}
+    head |= {"weights": digest(*(np.asarray(leaf).tobytes() for leaf in weights))} if given else {}
     journal = Journal(flags.out, head, flags.minutes)
     sets = {
         difficulty: test_set(
@@ -86,7 +91,7 @@ def reproduce(flags: Reproduce) -> None:
         for difficulty in DIFFICULTIES
     }
     for method in methods:
-        run = Run(flags, scale, method, journal)
+        run = Run(flags, scale, method, journal, given if method == "mdm" else None)
         for difficulty, records in sets.items():
             for row in run.table(difficulty, first(flags.limit, records)):
                 results.add(**row)
@@ -129,12 +134,19 @@ def stop_after(seconds: float | None) -> Iterator[None]:
 class Run:
     """One method: its model, trained when it is first needed."""
 
-    def __init__(self, flags: Reproduce, scale: Scale, method: str, journal: Journal) -> None:
+    def __init__(
+        self,
+        flags: Reproduce,
+        scale: Scale,
+        method: str,
+        journal: Journal,
+        given: tuple[Model, dict[str, Any]] | None = None,
+    ) -> None:
         self._flags, self._scale, self._method, self._journal = flags, scale, method, journal
         self._layout = sudoku_layouts.get(LAYOUTS[method])
         self._trained: Model | None = None
-        if method == "mdm" and flags.checkpoint is not None:
-            self._trained, task = load_model(flags.checkpoint, scale.size)
+        if given is not None:
+            self._trained, task = given
             self._layout = sudoku_layouts.get(task["layout"])
             if not isinstance(self._layout, Masked):
                 raise InputError(f"{flags.checkpoint} is autoregressive: give a masked model")
