@@ -24,6 +24,7 @@ from mdm_jax.models import presets
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.transformer import init_params, make_denoiser, num_params
 from mdm_jax.sharding import check_batch, local_rows
+from mdm_jax.training.checkpoint import CHECKPOINTS
 from mdm_jax.training.config import check_config, write_config
 from mdm_jax.training.distributed import is_lead
 from mdm_jax.training.held_out import held_out_loss
@@ -97,7 +98,8 @@ def train_model(flags: Train, config: TransformerConfig, oracles: Mapping[str, O
         raise InputError(f"--best-metric {loop.best_metric} is none of the evaluation's: {', '.join(names)}")
     chosen = {name: getattr(flags, name) for name in ("layout", "loss", "augment")}
     chosen["init_from"] = None if flags.init_from is None else str(flags.init_from)
-    initial = None if flags.init_from is None else initial_params(flags.init_from, config)
+    is_fresh = not (flags.out / CHECKPOINTS).exists()  # a run that goes on has no need of them any more
+    initial = initial_params(flags.init_from, config) if flags.init_from is not None and is_fresh else None
     run: dict[str, Any] = {"model": config.to_json(), "task": {"name": "sudoku", **data_fields(flags), **chosen}}
     run |= {"optimizer": dataclasses.asdict(optimizer), "batch_size": loop.batch_size}
     check_config(flags.out, run)
