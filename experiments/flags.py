@@ -61,6 +61,8 @@ class RunFlags:
     """examples per step, over all devices"""
     accumulate: int = 1
     """parts that a batch is worked off in, one after the other, to save memory"""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """muon: orthogonal updates for the matrices between layers; needs fewer steps, and takes more time for each"""
     learning_rate: float = 1e-3
     """the highest, after warm-up"""
     warmup_steps: int = 200
@@ -90,11 +92,16 @@ class RunFlags:
     seed: int = 0
     """of the data, the parameters and all draws"""
 
-    def optimizer(self) -> "OptimizerConfig":
+    def optimizer_config(self) -> "OptimizerConfig":
         """The optimizer that the flags ask for."""
         from mdm_jax.training.state import OptimizerConfig
 
-        return OptimizerConfig(learning_rate=self.learning_rate, num_steps=self.steps, warmup_steps=self.warmup_steps)
+        return OptimizerConfig(
+            optimizer=self.optimizer,
+            learning_rate=self.learning_rate,
+            num_steps=self.steps,
+            warmup_steps=self.warmup_steps,
+        )
 
     def loop(self) -> "LoopConfig":
         """The loop that the flags ask for."""

@@ -63,13 +63,14 @@ def test_batch_that_does_not_split_over_the_mesh_is_named():
         check_batch(12, make_mesh(data=4, fsdp=2))
 
 
-def test_training_gives_the_same_losses_on_every_mesh(tmp_path):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_training_gives_the_same_losses_on_every_mesh(tmp_path, optimizer):
     """Masks are drawn for the global batch, so that only the order of float32 sums differs between meshes."""
     losses, config = {}, dataclasses.replace(tiny.CONFIG, dropout=0.1)
     for sizes in [(1, 1, 1), (8, 1, 1), (2, 4, 1), (2, 2, 2)]:
         mesh = make_mesh(*sizes, devices=jax.devices()[: math.prod(sizes)])
         folder = tmp_path / "x".join(map(str, sizes))
-        tiny.train(folder, steps=8, mesh=mesh, config=config)
+        tiny.train(folder, steps=8, mesh=mesh, config=config, optimizer=optimizer)
         lines = read_metrics(folder)
         losses[sizes] = [line["loss_per_token"] for line in lines]
     reference = losses.pop((1, 1, 1))

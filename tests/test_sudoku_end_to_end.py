@@ -1,6 +1,7 @@
 """The Sudoku commands, run as a user runs them, on puzzles small enough for seconds."""
 
 import collections
+import functools
 import json
 import os
 import pathlib
@@ -11,16 +12,23 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
+import mdm_jax
 from experiments.sudoku import data, reproduce
 from experiments.sudoku.flags import Reproduce
 from experiments.sudoku.scales import SCALES
+from experiments.sudoku.train import HELD_OUT
+from mdm_jax import oracles
 from mdm_jax.data import sudoku
 from mdm_jax.data.sudoku_rules import Rule, rate
 from mdm_jax.data.sudoku_sets import generate_rated
 from mdm_jax.errors import Preempted
+from mdm_jax.evaluation.puzzles import fill_in
+from mdm_jax.models.pretrained import save_weights
+from mdm_jax.training.metrics import read_metrics
 
 ROOT = pathlib.Path(__file__).parents[1]
 ENV = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
@@ -221,6 +229,24 @@ def test_bad_input_is_one_line_and_code_two(trained, tmp_path):
     assert not (tmp_path / "new" / "config.json").exists(), "what did not start leaves no config behind"
 
 
+def test_train_from_given_weights_starts_there_and_goes_on_without_them(trained, tmp_path):
+    folder, flags = trained
+    weights = tmp_path / "weights"
+    again = [*flags, "--steps", 2, "--init-from", weights, "--optimizer", "muon", "--out", tmp_path / "run"]
+    assert run_all([["export", "--checkpoint", folder / "run", "--out", weights], ["train", *again]])[1][0] == 0
+    before, after = (
+        [line[HELD_OUT] for line in read_metrics(path / "run") if HELD_OUT in line] for path in (folder, tmp_path)
+    )
+    assert len(after) == 1
+    assert after[0] < 2 * before[-1] < 0.3, "two steps away; fresh parameters give log 4, 1.39"
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["optimizer"]["optimizer"] == "muon"
+    shutil.rmtree(weights)
+    (status, said, _), (other, refused, _) = run_all([["train", *again], ["train", *again, "--out", tmp_path / "new"]])
+    assert status == 0, said
+    assert other == 2
+    assert f"there is no folder {weights}" in refused[-1]
+
+
 def test_readings_measure_every_reading_and_the_strict_ones_are_the_plain_sampler(trained, tmp_path):
     run_flags = ["--checkpoint", trained[0] / "run", "--num-steps", 2, "--limit", 4]
     done = run_all(
@@ -255,6 +281,28 @@ def test_readings_measure_every_reading_and_the_strict_ones_are_the_plain_sample
     paper = {"random": 0.0688, "top_prob": 0.1851, "margin": 0.8949}
     for (*_, oracle, _), row in found.items():
         assert (row["n"], row["nfe"], row["paper"]) == (4, 2, paper[oracle])
+    model, task = mdm_jax.load(trained[0] / "run"), json.loads((trained[0] / "run" / "config.json").read_text())["task"]
+    puzzles = data.first(4, data.test_set(task, None))
+    is_blank, x_init = puzzles["puzzle"] == 0, puzzles["puzzle"].astype(np.int32)
+    for reading, oracle in {
+        ("strict", "likeliest", "annealed", "margin", "log"): oracles.log_margin,
+        ("remasking", "likeliest", "constant", "margin", "probability"): oracles.margin,
+        ("remasking", "likeliest", "annealed", "top_prob", "log"): oracles.top_log_prob,
+    }.items():
+        decode = functools.partial(
+            mdm_jax.remasking_sample,
+            model.denoiser,
+            model.params,
+            mask_id=0,
+            num_steps=2,
+            oracle=oracle,
+            noise=0.3,
+            anneal="annealed" in reading,
+            remask="remasking" in reading,
+            temperature=0.0,
+        )
+        filled = fill_in(decode, x_init, padding=np.ones_like(x_init[0])).tokens
+        assert found[reading]["cells"] == pytest.approx((filled == puzzles["solution"])[is_blank].mean(), abs=1e-4)
     for row in rows(tmp_path / "plain"):
         score = "-" if row["oracle"] == "random" else "probability"
         reading = found["strict", "likeliest", "none", row["oracle"], score]
@@ -370,6 +418,18 @@ def test_reproduce_has_a_row_for_every_method_set_order_and_number_of_tokens_per
 
 def without_times(found):
     return [{name: value for name, value in row.items() if name != "per_second"} for row in found]
+
+
+def test_reproduce_takes_no_figures_of_other_weights_under_the_same_name(reproduced, tmp_path):
+    folder, _, _ = reproduced
+    weights, out = tmp_path / "weights", tmp_path / "out"
+    argv = ["reproduce", "--scale", "smoke", "--methods", "mdm", "--checkpoint", weights, "--limit", 1, "--out", out]
+    done = run_all([["export", "--checkpoint", folder / "all" / "mdm", "--out", weights], argv, argv])
+    assert [status for status, _, _ in done] == [0, 0, 0]
+    save_weights(weights, jax.tree.map(lambda leaf: leaf * 2, mdm_jax.load(weights).params))
+    ((status, said, _),) = run_all([argv])
+    assert status == 2
+    assert "'weights'" in said[-1]
 
 
 def test_reproduce_goes_on_where_it_was_and_takes_in_nothing_else(reproduced, tmp_path):

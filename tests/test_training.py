@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import math
 
 import chex
 import jax
@@ -55,9 +56,19 @@ def test_init_state_from_given_parameters_has_them_and_nothing_else_of_theirs(em
     assert all(not leaf.any() for leaf in jax.tree.leaves(state.opt_state))
 
 
-def test_train_step_equals_a_plain_computation_of_the_same_update():
-    """Against optax applied by hand to the gradient of the documented objective, without jit, mesh or donation."""
-    optimizer = OptimizerConfig(num_steps=10, warmup_steps=2, ema_decay=0.9)
+def orthogonalised(matrix):
+    """Five Newton-Schulz steps of Muon: about U Vᵀ, for the matrix U S Vᵀ."""
+    x = np.asarray(matrix, np.float64) / np.linalg.norm(matrix)
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.775 * gram + 2.0315 * gram @ gram) @ x
+    return x
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_train_step_equals_a_plain_computation_of_the_same_update(name):
+    """Against the update by hand from the gradient of the documented objective, without jit, mesh or donation."""
+    optimizer = OptimizerConfig(name, num_steps=10, warmup_steps=2, ema_decay=0.9)
     mesh, denoiser = tiny.one_device(), make_denoiser(tiny.CONFIG)
     init = functools.partial(init_params, tiny.CONFIG)
     state = init_state(mesh, init, 0, optimizer)
@@ -71,9 +82,16 @@ def test_train_step_equals_a_plain_computation_of_the_same_update():
     value, gradient = jax.value_and_grad(objective)(state.params)
     clipped = jax.tree.map(lambda g: g * jnp.minimum(1, 1 / optax.tree.norm(gradient)), gradient)
     first = 1e-3 / 3  # the learning rate of step 0
-    expected = jax.tree.map(
-        lambda p, g: p - first * (g / (jnp.abs(g) + 1e-8) + (0.01 * p if p.ndim > 1 else 0)), state.params, clipped
-    )
+
+    def updated(path, p, g):
+        top = path[0].key
+        if name == "muon" and top.startswith("layers") and p.ndim == 2:
+            return p - first * (0.2 * math.sqrt(max(p.shape)) * orthogonalised(g) + 0.01 * p)
+        if name == "muon":  # the rest is AdamW's with Nesterov's momentum, without decay
+            return p - first * (1 + 0.9 * 0.1 / (1 - 0.9**2)) * g / (jnp.abs(g) + 1e-8)
+        return p - first * (g / (jnp.abs(g) + 1e-8) + (0.01 * p if p.ndim > 1 else 0))
+
+    expected = jax.tree_util.tree_map_with_path(updated, state.params, clipped)
     old = jax.tree.map(jnp.copy, state.params)
     new, metrics = make_train_step(denoiser, init, masked_loss(0), optimizer, mesh)(state, batch)
     assert float(metrics["loss_per_token"]) == pytest.approx(float(value), rel=1e-5)
@@ -133,6 +151,7 @@ def test_metrics_resumed_drop_later_and_torn_lines_and_write_event_files(tmp_pat
         ({"num_steps": 0}, "number of training steps"),
         ({"learning_rate": 0.0}, "learning rate"),
         ({"ema_decay": 1.0}, "ema_decay"),
+        ({"optimizer": "sgd"}, "adamw or muon; got 'sgd'"),
     ],
 )
 def test_optimizer_bad_settings_are_named(options, message):

@@ -35,7 +35,7 @@ class DataFlags:
 class Demo:
     """Train a small model on 6x6 Sudokus, solve held-out ones in four orders, and 9x9 ones with the shipped weights."""
 
-    steps: int = 450
+    steps: int = 150
     """training steps"""
     batch_size: int = 128
     """puzzles per training step"""

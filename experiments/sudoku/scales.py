@@ -1,6 +1,7 @@
 """The paper's figures, and how much of everything `reproduce` does at each scale."""
 
 import dataclasses
+from typing import Literal
 
 PAPER = {
     ("arm", "normal", None): 0.0973,
@@ -16,6 +17,7 @@ PAPER = {
 """Tables 2 and 5: share of puzzles solved, by method, set and order."""
 
 LAYOUTS = {"mdm": "in-place", "arm": "triples", "arm_ordered": "ordered-triples"}
+OPTIMIZERS: dict[str, Literal["adamw", "muon"]] = {"mdm": "muon", "arm": "adamw", "arm_ordered": "adamw"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +29,9 @@ class Scale:
     num_test: int
     steps: dict[str, int]
     batch_size: dict[str, int]
+    optimizer: dict[str, Literal["adamw", "muon"]]
     learning_rate: dict[str, float]
+    loss: dict[str, Literal["plain", "skewed"]]
     model: dict[str, str]
     tokens_per_step: tuple[int, ...]
     """the last stands for all at once"""
@@ -42,7 +46,9 @@ SCALES = {
         num_test=8,
         steps={"mdm": 4, "arm": 2, "arm_ordered": 2},
         batch_size=dict.fromkeys(LAYOUTS, 16),
+        optimizer=OPTIMIZERS,
         learning_rate=dict.fromkeys(LAYOUTS, 1e-3),
+        loss={"mdm": "skewed", "arm": "plain", "arm_ordered": "plain"},
         model=dict.fromkeys(LAYOUTS, "sudoku_800k"),
         tokens_per_step=(1, 36),
         num_curve=8,
@@ -51,9 +57,11 @@ SCALES = {
         size=6,
         num_train=60_000,
         num_test=500,
-        steps={"mdm": 600, "arm": 600, "arm_ordered": 600},
+        steps={"mdm": 200, "arm": 600, "arm_ordered": 600},
         batch_size=dict.fromkeys(LAYOUTS, 128),
-        learning_rate=dict.fromkeys(LAYOUTS, 2e-3),
+        optimizer=OPTIMIZERS,
+        learning_rate={"mdm": 3e-3, "arm": 2e-3, "arm_ordered": 2e-3},
+        loss=dict.fromkeys(LAYOUTS, "plain"),
         model=dict.fromkeys(LAYOUTS, "sudoku_800k"),
         tokens_per_step=(1, 2, 3, 5, 36),
         num_curve=500,
@@ -64,7 +72,9 @@ SCALES = {
         num_test=1_000,
         steps={"mdm": 24_000, "arm": 200_000, "arm_ordered": 200_000},
         batch_size={"mdm": 1024, "arm": 256, "arm_ordered": 256},
-        learning_rate={"mdm": 1e-3, "arm": 2e-4, "arm_ordered": 2e-4},
+        optimizer=OPTIMIZERS,
+        learning_rate={"mdm": 3e-3, "arm": 2e-4, "arm_ordered": 2e-4},
+        loss={"mdm": "skewed", "arm": "plain", "arm_ordered": "plain"},
         model={"mdm": "sudoku_6m_deep", "arm": "arm_42m", "arm_ordered": "arm_42m"},
         tokens_per_step=(1, 2, 3, 4, 6, 8, 12, 81),
         num_curve=300,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -68,13 +69,37 @@ def model_config(flags: Train) -> TransformerConfig:
 
 
 def start_params(config: TransformerConfig, layout: Layout, key: Array) -> Params:
-    """Fresh parameters. In place, a cell's position starts as the sum of vectors of its row, its column and its box."""
+    """Fresh parameters; in place, they start from what a Sudoku's cells have to do with each other.
+
+    A cell's position is the sum of orthogonal vectors of its row, its column and its box, and as long as a token's
+    vector. In each layer a quarter of the heads, rounded down, begin by attending to the cell's row, as many to its
+    column, and as many to its box: with exp(5) times the weight of cells elsewhere.
+    """
     params = init_params(config, key)
-    if isinstance(layout, Masked) and layout.in_place and config.positions == "learned":
-        units = sudoku.units_of_cells(sudoku.size_of(config.max_length))
-        vectors = config.init_std * jax.random.normal(jax.random.fold_in(key, 1), (int(units.max()) + 1, config.width))
-        table = params["position_embedding"]["embedding"]
-        params["position_embedding"]["embedding"] = vectors[units].sum(axis=1).astype(table.dtype)
+    if not (isinstance(layout, Masked) and layout.in_place and config.positions == "learned"):
+        return params
+    size = sudoku.size_of(config.max_length)
+    orthogonal = jax.nn.initializers.orthogonal()
+    key_units, key_heads = jax.random.split(jax.random.fold_in(key, 1))
+    vectors = orthogonal(key_units, (3 * size, config.width))  # of the rows, the columns, the boxes
+    length = config.init_std * math.sqrt(config.width / 3)
+    table = params["position_embedding"]["embedding"]
+    table = (length * vectors[sudoku.units_of_cells(size)].sum(axis=1)).astype(table.dtype)
+    params["position_embedding"]["embedding"] = table
+    if config.kv_heads != config.num_heads:
+        return params
+    row_square = config.width / 6  # of a normalised input: half is the token's, a third of the rest the row's
+    gain = math.sqrt(5 * math.sqrt(config.head_width) / row_square)
+    heads = [unit for unit in range(3) for _ in range(config.num_heads // 4)]
+    for layer in range(config.num_layers):
+        weights = params[f"layers_{layer}"]["attention"]
+        for head, unit in enumerate(heads):
+            into = orthogonal(jax.random.fold_in(key_heads, layer * len(heads) + head), (size, config.head_width))
+            product = gain * vectors[unit * size : (unit + 1) * size].T @ into
+            columns = slice(head * config.head_width, (head + 1) * config.head_width)
+            for name in ("query", "key"):
+                kernel = weights[name]["kernel"]
+                weights[name]["kernel"] = kernel.at[:, columns].set(product.astype(kernel.dtype))
     return params
 
 
@@ -89,7 +114,12 @@ def initial_params(path: pathlib.Path, config: TransformerConfig) -> Params:
 
 def train_model(flags: Train, config: TransformerConfig, oracles: Mapping[str, Oracle]) -> tuple[TrainState, Records]:
     """Trains as the flags say, from the newest checkpoint if there is one; the last state and the held-out split."""
-    optimizer, loop, mesh, layout = flags.optimizer(), flags.loop(), flags.mesh.make(), sudoku_layouts.get(flags.layout)
+    optimizer, loop, mesh, layout = (
+        flags.optimizer_config(),
+        flags.loop(),
+        flags.mesh.make(),
+        sudoku_layouts.get(flags.layout),
+    )
     is_masked = isinstance(layout, Masked)
     if flags.loss != "plain" and not is_masked:
         raise InputError(f"--loss {flags.loss} is for masked models, and --layout {flags.layout} is not: leave it out")

@@ -58,7 +58,7 @@ def generate_rated(
         rejected = 0 if len(kept) else rejected + 1
         if rejected == _MOST_REJECTED:
             raise InputError(
-                f"{difficulty} {size}x{size} puzzles hardly exist: {first} tried in vain; choose another size"
+                f"{difficulty} {size}x{size} puzzles hardly exist: {first} tried in vain; choose another size, or clues"
             )
         yield {name: rows[kept] for name, rows in records.items()}
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,8 +40,11 @@ class TrainState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with linear warm-up, cosine decay, clipping by global norm, and an average of the parameters."""
+    """AdamW or Muon, with linear warm-up, cosine decay, clipping by global norm, and an average of the parameters."""
 
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """Muon (Jordan et al. 2024) orthogonalises the updates of the matrices between layers, scaled to the size of
+    AdamW's (Liu et al. 2025, arXiv:2502.16982), and leaves embeddings, the head and vectors to Adam"""
     learning_rate: float = 1e-3
     num_steps: int = 1000
     """updates in all; the learning rate ends its decay there"""
@@ -52,6 +55,7 @@ class OptimizerConfig:
     """of matrices; vectors (norms, biases) are not decayed"""
     beta1: float = 0.9
     beta2: float = 0.98
+    """of AdamW, as is `beta1`; Muon's momentum is 0.95"""
     clip_norm: float = 1.0
     ema_decay: float = 0.999
     """of the average, which starts faster: min(decay, (1 + step) / (10 + step)); 0 keeps none"""
@@ -59,6 +63,8 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         if self.num_steps < 1:
             raise InputError(f"the number of training steps must be at least 1, got {self.num_steps}")
+        if self.optimizer not in ("adamw", "muon"):
+            raise InputError(f"the optimizer is adamw or muon; got {self.optimizer!r}")
         if self.warmup_steps < 0:
             raise InputError(f"the number of warm-up steps must be at least 0, got {self.warmup_steps}")
         if not self.learning_rate > 0:
@@ -79,16 +85,37 @@ class OptimizerConfig:
 
     def make(self) -> optax.GradientTransformation:
         """The optimizer."""
-        return optax.chain(
-            optax.clip_by_global_norm(self.clip_norm),
-            optax.adamw(
-                self.schedule(),
-                b1=self.beta1,
-                b2=self.beta2,
+        schedule = self.schedule()
+        if self.optimizer == "adamw":
+            inner = optax.adamw(
+                schedule, b1=self.beta1, b2=self.beta2, weight_decay=self.weight_decay, mask=_are_matrices
+            )
+        else:
+            inner = optax.contrib.muon(
+                schedule,
+                adam_b1=self.beta1,
+                adam_b2=self.beta2,
                 weight_decay=self.weight_decay,
-                mask=lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params),
-            ),
-        )
+                muon_weight_dimension_numbers=_inner_matrices,
+                consistent_rms=0.2,
+            )
+        return optax.chain(optax.clip_by_global_norm(self.clip_norm), inner)
+
+
+def _are_matrices(params: Params) -> Params:
+    """Which leaves AdamW decays."""
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def _inner_matrices(params: Params) -> Params:
+    """Which leaves Muon updates: the matrices, but for embeddings and the head; None for the others."""
+
+    def dimensions(path: tuple[Any, ...], leaf: Array) -> optax.contrib.MuonDimensionNumbers | None:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        is_inner = leaf.ndim == 2 and "embedding" not in name and not name.startswith("head/")
+        return optax.contrib.MuonDimensionNumbers() if is_inner else None
+
+    return jax.tree_util.tree_map_with_path(dimensions, params)
 
 
 def ema_update(ema: Params, params: Params, step: Array, decay: float) -> Params:

@@ -1,0 +1,61 @@
+"""What a model of Sudoku starts from."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.sudoku.train import start_params
+from mdm_jax.data import sudoku, sudoku_layouts
+from mdm_jax.models import presets
+from mdm_jax.models.transformer import init_params, num_params
+
+IN_PLACE = sudoku_layouts.get("in-place")
+
+
+def weights_of_units(params, config, grid, layer, head):
+    """Attention of one head of one layer on the sum of embeddings; per cell, the share in its row, column and box."""
+    x = params["token_embedding"]["embedding"][grid] + params["position_embedding"]["embedding"]
+    x = np.asarray(x / np.sqrt(np.mean(np.square(x), axis=1, keepdims=True)), np.float64)
+    columns = slice(head * config.head_width, (head + 1) * config.head_width)
+    kernels = params[f"layers_{layer}"]["attention"]
+    query, key = (x @ np.asarray(kernels[name]["kernel"], np.float64)[:, columns] for name in ("query", "key"))
+    scores = query @ key.T / np.sqrt(config.head_width)
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    weights /= weights.sum(axis=1, keepdims=True)
+    units = sudoku.units_of_cells(sudoku.size_of(config.max_length))
+    return [float((weights * (units[:, None, k] == units[None, :, k])).sum(axis=1).mean()) for k in range(3)]
+
+
+@pytest.mark.parametrize(("preset", "size"), [("sudoku_6m", 9), ("sudoku_6m_deep", 9), ("sudoku_800k", 6)])
+def test_heads_begin_by_attending_to_the_row_the_column_and_the_box_of_a_cell(preset, size):
+    config = dataclasses.replace(presets.get(preset), vocab_size=size + 1, max_length=size * size)
+    params = jax.jit(lambda key: start_params(config, IN_PLACE, key))(jax.random.key(0))
+    assert num_params(params) == num_params(config)
+    grid = np.random.default_rng(0).integers(0, size + 1, size * size)
+    for layer in range(config.num_layers):
+        for head in range(config.num_heads):
+            shares = weights_of_units(params, config, grid, layer, head)
+            unit = head // (config.num_heads // 4)
+            if unit < 3:
+                assert shares[unit] > 0.85, (layer, head)
+                assert max(share for k, share in enumerate(shares) if k != unit) < 0.65, (
+                    "other units overlap with it at most half"
+                )
+            else:
+                assert max(shares) < 0.25, "the last heads know of no unit"
+
+
+def test_start_draws_fresh_parameters_from_each_key_and_leaves_other_sequences_alone():
+    config = presets.get("sudoku_800k")
+    one, other = (start_params(config, IN_PLACE, jax.random.key(seed)) for seed in (0, 1))
+    for path in (("position_embedding", "embedding"), ("layers_0", "attention", "query", "kernel")):
+        first, second = one, other
+        for name in path:
+            first, second = first[name], second[name]
+        assert abs(np.corrcoef(np.ravel(first), np.ravel(second))[0, 1]) < 0.1
+    layout = sudoku_layouts.get("shifted")
+    config = dataclasses.replace(config, max_length=164, vocab_size=layout.num_tokens(9), shift_logits=True)
+    plain = init_params(config, jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, start_params(config, layout, jax.random.key(0)), plain)
