@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from mdm_jax.confidence import confidence_given_noise, is_greedy
-from mdm_jax.denoiser import check_output, check_tokens, float_logits
+from mdm_jax.confidence import is_greedy, read_confidence
+from mdm_jax.denoiser import check_output, check_tokens
 from mdm_jax.errors import InputError
-from mdm_jax.randomness import fold_rows, row_keys, vocabulary_gumbel
+from mdm_jax.randomness import fold_rows, row_keys
 from mdm_jax.typing import Array, Features, Params
 
 
@@ -148,11 +148,9 @@ def _autoregressive_sample(
 
     def body_fun(state: DecodingState) -> DecodingState:
         before = jax.lax.dynamic_slice_in_dim(state.tokens, state.position - 1, 1, axis=1)
-        logits, cache = read(decoder, params, before, state.cache, state.position - 1)
-        noise = None
-        if not greedy:
-            noise = temperature * vocabulary_gumbel(fold_rows(keys, state.position), 1, logits.shape[-1])
-        confidence = confidence_given_noise(logits, noise)
+        output, cache = read(decoder, params, before, state.cache, state.position - 1)
+        here = fold_rows(keys, state.position)
+        confidence = read_confidence(here, output, None if greedy else temperature, None, None)
         assert confidence.token_log_prob is not None
         is_here = jnp.arange(length, dtype=jnp.int32)[None] == state.position
         is_decoded = (state.position >= prompt_length)[:, None]
@@ -174,10 +172,10 @@ def _autoregressive_sample(
     return AutoregressiveResult(end.tokens, end.log_prob, end.position - first + int(width > 1))
 
 
-def read(decoder: Decoder, params: Params, tokens: Array, cache: Any, start: Array) -> tuple[Array, Any]:
-    """Calls the decoder and checks what comes back: logits float32 [B, T, V] and the cache."""
+def read(decoder: Decoder, params: Params, tokens: Array, cache: Any, start: Array) -> tuple[Array | Features, Any]:
+    """Calls the decoder and checks what comes back: logits float [B, T, V], or Features, and the cache."""
     output, after = decoder(params, tokens, cache, start)
     wanted, got = (jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree) for tree in (cache, after))
     if got != wanted:
         raise InputError("the decoder must give back a cache of the structure, shapes and dtypes of init_cache's")
-    return float_logits(check_output(output, tokens, "decoder"), None), after
+    return check_output(output, tokens, "decoder"), after

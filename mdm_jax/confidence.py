@@ -1,4 +1,8 @@
-"""What a step knows of each position, in one pass over the vocabulary, so that oracles never see logits."""
+"""What a step knows of each position, read off the logits once, so that oracles never see them.
+
+Where the vocabulary is large the logits are made and read some positions at a time, and only of positions that are
+asked for, so that no [B, L, V] is ever whole in float32.
+"""
 
 import math
 
@@ -7,8 +11,16 @@ import jax.numpy as jnp
 
 from mdm_jax.denoiser import check_mask_id, float_logits
 from mdm_jax.errors import InputError
-from mdm_jax.randomness import row_keys, vocabulary_gumbel
-from mdm_jax.typing import Array, Confidence
+from mdm_jax.orders import inverse
+from mdm_jax.randomness import gumbel, position_keys, row_keys
+from mdm_jax.typing import Array, Confidence, Features
+
+WHOLE = 1 << 22
+"""Up to so many logits, 16 MiB of float32, all are read at once, asked for or not."""
+TILE = 1 << 25
+"""Above, at most so many at a time."""
+GROUP = 256
+"""Neighbouring tokens that share a draw, which the tokens of one group then share out among themselves."""
 
 
 def is_greedy(temperature: Array | float) -> bool:
@@ -29,8 +41,7 @@ def confidence_from_logits(
 ) -> Confidence:
     """Reads p_theta at temperature 1, and draws a token for each position at `temperature`.
 
-    The draw is argmax(logits + temperature · Gumbel noise): p^(1/temperature), normalised; at 0 the argmax, ties to
-    the lowest id.
+    The draw follows p^(1/temperature), normalised; at 0 it is the argmax, ties to the lowest id.
 
     Args:
       key: a typed key, scalar or one per row [B]; consumed (untouched at temperature 0).
@@ -46,31 +57,191 @@ def confidence_from_logits(
     """
     if logits.ndim != 3:
         raise InputError(f"logits must have shape [B, L, V], got {logits.shape}")
-    batch, length, vocab_size = logits.shape
+    return _checked(key, logits, temperature, mask_id, None)
+
+
+def confidence_from_hidden(
+    key: Array,
+    hidden: Array,
+    head: Array,
+    *,
+    temperature: Array | float = 1.0,
+    mask_id: int | None = None,
+    is_wanted: Array | None = None,
+) -> Confidence:
+    """`confidence_from_logits` of the logits hidden @ head, which are never all there: same fields, same draws.
+
+    Args:
+      key: a typed key, scalar or one per row [B]; consumed (untouched at temperature 0).
+      hidden: float [B, L, D]; the product is taken in its dtype and summed in float32.
+      head: float [D, V].
+      temperature: of `token` alone; at least 0.
+      mask_id: this id cannot be predicted, if it is below V.
+      is_wanted: bool [B, L], the positions to read; the others cost nothing and hold zeros. None wants all.
+
+    Returns:
+      Confidence, each field [B, L].
+
+    Raises:
+      InputError: a shape, the key, the mask id or the temperature is off.
+    """
+    if hidden.ndim != 3 or head.ndim != 2 or hidden.shape[2] != head.shape[0]:
+        raise InputError(f"hidden and head must have shapes [B, L, D] and [D, V], got {hidden.shape} and {head.shape}")
+    if is_wanted is not None and is_wanted.shape != hidden.shape[:2]:
+        raise InputError(f"is_wanted must have shape {hidden.shape[:2]}, as the positions; got {is_wanted.shape}")
+    return _checked(key, Features(hidden, head), temperature, mask_id, is_wanted)
+
+
+def _checked(
+    key: Array,
+    output: Array | Features,
+    temperature: Array | float,
+    mask_id: int | None,
+    is_wanted: Array | None,
+) -> Confidence:
+    batch = output.hidden.shape[0] if isinstance(output, Features) else output.shape[0]
     mask_id = None if mask_id is None else check_mask_id(mask_id)
-    noise = None
-    if not is_greedy(temperature):
-        noise = temperature * vocabulary_gumbel(row_keys(key, batch), length, vocab_size)
-    return confidence_given_noise(float_logits(logits, mask_id), noise)
+    greedy = is_greedy(temperature)
+    keys = row_keys(key, batch)
+    return read_confidence(keys, output, None if greedy else jnp.asarray(temperature), mask_id, is_wanted)
 
 
-def confidence_given_noise(logits: Array, noise: Array | None) -> Confidence:
-    """The deterministic core: `token` = argmax(logits + noise), both float32 [B, L, V]; no noise is greedy."""
-    if logits.shape[-1] < 2:
-        raise InputError(f"the denoiser's logits must be over at least 2 tokens, got shape {logits.shape}")
-    logits = jnp.where(logits == 0, 0.0, logits)  # top_k would put 0.0 before -0.0, which is no tie to the lowest id
-    (top, second), (top_token, _) = (jnp.moveaxis(x, -1, 0) for x in jax.lax.top_k(logits, 2))
-    total = jax.nn.logsumexp(logits, axis=-1)
-    log_p = logits - total[..., None]
-    p = jnp.exp(log_p)
-    entropy = -jnp.where(p > 0, p * log_p, 0).sum(axis=-1)
-    token = top_token if noise is None else jnp.argmax(logits + noise, axis=-1).astype(jnp.int32)
-    token_log_prob = jnp.take_along_axis(log_p, token[..., None], axis=-1)[..., 0]
+def read_confidence(
+    keys: Array, output: Array | Features, temperature: Array | None, mask_id: int | None, is_wanted: Array | None
+) -> Confidence:
+    """Confidence from a network's output.
+
+    Args:
+      keys: typed keys [B], one per row; not used if greedy.
+      output: logits [B, L, V] of any float dtype, or Features.
+      temperature: float32 scalar; None takes the likeliest tokens.
+      mask_id: this id cannot be predicted, if it is below V.
+      is_wanted: bool [B, L], the positions to read; the others hold zeros. None wants all.
+
+    Returns:
+      Confidence, each field [B, L].
+    """
+    x = output.hidden if isinstance(output, Features) else output
+    batch, length = x.shape[:2]
+    vocab_size = (output.head if isinstance(output, Features) else output).shape[-1]
+    if vocab_size < 2:
+        raise InputError(
+            f"the denoiser's logits must be over at least 2 tokens, got shape {(batch, length, vocab_size)}"
+        )
+
+    def read(places: Array) -> Confidence:
+        """Of positions int32 [B or 1, P]."""
+        here = x if places.shape == (1, length) else jnp.take_along_axis(x, places[..., None], axis=1)
+        logits = float_logits(Features(here, output.head) if isinstance(output, Features) else here, mask_id)
+        noise = None if temperature is None else token_noise(position_keys(keys, places), vocab_size)
+        return confidence_given_noise(logits, temperature, noise)
+
+    if batch * length * vocab_size <= WHOLE:
+        every = read(jnp.arange(length, dtype=jnp.int32)[None])
+        return every if is_wanted is None else jax.tree.map(lambda field: jnp.where(is_wanted, field, 0), every)
+
+    wanted = jnp.ones((batch, length), bool) if is_wanted is None else is_wanted
+    size = min(max(TILE // (batch * vocab_size), 1), -(-length // 8))
+    wanted_first = jnp.argsort(~wanted, axis=-1, stable=True).astype(jnp.int32)
+    num_tiles = -(-length // size)
+    places = jnp.pad(wanted_first, ((0, 0), (0, num_tiles * size - length)))
+
+    def read_tile(i: Array, fields: Confidence) -> Confidence:
+        tile = read(jax.lax.dynamic_slice_in_dim(places, i * size, size, axis=1))
+        return jax.tree.map(
+            lambda field, new: jax.lax.dynamic_update_slice_in_dim(field, new, i * size, 1), fields, tile
+        )
+
+    zeros = jax.tree.map(
+        lambda field: jnp.zeros(places.shape, field.dtype), jax.eval_shape(read, jnp.zeros((batch, size), jnp.int32))
+    )
+    last = -(-wanted.sum(axis=-1, dtype=jnp.int32).max() // size)
+    fields = jax.lax.fori_loop(0, last, read_tile, zeros)
+    back = inverse(wanted_first)
+    return jax.tree.map(
+        lambda field: jnp.where(wanted, jnp.take_along_axis(field[:, :length], back, axis=1), 0), fields
+    )
+
+
+def token_noise(keys: Array, vocab_size: int) -> tuple[Array, Array]:
+    """What a draw takes: Gumbel noise for each group of tokens, and for each place in a group.
+
+    Args:
+      keys: typed keys [B, P]; consumed.
+      vocab_size: V.
+
+    Returns:
+      float32 [B, P, ⌈V / GROUP⌉] and [B, P, min(V, GROUP)].
+    """
+    keys = jax.vmap(jax.vmap(jax.random.split))(keys)
+    return gumbel(keys[..., 0], -(-vocab_size // GROUP)), gumbel(keys[..., 1], min(vocab_size, GROUP))
+
+
+def confidence_given_noise(logits: Array, temperature: Array | None, noise: tuple[Array, Array] | None) -> Confidence:
+    """The deterministic core. The token is the Gumbel-max draw, taken in two stages of one law.
+
+    The largest of l_i + τ G_i over a group of tokens has the law of τ log Σ exp(l_i / τ) + τ G, and which of them it is
+    does not depend on it. So a group is drawn by one G each, and in it a token by one G each: V / GROUP + GROUP draws
+    instead of V.
+
+    Args:
+      logits: float32 [B, P, V]; -inf where a token cannot be.
+      temperature: τ, float32 scalar, or None for the likeliest token, ties to the lowest id.
+      noise: as from `token_noise`, or None.
+
+    Returns:
+      Confidence, each field [B, P].
+    """
+    vocab_size = logits.shape[-1]
+    width = min(vocab_size, GROUP)
+    num_groups = -(-vocab_size // width)
+    padded = jnp.pad(logits, ((0, 0), (0, 0), (0, num_groups * width - vocab_size)), constant_values=-jnp.inf)
+    groups = padded.reshape(*logits.shape[:2], num_groups, width)
+    highest = groups.max(axis=-1)
+
+    best_group, top = _first_best(highest)
+    in_best, top = _first_best(_group(groups, best_group))
+    second = jnp.maximum(_highest_but(highest, best_group), _highest_but(_group(groups, best_group), in_best))
+
+    weights = jnp.exp(logits - top[..., None])
+    total = weights.sum(axis=-1)
+    behind = jnp.where(weights > 0, weights * (top[..., None] - logits), 0).sum(axis=-1)
+    log_total = jnp.log(total)
+
+    token, token_logit = best_group * width + in_best, top
+    if temperature is not None and noise is not None:
+        group_noise, noise_inside = noise
+        group = jnp.zeros_like(best_group)
+        if num_groups > 1:
+            finite = jnp.where(highest > -jnp.inf, highest, 0)  # of a group of no token that can be, too
+            colder = (groups - finite[..., None]) / jnp.maximum(temperature, jnp.finfo(jnp.float32).tiny)
+            of_groups = highest + temperature * jnp.log(jnp.exp(colder).sum(axis=-1))
+            group, _ = _first_best(of_groups + temperature * group_noise)
+        inside = _group(groups, group)
+        place, _ = _first_best(inside + temperature * noise_inside)
+        token = group * width + place
+        token_logit = jnp.take_along_axis(inside, place[..., None], axis=-1)[..., 0]
+    token_log_prob = token_logit - top - log_total
     return Confidence(
-        top_prob=jnp.exp(top - total),
-        second_prob=jnp.exp(second - total),
-        entropy=entropy,
+        top_prob=1 / total,
+        second_prob=jnp.exp(second - top) / total,
+        entropy=log_total + behind / total,
         token=token,
         token_prob=jnp.exp(token_log_prob),
         token_log_prob=token_log_prob,
     )
+
+
+def _first_best(scores: Array) -> tuple[Array, Array]:
+    """The first place of the largest score along the last axis, int32, and the score."""
+    return jnp.argmax(scores, axis=-1).astype(jnp.int32), scores.max(axis=-1)
+
+
+def _highest_but(scores: Array, index: Array) -> Array:
+    """The largest of [..., N] but for place `index` [...]."""
+    return jnp.where(jax.nn.one_hot(index, scores.shape[-1], dtype=bool), -jnp.inf, scores).max(axis=-1)
+
+
+def _group(groups: Array, index: Array) -> Array:
+    """Of [..., G, W], the group `index` [...]: [..., W]."""
+    return jnp.take_along_axis(groups, index[..., None, None], axis=-2)[..., 0, :]

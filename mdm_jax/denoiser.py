@@ -84,8 +84,3 @@ def check_output(output: Array | Features, tokens: Array, network: str) -> Array
             f"the {network} must give float logits of shape [{tokens.shape[0]}, {tokens.shape[1]}, V], got {got}"
         )
     return output
-
-
-def predict(denoiser: Denoiser, params: Params, tokens: Array, mask_id: int | None) -> Array:
-    """The logits of the network, float32 [B, L, V]: `call`, then `float_logits`."""
-    return float_logits(call(denoiser, params, tokens), mask_id)

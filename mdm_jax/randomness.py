@@ -1,8 +1,8 @@
-"""What every draw belongs to: a row, a step of that row, a position, and a chunk of the vocabulary.
+"""What every draw belongs to: a row, a step of that row, and a position.
 
-A key is folded with these four and with nothing else. So a row's draws are the same alone, in any batch, in any place
-on a mesh, padded on the right, and whether the vocabulary is seen whole or chunk by chunk. (That the l-th of L draws
-does not depend on L holds for JAX's default, counter-based generator, `jax_threefry_partitionable`.)
+A key is folded with these three and with nothing else. So a row's draws are the same alone, in any batch, in any place
+on a mesh, padded on the right, and whichever positions are looked at together. (That the l-th of L draws does not
+depend on L holds for JAX's default, counter-based generator, `jax_threefry_partitionable`.)
 """
 
 import jax
@@ -10,8 +10,6 @@ import jax.numpy as jnp
 
 from mdm_jax.errors import InputError
 from mdm_jax.typing import Array
-
-VOCABULARY_CHUNK = 4096
 
 
 def row_keys(key: Array, batch: int) -> Array:
@@ -51,33 +49,24 @@ def uniform_rows(keys: Array, length: int) -> Array:
     return jax.vmap(lambda key: jax.random.uniform(key, (length,)))(keys)
 
 
-def position_keys(keys: Array, length: int) -> Array:
-    """One key per position: keys [B] -> keys [B, L]."""
-    return jax.vmap(lambda key: jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(length)))(keys)
+def position_keys(keys: Array, positions: Array) -> Array:
+    """One key per position: keys [B], positions int [B or 1, P] -> keys [B, P]."""
+    positions = jnp.broadcast_to(positions, (keys.shape[0], positions.shape[1]))
+    return jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)))(keys, positions)
 
 
-def gumbel_chunk(keys: Array, chunk: Array | int, width: int) -> Array:
-    """Gumbel noise for the ids [4096 chunk, 4096 chunk + width) of all positions: keys [B, L] -> float32 [B, L, width].
+def gumbel(keys: Array, num: int) -> Array:
+    """Standard Gumbel noise: keys [...] -> float32 [..., num]; they are consumed.
 
     `mode="high"` draws the tail too: the default float32 noise ends at 15.94, so that tokens 16 nats behind never come.
     """
 
     def draw(key: Array) -> Array:
-        return jax.random.gumbel(jax.random.fold_in(key, chunk), (width,), jnp.float32, mode="high")
+        return jax.random.gumbel(key, (num,), jnp.float32, mode="high")
 
-    return jax.vmap(jax.vmap(draw))(keys)
-
-
-def vocabulary_gumbel(keys: Array, length: int, vocab_size: int) -> Array:
-    """Gumbel noise over the vocabulary at every position: keys [B] -> float32 [B, L, V]."""
-    keys = position_keys(keys, length)
-    if vocab_size <= VOCABULARY_CHUNK:
-        return gumbel_chunk(keys, 0, vocab_size)
-    num_chunks = -(-vocab_size // VOCABULARY_CHUNK)
-    noise = [gumbel_chunk(keys, chunk, VOCABULARY_CHUNK) for chunk in range(num_chunks)]
-    return jnp.concatenate(noise, axis=-1)[..., :vocab_size]
+    return jax.vmap(draw)(keys.reshape(-1)).reshape(*keys.shape, num)
 
 
 def position_gumbel(keys: Array, length: int) -> Array:
     """Gumbel noise, one draw per position: keys [B] -> float32 [B, L]."""
-    return vocabulary_gumbel(keys, length, 1)[..., 0]
+    return gumbel(position_keys(keys, jnp.arange(length)[None]), 1)[..., 0]

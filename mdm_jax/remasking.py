@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mdm_jax.confidence import is_greedy
-from mdm_jax.denoiser import predict
+from mdm_jax.confidence import is_greedy, read_confidence
+from mdm_jax.denoiser import call
 from mdm_jax.errors import InputError
 from mdm_jax.oracles import margin
 from mdm_jax.randomness import fold_rows, position_gumbel, split_rows
-from mdm_jax.sampling import SampleResult, check_arguments, drawn_confidence, row_scores
+from mdm_jax.sampling import SampleResult, check_arguments, row_scores
 from mdm_jax.selection import TopK
 from mdm_jax.typing import Array, Confidence, Denoiser, Oracle, Params
 
@@ -73,7 +73,7 @@ def remasking_sample(
       x_init: int [B, L], `mask_id` wherever a token is wanted; what is unmasked comes back untouched.
       mask_id: the mask token's id, a Python int >= 0; if it is below V, it is never predicted.
       num_steps: T, at least 1.
-      oracle: scores of positions; see `oracles`. It is shown all positions, revealed ones too.
+      oracle: scores of positions; see `oracles`. With remask it is shown all targets, revealed ones too.
       noise: coefficient of the standard Gumbel noise, in units of the oracle's score; at least 0.
       anneal: whether the noise falls with t/T; if not, it has the same coefficient in every step.
       remask: whether revealed tokens are predicted anew and may be masked again.
@@ -155,8 +155,8 @@ def _remasking_sample(
         scale = noise * jnp.where(anneal, (selector.num_steps - state.j) / selector.num_steps, 1.0)
 
         def reveal(state: RemaskState) -> RemaskState:
-            logits = predict(denoiser, params, state.tokens, mask_id)
-            confidence = drawn_confidence(token_keys, logits, temperature, greedy)
+            output = call(denoiser, params, state.tokens)
+            confidence = read_confidence(token_keys, output, None if greedy else temperature, mask_id, is_open)
             scores = row_scores(oracle, score_keys, confidence)
             scores = scores + scale * position_gumbel(noise_keys, x_init.shape[1])
             is_chosen = selector.choose(scores, confidence, is_open, num_reveal)

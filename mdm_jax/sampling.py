@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mdm_jax.confidence import confidence_given_noise, is_greedy
-from mdm_jax.denoiser import check_mask_id, check_tokens, predict
+from mdm_jax.confidence import is_greedy, read_confidence
+from mdm_jax.denoiser import call, check_mask_id, check_tokens
 from mdm_jax.errors import InputError
 from mdm_jax.oracles import margin, random
-from mdm_jax.randomness import fold_rows, row_keys, split_rows, vocabulary_gumbel
+from mdm_jax.randomness import fold_rows, row_keys, split_rows
 from mdm_jax.schedules import Schedule
 from mdm_jax.selection import Binomial, PerStep
 from mdm_jax.typing import Array, Confidence, Denoiser, Oracle, Params, Selector
@@ -172,8 +172,8 @@ def _sample(
         num_reveal = selector.plan(plan_keys, state.j, state.n_0, is_open.sum(axis=-1, dtype=jnp.int32))
 
         def reveal(state: LoopState) -> LoopState:
-            logits = predict(denoiser, params, state.tokens, mask_id)
-            confidence = drawn_confidence(token_keys, logits, temperature, greedy)
+            output = call(denoiser, params, state.tokens)
+            confidence = read_confidence(token_keys, output, None if greedy else temperature, mask_id, is_open)
             scores = row_scores(oracle, score_keys, confidence)
             is_chosen = selector.choose(scores, confidence, is_open, num_reveal) & is_open
             return reveal_tokens(state, is_chosen, confidence)
@@ -210,12 +210,6 @@ def check_arguments(key: Array, x_init: ArrayLike, mask_id: int, oracle: Oracle)
             f"oracle must be a function (key, confidence) -> scores, such as oracles.margin; got {oracle!r}"
         )
     return tokens, row_keys(key, tokens.shape[0]), check_mask_id(mask_id)
-
-
-def drawn_confidence(keys: Array, logits: Array, temperature: Array, greedy: bool) -> Confidence:
-    """Confidence from float32 logits [B, L, V], its tokens drawn with the rows' keys [B], or the argmax if greedy."""
-    noise = None if greedy else temperature * vocabulary_gumbel(keys, *logits.shape[1:])
-    return confidence_given_noise(logits, noise)
 
 
 def open_block(state: LoopState, mask_id: int, block_length: int) -> tuple[LoopState, Array]:

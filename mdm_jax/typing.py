@@ -20,7 +20,10 @@ class Features(NamedTuple):
 
 
 class Confidence(NamedTuple):
-    """What a step knows of each position, every field [B, L]; probabilities are p_theta(. | x_t) at temperature 1."""
+    """What a step knows of each position, every field [B, L]; probabilities are p_theta(. | x_t) at temperature 1.
+
+    In a sampler only open positions are read: all fields are 0 where a token is given, revealed, or in another block.
+    """
 
     top_prob: Array
     """float32: the largest probability"""

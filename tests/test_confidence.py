@@ -1,15 +1,19 @@
 """Confidence: what is read of p_theta, and how tokens are drawn from it."""
 
 import functools
+import math
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
+from jax.sharding import NamedSharding, PartitionSpec
 
 import mdm_jax
-from mdm_jax import oracles
+from mdm_jax import confidence, denoiser, oracles, products
+from mdm_jax.sharding import make_mesh
 
 
 @functools.partial(jax.jit, static_argnames=("mask_id", "greedy"))
@@ -179,18 +183,136 @@ def test_tokens_drawn_at_a_position_do_not_depend_on_length_batch_or_neighbours(
     np.testing.assert_array_equal(np.asarray(draw(keys, changed).token)[:, others], whole[:, others])
 
 
-def test_tokens_drawn_beyond_one_chunk_keep_the_draws_of_the_first_chunk():
-    # Noise folds the chunk of 4,096 ids, so ids that cannot be drawn may be cut off or added in whole chunks.
+def test_tokens_drawn_beyond_one_group_keep_the_draws_of_the_first_groups():
     logits = np.random.default_rng(7).normal(size=(1, 40, 4096)).astype(np.float32)
     longer = np.pad(logits, ((0, 0), (0, 0), (0, 5000)), constant_values=-np.inf)
     np.testing.assert_array_equal(read(longer, temperature=1.0).token, read(logits, temperature=1.0).token)
 
 
-def test_tokens_drawn_over_several_chunks_are_uniform_and_independent_of_each_other():
+def test_tokens_drawn_over_several_groups_are_uniform_and_independent_of_each_other():
     tokens = np.asarray(read(np.zeros((2, 1000, 9000), np.float32), temperature=1.0).token)
     toy.assert_frequencies(tokens // 1000, np.full(9, 1 / 9))
-    # Equal noise in two chunks would tie ids 4,096 apart, and the lowest would always win: none above 4,096.
-    toy.assert_frequencies(tokens % 4096 < 808, [1 - 3 * 808 / 9000, 3 * 808 / 9000])
+    # 35 whole groups of 256 and one of 40, whose tokens must not come more often for being few.
+    toy.assert_frequencies(tokens >= 35 * 256, [1 - 40 / 9000, 40 / 9000])
+    toy.assert_frequencies(tokens % 256 < 40, [1 - 36 * 40 / 9000, 36 * 40 / 9000])
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_tokens_drawn_over_groups_follow_the_softmax_of_the_tempered_logits(temperature):
+    logits = np.random.default_rng(9).normal(size=700).astype(np.float32)
+    logits[[5, 300, 301, 699]] += 3
+    logits[256:290] = -np.inf
+    p = np.exp(toy.log_softmax(logits / temperature, None))
+    tokens = np.concatenate(
+        [
+            np.ravel(read(np.broadcast_to(logits, (4, 1500, 700)), seed=seed, temperature=temperature).token)
+            for seed in (0, 1)
+        ]
+    )
+    assert not np.isin(tokens, np.arange(256, 290)).any()
+    likely = np.argsort(-p)[:8]
+    kinds = np.select([tokens == token for token in likely], np.arange(8), 8 + tokens // 256)
+    shares = [
+        *p[likely],
+        *(p[k : k + 256].sum() - p[[i for i in likely if i // 256 == k // 256]].sum() for k in (0, 256, 512)),
+    ]
+    toy.assert_frequencies(kinds, shares)
+
+
+def test_tail_of_probability_1e_8_is_drawn_at_its_rate(monkeypatch):
+    # 250 tokens of probability 1e-8 each beside one: of 4 million draws ten are expected to be one of them.
+    from scipy import stats
+
+    monkeypatch.setattr(confidence, "GROUP", 16)
+    num = 4_000_000
+    row = jnp.broadcast_to(jnp.full(251, jnp.log(1e-8)).at[0].set(0), (1, 1000, 251))
+
+    def in_batch(key):
+        return (mdm_jax.confidence_from_logits(key, row).token != 0).sum()
+
+    count = jax.jit(lambda keys: jax.lax.map(in_batch, keys).sum())
+    low, high = stats.poisson.ppf([1e-4, 1 - 1e-4], num * 250e-8)
+    assert 1 <= low <= int(count(jax.random.split(jax.random.key(2), num // 1000))) <= high
+
+
+def hidden_and_head(batch=3, length=17, width=8, vocab_size=600, dtype=np.float32):
+    rng = np.random.default_rng(10)
+    hidden, head = rng.normal(size=(batch, length, width)), rng.normal(size=(width, vocab_size))
+    return jnp.asarray(hidden, dtype), jnp.asarray(head, dtype)
+
+
+@pytest.fixture(params=["whole", "tiles"])
+def tiles(request, monkeypatch):
+    if request.param == "tiles":
+        monkeypatch.setattr(confidence, "WHOLE", 0)
+        monkeypatch.setattr(confidence, "TILE", 3 * 600 * 2)
+    return request.param
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+@pytest.mark.parametrize("mask_id", [None, 599, 600])
+@pytest.mark.parametrize("wanted", ["all", "none", "some"])
+def test_confidence_from_hidden_is_that_from_logits_where_it_is_wanted(tiles, wanted, mask_id, temperature):
+    hidden, head = hidden_and_head()
+    is_wanted = None
+    if wanted != "all":
+        share = np.array([[0.0], [0.4], [1.0]]) if wanted == "some" else 0
+        is_wanted = jnp.asarray(np.random.default_rng(11).random((3, 17)) < share)
+    options = {"temperature": temperature, "mask_id": mask_id}
+    got = jax.jit(lambda key: mdm_jax.confidence_from_hidden(key, hidden, head, is_wanted=is_wanted, **options))(
+        jax.random.key(3)
+    )
+    logits = np.einsum("bld,dv->blv", np.asarray(hidden, np.float64), np.asarray(head, np.float64))
+    expected = read(logits.astype(np.float32), seed=3, **options)
+    for name, field in got._asdict().items():
+        other = np.asarray(getattr(expected, name))
+        other = other if is_wanted is None else np.where(is_wanted, other, 0)
+        np.testing.assert_allclose(field, other, rtol=1e-5, atol=2e-6, err_msg=name)
+        assert field.dtype == other.dtype
+
+
+def test_confidence_from_hidden_makes_no_logits_of_the_whole_batch_and_none_that_are_not_wanted(monkeypatch):
+    monkeypatch.setattr(confidence, "WHOLE", 0)
+    monkeypatch.setattr(confidence, "TILE", 4 * 1000 * 16)
+    hidden, head = hidden_and_head(batch=4, length=128, vocab_size=1000)
+    rows = []
+
+    def project(x, kernel, dtype):
+        jax.debug.callback(lambda n: rows.append(int(n)), x.shape[0] * x.shape[1])
+        return products.project(x, kernel, dtype)
+
+    monkeypatch.setattr(denoiser, "project", project)
+    is_wanted = jnp.zeros((4, 128), bool).at[0, :20].set(True).at[2, 100:].set(True)
+    jax.jit(mdm_jax.confidence_from_hidden)(
+        jax.random.key(0), hidden, head, is_wanted=is_wanted
+    ).token.block_until_ready()
+    jax.effects_barrier()
+    assert rows == [64, 64], "28 positions of the fullest row, 16 at a time, of 4 rows"
+
+
+def test_confidence_from_a_head_sharded_over_the_vocabulary_is_the_same_and_gathers_no_logits(monkeypatch):
+    monkeypatch.setattr(confidence, "WHOLE", 0)
+    monkeypatch.setattr(confidence, "TILE", 4 * 2048 * 16)
+    hidden, head = hidden_and_head(batch=4, length=64, vocab_size=2048)
+    mesh = make_mesh(data=2, tensor=4)
+    split = [NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data",), (None, "tensor"))]
+    read_all = jax.jit(functools.partial(mdm_jax.confidence_from_hidden, temperature=0.7, mask_id=2047))
+    placed = jax.device_put(hidden, split[0]), jax.device_put(head, split[1])
+    compiled = read_all.lower(jax.random.key(1), *placed).compile()
+    shapes = re.findall(r"= \w+\[([\d,]*)\]\S* all-gather\(", compiled.as_text())
+    sizes = [math.prod(int(n) for n in shape.split(",") if n) for shape in shapes]
+    assert max(sizes, default=0) <= 2 * 8 * 256, "at most a group of tokens for each position of a tile"
+    for name, field in read_all(jax.random.key(1), *placed)._asdict().items():
+        expected = getattr(read_all(jax.random.key(1), hidden, head), name)
+        np.testing.assert_allclose(field, expected, rtol=1e-6, atol=1e-6, err_msg=name)
+
+
+def test_confidence_from_hidden_that_does_not_fit_is_refused():
+    hidden, head = hidden_and_head()
+    with pytest.raises(mdm_jax.InputError, match="hidden and head"):
+        mdm_jax.confidence_from_hidden(jax.random.key(0), hidden, head.T)
+    with pytest.raises(mdm_jax.InputError, match="is_wanted"):
+        mdm_jax.confidence_from_hidden(jax.random.key(0), hidden, head, is_wanted=jnp.ones((3, 16), bool))
 
 
 @pytest.mark.parametrize("temperature", [-0.1, float("nan"), float("-inf")])

@@ -72,8 +72,7 @@ def network_and_draws(keys, step, tokens, temperature):
     scores = [oracle(step_keys[row, 2], rows[row])[0] for row, oracle in enumerate(ORACLES.values())]
 
     def position_noise(key, position):
-        position_key = jax.random.fold_in(jax.random.fold_in(key, position), 0)
-        return jax.random.gumbel(position_key, (1,), mode="high")[0]
+        return jax.random.gumbel(jax.random.fold_in(key, position), (1,), mode="high")[0]
 
     gumbel = jax.vmap(jax.vmap(position_noise, (None, 0)), (0, None))(step_keys[:, 3], jnp.arange(tokens.shape[1]))
     return confidence, jnp.stack(scores), gumbel
