@@ -50,7 +50,13 @@ def curves(
 
 
 def bars(
-    path: pathlib.Path, series: Mapping[str, tuple[Sequence[str], Sequence[float]]], *, y_label: str, title: str
+    path: pathlib.Path,
+    series: Mapping[str, tuple[Sequence[str], Sequence[float]]],
+    *,
+    y_label: str,
+    title: str,
+    legend: str = "order",
+    is_share: bool = True,
 ) -> None:
     """Saves groups of bars, one bar per name in each, shares in percent.
 
@@ -59,6 +65,8 @@ def bars(
       series: name -> (groups, the same for all names; shares in [0, 1]).
       y_label: with its unit.
       title: what the figure shows.
+      legend: what the names are.
+      is_share: whether the axis runs from 0 to 100%; if not, as far as the bars do.
     """
     figure = Figure(figsize=(6.5, 4), layout="constrained")
     axes = figure.add_subplot()
@@ -66,8 +74,10 @@ def bars(
     for i, (name, (groups, shares)) in enumerate(series.items()):
         axes.bar(np.arange(len(groups)) + i * width, 100 * np.asarray(shares), width, label=name)
         axes.set_xticks(np.arange(len(groups)) + 0.4 - width / 2, groups, rotation=20)
-    axes.set(ylabel=y_label, title=title, ylim=(0, 102))
-    axes.legend(title="order", frameon=False)
+    axes.set(ylabel=y_label, title=title)
+    if is_share:
+        axes.set_ylim(0, 102)
+    axes.legend(title=legend, frameon=False)
     _save(figure, path)
 
 

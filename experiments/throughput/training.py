@@ -1,13 +1,5 @@
-"""Throughput and memory, measured here and now, as ratios within one run.
+"""What the training loop costs beside the bare step, and what memory the step needs."""
 
-    python -m experiments.throughput loop --model sudoku_6m --batch 32 --length 81
-    python -m experiments.throughput memory --model smdm_170m --batch 8 --length 2048 --topology v5p:2x2x1
-
-`loop`: what the training loop (data, metrics, progress) adds to the bare jitted step; at most 5% is the aim. `memory`:
-the bytes that the compiled step needs, with the logits of all positions and with those of masked positions alone.
-"""
-
-import dataclasses
 import functools
 import itertools
 import os
@@ -17,62 +9,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from experiments.common import Results, main
+from experiments.common import Results
+from experiments.throughput.flags import Loop, Memory
 
 if TYPE_CHECKING:
     import jax
     import numpy as np
 
     from mdm_jax.models.config import TransformerConfig
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingFlags:
-    """What is trained: random tokens, of which none is given."""
-
-    model: str = "sudoku_6m"
-    """a preset of mdm_jax.models.presets"""
-    batch: int = 32
-    """sequences per step"""
-    length: int = 81
-    """tokens per sequence"""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """what matrix products multiply in"""
-    seed: int = 0
-    """of parameters, tokens and masks"""
-
-    def config(self, **changes: Any) -> "TransformerConfig":
-        """The preset, for sequences of this length."""
-        from mdm_jax.models import presets
-
-        preset = presets.get(self.model)
-        length = max(self.length, preset.max_length)
-        return dataclasses.replace(preset, **{"dtype": self.dtype, "max_length": length, **changes})
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Loop(TrainingFlags):
-    """Time the training loop against the bare jitted step, in alternating turns."""
-
-    steps: int = 20
-    """steps in a turn"""
-    turns: int = 7
-    """turns of each"""
-    out: pathlib.Path = pathlib.Path("runs/throughput-loop")
-    """folder of results.json"""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Memory(TrainingFlags):
-    """Compile the training step in six ways and ask the compiler what memory each needs; nothing is run."""
-
-    topology: str | None = None
-    """compile for a chip of this TPU slice, such as v5p:2x2x1, which takes the libtpu wheel but no TPU; None: for what
-    is here. XLA's CPU backend saves nothing by recomputation: it orders operations without regard to memory"""
-    out: pathlib.Path = pathlib.Path("runs/throughput-memory")
-    """folder of results.json"""
 
 
 def loop(flags: Loop) -> None:
@@ -241,12 +187,3 @@ def described_tpu(topology: str) -> "jax.Device":
     jax.config.update("jax_enable_compilation_cache", False)  # it could not read the programs without the chip
     jax.default_backend = lambda: "tpu"  # what the library's code for each backend goes by
     return device
-
-
-COMMANDS = {
-    "loop": (Loop, f"{__name__}:loop"),
-    "memory": (Memory, f"{__name__}:memory"),
-}
-
-if __name__ == "__main__":
-    main("throughput", __doc__ or "", COMMANDS)

@@ -1,0 +1,276 @@
+"""Sampling per oracle, timed in turns with the bare network, which makes the logits of all positions and no more."""
+
+import functools
+import itertools
+import os
+import pathlib
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+import mdm_jax
+from experiments.common import Results, Row
+from experiments.throughput import roofline
+from experiments.throughput.flags import Run
+from mdm_jax import oracles
+from mdm_jax.confidence import GROUP
+from mdm_jax.errors import InputError
+from mdm_jax.models.config import TransformerConfig
+from mdm_jax.models.transformer import init_params, make_denoiser
+from mdm_jax.report import plots
+from mdm_jax.typing import Array, Oracle, Params
+
+ORACLES: dict[str, Oracle] = {
+    "random": oracles.random,
+    "left_to_right": oracles.left_to_right,
+    "top_prob": oracles.top_prob,
+    "margin": oracles.margin,
+    "neg_entropy": oracles.neg_entropy,
+    "token_prob": oracles.token_prob,
+}
+COLUMNS = ("peer", "oracle", "selector", "temperature", "nfe", "ms_per_nfe", "network_ms", "overhead", "tokens_per_s")
+"""Of the Markdown table."""
+
+
+Steps: TypeAlias = mdm_jax.PerStep | mdm_jax.TopK
+
+
+class Case(NamedTuple):
+    """One way to sample."""
+
+    oracle: str
+    selector: Steps
+    temperature: float
+
+
+class Workload(NamedTuple):
+    """What is sampled from and what is filled in, the same for every case."""
+
+    config: TransformerConfig
+    params: Params
+    x_init: Array
+    mask_id: int
+    block_length: int | None
+
+    @property
+    def num_generated(self) -> int:
+        """Tokens that a call generates."""
+        return int((self.x_init == self.mask_id).sum())
+
+
+def run(flags: Run) -> None:
+    """`run`."""
+    jax.config.update("jax_enable_compilation_cache", False)  # compile_s is that of a first start
+    if flags.compare is not None:
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the other one needs memory too
+    cases, work = list(cases_of(flags)), workload(flags)
+    results = Results("throughput", "run", out=flags.out, seed=flags.seed)
+    roof = roofline.measure(flags.dtype)
+    head = {
+        "model": described(flags),
+        "batch": flags.batch,
+        "length": work.x_init.shape[1],
+        "prompt": flags.prompt,
+        "block_length": flags.block_length,
+        "dtype": flags.dtype,
+    }
+    network, peers = jax.jit(functools.partial(network_calls, make_denoiser(work.config))), None
+    if flags.compare == "torch":
+        from experiments.throughput import torch_peer
+
+        peers = torch_peer.Peers(work, flags.seed)
+    key, bar = jax.random.key(flags.seed), tqdm(cases, unit="case", dynamic_ncols=True)
+    for case in bar:
+        bar.set_description(f"{case.oracle} {name_of(case.selector)} temperature {case.temperature:g}")
+        begin = time.perf_counter()
+        compiled = jax.jit(functools.partial(sampled, work, case)).lower(work.params, key, work.x_init).compile()
+        compile_s = time.perf_counter() - begin
+        ours = functools.partial(compiled, work.params, key, work.x_init)
+        nfe = int(ours().nfe)
+        bare = functools.partial(network, work.params, work.x_init, nfe)
+        rivals: Mapping[str, Callable[[], Any]] = {} if peers is None else peers.samplers(case)
+        checked = {} if peers is None else peers.checks(case)
+        times = in_turns({"network": bare, "ours": ours, **rivals}, flags.turns)
+        fields = {**head, "oracle": case.oracle, "selector": name_of(case.selector), "temperature": case.temperature}
+        results.add(
+            **fields,
+            **row_of(work, nfe, times["ours"], times["network"], roof),
+            peak_bytes=peak_bytes(compiled.memory_analysis()),
+            compile_s=round(compile_s, 2),
+        )
+        for peer in rivals:
+            results.add(**fields, peer=peer, **peer_row(work, nfe, times[peer], times["ours"]), **checked)
+    results.finish()
+    (flags.out / "table.md").write_text(markdown(results.rows))
+    plot(flags.out / "overhead.png", results.rows, described(flags))
+    sys.stdout.write(f"{flags.out / 'table.md'}\n{flags.out / 'overhead.png'}\n")
+
+
+def cases_of(flags: Run) -> Iterator[Case]:
+    """Every oracle with every selector at every temperature."""
+    names = list(ORACLES) if flags.oracle is None else flags.oracle.split(",")
+    unknown = [name for name in names if name not in ORACLES]
+    if unknown:
+        raise InputError(f"unknown oracle {unknown[0]!r}; choose from {', '.join(ORACLES)}")
+    if flags.turns < 1 or flags.batch < 1:
+        raise InputError(f"--turns and --batch must be at least 1, got {flags.turns} and {flags.batch}")
+    selectors: list[Steps]
+    if flags.tokens_per_step is not None:
+        selectors = [mdm_jax.PerStep(k) for k in numbers("--tokens-per-step", flags.tokens_per_step, int)]
+    else:
+        selectors = [mdm_jax.TopK(steps) for steps in numbers("--num-steps", flags.num_steps, int)]
+    temperatures = numbers("--temperature", flags.temperature, float)
+    return map(Case._make, itertools.product(names, selectors, temperatures))
+
+
+def numbers(flag: str, text: str, kind: type) -> list[Any]:
+    """Numbers with commas between them."""
+    try:
+        return [kind(word) for word in text.split(",")]
+    except ValueError:
+        raise InputError(f"{flag} takes numbers with commas, got {text!r}") from None
+
+
+def workload(flags: Run) -> Workload:
+    """Random weights, and sequences of random tokens and masks."""
+    config = flags.config()
+    length = flags.length or min(config.max_length, 1024)
+    if not 0 <= flags.prompt < length:
+        raise InputError(f"--prompt must leave room in the {length} tokens of a sequence, got {flags.prompt}")
+    mask_id = config.vocab_size - 1 + config.num_extra_tokens
+    tokens = np.random.default_rng(flags.seed).integers(0, config.vocab_size - 1, (flags.batch, length))
+    tokens[:, flags.prompt :] = mask_id
+    params = jax.jit(functools.partial(init_params, config))(jax.random.key(flags.seed))
+    return Workload(config, params, jnp.asarray(tokens, jnp.int32), mask_id, flags.block_length)
+
+
+def described(flags: Run) -> str:
+    """The preset, and what was changed of it."""
+    changed = [f"{name}={value}" for name in ("layers", "width") if (value := getattr(flags, name)) is not None]
+    return f"{flags.model}({', '.join(changed)})" if changed else flags.model
+
+
+def name_of(selector: Steps) -> str:
+    """As a row shows it."""
+    return f"PerStep({selector.k})" if isinstance(selector, mdm_jax.PerStep) else f"TopK({selector.num_steps})"
+
+
+def network_calls(denoiser: mdm_jax.Denoiser, params: Params, tokens: Array, count: Array) -> Array:
+    """`count` calls of the bare network, one after the other, all logits made in each."""
+
+    def call(_: Array, tokens: Array) -> Array:
+        logits = jax.lax.optimization_barrier(denoiser(params, tokens))
+        return tokens + (logits[0, 0, 0] > jnp.inf).astype(tokens.dtype)  # adds 0, but the next call has to wait
+
+    return jax.lax.fori_loop(0, count, call, tokens)
+
+
+def sampled(work: Workload, case: Case, params: Params, key: Array, x_init: Array) -> mdm_jax.SampleResult:
+    """What is timed."""
+    return mdm_jax.sample(
+        make_denoiser(work.config, as_features=work.config.vocab_size > GROUP),
+        params,
+        key,
+        x_init,
+        mask_id=work.mask_id,
+        oracle=ORACLES[case.oracle],
+        selector=case.selector,
+        temperature=case.temperature,
+        block_length=work.block_length,
+    )
+
+
+def in_turns(works: Mapping[str, Callable[[], Any]], turns: int) -> dict[str, list[float]]:
+    """Seconds of each, turn by turn, after a turn that warms up."""
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for turn in range(turns + 1):
+        for name, work in works.items():
+            took = roofline.seconds(work)
+            if turn:
+                times[name].append(took)
+    return times
+
+
+def row_of(work: Workload, nfe: int, ours: list[float], network: list[float], roof: roofline.Roofline) -> Row:
+    """What the times of a case say."""
+    ratios = sorted(one / other - 1 for one, other in zip(ours, network, strict=True))
+    seconds, network_s = statistics.median(ours), statistics.median(network) / nfe
+    batch, length = work.x_init.shape
+    flops = batch * work.config.forward_flops(length, num_logits=length)
+    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(work.params))
+    least = roof.seconds(flops, weights + 4 * batch * length * work.config.vocab_size)
+    return {
+        "nfe": nfe,
+        "ms_per_nfe": 1000 * seconds / nfe,
+        "network_ms": 1000 * network_s,
+        "overhead": statistics.median(ratios),
+        "overhead_range": [ratios[0], ratios[-1]],
+        "sequences_per_s": batch / seconds,
+        "tokens_per_s": work.num_generated / seconds,
+        "network_tflops": flops / network_s / 1e12,
+        "roofline_tflops": roof.flops / 1e12,
+        "roofline_gb_per_s": roof.bytes / 1e9,
+        "roofline_share": least / network_s,
+    }
+
+
+def peer_row(work: Workload, nfe: int, theirs: list[float], ours: list[float]) -> Row:
+    """What the times of another implementation say; `ours_is_faster` is the median over turns, with its range."""
+    ratios = sorted(one / other for one, other in zip(theirs, ours, strict=True))
+    seconds = statistics.median(theirs)
+    return {
+        "nfe": nfe,
+        "ms_per_nfe": 1000 * seconds / nfe,
+        "sequences_per_s": work.x_init.shape[0] / seconds,
+        "tokens_per_s": work.num_generated / seconds,
+        "ours_is_faster": statistics.median(ratios),
+        "ours_is_faster_range": [ratios[0], ratios[-1]],
+    }
+
+
+def peak_bytes(needed: Any) -> int | None:
+    """Arguments, results and temporary arrays of a compiled program."""
+    if needed is None:
+        return None
+    return int(
+        needed.argument_size_in_bytes
+        + needed.output_size_in_bytes
+        + needed.temp_size_in_bytes
+        - needed.alias_size_in_bytes
+    )
+
+
+def markdown(rows: list[Row]) -> str:
+    """The rows as a Markdown table."""
+
+    def cell(row: Row, name: str) -> str:
+        value = row.get(name)
+        if value is None:
+            return "-" if name != "peer" else "mdm_jax"
+        if name == "overhead":
+            return f"{100 * value:+.1f}%"
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    lines += ["| " + " | ".join(cell(row, name) for name in COLUMNS) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def plot(path: pathlib.Path, rows: list[Row], model: str) -> None:
+    """What each oracle adds to the network, a bar per temperature."""
+    ours = [row for row in rows if "overhead" in row and row["selector"] == rows[0]["selector"]]
+    series = {}
+    for temperature in dict.fromkeys(row["temperature"] for row in ours):
+        these = [row for row in ours if row["temperature"] == temperature]
+        series[f"{temperature:g}"] = ([row["oracle"] for row in these], [row["overhead"] for row in these])
+    title = f"{model}: what choosing the order and the tokens costs"
+    plots.bars(
+        path, series, y_label="added to the network's time (%)", title=title, legend="temperature", is_share=False
+    )

@@ -1,0 +1,236 @@
+"""The same network and the same decoding in PyTorch: what sampling is compared with.
+
+Two loops of LLaDA's kind (Nie et al. 2025, arXiv:2502.09992), in our own words. "eager, float64" is what their users
+run: scores and Gumbel noise in float64 over the whole vocabulary at every position, and a Python loop over the rows.
+"compiled, float32" is the best that we know how to do: torch.compile, float32, only masked positions read, all rows at
+once.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import jax
+import numpy as np
+
+import mdm_jax
+from experiments.common import Row
+from mdm_jax.errors import InputError, RunError
+from mdm_jax.models.config import TransformerConfig
+from mdm_jax.models.transformer import make_denoiser
+
+try:
+    import torch
+    from torch.nn import functional
+except ImportError:
+    raise InputError("--compare torch needs PyTorch: pip install torch") from None
+
+if TYPE_CHECKING:
+    from experiments.throughput.run import Case, Workload
+
+Tensor: TypeAlias = Any
+"""torch.Tensor, which the type check can do without."""
+
+
+class Network:
+    """A `Transformer` with the parameters of ours. Calls take int64 [B, L] and give logits [B, L, V]."""
+
+    def __init__(self, config: TransformerConfig, params: Any, dtype: "torch.dtype") -> None:
+        """Copies the parameters to the device, in `dtype`."""
+        if config.pad_id is not None or config.kv_heads != config.num_heads or config.causal:
+            raise InputError("--compare torch takes bidirectional models without padding and with as many key heads")
+        self.config = config
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.weights = {
+            jax.tree_util.keystr(path, simple=True, separator="/"): torch.tensor(
+                np.asarray(leaf, np.float32), dtype=dtype, device=self.device
+            )
+            for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        }
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """The logits."""
+        config, weights = self.config, self.weights
+        x = functional.embedding(tokens, weights["token_embedding/embedding"])
+        if config.positions == "learned":
+            x = x + weights["position_embedding/embedding"][: tokens.shape[1]]
+        for i in range(config.num_layers):
+            layer = f"layers_{i}"
+            y = self._norm(x, f"{layer}/attention_norm")
+            q, k, v = (self._heads(y, f"{layer}/attention/{name}") for name in ("query", "key", "value"))
+            if config.positions == "rope":
+                q, k = self._rope(q), self._rope(k)
+            y = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape)
+            x = x + self._linear(y, f"{layer}/attention/output")
+            y = self._norm(x, f"{layer}/mlp_norm")
+            hidden = self._linear(y, f"{layer}/mlp/up")
+            if config.mlp == "swiglu":
+                hidden = hidden * functional.silu(self._linear(y, f"{layer}/mlp/gate"))
+            else:
+                hidden = functional.gelu(hidden, approximate="tanh")
+            x = x + self._linear(hidden, f"{layer}/mlp/down")
+        x = self._norm(x, "final_norm")
+        if config.shift_logits:
+            x = torch.cat([x[:, :1], x[:, :-1]], dim=1)
+        if config.tie_head:
+            return x @ weights["token_embedding/embedding"][: config.vocab_size].T
+        return x @ weights["head/kernel"]
+
+    def _linear(self, x: Tensor, name: str) -> Tensor:
+        y = x @ self.weights[f"{name}/kernel"]
+        return y + self.weights[f"{name}/bias"] if self.config.use_bias else y
+
+    def _heads(self, x: Tensor, name: str) -> Tensor:
+        y = self._linear(x, name)
+        return y.reshape(*x.shape[:2], self.config.num_heads, self.config.head_width).transpose(1, 2)
+
+    def _norm(self, x: Tensor, name: str) -> Tensor:
+        config, scale = self.config, self.weights[f"{name}/scale"]
+        if config.norm == "layer":
+            bias = self.weights[f"{name}/bias"] if config.use_bias else None
+            return functional.layer_norm(x, scale.shape, scale, bias, config.norm_epsilon)
+        return functional.rms_norm(x, scale.shape, scale, config.norm_epsilon)
+
+    def _rope(self, x: Tensor) -> Tensor:
+        half = self.config.head_width // 2
+        steps = torch.arange(half, device=self.device, dtype=torch.float32)
+        frequencies = self.config.rope_theta ** (-steps / half)
+        angles = torch.arange(x.shape[2], device=self.device, dtype=torch.float32)[:, None] * frequencies
+        cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+        first, second = x[..., :half], x[..., half:]
+        return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+def scores_of(oracle: str, p: Tensor, token: Tensor) -> Tensor:
+    """The oracle's scores [...] from probabilities [..., V] and the tokens drawn [...]."""
+    if oracle == "random":
+        return torch.rand(token.shape, device=p.device)
+    if oracle == "top_prob":
+        return p.amax(dim=-1)
+    if oracle == "margin":
+        top = p.topk(2, dim=-1).values
+        return top[..., 0] - top[..., 1]
+    if oracle == "neg_entropy":
+        return torch.special.xlogy(p, p).sum(dim=-1)
+    return p.gather(-1, token[..., None])[..., 0]
+
+
+def counts(num_masks: int, selector: mdm_jax.PerStep | mdm_jax.TopK) -> list[int]:
+    """How many tokens each step reveals."""
+    if isinstance(selector, mdm_jax.PerStep):
+        k = int(selector.k)
+        return [k] * (num_masks // k) + ([num_masks % k] if num_masks % k else [])
+    steps = int(selector.num_steps)
+    left = [num_masks * (steps - j) // steps for j in range(steps + 1)]
+    return [before - after for before, after in itertools.pairwise(left) if before > after]
+
+
+@torch.no_grad()
+def as_users_run_it(
+    network: Callable[[Tensor], Tensor], x: Tensor, mask_id: int, oracle: str, plan: list[int], temperature: float
+) -> Tensor:
+    """Fills in the masks of x [B, L], which all rows have as many of."""
+    x = x.clone()
+    for num_reveal in plan:
+        is_masked = x == mask_id
+        logits = network(x)
+        logits[..., mask_id : mask_id + 1] = -torch.inf
+        noisy = logits
+        if temperature > 0:
+            wide = logits.to(torch.float64)
+            noisy = wide.exp() / (-torch.rand_like(wide).log()) ** temperature
+        token = noisy.argmax(dim=-1)
+        if oracle == "left_to_right":
+            scores = -torch.arange(x.shape[1], device=x.device, dtype=torch.float64).expand(x.shape)
+        else:
+            scores = scores_of(oracle, logits.to(torch.float64).softmax(dim=-1), token).to(torch.float64)
+        scores = torch.where(is_masked, scores, -torch.inf)
+        chosen = torch.zeros_like(is_masked)
+        for row in range(x.shape[0]):
+            chosen[row, scores[row].topk(num_reveal).indices] = True
+        x = torch.where(chosen, token, x)
+    return x
+
+
+@torch.no_grad()
+def at_its_best(
+    network: Callable[[Tensor], Tensor], x: Tensor, mask_id: int, oracle: str, plan: list[int], temperature: float
+) -> Tensor:
+    """The same in float32, reading only what is masked."""
+    x = x.clone()
+    for num_reveal in plan:
+        places = (x == mask_id).nonzero()[:, 1].reshape(x.shape[0], -1)
+        logits = network(x)
+        here = logits.gather(1, places[..., None].expand(-1, -1, logits.shape[2])).float()
+        here[..., mask_id : mask_id + 1] = -torch.inf
+        noisy = here
+        if temperature > 0:
+            noisy = here - temperature * torch.empty_like(here).exponential_().log()
+        token = noisy.argmax(dim=-1)
+        scores = -places.float() if oracle == "left_to_right" else scores_of(oracle, here.softmax(dim=-1), token)
+        best = scores.topk(num_reveal, dim=-1).indices
+        x.scatter_(1, places.gather(1, best), token.gather(1, best))
+    return x
+
+
+class Peers:
+    """The two loops, ready to be timed."""
+
+    def __init__(self, work: "Workload", seed: int) -> None:
+        """Copies the weights and compiles; InputError if PyTorch is not there or the model is none that it takes."""
+        if work.block_length is not None:
+            raise InputError("--compare torch has no blocks: leave --block-length out")
+        torch.manual_seed(seed)
+        self._work = work
+        self._network = Network(work.config, work.params, getattr(torch, work.config.dtype))
+        self._compiled = torch.compile(self._network, dynamic=False)
+        self._x = torch.tensor(np.asarray(work.x_init), dtype=torch.int64, device=self._network.device)
+
+    def samplers(self, case: "Case") -> dict[str, Callable[[], Any]]:
+        """What to time, by name; each returns when its work is done."""
+        loops = {
+            "torch eager, float64": (as_users_run_it, self._network),
+            "torch compiled, float32": (at_its_best, self._compiled),
+        }
+        return {name: functools.partial(self._run, loop, network, case) for name, (loop, network) in loops.items()}
+
+    def _run(self, loop: Callable[..., Tensor], network: Callable[[Tensor], Tensor], case: "Case") -> np.ndarray:
+        plan = counts(self._work.num_generated // self._x.shape[0], case.selector)
+        x = loop(network, self._x, self._work.mask_id, case.oracle, plan, case.temperature)
+        return x.cpu().numpy()  # waits for the device
+
+    def checks(self, case: "Case") -> Row:
+        """Share of tokens at temperature 0 that both networks, in float32 and on two rows, agree on."""
+        return {"same_tokens": same_tokens(self._work, case)} if case.temperature == 0 else {}
+
+
+def same_tokens(work: "Workload", case: "Case") -> float:
+    """The share of equal tokens, ours against both loops; RunError if it is small."""
+    config = TransformerConfig.from_json(work.config.to_json() | {"dtype": "float32"})
+    x_init = np.asarray(work.x_init[:2])
+    if case.oracle == "random":
+        return 1.0  # different draws
+    plan = counts(int((x_init[0] == work.mask_id).sum()), case.selector)
+    params = jax.tree.map(lambda leaf: leaf.astype("float32"), work.params)
+    from experiments.throughput.run import ORACLES
+
+    expected = mdm_jax.sample(
+        make_denoiser(config),
+        params,
+        jax.random.key(0),
+        x_init,
+        mask_id=work.mask_id,
+        oracle=ORACLES[case.oracle],
+        selector=case.selector,
+        temperature=0.0,
+    ).tokens
+    network = Network(config, params, torch.float32)
+    x = torch.tensor(x_init, dtype=torch.int64, device=network.device)
+    shares = [
+        float((loop(network, x, work.mask_id, case.oracle, plan, 0.0).cpu().numpy() == np.asarray(expected)).mean())
+        for loop in (as_users_run_it, at_its_best)
+    ]
+    if min(shares) < 0.9:
+        raise RunError(f"PyTorch and mdm_jax disagree on the tokens of {case.oracle}: {min(shares):.1%} are equal")
+    return min(shares)
