@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mdm_jax import losses, masking, oracles, orders, sampling, schedules, selection
 from mdm_jax.autoregressive import autoregressive_sample
+from mdm_jax.cached_sampling import cached_sample
 from mdm_jax.confidence import confidence_from_hidden, confidence_from_logits
 from mdm_jax.errors import InputError
 from mdm_jax.losses import causal_nll, elbo_loss, order_loss, order_nll, subset_loss
@@ -47,6 +48,7 @@ __all__ = [
     "Threshold",
     "TopK",
     "autoregressive_sample",
+    "cached_sample",
     "causal_nll",
     "confidence_from_hidden",
     "confidence_from_logits",

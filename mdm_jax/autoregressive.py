@@ -20,7 +20,7 @@ from mdm_jax.typing import Array, Features, Params
 
 
 class Decoder(Protocol):
-    """A causal network that reads a sequence piece by piece. Hashable; see `models.decoder.make_decoder`."""
+    """A network that reads a sequence piece by piece. Hashable; see `models.decoder.make_decoder`."""
 
     def init_cache(self, batch: int, length: int) -> Any:
         """What it keeps of sequences of up to `length` tokens before it has read any: a pytree of arrays."""
@@ -30,8 +30,9 @@ class Decoder(Protocol):
         """Reads tokens int32 [B, T], which stand at `start` (int32 scalar), `start` + 1 and so on.
 
         Returns:
-          Logits float [B, T, V], or Features, the i-th of which predict the token behind the i-th of `tokens`; and the
-          cache, of the same shapes, with `tokens` in it. Neither depends on what was read at `start` or beyond before.
+          Logits float [B, T, V], or Features; and the cache, of the same shapes, with `tokens` in it. Of a causal
+          network the i-th predict the token behind the i-th of `tokens`, and do not depend on what was read at `start`
+          or beyond before. Of a bidirectional one they predict the token in its place, and depend on all in the cache.
         """
         ...
 
@@ -98,10 +99,7 @@ def autoregressive_sample(
         raise InputError(f"prompt must hold at least one token, such as one that starts every row; got {prompt.shape}")
     if isinstance(length, bool) or not isinstance(length, int) or length < width:
         raise InputError(f"length must be a whole number, at least the prompt's {width}; got {length!r}")
-    if not (callable(decoder) and hasattr(decoder, "init_cache")):
-        raise InputError(
-            f"decoder must be callable and have init_cache, as that of models.decoder.make_decoder; got {decoder!r}"
-        )
+    check_decoder(decoder, causal=True)
     return _autoregressive_sample(
         decoder,
         params,
@@ -112,6 +110,17 @@ def autoregressive_sample(
         length=length,
         greedy=is_greedy(temperature),
     )
+
+
+def check_decoder(decoder: Decoder, *, causal: bool) -> None:
+    """InputError for what is no decoder, or says that it is of the other kind."""
+    if not (callable(decoder) and hasattr(decoder, "init_cache")):
+        raise InputError(
+            f"decoder must be callable and have init_cache, as that of models.decoder.make_decoder; got {decoder!r}"
+        )
+    if getattr(decoder, "is_causal", causal) != causal:
+        needed, sampler = ("causal", "cached_sample") if causal else ("bidirectional", "autoregressive_sample")
+        raise InputError(f"decoder must be {needed}; this one is for {sampler}")
 
 
 def check_prompt_length(prompt_length: ArrayLike, prompt: Array) -> Array:

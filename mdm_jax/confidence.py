@@ -107,7 +107,12 @@ def _checked(
 
 
 def read_confidence(
-    keys: Array, output: Array | Features, temperature: Array | None, mask_id: int | None, is_wanted: Array | None
+    keys: Array,
+    output: Array | Features,
+    temperature: Array | None,
+    mask_id: int | None,
+    is_wanted: Array | None,
+    first: Array | int = 0,
 ) -> Confidence:
     """Confidence from a network's output.
 
@@ -117,6 +122,7 @@ def read_confidence(
       temperature: float32 scalar; None takes the likeliest tokens.
       mask_id: this id cannot be predicted, if it is below V.
       is_wanted: bool [B, L], the positions to read; the others hold zeros. None wants all.
+      first: int32 scalar, the position in its sequence of the first one here, which its draws are keyed by.
 
     Returns:
       Confidence, each field [B, L].
@@ -133,7 +139,7 @@ def read_confidence(
         """Of positions int32 [B or 1, P]."""
         here = x if places.shape == (1, length) else jnp.take_along_axis(x, places[..., None], axis=1)
         logits = float_logits(Features(here, output.head) if isinstance(output, Features) else here, mask_id)
-        noise = None if temperature is None else token_noise(position_keys(keys, places), vocab_size)
+        noise = None if temperature is None else token_noise(position_keys(keys, first + places), vocab_size)
         return confidence_given_noise(logits, temperature, noise)
 
     if batch * length * vocab_size <= WHOLE:

@@ -94,10 +94,7 @@ def sample(
     tokens, keys, mask_id = check_arguments(key, x_init, mask_id, oracle)
     if block_length is not None and not (isinstance(block_length, int) and block_length >= 1):
         raise InputError(f"block_length must be a whole number of at least 1, or None; got {block_length!r}")
-    if isinstance(selector, type) or not (hasattr(selector, "plan") and hasattr(selector, "choose")):
-        raise InputError(f"selector must be an object with plan and choose, such as PerStep(1); got {selector!r}")
-    if jax.tree_util.all_leaves([selector]):
-        raise InputError(f"{type(selector).__name__} is no pytree; decorate it with jax.tree_util.register_dataclass")
+    check_selector(selector)
     return _sample(
         denoiser,
         params,
@@ -210,6 +207,14 @@ def check_arguments(key: Array, x_init: ArrayLike, mask_id: int, oracle: Oracle)
             f"oracle must be a function (key, confidence) -> scores, such as oracles.margin; got {oracle!r}"
         )
     return tokens, row_keys(key, tokens.shape[0]), check_mask_id(mask_id)
+
+
+def check_selector(selector: Selector) -> None:
+    """InputError unless it has the two methods and is a pytree."""
+    if isinstance(selector, type) or not (hasattr(selector, "plan") and hasattr(selector, "choose")):
+        raise InputError(f"selector must be an object with plan and choose, such as PerStep(1); got {selector!r}")
+    if jax.tree_util.all_leaves([selector]):
+        raise InputError(f"{type(selector).__name__} is no pytree; decorate it with jax.tree_util.register_dataclass")
 
 
 def open_block(state: LoopState, mask_id: int, block_length: int) -> tuple[LoopState, Array]:

@@ -305,7 +305,7 @@ def test_sample_with_unusable_input_is_refused_and_told_why(changes, message):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"causal": False}, "needs a causal model"), ({"pad_id": 0}, "pad_id = None, not 0")],
+    [({"causal": False, "shift_logits": True}, "shift_logits = False"), ({"pad_id": 0}, "pad_id = None, not 0")],
 )
 def test_decoder_of_a_model_that_cannot_decode_is_refused(change, message):
     with pytest.raises(mdm_jax.InputError, match=message):

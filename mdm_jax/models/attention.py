@@ -71,21 +71,23 @@ def attention(q: Array, k: Array, v: Array, *, causal: bool, is_real: Array | No
     return _xla_attention(q, k.swapaxes(1, 2), v.swapaxes(1, 2), _visible(q.shape[1], causal, is_real))
 
 
-def cached_attention(q: Array, k: Array, v: Array, positions: Array) -> Array:
-    """Causal attention of a piece of a sequence over the cached keys and values of the whole.
+def cached_attention(q: Array, k: Array, v: Array, positions: Array, *, causal: bool) -> Array:
+    """Attention of a piece of a sequence over the cached keys and values of the whole.
 
     Args:
       q: [B, T, H, d], the piece.
       k: [B, Hkv, L, d], slot j for position j; H a multiple of Hkv. Heads lie before positions, so that a step that
         asks with one query copies no key.
       v: [B, Hkv, L, d], finite also where no query sees it.
-      positions: int [1, T], those of the queries; each sees the slots up to its own.
+      positions: int [1, T], those of the queries.
+      causal: whether each sees the slots up to its own; if not, it sees all.
 
     Returns:
       [B, T, H, d] in q's dtype.
     """
     slots = jnp.arange(k.shape[2], dtype=positions.dtype)
-    return _xla_attention(q, k, v, (slots[None, :] <= positions[0][:, None])[None, None])
+    visible = (slots[None, :] <= positions[0][:, None])[None, None] if causal else None
+    return _xla_attention(q, k, v, visible)
 
 
 def _visible(length: int, causal: bool, is_real: Array | None) -> Array | None:

@@ -1,4 +1,4 @@
-"""A causal Transformer that reads a sequence piece by piece, keeping the keys and values of what it has read."""
+"""A Transformer that reads a sequence piece by piece, keeping the keys and values of what it has read."""
 
 import dataclasses
 from typing import Any
@@ -13,13 +13,18 @@ from mdm_jax.typing import Array, Features, Params
 
 @dataclasses.dataclass(frozen=True)
 class TransformerDecoder:
-    """A causal Transformer as a Decoder. Equal and of one hash for equal fields, so that jit compiles it once.
+    """A Transformer as a Decoder. Equal and of one hash for equal fields, so that jit compiles it once.
 
     Attributes:
       config: of the model.
     """
 
     config: TransformerConfig
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether a token sees only itself and those before it."""
+        return self.config.causal
 
     def init_cache(self, batch: int, length: int) -> dict[str, Any]:
         """An empty cache.
@@ -49,7 +54,7 @@ class TransformerDecoder:
         Args:
           params: as from `init_params`.
           tokens: int32 [B, T].
-          cache: of what stands before `start`; what it holds from there on is not seen.
+          cache: of what was read before. A causal model sees what stands before `start` in it; any other sees all.
           start: int32 scalar, the position of the first of `tokens`; start + T is at most the cache's length.
 
         Returns:
@@ -62,7 +67,9 @@ class TransformerDecoder:
 
 
 def make_decoder(config: TransformerConfig) -> TransformerDecoder:
-    """The decoder (params, tokens, cache, start) -> (Features, cache) of a causal configuration.
+    """The decoder (params, tokens, cache, start) -> (Features, cache) of a configuration.
+
+    A causal one is for `autoregressive_sample`, any other for `cached_sample`.
 
     Args:
       config: of the model, whose parameters it takes.
@@ -71,10 +78,10 @@ def make_decoder(config: TransformerConfig) -> TransformerDecoder:
       A hashable callable; two of equal arguments are equal.
 
     Raises:
-      InputError: the model is not causal, or it hides padding, which its positions would then skip.
+      InputError: the model hides padding, which its positions would then skip, or shifts logits across pieces.
     """
-    if not config.causal:
-        raise InputError("decoding needs a causal model; this TransformerConfig has causal = False")
+    if config.shift_logits:
+        raise InputError("decoding piece by piece shifts no logits; give a TransformerConfig with shift_logits = False")
     if config.pad_id is not None:
         raise InputError(f"decoding hides no padding; give a TransformerConfig with pad_id = None, not {config.pad_id}")
     return TransformerDecoder(config)

@@ -85,7 +85,7 @@ class Attention(nn.Module):
         q, k, v = heads("query", config.num_heads), heads("key", config.kv_heads), heads("value", config.kv_heads)
         if self.has_variable("cache", "keys"):
             k, v = self._cached("keys", k, positions), self._cached("values", v, positions)
-            out = cached_attention(q, k, v, positions)
+            out = cached_attention(q, k, v, positions, causal=config.causal)
         else:
             out = attention(q, k, v, causal=config.causal, is_real=is_real)
         return Linear(config, config.width, into_residual=True, name="output")(out.reshape(x.shape))

@@ -1,0 +1,163 @@
+"""Sampling block by block with kept keys and values, against `sample`, which keeps nothing."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+
+import mdm_jax
+from mdm_jax import oracles
+from mdm_jax.cached_sampling import widths
+from mdm_jax.models.config import TransformerConfig
+from mdm_jax.models.decoder import make_decoder
+from mdm_jax.models.transformer import init_params, make_denoiser
+
+quick = pytest.fixture(scope="module", autouse=True)(toy.quick_compilation)
+
+SHALLOW = TransformerConfig(
+    vocab_size=7,
+    num_extra_tokens=1,
+    max_length=13,
+    num_layers=1,
+    num_heads=2,
+    width=16,
+    mlp_width=32,
+    positions="learned",  # with RoPE alone, neighbouring masks would tie
+    init_std=0.5,
+)
+DEEP = dataclasses.replace(SHALLOW, num_layers=3)
+MASK = 7
+KEY = jax.random.key(5)
+X_INIT = np.random.default_rng(0).integers(0, 7, (5, 13)).astype(np.int32)
+X_INIT[0] = MASK
+X_INIT[1, 4:9] = MASK
+X_INIT[3, [0, 6, 7, 12]] = MASK
+X_INIT[4, 2:] = MASK
+
+
+@functools.cache
+def params_of(config):
+    return init_params(config, jax.random.key(0))
+
+
+def both(config, x_init=X_INIT, key=KEY, keep="dual", block_length=4, **options):
+    """Tokens and what else does not count calls: kept, and of `sample`."""
+    usual = {"mask_id": MASK, "block_length": block_length, **options}
+    kept = mdm_jax.cached_sample(make_decoder(config), params_of(config), key, x_init, keep=keep, **usual)
+    plain = mdm_jax.sample(make_denoiser(config, as_features=True), params_of(config), key, x_init, **usual)
+    return kept, plain
+
+
+def assert_same(kept, plain):
+    np.testing.assert_array_equal(kept.tokens, plain.tokens)
+    np.testing.assert_allclose(kept.log_prob, plain.log_prob, atol=1e-4)
+
+
+@pytest.mark.parametrize("keep", ["dual", "prefix"])
+@pytest.mark.parametrize(
+    ("selector", "temperature"),
+    [(mdm_jax.PerStep(1), 0.0), (mdm_jax.TopK(3), 1.0), (mdm_jax.Threshold(0.2), 1.0), (mdm_jax.Binomial(6), 0.5)],
+)
+def test_of_one_layer_in_blocks_is_exact(keep, selector, temperature):
+    # Keys and values of the only layer depend on the token in their place alone, and outside the block none changes.
+    assert_same(*both(SHALLOW, keep=keep, selector=selector, temperature=temperature))
+
+
+@pytest.mark.parametrize("keep", ["dual", "prefix"])
+@pytest.mark.parametrize("oracle", [oracles.margin, oracles.random, oracles.left_to_right, oracles.neg_entropy])
+def test_of_one_block_is_exact_whatever_the_network(keep, oracle):
+    kept, plain = both(DEEP, keep=keep, oracle=oracle, selector=mdm_jax.TopK(4), block_length=50)
+    assert_same(kept, plain)
+    np.testing.assert_array_equal(kept.reveal_step, plain.reveal_step)
+    assert kept.nfe == plain.nfe
+
+
+def test_of_several_layers_keeps_what_it_should_and_so_is_not_exact():
+    x_init = np.full((6, 13), MASK, np.int32)
+    kept, plain = both(DEEP, x_init, selector=mdm_jax.PerStep(1), temperature=0.0)
+    assert (np.asarray(kept.tokens)[:, :4] != MASK).all()
+    assert not np.allclose(kept.log_prob, plain.log_prob, atol=1e-4), "or nothing is kept"
+    by_prefix, _ = both(DEEP, x_init, keep="prefix", selector=mdm_jax.PerStep(1), temperature=0.0)
+    # The first block has nothing before it, so that "prefix" reads all of the sequence there.
+    np.testing.assert_array_equal(np.asarray(by_prefix.tokens)[:, :4], np.asarray(plain.tokens)[:, :4])
+
+
+@pytest.mark.parametrize("keep", ["dual", "prefix"])
+def test_rows_do_not_depend_on_each_other(keep):
+    keys = jax.random.split(KEY, 5)
+    run = functools.partial(
+        mdm_jax.cached_sample,
+        make_decoder(DEEP),
+        params_of(DEEP),
+        mask_id=MASK,
+        block_length=4,
+        keep=keep,
+        selector=mdm_jax.TopK(3),
+    )
+    together = run(keys, X_INIT)
+    for row in range(5):
+        alone = run(keys[row : row + 1], X_INIT[row : row + 1])
+        np.testing.assert_array_equal(alone.tokens[0], together.tokens[row], err_msg=str(row))
+        np.testing.assert_allclose(alone.log_prob[0], together.log_prob[row], atol=1e-4)
+    given = X_INIT != MASK
+    np.testing.assert_array_equal(np.asarray(together.tokens)[given], X_INIT[given])
+    assert (np.asarray(together.reveal_step)[given] == -1).all()
+    assert (np.asarray(together.reveal_step)[~given] >= 0).all()
+
+
+def test_calls_read_the_whole_sequence_once_a_block_and_the_block_alone_otherwise():
+    read = []
+
+    class Counting:
+        is_causal = False
+
+        def init_cache(self, batch, length):
+            return jnp.zeros((batch, length))
+
+        def __call__(self, params, tokens, cache, start):
+            jax.debug.callback(lambda start, width=tokens.shape[1]: read.append((int(start), width)), start)
+            return jnp.zeros((*tokens.shape, 7)), cache
+
+    x_init = np.full((2, 13), MASK, np.int32)
+    x_init[:, 5] = 0
+    for keep, expected in {
+        "dual": [(0, 13), (0, 4), (0, 13), (4, 4), (0, 13), (8, 4), (0, 13)],
+        "prefix": [(0, 13), (0, 13), (0, 13), (0, 13), (0, 13), (6, 7), (0, 13)],
+    }.items():
+        read.clear()
+        options = {"mask_id": MASK, "block_length": 4, "keep": keep, "selector": mdm_jax.PerStep(2)}
+        result = mdm_jax.cached_sample(Counting(), {}, KEY, x_init, **options)
+        jax.effects_barrier()
+        assert read == expected
+        assert int(result.nfe) == len(expected)
+
+
+def test_widths_halve_while_they_hold_a_block():
+    assert widths(64, 8, "prefix") == [64, 32, 16, 8]
+    assert widths(13, 4, "prefix") == [13, 7, 4]
+    assert widths(64, 64, "prefix") == [64]
+    assert widths(64, 8, "dual") == [64, 8]
+    assert widths(1, 1, "prefix") == [1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"block_length": 0}, "block_length must be a whole number of at least 1, got 0"),
+        ({"keep": "all"}, "keep must be 'dual' or 'prefix', got 'all'"),
+        ({"decoder": make_decoder(dataclasses.replace(SHALLOW, causal=True))}, "decoder must be bidirectional"),
+        ({"decoder": make_denoiser(SHALLOW)}, "init_cache"),
+        ({"selector": mdm_jax.PerStep}, "selector must be an object"),
+        ({"temperature": -1}, "temperature"),
+        ({"mask_id": -1}, "mask_id"),
+    ],
+)
+def test_unusable_input_is_refused_and_told_why(changes, message):
+    usual = {"decoder": make_decoder(SHALLOW), "mask_id": MASK, "block_length": 4}
+    with pytest.raises(mdm_jax.InputError, match=message) as caught:
+        mdm_jax.cached_sample(params=params_of(SHALLOW), key=KEY, x_init=X_INIT, **(usual | changes))
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,132 @@
+"""The benchmark: what its rows say, at sizes that take seconds. No time is tested."""
+
+import json
+import math
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.common import main
+from experiments.throughput import roofline
+from experiments.throughput.__main__ import COMMANDS
+from experiments.throughput.flags import Run
+from experiments.throughput.run import ORACLES, network_calls, workload
+from mdm_jax.models import presets
+
+SMALL = ["--model", "sudoku_800k", "--batch", "2", "--length", "12", "--turns", "2", "--dtype", "float32"]
+
+
+def rows_of(out, *argv):
+    caching = jax.config.jax_enable_compilation_cache
+    main("throughput", "", COMMANDS, ["run", *SMALL, *argv, "--out", str(out)])
+    jax.config.update("jax_enable_compilation_cache", caching)
+    return json.loads((out / "results.json").read_text())["rows"]
+
+
+def test_run_measures_every_oracle_at_both_temperatures(tmp_path, monkeypatch):
+    monkeypatch.setattr(roofline, "measure", lambda dtype: roofline.Roofline(1e12, 1e10))
+    rows = rows_of(tmp_path, "--num-steps", "3", "--prompt", "2")
+    assert [(row["oracle"], row["temperature"]) for row in rows] == [(name, t) for name in ORACLES for t in (0, 1)]
+    for row in rows:
+        assert (row["model"], row["batch"], row["length"], row["nfe"]) == ("sudoku_800k", 2, 12, 3)
+        assert (row["selector"], row["dtype"]) == ("TopK(3)", "float32")
+        assert "peer" not in row
+        assert row["tokens_per_s"] == pytest.approx(10 * row["sequences_per_s"]), "the prompt never counts"
+        assert row["sequences_per_s"] == pytest.approx(2 / (3 * row["ms_per_nfe"] / 1000))
+        low, high = row["overhead_range"]
+        assert low <= row["overhead"] <= high
+        assert row["peak_bytes"] > 4 * 800_000, "the parameters at least"
+        flops = 2 * presets.get("sudoku_800k").forward_flops(12, num_logits=12)
+        assert row["network_tflops"] == pytest.approx(flops / row["network_ms"] / 1e9)
+        assert row["roofline_share"] > 0
+        assert math.isfinite(row["compile_s"])
+    text = (tmp_path / "table.md").read_text()
+    assert text.count("\n") == 2 + len(rows)
+    assert (tmp_path / "overhead.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_run_takes_selectors_shrunken_models_and_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr(roofline, "measure", lambda dtype: roofline.Roofline(1e12, 1e10))
+    argv = ["--oracle", "margin", "--temperature", "0", "--tokens-per-step", "4,6", "--layers", "1", "--width", "64"]
+    rows = rows_of(tmp_path, *argv, "--block-length", "6")
+    assert [(row["selector"], row["nfe"]) for row in rows] == [("PerStep(4)", 4), ("PerStep(6)", 2)]
+    assert {row["model"] for row in rows} == {"sudoku_800k(layers=1, width=64)"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--oracle", "best"], "unknown oracle 'best'"),
+        (["--temperature", "cold"], "--temperature takes numbers"),
+        (["--prompt", "12"], "--prompt must leave room"),
+        (["--turns", "0"], "--turns"),
+        (["--model", "gpt5"], "unknown preset 'gpt5'"),
+    ],
+)
+def test_run_refuses_what_it_cannot_measure(tmp_path, capsys, argv, message):
+    with pytest.raises(SystemExit) as stop:
+        main("throughput", "", COMMANDS, ["run", *SMALL, *argv, "--out", str(tmp_path)])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_network_is_called_as_often_as_asked_and_its_logits_are_made():
+    seen = []
+
+    def denoiser(params, tokens):
+        jax.debug.callback(lambda: seen.append(1))
+        return jnp.zeros((*tokens.shape, 5)) + params
+
+    tokens = jnp.asarray(np.arange(6).reshape(2, 3))
+    after = jax.jit(lambda params, tokens, count: network_calls(denoiser, params, tokens, count))(1.0, tokens, 4)
+    jax.effects_barrier()
+    assert len(seen) == 4
+    np.testing.assert_array_equal(after, tokens)
+
+
+def test_shrunken_model_keeps_the_width_of_its_heads():
+    config = Run(model="llada_8b", layers=2, width=256).config()
+    assert (config.num_layers, config.width, config.num_heads, config.head_width) == (2, 256, 2, 128)
+    assert config.vocab_size == presets.get("llada_8b").vocab_size
+    assert Run(model="sudoku_6m").config().num_heads == presets.get("sudoku_6m").num_heads
+
+
+def test_least_time_is_that_of_the_slower_of_the_two():
+    roof = roofline.Roofline(flops=100.0, bytes=10.0)
+    assert roof.seconds(200, 10) == 2
+    assert roof.seconds(100, 50) == 5
+
+
+@pytest.mark.parametrize("preset", ["sudoku_6m", "sudoku_800k", "smdm_19m"])
+def test_torch_network_is_ours(preset):
+    torch = pytest.importorskip("torch", reason="the comparison is for those who have PyTorch")
+    from experiments.throughput.torch_peer import Network
+    from mdm_jax.models.transformer import make_denoiser
+
+    work = workload(Run(model=preset, layers=2, batch=2, length=20, dtype="float32"))
+    theirs = Network(work.config, work.params, torch.float32)(torch.tensor(np.asarray(work.x_init), dtype=torch.int64))
+    ours = make_denoiser(work.config)(work.params, work.x_init)
+    np.testing.assert_allclose(theirs.cpu().numpy(), ours, atol=1e-5)
+
+
+def test_torch_loops_choose_the_same_tokens(tmp_path, monkeypatch):
+    pytest.importorskip("torch", reason="the comparison is for those who have PyTorch")
+    monkeypatch.setattr(roofline, "measure", lambda dtype: roofline.Roofline(1e12, 1e10))
+    rows = rows_of(tmp_path, "--num-steps", "5", "--compare", "torch")
+    theirs = [row for row in rows if "peer" in row]
+    assert len(theirs) == 2 * len(rows) / 3
+    assert {row["same_tokens"] for row in theirs if row["temperature"] == 0} == {1.0}
+    assert all(row["ours_is_faster"] > 0 for row in theirs)
+
+
+def test_compare_without_pytorch_says_what_to_install(tmp_path, capsys, monkeypatch):
+    monkeypatch.delitem(sys.modules, "experiments.throughput.torch_peer", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr(roofline, "measure", lambda dtype: roofline.Roofline(1e12, 1e10))
+    with pytest.raises(SystemExit) as stop:
+        main("throughput", "", COMMANDS, ["run", *SMALL, "--compare", "torch", "--out", str(tmp_path)])
+    assert stop.value.code == 2
+    assert "pip install torch" in capsys.readouterr().err
