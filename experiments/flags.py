@@ -134,6 +134,9 @@ class DecodeFlags:
     """of the tokens; 0 takes the likeliest"""
     block_length: int | None = None
     """decode block by block from the left"""
+    keep: Literal["dual", "prefix"] | None = None
+    """in blocks: keep the keys and values of what is outside the block, or before it, between a block's steps; faster,
+    and an approximation"""
 
     def oracles(self) -> "dict[str, Oracle]":
         """The oracles by name."""

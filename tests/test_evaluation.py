@@ -42,6 +42,10 @@ def test_fill_in_gives_the_same_answers_whatever_the_batch_size(mask_id):
     blanks = (~is_given).sum(axis=1)
     assert whole.nfe == blanks.max()
     assert parts.nfe == pytest.approx(np.mean([blanks[:3].max(), blanks[3:6].max(), blanks[6]]))
+    sorted_by_work = fill_in(decode, puzzles, padding=np.full(8, 1), work=blanks, batch_size=3)
+    np.testing.assert_array_equal(sorted_by_work.tokens, parts.tokens)
+    np.testing.assert_array_equal(sorted_by_work.reveal_step == -1, is_given)
+    assert sorted_by_work.nfe == pytest.approx(np.mean(np.sort(blanks)[[2, 5, 6]]))
 
 
 def test_score_counts_blank_cells_and_whole_puzzles():

@@ -76,6 +76,10 @@ def rows(folder):
     return json.loads((folder / "results.json").read_text())["rows"]
 
 
+def without_times(found):
+    return [{name: value for name, value in row.items() if name != "per_second"} for row in found]
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run on 4x4 puzzles."""
@@ -212,6 +216,7 @@ def test_bad_input_is_one_line_and_code_two(trained, tmp_path):
         (["train", *flags, "--model", "gpt5"], "unknown preset 'gpt5'"),
         (["train", *flags, "--steps", 151], "num_steps 150 -> 151"),
         (["train", *flags, "--mesh.data", 3, "--out", tmp_path / "mesh"], "data=3"),
+        (["evaluate", *checkpoint, "--keep", "dual"], "give --block-length too"),
         (["evaluate", *checkpoint, "--difficulty", "easy"], "unknown difficulty 'easy'; choose from normal, hard"),
         (["evaluate", *checkpoint, "--difficulty", "normal,hard"], "hard 4x4 puzzles hardly exist"),
         (["evaluate", *checkpoint, "--difficulty", "normal", "--puzzles", tmp_path / "short.txt"], "leave one of them"),
@@ -245,6 +250,15 @@ def test_train_from_given_weights_starts_there_and_goes_on_without_them(trained,
     assert status == 0, said
     assert other == 2
     assert f"there is no folder {weights}" in refused[-1]
+
+
+def test_evaluate_in_one_block_with_kept_keys_and_values_is_exact(trained, tmp_path):
+    flags = ["evaluate", "--checkpoint", trained[0] / "run", "--limit", 20]
+    blocks = [*flags, "--block-length", 16, "--keep", "dual", "--out", tmp_path / "kept"]
+    done = run_all([[*flags, "--out", tmp_path / "plain"], blocks])
+    assert [status for status, _, _ in done] == [0, 0]
+    (plain,), (kept,) = (without_times(rows(tmp_path / name)) for name in ("plain", "kept"))
+    assert kept == plain | {"block_length": 16, "keep": "dual"}
 
 
 def test_readings_measure_every_reading_and_the_strict_ones_are_the_plain_sampler(trained, tmp_path):
@@ -414,10 +428,6 @@ def test_reproduce_has_a_row_for_every_method_set_order_and_number_of_tokens_per
         assert name in printed
     assert "Table 2, normal puzzles" in printed
     assert "Table 5, hard puzzles" in printed
-
-
-def without_times(found):
-    return [{name: value for name, value in row.items() if name != "per_second"} for row in found]
 
 
 def test_reproduce_takes_no_figures_of_other_weights_under_the_same_name(reproduced, tmp_path):

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +14,9 @@ from mdm_jax import oracles
 from mdm_jax.data import sudoku
 from mdm_jax.data.sudoku_layouts import Layout, Masked
 from mdm_jax.data.sudoku_sets import Records
+from mdm_jax.errors import InputError
 from mdm_jax.evaluation.puzzles import Decode, Filled, fill_in, score
+from mdm_jax.loading import Model
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.decoder import make_decoder
 from mdm_jax.sampling import SampleResult
@@ -52,6 +54,32 @@ def masked(
     )
 
 
+def kept(
+    model: Model,
+    layout: Masked,
+    oracle: Oracle,
+    selector: Selector,
+    keep: Literal["dual", "prefix"],
+    *,
+    temperature: float,
+    block_length: int | None,
+) -> Decode:
+    """The same in blocks, with keys and values kept from step to step."""
+    if block_length is None:
+        raise InputError("--keep is for decoding in blocks: give --block-length too")
+    return functools.partial(
+        mdm_jax.cached_sample,
+        make_decoder(model.config),
+        model.params,
+        mask_id=layout.mask_id,
+        block_length=block_length,
+        keep=keep,
+        oracle=oracle,
+        selector=selector,
+        temperature=temperature,
+    )
+
+
 def autoregressive(config: TransformerConfig, params: Params, *, temperature: float = 0.0) -> Decode:
     """Token by token behind the givens; prompts have -1 where there is none."""
     decoder = make_decoder(config)
@@ -75,7 +103,7 @@ def autoregressive(config: TransformerConfig, params: Params, *, temperature: fl
 
 def answer(layout: Layout, decode: Decode, puzzles: np.ndarray, **options: Any) -> Filled:
     """What the model makes of puzzles, as grids `[num, cells]`; options as for `fill_in`."""
-    start = layout.start(puzzles)
+    start, options = layout.start(puzzles), {"work": (puzzles == 0).sum(axis=1), **options}
     if isinstance(layout, Masked):
         filled = fill_in(decode, start, padding=np.full_like(start[0], layout.zero + 1), **options)
         tokens, reveal_step = layout.grids(filled.tokens), layout.cells(filled.reveal_step)

@@ -11,7 +11,7 @@ import mdm_jax
 from experiments.common import Results
 from experiments.flags import DecodeFlags
 from experiments.sudoku.data import DATA_FIELDS, dataset_name, first, test_set
-from experiments.sudoku.decode import add_row, autoregressive, masked, order_fields
+from experiments.sudoku.decode import add_row, autoregressive, kept, masked, order_fields
 from experiments.sudoku.flags import Evaluate, Export, Solve
 from mdm_jax import loading
 from mdm_jax.data import sudoku, sudoku_files, sudoku_layouts
@@ -59,16 +59,13 @@ def asked(
         yield "greedy", autoregressive(model.config, model.params, temperature=flags.temperature), {}
         return
     for name, oracle in oracles.items():
-        decode = masked(
-            model.denoiser,
-            model.params,
-            layout,
-            oracle,
-            selector,
-            temperature=flags.temperature,
-            block_length=flags.block_length,
-        )
-        yield name, decode, order_fields(name, selector)
+        options: dict[str, Any] = {"temperature": flags.temperature, "block_length": flags.block_length}
+        if flags.keep is None:
+            decode = masked(model.denoiser, model.params, layout, oracle, selector, **options)
+        else:
+            decode = kept(model, layout, oracle, selector, flags.keep, **options)
+        blocks = {"block_length": flags.block_length, "keep": flags.keep}
+        yield name, decode, order_fields(name, selector) | blocks
 
 
 def load_model(checkpoint: pathlib.Path, size: int | None) -> tuple[Model, dict[str, Any]]:

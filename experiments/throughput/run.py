@@ -8,7 +8,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from mdm_jax import oracles
 from mdm_jax.confidence import GROUP
 from mdm_jax.errors import InputError
 from mdm_jax.models.config import TransformerConfig
+from mdm_jax.models.decoder import make_decoder
 from mdm_jax.models.transformer import init_params, make_denoiser
 from mdm_jax.report import plots
 from mdm_jax.typing import Array, Oracle, Params
@@ -58,6 +59,7 @@ class Workload(NamedTuple):
     x_init: Array
     mask_id: int
     block_length: int | None
+    keep: Literal["dual", "prefix"] | None
 
     @property
     def num_generated(self) -> int:
@@ -79,6 +81,7 @@ def run(flags: Run) -> None:
         "length": work.x_init.shape[1],
         "prompt": flags.prompt,
         "block_length": flags.block_length,
+        "keep": flags.keep,
         "dtype": flags.dtype,
     }
     network, peers = jax.jit(functools.partial(network_calls, make_denoiser(work.config))), None
@@ -142,13 +145,15 @@ def workload(flags: Run) -> Workload:
     """Random weights, and sequences of random tokens and masks."""
     config = flags.config()
     length = flags.length or min(config.max_length, 1024)
+    if flags.keep is not None and flags.block_length is None:
+        raise InputError("--keep is for decoding in blocks: give --block-length too")
     if not 0 <= flags.prompt < length:
         raise InputError(f"--prompt must leave room in the {length} tokens of a sequence, got {flags.prompt}")
     mask_id = config.vocab_size - 1 + config.num_extra_tokens
     tokens = np.random.default_rng(flags.seed).integers(0, config.vocab_size - 1, (flags.batch, length))
     tokens[:, flags.prompt :] = mask_id
     params = jax.jit(functools.partial(init_params, config))(jax.random.key(flags.seed))
-    return Workload(config, params, jnp.asarray(tokens, jnp.int32), mask_id, flags.block_length)
+    return Workload(config, params, jnp.asarray(tokens, jnp.int32), mask_id, flags.block_length, flags.keep)
 
 
 def described(flags: Run) -> str:
@@ -174,17 +179,12 @@ def network_calls(denoiser: mdm_jax.Denoiser, params: Params, tokens: Array, cou
 
 def sampled(work: Workload, case: Case, params: Params, key: Array, x_init: Array) -> mdm_jax.SampleResult:
     """What is timed."""
-    return mdm_jax.sample(
-        make_denoiser(work.config, as_features=work.config.vocab_size > GROUP),
-        params,
-        key,
-        x_init,
-        mask_id=work.mask_id,
-        oracle=ORACLES[case.oracle],
-        selector=case.selector,
-        temperature=case.temperature,
-        block_length=work.block_length,
-    )
+    options: dict[str, Any] = {"mask_id": work.mask_id, "oracle": ORACLES[case.oracle], "selector": case.selector}
+    options |= {"temperature": case.temperature, "block_length": work.block_length}
+    if work.keep is not None:
+        return mdm_jax.cached_sample(make_decoder(work.config), params, key, x_init, keep=work.keep, **options)
+    denoiser = make_denoiser(work.config, as_features=work.config.vocab_size > GROUP)
+    return mdm_jax.sample(denoiser, params, key, x_init, **options)
 
 
 def in_turns(works: Mapping[str, Callable[[], Any]], turns: int) -> dict[str, list[float]]:

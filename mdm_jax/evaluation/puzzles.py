@@ -40,6 +40,7 @@ def fill_in(
     x_init: np.ndarray,
     *,
     padding: np.ndarray,
+    work: np.ndarray | None = None,
     batch_size: int = 128,
     seed: int = 0,
     progress: str | None = None,
@@ -51,6 +52,8 @@ def fill_in(
       decode: fills in a batch, such as `functools.partial(mdm_jax.sample, denoiser, params, mask_id=0)`.
       x_init: int [N, L], what to start from.
       padding: int [L], a sequence that fills up the last batch, and compiles: best one that is finished.
+      work: [N], how much there is to do in each, such as its number of masks: sequences of like work share a batch, so
+        that few are finished long before the others. None leaves them in their order. What comes out is the same.
       batch_size: sequences at a time.
       seed: of all keys.
       progress: the label of a progress bar; None shows none.
@@ -65,8 +68,10 @@ def fill_in(
     ways = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
     batch_size = -(-min(batch_size, num) // ways) * ways
     idle = np.repeat(padding[None].astype(x_init.dtype), batch_size, axis=0)
-    padded = np.concatenate([x_init, idle[: -num % batch_size]])
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), np.arange(len(padded)))
+    order = np.arange(num) if work is None else np.argsort(work, kind="stable")
+    padded = np.concatenate([x_init[order], idle[: -num % batch_size]])
+    numbers = np.concatenate([order, np.arange(num, len(padded))])
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
     key_data = np.asarray(jax.random.key_data(keys))  # as NumPy, which has its place on any mesh
 
     def run(rows: slice, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
@@ -82,7 +87,8 @@ def fill_in(
     parts = [run(slice(i, i + batch_size), padded[i : i + batch_size]) for i in bar]
     seconds = time.perf_counter() - begin
     tokens, reveal_step, nfe = zip(*parts, strict=True)
-    return Filled(np.concatenate(tokens)[:num], np.concatenate(reveal_step)[:num], float(np.mean(nfe)), seconds)
+    back = np.argsort(order)
+    return Filled(np.concatenate(tokens)[back], np.concatenate(reveal_step)[back], float(np.mean(nfe)), seconds)
 
 
 def score(
