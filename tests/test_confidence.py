@@ -13,7 +13,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import mdm_jax
 from mdm_jax import confidence, denoiser, oracles, products
-from mdm_jax.sharding import make_mesh
+from mdm_jax.models.config import TransformerConfig
+from mdm_jax.models.transformer import init_params, make_denoiser
+from mdm_jax.sharding import BATCH, make_mesh, shardings
 
 
 @functools.partial(jax.jit, static_argnames=("mask_id", "greedy"))
@@ -305,6 +307,40 @@ def test_confidence_from_a_head_sharded_over_the_vocabulary_is_the_same_and_gath
     for name, field in read_all(jax.random.key(1), *placed)._asdict().items():
         expected = getattr(read_all(jax.random.key(1), hidden, head), name)
         np.testing.assert_allclose(field, expected, rtol=1e-6, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_sampling_in_tiles_over_a_mesh_gives_the_tokens_of_one_device(monkeypatch, temperature):
+    config = TransformerConfig(
+        vocab_size=1024,
+        num_extra_tokens=1,
+        max_length=21,
+        num_layers=1,
+        num_heads=4,
+        width=32,
+        mlp_width=64,
+        init_std=0.3,
+        positions="learned",  # with RoPE alone, neighbouring masks would tie
+    )
+    monkeypatch.setattr(confidence, "WHOLE", 0)
+    monkeypatch.setattr(confidence, "TILE", 4 * 1024 * 2)
+    params = init_params(config, jax.random.key(0))
+    x_init = np.where(np.arange(21)[None] < np.array([[0], [5], [9], [20]]), 3, 1024).astype(np.int32)
+    run = functools.partial(
+        mdm_jax.sample,
+        make_denoiser(config, as_features=True),
+        mask_id=1024,
+        selector=mdm_jax.TopK(5),
+        temperature=temperature,
+        block_length=12,
+    )
+    alone = run(params, jax.random.key(1), x_init)
+    mesh = make_mesh(2, 2, 2)
+    split = jax.tree.map(jax.device_put, params, shardings(mesh, params))
+    over_mesh = run(split, jax.random.key(1), jax.device_put(x_init, NamedSharding(mesh, BATCH)))
+    np.testing.assert_array_equal(over_mesh.tokens, alone.tokens)
+    np.testing.assert_array_equal(over_mesh.reveal_step, alone.reveal_step)
+    np.testing.assert_allclose(over_mesh.log_prob, alone.log_prob, rtol=1e-4)
 
 
 def test_confidence_from_hidden_that_does_not_fit_is_refused():

@@ -32,6 +32,8 @@ class Run:
     """or reveal so many in each step, several numbers with commas"""
     block_length: int | None = None
     """open only the leftmost block of this length that holds a mask"""
+    logits: Literal["open", "all"] = "open"
+    """make logits of open positions, some at a time, or of all at once, as networks do that give no hidden states"""
     keep: Literal["dual", "prefix"] | None = None
     """in blocks: keep keys and values between a block's steps, an approximation"""
     temperature: str = "0,1"

@@ -8,7 +8,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,6 @@ from experiments.common import Results, Row
 from experiments.throughput import roofline
 from experiments.throughput.flags import Run
 from mdm_jax import oracles
-from mdm_jax.confidence import GROUP
 from mdm_jax.errors import InputError
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.decoder import make_decoder
@@ -58,8 +57,7 @@ class Workload(NamedTuple):
     params: Params
     x_init: Array
     mask_id: int
-    block_length: int | None
-    keep: Literal["dual", "prefix"] | None
+    flags: Run
 
     @property
     def num_generated(self) -> int:
@@ -82,6 +80,7 @@ def run(flags: Run) -> None:
         "prompt": flags.prompt,
         "block_length": flags.block_length,
         "keep": flags.keep,
+        "logits": flags.logits,
         "dtype": flags.dtype,
     }
     network, peers = jax.jit(functools.partial(network_calls, make_denoiser(work.config))), None
@@ -153,7 +152,7 @@ def workload(flags: Run) -> Workload:
     tokens = np.random.default_rng(flags.seed).integers(0, config.vocab_size - 1, (flags.batch, length))
     tokens[:, flags.prompt :] = mask_id
     params = jax.jit(functools.partial(init_params, config))(jax.random.key(flags.seed))
-    return Workload(config, params, jnp.asarray(tokens, jnp.int32), mask_id, flags.block_length, flags.keep)
+    return Workload(config, params, jnp.asarray(tokens, jnp.int32), mask_id, flags)
 
 
 def described(flags: Run) -> str:
@@ -180,10 +179,10 @@ def network_calls(denoiser: mdm_jax.Denoiser, params: Params, tokens: Array, cou
 def sampled(work: Workload, case: Case, params: Params, key: Array, x_init: Array) -> mdm_jax.SampleResult:
     """What is timed."""
     options: dict[str, Any] = {"mask_id": work.mask_id, "oracle": ORACLES[case.oracle], "selector": case.selector}
-    options |= {"temperature": case.temperature, "block_length": work.block_length}
-    if work.keep is not None:
-        return mdm_jax.cached_sample(make_decoder(work.config), params, key, x_init, keep=work.keep, **options)
-    denoiser = make_denoiser(work.config, as_features=work.config.vocab_size > GROUP)
+    options |= {"temperature": case.temperature, "block_length": work.flags.block_length}
+    if work.flags.keep is not None:
+        return mdm_jax.cached_sample(make_decoder(work.config), params, key, x_init, keep=work.flags.keep, **options)
+    denoiser = make_denoiser(work.config, as_features=work.flags.logits == "open")
     return mdm_jax.sample(denoiser, params, key, x_init, **options)
 
 

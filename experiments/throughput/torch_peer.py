@@ -179,7 +179,7 @@ class Peers:
 
     def __init__(self, work: "Workload", seed: int) -> None:
         """Copies the weights and compiles; InputError if PyTorch is not there or the model is none that it takes."""
-        if work.block_length is not None:
+        if work.flags.block_length is not None:
             raise InputError("--compare torch has no blocks: leave --block-length out")
         torch.manual_seed(seed)
         self._work = work
