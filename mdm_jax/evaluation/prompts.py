@@ -1,0 +1,88 @@
+"""Continuing prompts of different lengths in batches of few shapes, so that few programs are compiled."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from mdm_jax.errors import InputError
+from mdm_jax.evaluation.puzzles import Decode
+
+SMALLEST = 64
+"""Tokens of the shortest shape."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Continued:
+    """What came of N prompts."""
+
+    tokens: list[np.ndarray]
+    """int32 [num_new] for each prompt, in their order: what was generated"""
+    nfe: float
+    """network calls per batch, averaged over batches"""
+    seconds: float
+    """wall time, with compilation"""
+    shapes: list[tuple[int, int]]
+    """[B, L] of every batch"""
+
+
+def padded_length(length: int) -> int:
+    """The shape that sequences of `length` tokens get: 64, 96, 128, 192, 256, 384, ...; at most half again as long."""
+    shape = SMALLEST
+    while shape < length:
+        shape = shape * 3 // 2 if shape & (shape - 1) == 0 else shape * 4 // 3
+    return shape
+
+
+def continue_prompts(
+    decode: Decode,
+    prompts: Sequence[Sequence[int]],
+    *,
+    num_new: int,
+    mask_id: int,
+    pad_id: int,
+    batch_size: int = 8,
+    seed: int = 0,
+    progress: str | None = None,
+) -> Continued:
+    """Generates `num_new` tokens behind each prompt. Prompts of like length share a batch; each has its own key.
+
+    Args:
+      decode: fills in a batch, such as `functools.partial(mdm_jax.sample, denoiser, params, mask_id=..., ...)`; padding
+        on the right must not matter to its network (`TransformerConfig.pad_id`).
+      prompts: token ids, at least one each.
+      num_new: tokens to generate behind each.
+      mask_id: the mask token's id.
+      pad_id: the padding's id.
+      batch_size: prompts at a time.
+      seed: of all keys.
+      progress: the label of a progress bar; None shows none.
+
+    Raises:
+      InputError: there are no prompts, one is empty, or `num_new` or `batch_size` is below 1.
+    """
+    lengths = np.array([len(prompt) for prompt in prompts])
+    if not len(lengths) or lengths.min() < 1 or num_new < 1 or batch_size < 1:
+        raise InputError("give at least one prompt, none of them empty, and num_new and batch_size of at least 1")
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(len(prompts)))
+    order = np.argsort(lengths, kind="stable")
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    tokens: list[np.ndarray] = [np.empty(0, np.int32)] * len(prompts)
+    calls, shapes, begin = [], [], time.perf_counter()
+    for batch in tqdm(batches, desc=progress, unit="batch", disable=progress is None, leave=False):
+        rows = np.resize(batch, batch_size)  # the last batch is filled up with prompts of its own
+        x_init = np.full((batch_size, padded_length(int(lengths[batch].max()) + num_new)), pad_id, np.int32)
+        for row, number in zip(x_init, rows, strict=True):
+            row[: lengths[number]] = prompts[number]
+            row[lengths[number] : lengths[number] + num_new] = mask_id
+        result = decode(keys[rows], jnp.asarray(x_init))
+        filled = np.asarray(result.tokens)
+        for row, number in zip(filled, batch, strict=False):
+            tokens[number] = row[lengths[number] : lengths[number] + num_new]
+        calls.append(int(result.nfe))
+        shapes.append(x_init.shape)
+    return Continued(tokens, float(np.mean(calls)), time.perf_counter() - begin, shapes)
