@@ -11,7 +11,6 @@ import jax.numpy as jnp
 
 from mdm_jax.denoiser import check_mask_id, float_logits
 from mdm_jax.errors import InputError
-from mdm_jax.orders import inverse
 from mdm_jax.randomness import gumbel, position_keys, row_keys
 from mdm_jax.typing import Array, Confidence, Features
 
@@ -163,7 +162,7 @@ def read_confidence(
     )
     last = -(-wanted.sum(axis=-1, dtype=jnp.int32).max() // size)
     fields = jax.lax.fori_loop(0, last, read_tile, zeros)
-    back = inverse(wanted_first)
+    back = jnp.argsort(wanted_first, axis=-1)
     return jax.tree.map(
         lambda field: jnp.where(wanted, jnp.take_along_axis(field[:, :length], back, axis=1), 0), fields
     )

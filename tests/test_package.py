@@ -165,6 +165,7 @@ BELOW = {
 BELOW["sampling"] = {"errors", "typing", "randomness", "denoiser", "schedules", "confidence", "oracles", "selection"}
 BELOW["remasking"] = BELOW["sampling"] | {"sampling", "masking"}
 BELOW["autoregressive"] = {"errors", "typing", "randomness", "denoiser", "confidence", "orders"}
+BELOW["cached_sampling"] = BELOW["sampling"] | {"sampling", "autoregressive"}
 
 
 @pytest.mark.parametrize("name", CORE)
