@@ -27,7 +27,7 @@ def test_sudoku_6m_has_six_million_parameters_in_a_small_file_with_a_card(model)
     assert f"{num_params(model.params):,} parameters" in files["README.md"].read_text()
 
 
-def test_sudoku_6m_solves_held_out_puzzles_by_margin_and_hardly_any_in_random_order(model):
+def test_sudoku_6m_solves_held_out_puzzles_by_margin_and_far_fewer_in_random_order(model):
     (records,) = generate_rated(24, difficulty="normal", split="test", seed=1)
     puzzles, solved = records["puzzle"], {}
     for name in ("random", "margin"):
@@ -37,8 +37,8 @@ def test_sudoku_6m_solves_held_out_puzzles_by_margin_and_hardly_any_in_random_or
         )
         filled = fill_in(decode, puzzles.astype(np.int32), padding=np.ones(81, np.int32))
         solved[name] = sudoku.is_solved(filled.tokens, puzzles).mean()
-    assert solved["margin"] >= 0.3
-    assert solved["random"] <= 0.15
+    assert solved["margin"] >= 0.75
+    assert solved["random"] <= 0.5
 
 
 def test_shipped_name_gives_way_to_a_folder_of_that_name(tmp_path, monkeypatch):
