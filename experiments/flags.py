@@ -62,7 +62,7 @@ class RunFlags:
     accumulate: int = 1
     """parts that a batch is worked off in, one after the other, to save memory"""
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """muon: orthogonal updates for the matrices between layers; needs fewer steps, and takes more time for each"""
+    """muon: orthogonal updates for the matrices between layers; each step takes longer"""
     learning_rate: float = 1e-3
     """the highest, after warm-up"""
     warmup_steps: int = 200
