@@ -13,7 +13,8 @@ from experiments.common import main
 from experiments.throughput import roofline
 from experiments.throughput.__main__ import COMMANDS
 from experiments.throughput.flags import Run
-from experiments.throughput.run import ORACLES, network_calls, workload
+from experiments.throughput.run import ORACLES, network_calls, run, workload
+from mdm_jax.errors import InputError
 from mdm_jax.models import presets
 
 SMALL = ["--model", "sudoku_800k", "--batch", "2", "--length", "12", "--turns", "2", "--dtype", "float32"]
@@ -124,11 +125,11 @@ def test_torch_loops_choose_the_same_tokens(tmp_path, monkeypatch):
     assert all(row["ours_is_faster"] > 0 for row in theirs)
 
 
-def test_compare_without_pytorch_says_what_to_install(tmp_path, capsys, monkeypatch):
+def test_compare_without_pytorch_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "experiments.throughput.torch_peer", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.setattr(roofline, "measure", lambda dtype: roofline.Roofline(1e12, 1e10))
-    with pytest.raises(SystemExit) as stop:
-        main("throughput", "", COMMANDS, ["run", *SMALL, "--compare", "torch", "--out", str(tmp_path)])
-    assert stop.value.code == 2
-    assert "pip install torch" in capsys.readouterr().err
+    caching = jax.config.jax_enable_compilation_cache
+    with pytest.raises(InputError, match="pip install torch"):
+        run(Run(model="sudoku_800k", batch=2, length=12, compare="torch", out=tmp_path))
+    jax.config.update("jax_enable_compilation_cache", caching)
