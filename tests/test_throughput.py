@@ -2,6 +2,8 @@
 
 import json
 import math
+import pathlib
+import subprocess
 import sys
 
 import jax
@@ -13,10 +15,10 @@ from experiments.common import main
 from experiments.throughput import roofline
 from experiments.throughput.__main__ import COMMANDS
 from experiments.throughput.flags import Run
-from experiments.throughput.run import ORACLES, network_calls, run, workload
-from mdm_jax.errors import InputError
+from experiments.throughput.run import ORACLES, network_calls, workload
 from mdm_jax.models import presets
 
+ROOT = pathlib.Path(__file__).parents[1]
 SMALL = ["--model", "sudoku_800k", "--batch", "2", "--length", "12", "--turns", "2", "--dtype", "float32"]
 
 
@@ -125,11 +127,8 @@ def test_torch_loops_choose_the_same_tokens(tmp_path, monkeypatch):
     assert all(row["ours_is_faster"] > 0 for row in theirs)
 
 
-def test_compare_without_pytorch_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.delitem(sys.modules, "experiments.throughput.torch_peer", raising=False)
-    monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.setattr(roofline, "measure", lambda dtype: roofline.Roofline(1e12, 1e10))
-    caching = jax.config.jax_enable_compilation_cache
-    with pytest.raises(InputError, match="pip install torch"):
-        run(Run(model="sudoku_800k", batch=2, length=12, compare="torch", out=tmp_path))
-    jax.config.update("jax_enable_compilation_cache", caching)
+def test_compare_without_pytorch_says_what_to_install():
+    code = "import sys; sys.modules['torch'] = None; import experiments.throughput.torch_peer"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith("InputError: --compare torch needs PyTorch: pip install torch")
