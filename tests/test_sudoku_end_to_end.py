@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import mdm_jax
-from experiments.sudoku import data, reproduce
+from experiments.sudoku import data, readings, reproduce
 from experiments.sudoku.flags import Reproduce
 from experiments.sudoku.scales import SCALES
 from experiments.sudoku.train import HELD_OUT
@@ -290,11 +290,14 @@ def test_readings_measure_every_reading_and_the_strict_ones_are_the_plain_sample
         for decoder in ("strict", "remasking")
         for values in ("likeliest", "drawn")
     }
+    expected.add(("vanilla", "likeliest", "none", "random", "-"))
     assert set(found) == expected
     assert len(rows(tmp_path / "readings")) == len(expected)
-    paper = {"random": 0.0688, "top_prob": 0.1851, "margin": 0.8949}
-    for (*_, oracle, _), row in found.items():
-        assert (row["n"], row["nfe"], row["paper"]) == (4, 2, paper[oracle])
+    for row in found.values():
+        assert (row["n"], row["num_steps"], row["noise_scale"], row["dataset"]) == (4, 2, 0.3, "4x4")
+        assert "paper" not in row, "its figures are of 9x9 puzzles"
+    assert {row["nfe"] for reading, row in found.items() if reading[0] != "vanilla"} == {2}
+    assert found["vanilla", "likeliest", "none", "random", "-"]["nfe"] <= 2
     model, task = mdm_jax.load(trained[0] / "run"), json.loads((trained[0] / "run" / "config.json").read_text())["task"]
     puzzles = data.first(4, data.test_set(task, None))
     is_blank, x_init = puzzles["puzzle"] == 0, puzzles["puzzle"].astype(np.int32)
@@ -322,8 +325,7 @@ def test_readings_measure_every_reading_and_the_strict_ones_are_the_plain_sample
         reading = found["strict", "likeliest", "none", row["oracle"], score]
         assert (reading["solved"], reading["cells"]) == (row["solved"], row["cells"])
     lines = done[0][2].strip().splitlines()[-25:]
-    assert lines[0].split() == ["paper"] * 4 + ["0.0688", "0.1851", "0.8949"]
-    for line in lines[1:]:
+    for line in lines[:-1]:
         *reading, random, top_prob, margin = line.split()
         decoder, values, noise, score = reading
         alike = score if noise != "none" else "probability"
@@ -333,7 +335,38 @@ def test_readings_measure_every_reading_and_the_strict_ones_are_the_plain_sample
             found[decoder, values, noise, "margin", score],
         ]
         assert [float(random), float(top_prob), float(margin)] == [share["solved"] for share in shares]
-    assert len({tuple(line.split()[:4]) for line in lines[1:]}) == 24
+    assert len({tuple(line.split()[:4]) for line in lines[:-1]}) == 24
+    vanilla = found["vanilla", "likeliest", "none", "random", "-"]["solved"]
+    assert lines[-1].split()[:4] == ["vanilla", "likeliest", "none", "-"]
+    assert float(lines[-1].split()[4]) == vanilla
+
+
+def test_readings_stand_beside_the_paper_the_nearest_first():
+    paper = {"random": 0.07, "top_prob": 0.2, "margin": 0.9}
+    solved = {"annealed": (0.3, 0.8), "constant": (0.1, 0.6)}
+    found = [
+        ("random", ("vanilla", "likeliest", "none", "-"), 0.06),
+        ("random", ("strict", "drawn", "none", "-"), 0.05),
+    ]
+    for noise, shares in solved.items():
+        for order, share in zip(("top_prob", "margin"), shares, strict=True):
+            found.append((order, ("strict", "drawn", noise, "log"), share))
+    lines = readings.side_by_side(
+        [
+            {
+                **dict(zip(readings.CHOICES, reading, strict=True)),
+                "oracle": order,
+                "solved": share,
+                "paper": paper[order],
+            }
+            for order, reading, share in reversed(found)
+        ]
+    )
+    assert lines[0] == dict.fromkeys(readings.CHOICES, "paper") | paper
+    assert [line["noise"] for line in lines[1:]] == ["annealed", "constant", "none"]
+    assert [line.get("distance") for line in lines[1:]] == [pytest.approx(0.1), pytest.approx(0.3), None]
+    assert (lines[1]["random"], lines[1]["top_prob"], lines[1]["margin"]) == (0.05, 0.3, 0.8)
+    assert lines[-1]["random"] == 0.06
 
 
 def test_exported_weights_answer_as_the_checkpoint_and_sets_are_asked_for_by_name(trained, tmp_path):

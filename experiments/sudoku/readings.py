@@ -7,36 +7,52 @@ from typing import Any
 
 import mdm_jax
 from experiments.common import Results, table
-from experiments.sudoku.data import first, test_set
-from experiments.sudoku.decode import measure
+from experiments.sudoku.data import dataset_name, first, test_set
+from experiments.sudoku.decode import masked, measure
 from experiments.sudoku.evaluate import load_model
 from experiments.sudoku.flags import Readings
+from experiments.sudoku.scales import PAPER
 from mdm_jax import oracles
 from mdm_jax.data import sudoku_layouts
 from mdm_jax.data.sudoku_layouts import Masked
 from mdm_jax.errors import InputError
+from mdm_jax.evaluation.puzzles import Decode
 
-PAPER = {"random": 0.0688, "top_prob": 0.1851, "margin": 0.8949}
-SCORES = {
+ORDERS = {
     "random": {"-": oracles.random},
     "top_prob": {"probability": oracles.top_prob, "log": oracles.top_log_prob},
     "margin": {"probability": oracles.margin, "log": oracles.log_margin},
 }
 """By the paper's name of the order, then by the scale of its score."""
+CHOICES = ("decoder", "values", "noise", "score")
+"""What makes a reading."""
 
 
 def readings(flags: Readings) -> None:
-    """`readings`: a row for each combination, and a table of them beside the paper."""
+    """`readings`: a row for each combination, and a table of them beside the paper, the nearest first."""
     results = Results("sudoku", "readings", out=flags.out, seed=flags.seed)
     model, task = load_model(flags.checkpoint, None)
     layout = sudoku_layouts.get(task["layout"])
     if not isinstance(layout, Masked):
         raise InputError(f"{flags.checkpoint} is autoregressive and has no order to choose: give a masked model")
-    records = first(flags.limit, test_set(task, "normal" if task["size"] == 9 else task["difficulty"]))
+    difficulty = "normal" if task["size"] == 9 else task["difficulty"]
+    records = first(flags.limit, test_set(task, difficulty))
+    common = {"dataset": dataset_name(task["size"], difficulty), "checkpoint": str(flags.checkpoint)}
+    common |= {"num_steps": flags.num_steps, "noise_scale": flags.noise}
+
+    def add(order: str, reading: tuple[str, str, str, str], decode: Decode) -> None:
+        options = {"seed": flags.seed, "batch_size": flags.batch_size, "progress": " ".join((*reading, order))}
+        row, _ = measure(layout, decode, records, **options)
+        paper = PAPER["mdm", "normal", order] if task["size"] == 9 else None
+        fields = {"oracle": order, **dict(zip(CHOICES, reading, strict=True))}
+        results.add(**{"method": "mdm", **common, **fields, **row, "paper": paper})
+
+    vanilla = masked(model.denoiser, model.params, layout, oracles.random, mdm_jax.Binomial(flags.num_steps))
+    add("random", ("vanilla", "likeliest", "none", "-"), vanilla)
     noises = {"none": (0.0, False), "annealed": (flags.noise, True), "constant": (flags.noise, False)}
     for decoder, values, noise in itertools.product(("strict", "remasking"), ("likeliest", "drawn"), noises):
         scale, anneal = noises[noise]
-        for order, scales in SCORES.items():
+        for order, scales in ORDERS.items():
             for score, oracle in scales.items():
                 if score == "log" and order == "top_prob" and not scale:
                     continue  # the same order as by probability
@@ -54,19 +70,19 @@ def readings(flags: Readings) -> None:
                     remask=decoder == "remasking",
                     temperature=float(values == "drawn"),
                 )
-                name = f"{decoder} {values} {noise} {order} {score}"
-                row, _ = measure(layout, decode, records, seed=flags.seed, batch_size=flags.batch_size, progress=name)
-                fields = {"decoder": decoder, "values": values, "noise": noise, "oracle": order, "score": score}
-                results.add(**{"method": "mdm", **fields, **row, "paper": PAPER[order]})
+                add(order, (decoder, values, noise, score), decode)
     results.finish()
     sys.stdout.write("\n" + table(side_by_side(results.rows)) + "\n")
 
 
 def side_by_side(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One line for each reading: the share solved in the three orders; first the paper's."""
-    choices = ("decoder", "values", "noise", "score", "oracle")
-    solved = {tuple(row[name] for name in choices): row["solved"] for row in rows}
-    lines = [dict.fromkeys(choices[:4], "paper") | PAPER]
+    """One line for each reading: the share solved in the three orders. First the paper's, then by distance from it.
+
+    `distance` is the largest difference among the orders by confidence; the random order depends on fewer choices.
+    """
+    solved = {(*(row[name] for name in CHOICES), row["oracle"]): row["solved"] for row in rows}
+    paper = {row["oracle"]: row["paper"] for row in rows if "paper" in row}
+    lines = []
     for reading in [choice for *choice, order in solved if order == "margin"]:
         decoder, values, noise, _ = reading
         by_probability = solved.get((decoder, values, noise, "probability", "top_prob"))
@@ -75,5 +91,11 @@ def side_by_side(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "top_prob": solved.get((*reading, "top_prob"), by_probability),
             "margin": solved[*reading, "margin"],
         }
-        lines.append(dict(zip(choices[:4], reading, strict=True)) | shares)
-    return lines
+        line = dict(zip(CHOICES, reading, strict=True)) | shares
+        if paper:
+            line["distance"] = max(abs(shares[order] - paper[order]) for order in ("top_prob", "margin"))
+        lines.append(line)
+    lines.sort(key=lambda line: line.get("distance", 0.0))
+    vanilla = {"decoder": "vanilla", "values": "likeliest", "noise": "none", "score": "-"}
+    lines.append(vanilla | {"random": solved[*vanilla.values(), "random"]})
+    return [dict.fromkeys(CHOICES, "paper") | paper, *lines] if paper else lines
