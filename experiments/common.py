@@ -131,8 +131,11 @@ class Results:
         """Adds one row; fields that are None do not apply and are left out."""
         self.rows.append({name: value for name, value in row.items() if value is not None})
 
-    def finish(self) -> None:
-        """Prints the table and writes the file, in the first process of the run."""
+    def finish(self, *, seconds: float | None = None) -> None:
+        """Prints the table and writes the file, in the first process of the run.
+
+        `seconds` is what it took, if that is not the time since it began.
+        """
         import jax
 
         if jax.process_index() > 0:
@@ -144,7 +147,7 @@ class Results:
             "device": "cpu" if device.platform == "cpu" else device.device_kind,
             "jax": jax.__version__,
             "commit": commit(),
-            "seconds": round(time.perf_counter() - self._begin, 1),
+            "seconds": round(time.perf_counter() - self._begin if seconds is None else seconds, 1),
             "rows": self.rows,
         }
         self._path.write_text(json.dumps(record, indent=1) + "\n")
@@ -152,9 +155,9 @@ class Results:
 
 
 def commit() -> str:
-    """The short hash of the checkout's commit, or "unknown" outside one."""
+    """The short hash of the checkout's commit, with "-dirty" if files differ from it; "unknown" outside one."""
     folder = pathlib.Path(__file__).parent
-    command = ["git", "-C", str(folder), "rev-parse", "--short", "HEAD"]
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude", "*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

@@ -18,8 +18,6 @@ import pytest
 
 import mdm_jax
 from experiments.sudoku import data, readings, reproduce
-from experiments.sudoku.flags import Reproduce
-from experiments.sudoku.scales import SCALES
 from experiments.sudoku.train import HELD_OUT
 from mdm_jax import oracles
 from mdm_jax.data import sudoku
@@ -430,7 +428,17 @@ def test_reproduce_has_a_row_for_every_method_set_order_and_number_of_tokens_per
     folder, _, printed = reproduced
     record = json.loads((folder / "all" / "results.json").read_text())
     assert (record["experiment"], record["command"], record["scale"]) == ("sudoku", "reproduce", "smoke")
-    plain = [row for row in record["rows"] if "hardest_rule" not in row]
+    curve = [row for row in record["rows"] if "examples" in row]
+    assert {(row["method"], row["oracle"]) for row in curve} == {
+        ("mdm", "random"),
+        ("mdm", "margin"),
+        ("arm", "greedy"),
+        ("arm_ordered", "greedy"),
+    }
+    assert max(row["examples"] for row in curve) == 4 * 16
+    units = [json.loads(line) for line in (folder / "all" / "units.jsonl").read_text().splitlines()[1:]]
+    assert record["seconds"] == pytest.approx(sum(unit["seconds"] for unit in units), abs=0.1)
+    plain = [row for row in record["rows"] if "hardest_rule" not in row and "examples" not in row]
     found = [tuple(row.get(name) for name in ("method", "dataset", "oracle", "tokens_per_step")) for row in plain]
     expected = [("mdm", "6x6-normal", oracle, k) for oracle in ORDERS for k in (1, 36)]
     expected += [("mdm", "6x6-hard", oracle, 1) for oracle in ORDERS]
@@ -459,8 +467,9 @@ def test_reproduce_has_a_row_for_every_method_set_order_and_number_of_tokens_per
     for name in ("tokens-per-step.png", "hardest-rule.png", "examples.png"):
         assert (folder / "all" / name).read_bytes().startswith(b"\x89PNG")
         assert name in printed
-    assert "Table 2, normal puzzles" in printed
-    assert "Table 5, hard puzzles" in printed
+    for title in ("Table 2, normal puzzles", "Table 5, hard puzzles"):
+        head = printed.split(title)[1].splitlines()[1]
+        assert head.split() == ["method", "order", "paper", "ours", "95%", "interval", "NFE", "puzzles/s"]
 
 
 def test_reproduce_takes_no_figures_of_other_weights_under_the_same_name(reproduced, tmp_path):
@@ -516,7 +525,7 @@ def test_reproduce_goes_on_where_it_was_and_takes_in_nothing_else(reproduced, tm
     by_name = {
         (row["method"], row["dataset"], row.get("oracle"), row.get("tokens_per_step")): row
         for row in before
-        if "hardest_rule" not in row
+        if "hardest_rule" not in row and "examples" not in row
     }
     (row,) = rows(tmp_path / "arm")
     expected = by_name["arm_ordered", "6x6-normal", None, None]
@@ -541,15 +550,18 @@ def test_reproduce_with_weights_of_another_layout_asks_them_in_theirs(reproduced
     assert not (tmp_path / "out" / "mdm").exists(), "nothing was trained"
 
 
-def test_reproduce_whose_time_is_up_outside_the_training_loop_ends_like_one_inside(tmp_path, monkeypatch):
-    """Such as while puzzles are generated."""
-    monkeypatch.setattr(reproduce, "train_model", lambda *args: time.sleep(60))
+def test_reproduce_stops_in_time_whatever_it_is_doing_and_keeps_nothing_of_it(tmp_path):
     before = signal.getsignal(signal.SIGTERM)
-    flags = Reproduce(scale="smoke", out=tmp_path)
-    journal = reproduce.Journal(tmp_path, {}, minutes=0.001)
+    journal = reproduce.Journal(tmp_path, {}, minutes=0.01)
+    assert journal.rows("quick", lambda: [{"n": 1}]) == [{"n": 1}]
+    begin = time.monotonic()
     with pytest.raises(Preempted, match="the same command goes on"):
-        reproduce.Run(flags, SCALES["smoke"], "mdm", journal).model()
+        journal.rows("slow", lambda: time.sleep(60) or [])
+    assert time.monotonic() - begin < 30
     assert signal.getsignal(signal.SIGTERM) == before
+    again = reproduce.Journal(tmp_path, {}, minutes=None)
+    assert again.rows("quick", lambda: []) == [{"n": 1}]
+    assert again.rows("slow", lambda: [{"n": 2}]) == [{"n": 2}]
 
 
 def test_demo_ends_with_a_row_per_set_and_order_and_a_picture_of_each_set(tmp_path):

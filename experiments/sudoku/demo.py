@@ -55,7 +55,7 @@ def demo(flags: Demo) -> None:
     model, records = Model(config, state.best_params, make_denoiser(config)), first(flags.limit, test)
     filled = compare(results, model, layout, records, dataset_name(SIZE, None), ORACLES)
     pictures = [flags.out / "accuracy.png", flags.out / "order.png"]
-    plot_training(pictures[0], flags.out, tuple(ORACLES))
+    plot_training(pictures[0], flags.out)
     plot_order(pictures[1], filled, records, "One held-out puzzle, the same weights, two orders (grey: given)")
 
     shipped, task = load_model(SHIPPED, 9)

@@ -37,7 +37,7 @@ def readings(flags: Readings) -> None:
         raise InputError(f"{flags.checkpoint} is autoregressive and has no order to choose: give a masked model")
     difficulty = "normal" if task["size"] == 9 else task["difficulty"]
     records = first(flags.limit, test_set(task, difficulty))
-    common = {"dataset": dataset_name(task["size"], difficulty), "checkpoint": str(flags.checkpoint)}
+    common: dict[str, Any] = {"dataset": dataset_name(task["size"], difficulty), "checkpoint": str(flags.checkpoint)}
     common |= {"num_steps": flags.num_steps, "noise_scale": flags.noise}
 
     def add(order: str, reading: tuple[str, str, str, str], decode: Decode) -> None:

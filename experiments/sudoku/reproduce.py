@@ -34,6 +34,7 @@ from mdm_jax.evaluation.puzzles import Decode, Filled
 from mdm_jax.loading import Model
 from mdm_jax.models.transformer import make_denoiser
 from mdm_jax.report import plots
+from mdm_jax.training.config import read_config
 from mdm_jax.training.metrics import read_metrics
 
 
@@ -51,24 +52,28 @@ class Journal:
         if lines and lines[0] != head:
             raise InputError(f"{self._path} is of {lines[0]}, not {head}; give the same flags again, or another --out")
         self._unwritten = [] if lines else [head]
-        self._done = {line["unit"]: line["rows"] for line in lines[1:]}
+        self._done = {line["unit"]: line for line in lines[1:]}
 
-    def seconds_left(self) -> float | None:
-        """Until the time is up; None if there is no limit."""
-        return None if self._deadline is None else self._deadline - time.monotonic()
+    @property
+    def seconds(self) -> float:
+        """What the units took, whenever that was; not what was begun and stopped."""
+        return sum(line["seconds"] for line in self._done.values())
 
     def rows(self, unit: str, work: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
-        """The rows of a unit, done now unless they are there; Preempted if the time is up."""
+        """The rows of a unit, done now unless they are there; Preempted once the time is up."""
         if unit not in self._done:
-            left = self.seconds_left()
+            left, begin = None if self._deadline is None else self._deadline - time.monotonic(), time.monotonic()
             if left is not None and left <= 0:
                 raise Preempted(f"the time is up before {unit}; the same command goes on")
-            self._done[unit] = work()
-            lines = [*self._unwritten, {"unit": unit, "rows": self._done[unit]}]
+            with stop_after(left):
+                rows = work()
+            line = {"unit": unit, "seconds": round(time.monotonic() - begin, 1), "rows": rows}
             with self._path.open("a") as file:
-                file.write("".join(json.dumps(line) + "\n" for line in lines))
-            self._unwritten = []
-        return self._done[unit]
+                file.write("".join(json.dumps(line) + "\n" for line in [*self._unwritten, line]))
+            self._done[unit], self._unwritten = line, []
+        rows = self._done[unit]["rows"]
+        assert isinstance(rows, list)
+        return rows
 
 
 def reproduce(flags: Reproduce) -> None:
@@ -95,7 +100,9 @@ def reproduce(flags: Reproduce) -> None:
         for difficulty, records in sets.items():
             for row in run.table(difficulty, first(flags.limit, records)):
                 results.add(**row)
-    results.finish()
+        for row in training_rows(flags.out / method):
+            results.add(**row)
+    results.finish(seconds=journal.seconds)
     for number, difficulty in (("2", "normal"), ("5", "hard")):
         lines = beside_the_paper(results.rows, dataset_name(scale.size, difficulty))
         sys.stdout.write(f"\nTable {number}, {difficulty} puzzles\n{table(lines)}\n")
@@ -105,9 +112,15 @@ def reproduce(flags: Reproduce) -> None:
 def beside_the_paper(rows: list[dict[str, Any]], dataset: str) -> list[dict[str, Any]]:
     """Table 2 or 5: a line for each method and order."""
     names = {"method": "method", "oracle": "order", "paper": "paper", "solved": "ours", "solved_ci": "95% interval"}
-    wanted = [row for row in rows if row["dataset"] == dataset and "hardest_rule" not in row]
+    names |= {"nfe": "NFE", "per_second": "puzzles/s"}
+    wanted = [row for row in measured(rows) if row["dataset"] == dataset]
     wanted = [row for row in wanted if row.get("tokens_per_step", 1) == 1]
     return [{to: row.get(name) for name, to in names.items()} for row in wanted]
+
+
+def measured(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows about a whole set of puzzles at the end of training."""
+    return [row for row in rows if "hardest_rule" not in row and "examples" not in row]
 
 
 @contextlib.contextmanager
@@ -183,8 +196,7 @@ class Run:
             out=self._flags.out / method,
         )
         config = model_config(flags)
-        with stop_after(self._journal.seconds_left()):
-            state, _ = train_model(flags, config, {name: ORACLES[name] for name in ("random", "margin")})
+        state, _ = train_model(flags, config, {name: ORACLES[name] for name in ("random", "margin")})
         return Model(config, state.best_params, make_denoiser(config))
 
     def _decode(self, oracle: str | None, k: int = 1) -> Decode:
@@ -238,8 +250,8 @@ def draw(folder: pathlib.Path, rows: list[dict[str, Any]]) -> None:
     """The pictures: against tokens per step, against training examples, by hardest rule."""
     pictures = []
     series: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in ORACLES}
-    normal = [row for row in rows if row["method"] == "mdm" and "tokens_per_step" in row and "hardest_rule" not in row]
-    for row in sorted(normal, key=lambda row: row["tokens_per_step"]):
+    by_order = [row for row in measured(rows) if row["method"] == "mdm"]
+    for row in sorted(by_order, key=lambda row: row["tokens_per_step"]):
         if row["dataset"].endswith("normal"):
             series[row["oracle"]][0].append(row["tokens_per_step"])
             series[row["oracle"]][1].append(row["solved"])
@@ -262,19 +274,35 @@ def draw(folder: pathlib.Path, rows: list[dict[str, Any]]) -> None:
     if by_rule:
         pictures.append(folder / "hardest-rule.png")
         plots.bars(pictures[-1], by_rule, y_label="solved (%)", title="By the hardest rule that a person would need")
-    if (folder / "mdm" / "metrics.jsonl").exists():
+    if training_rows(folder / "mdm"):
         pictures.append(folder / "examples.png")
-        plot_training(pictures[-1], folder / "mdm", ("random", "margin"))
+        plot_training(pictures[-1], folder / "mdm")
     sys.stdout.write("".join(f"{picture}\n" for picture in pictures))
 
 
-def plot_training(path: pathlib.Path, run: pathlib.Path, oracles: tuple[str, ...]) -> None:
-    """Puzzles solved in each order over training, from a run's metrics."""
-    batch_size = json.loads((run / "config.json").read_text())["batch_size"]
-    lines, series = read_metrics(run), {}
-    for name in oracles:
-        points = [(line["step"], line[f"solved/{name}"]) for line in lines if f"solved/{name}" in line]
-        series[name] = ([batch_size * step for step, _ in points], [share for _, share in points])
+def training_rows(run: pathlib.Path) -> list[dict[str, Any]]:
+    """What a run's evaluations found, by the examples it had seen; none where nothing was trained."""
+    if not (run / "metrics.jsonl").exists():
+        return []
+    config = read_config(run)
+    task = config["task"]
+    common = {"method": run.name, "dataset": dataset_name(task["size"], task["difficulty"])}
+    return [
+        common
+        | {"oracle": name.removeprefix("solved/"), "examples": config["batch_size"] * line["step"], "solved": value}
+        for line in read_metrics(run)
+        for name, value in line.items()
+        if name.startswith("solved/")
+    ]
+
+
+def plot_training(path: pathlib.Path, run: pathlib.Path) -> None:
+    """Puzzles solved in each order over training."""
+    series: dict[str, tuple[list[float], list[float]]] = {}
+    for row in training_rows(run):
+        examples, shares = series.setdefault(row["oracle"], ([], []))
+        examples.append(row["examples"])
+        shares.append(row["solved"])
     plots.curves(
         path,
         series,
