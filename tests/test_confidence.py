@@ -12,7 +12,7 @@ import toy
 from jax.sharding import NamedSharding, PartitionSpec
 
 import mdm_jax
-from mdm_jax import confidence, denoiser, oracles, products
+from mdm_jax import confidence, denoiser, oracles, products, randomness
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.transformer import init_params, make_denoiser
 from mdm_jax.sharding import BATCH, make_mesh, shardings
@@ -97,6 +97,28 @@ def test_temperature_zero_that_is_traced_takes_the_lowest_of_tied_ids():
     logits = jnp.asarray([[[1.0, 3.0, 3.0], [2.0, 2.0, 2.0]]])
     traced = jax.jit(lambda t: mdm_jax.confidence_from_logits(jax.random.key(0), logits, temperature=t))
     np.testing.assert_array_equal(traced(0.0).token, [[1, 0]])
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-46, 1.0])
+def test_tokens_drawn_are_never_of_a_group_in_which_no_token_can_be(temperature):
+    logits = np.random.default_rng(12).normal(size=(1, 50, 661)).astype(np.float32)
+    assert confidence.group_shape(661) == (16, 42)
+    logits[..., 42:126] = -np.inf
+    draw = jax.jit(lambda t: mdm_jax.confidence_from_logits(jax.random.key(0), logits, temperature=t, mask_id=660))
+    got = draw(temperature)
+    assert np.isfinite(got.token_log_prob).all()
+    assert not (np.asarray(got.token) == 660).any()
+    if temperature < 1:
+        np.testing.assert_array_equal(got.token, logits[..., :660].argmax(axis=-1))
+
+
+def test_confidence_outside_jit_is_compiled_once_for_all_temperatures_and_keys(monkeypatch):
+    traces = []
+    monkeypatch.setattr(confidence, "float_logits", lambda *args: traces.append(1) or denoiser.float_logits(*args))
+    hidden, head = hidden_and_head(batch=2, length=5, vocab_size=77)
+    for seed, temperature in enumerate((0.3, 1.0, 2.5)):
+        mdm_jax.confidence_from_hidden(jax.random.key(seed), hidden, head, temperature=temperature)
+    assert len(traces) == 1
 
 
 def tail_draws(draw, num, vocab_size, gap):
@@ -185,18 +207,13 @@ def test_tokens_drawn_at_a_position_do_not_depend_on_length_batch_or_neighbours(
     np.testing.assert_array_equal(np.asarray(draw(keys, changed).token)[:, others], whole[:, others])
 
 
-def test_tokens_drawn_beyond_one_group_keep_the_draws_of_the_first_groups():
-    logits = np.random.default_rng(7).normal(size=(1, 40, 4096)).astype(np.float32)
-    longer = np.pad(logits, ((0, 0), (0, 0), (0, 5000)), constant_values=-np.inf)
-    np.testing.assert_array_equal(read(longer, temperature=1.0).token, read(logits, temperature=1.0).token)
-
-
 def test_tokens_drawn_over_several_groups_are_uniform_and_independent_of_each_other():
-    tokens = np.asarray(read(np.zeros((2, 1000, 9000), np.float32), temperature=1.0).token)
-    toy.assert_frequencies(tokens // 1000, np.full(9, 1 / 9))
-    # 35 whole groups of 256 and one of 40, whose tokens must not come more often for being few.
-    toy.assert_frequencies(tokens >= 35 * 256, [1 - 40 / 9000, 40 / 9000])
-    toy.assert_frequencies(tokens % 256 < 40, [1 - 36 * 40 / 9000, 36 * 40 / 9000])
+    tokens = np.asarray(read(np.zeros((2, 1000, 8100), np.float32), temperature=1.0).token)
+    toy.assert_frequencies(tokens // 900, np.full(9, 1 / 9))
+    # 31 whole groups of 254 and one of 226, whose tokens must not come more often for being fewer.
+    assert confidence.group_shape(8100) == (32, 254)
+    toy.assert_frequencies(tokens >= 31 * 254, [1 - 226 / 8100, 226 / 8100])
+    toy.assert_frequencies(tokens % 254 < 40, [1 - 32 * 40 / 8100, 32 * 40 / 8100])
 
 
 @pytest.mark.parametrize("temperature", [0.5, 2.0])
@@ -221,19 +238,32 @@ def test_tokens_drawn_over_groups_follow_the_softmax_of_the_tempered_logits(temp
     toy.assert_frequencies(kinds, shares)
 
 
-def test_tail_of_probability_1e_8_is_drawn_at_its_rate(monkeypatch):
-    # 250 tokens of probability 1e-8 each beside one: of 4 million draws ten are expected to be one of them.
+def test_noise_reaches_beyond_the_15_94_nats_of_the_default_one_at_its_rate():
     from scipy import stats
 
-    monkeypatch.setattr(confidence, "GROUP", 16)
-    num = 4_000_000
-    row = jnp.broadcast_to(jnp.full(251, jnp.log(1e-8)).at[0].set(0), (1, 1000, 251))
+    num, bar = 100_000_000, 15.95
+    count = jax.jit(lambda keys: jax.lax.map(lambda key: (randomness.gumbel(key, 100_000) > bar).sum(), keys).sum())
+    low, high = stats.poisson.ppf([1e-3, 1 - 1e-3], num * np.exp(-bar))
+    assert 1 <= low <= int(count(jax.random.split(jax.random.key(3), num // 100_000))) <= high
+
+
+@pytest.mark.parametrize("group", [2, pytest.param(512, marks=pytest.mark.slow)])
+def test_tail_of_probability_1e_8_is_drawn_at_its_rate(monkeypatch, group):
+    # 249 tokens of probability 1e-8 each beside one: 5 are expected in 2 million draws. Every other token cannot be, so
+    # that each is alone in its group, and no group makes up for noise that ends; or all are in one group.
+    from scipy import stats
+
+    monkeypatch.setattr(confidence, "GROUP", group)
+    assert confidence.group_shape(500) == ((256, 2) if group == 2 else (1, 500))
+    num = 2_000_000
+    row = jnp.full(500, -jnp.inf).at[::2].set(jnp.log(1e-8)).at[0].set(0)
+    row = jnp.broadcast_to(row, (1, 1000, 500))
 
     def in_batch(key):
-        return (mdm_jax.confidence_from_logits(key, row).token != 0).sum()
+        return (confidence.read_confidence(key[None], row, jnp.ones(()), None, None).token != 0).sum()
 
     count = jax.jit(lambda keys: jax.lax.map(in_batch, keys).sum())
-    low, high = stats.poisson.ppf([1e-4, 1 - 1e-4], num * 250e-8)
+    low, high = stats.poisson.ppf([1e-2, 1 - 1e-2], num * 249e-8)
     assert 1 <= low <= int(count(jax.random.split(jax.random.key(2), num // 1000))) <= high
 
 
@@ -246,9 +276,16 @@ def hidden_and_head(batch=3, length=17, width=8, vocab_size=600, dtype=np.float3
 @pytest.fixture(params=["whole", "tiles"])
 def tiles(request, monkeypatch):
     if request.param == "tiles":
-        monkeypatch.setattr(confidence, "WHOLE", 0)
-        monkeypatch.setattr(confidence, "TILE", 3 * 600 * 2)
-    return request.param
+        in_tiles_of(monkeypatch, 3 * 600 * 2)
+    yield request.param
+    confidence._read.clear_cache()
+
+
+def in_tiles_of(monkeypatch, num_logits):
+    """Nothing is read whole any more, and tiles are small."""
+    monkeypatch.setattr(confidence, "WHOLE", 0)
+    monkeypatch.setattr(confidence, "TILE", num_logits)
+    confidence._read.clear_cache()
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
@@ -274,8 +311,7 @@ def test_confidence_from_hidden_is_that_from_logits_where_it_is_wanted(tiles, wa
 
 
 def test_confidence_from_hidden_makes_no_logits_of_the_whole_batch_and_none_that_are_not_wanted(monkeypatch):
-    monkeypatch.setattr(confidence, "WHOLE", 0)
-    monkeypatch.setattr(confidence, "TILE", 4 * 1000 * 16)
+    in_tiles_of(monkeypatch, 4 * 1000 * 16)
     hidden, head = hidden_and_head(batch=4, length=128, vocab_size=1000)
     rows = []
 
@@ -292,13 +328,13 @@ def test_confidence_from_hidden_makes_no_logits_of_the_whole_batch_and_none_that
     assert rows == [64, 64], "28 positions of the fullest row, 16 at a time, of 4 rows"
 
 
-def test_confidence_from_a_head_sharded_over_the_vocabulary_is_the_same_and_gathers_no_logits(monkeypatch):
-    monkeypatch.setattr(confidence, "WHOLE", 0)
-    monkeypatch.setattr(confidence, "TILE", 4 * 2048 * 16)
-    hidden, head = hidden_and_head(batch=4, length=64, vocab_size=2048)
+@pytest.mark.parametrize("vocab_size", [1536, 2000, 2048])
+def test_confidence_from_a_head_sharded_over_the_vocabulary_is_the_same_and_gathers_no_logits(monkeypatch, vocab_size):
+    in_tiles_of(monkeypatch, 4 * vocab_size * 16)
+    hidden, head = hidden_and_head(batch=4, length=64, vocab_size=vocab_size)
     mesh = make_mesh(data=2, tensor=4)
     split = [NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data",), (None, "tensor"))]
-    read_all = jax.jit(functools.partial(mdm_jax.confidence_from_hidden, temperature=0.7, mask_id=2047))
+    read_all = jax.jit(functools.partial(mdm_jax.confidence_from_hidden, temperature=0.7, mask_id=1500))
     placed = jax.device_put(hidden, split[0]), jax.device_put(head, split[1])
     compiled = read_all.lower(jax.random.key(1), *placed).compile()
     shapes = re.findall(r"= \w+\[([\d,]*)\]\S* all-gather\(", compiled.as_text())
@@ -322,8 +358,7 @@ def test_sampling_in_tiles_over_a_mesh_gives_the_tokens_of_one_device(monkeypatc
         init_std=0.3,
         positions="learned",  # with RoPE alone, neighbouring masks would tie
     )
-    monkeypatch.setattr(confidence, "WHOLE", 0)
-    monkeypatch.setattr(confidence, "TILE", 4 * 1024 * 2)
+    in_tiles_of(monkeypatch, 4 * 1024 * 2)
     params = init_params(config, jax.random.key(0))
     x_init = np.where(np.arange(21)[None] < np.array([[0], [5], [9], [20]]), 3, 1024).astype(np.int32)
     run = functools.partial(
