@@ -16,6 +16,7 @@ from experiments.throughput import roofline
 from experiments.throughput.__main__ import COMMANDS
 from experiments.throughput.flags import Run
 from experiments.throughput.run import ORACLES, network_calls, workload
+from mdm_jax import confidence
 from mdm_jax.models import presets
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -31,11 +32,11 @@ def rows_of(out, *argv):
 
 def test_run_measures_every_oracle_at_both_temperatures(tmp_path, monkeypatch):
     monkeypatch.setattr(roofline, "measure", lambda dtype: roofline.Roofline(1e12, 1e10))
-    rows = rows_of(tmp_path, "--num-steps", "3", "--prompt", "2")
+    rows = rows_of(tmp_path, "--selector", "top_k:3", "--prompt", "2")
     assert [(row["oracle"], row["temperature"]) for row in rows] == [(name, t) for name in ORACLES for t in (0, 1)]
     for row in rows:
         assert (row["model"], row["batch"], row["length"], row["nfe"]) == ("sudoku_800k", 2, 12, 3)
-        assert (row["selector"], row["dtype"]) == ("TopK(3)", "float32")
+        assert (row["selector"], row["dtype"]) == ("top_k:3", "float32")
         assert "peer" not in row
         assert row["tokens_per_s"] == pytest.approx(10 * row["sequences_per_s"]), "the prompt never counts"
         assert row["sequences_per_s"] == pytest.approx(2 / (3 * row["ms_per_nfe"] / 1000))
@@ -53,10 +54,33 @@ def test_run_measures_every_oracle_at_both_temperatures(tmp_path, monkeypatch):
 
 def test_run_takes_selectors_shrunken_models_and_blocks(tmp_path, monkeypatch):
     monkeypatch.setattr(roofline, "measure", lambda dtype: roofline.Roofline(1e12, 1e10))
-    argv = ["--oracle", "margin", "--temperature", "0", "--tokens-per-step", "4,6", "--layers", "1", "--width", "64"]
+    selectors = "per_step:4,per_step:6,top_k:3,threshold:0.0,entropy_budget:100,binomial:1"
+    argv = ["--oracle", "margin", "--temperature", "0", "--selector", selectors, "--layers", "1", "--width", "64"]
     rows = rows_of(tmp_path, *argv, "--block-length", "6")
-    assert [(row["selector"], row["nfe"]) for row in rows] == [("PerStep(4)", 4), ("PerStep(6)", 2)]
+    assert [row["selector"] for row in rows] == selectors.split(",")
+    assert [row["nfe"] for row in rows] == [4, 2, 6, 2, 2, 2], "in two blocks of 6"
     assert {row["model"] for row in rows} == {"sudoku_800k(layers=1, width=64)"}
+    lines = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert lines == rows, "written as they come"
+
+
+def test_run_with_all_logits_at_once_needs_the_memory_for_them_and_kept_keys_are_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(roofline, "measure", lambda dtype: roofline.Roofline(1e12, 1e10))
+    monkeypatch.setattr(confidence, "WHOLE", 0)
+    monkeypatch.setattr(confidence, "TILE", 4 * 32_000)
+    argv = ["--oracle", "margin", "--temperature", "1", "--selector", "top_k:2", "--length", "32"]
+    argv += ["--model", "smdm_19m", "--layers", "1", "--width", "64"]
+    (part,), (whole,) = (rows_of(tmp_path / name, *argv, "--logits", name) for name in ("open", "all"))
+    assert (part["logits"], whole["logits"]) == ("open", "all")
+    assert confidence.WHOLE == 0, "put back"
+    assert whole["peak_bytes"] - part["peak_bytes"] > 4 * (2 * 32 - 4) * 32_000
+    (kept,) = rows_of(tmp_path / "kept", *argv, "--block-length", "16", "--keep", "dual")
+    assert (kept["keep"], kept["nfe"]) == ("dual", 4)
+
+
+def test_sudoku_models_are_measured_at_the_81_cells_of_a_puzzle():
+    assert workload(Run(batch=1)).x_init.shape == (1, 81)
+    assert workload(Run(model="smdm_19m", layers=1, batch=1)).x_init.shape == (1, 1024)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +90,8 @@ def test_run_takes_selectors_shrunken_models_and_blocks(tmp_path, monkeypatch):
         (["--temperature", "cold"], "--temperature takes numbers"),
         (["--prompt", "12"], "--prompt must leave room"),
         (["--turns", "0"], "--turns"),
+        (["--selector", "top_k:x"], "--selector takes per_step:NUMBER"),
+        (["--selector", "best"], "--selector takes per_step:NUMBER"),
         (["--model", "gpt5"], "unknown preset 'gpt5'"),
     ],
 )
@@ -103,24 +129,27 @@ def test_least_time_is_that_of_the_slower_of_the_two():
     assert roof.seconds(100, 50) == 5
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("preset", ["sudoku_6m", "sudoku_800k", "smdm_19m"])
 def test_torch_network_is_ours(preset):
     torch = pytest.importorskip("torch", reason="the comparison is for those who have PyTorch")
     from experiments.throughput.torch_peer import Network
     from mdm_jax.models.transformer import make_denoiser
 
-    work = workload(Run(model=preset, layers=2, batch=2, length=20, dtype="float32"))
+    work = workload(Run(model=preset, layers=2, batch=2, length=20, prompt=10, dtype="float32"))
     theirs = Network(work.config, work.params, torch.float32)(torch.tensor(np.asarray(work.x_init), dtype=torch.int64))
     ours = make_denoiser(work.config)(work.params, work.x_init)
     np.testing.assert_allclose(theirs.cpu().numpy(), ours, atol=1e-5)
 
 
-def test_torch_loops_choose_the_same_tokens(tmp_path, monkeypatch):
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("model", ["sudoku_800k", "smdm_19m"])
+def test_torch_loops_choose_the_same_tokens(tmp_path, monkeypatch, model):
     pytest.importorskip("torch", reason="the comparison is for those who have PyTorch")
     monkeypatch.setattr(roofline, "measure", lambda dtype: roofline.Roofline(1e12, 1e10))
-    rows = rows_of(tmp_path, "--num-steps", "5", "--compare", "torch")
+    rows = rows_of(tmp_path, "--selector", "top_k:5", "--model", model, "--layers", "2", "--compare", "torch")
     theirs = [row for row in rows if "peer" in row]
-    assert len(theirs) == 2 * len(rows) / 3
+    assert len(theirs) == 3 * len(rows) / 4
     compared = [row for row in theirs if row["temperature"] == 0 and row["oracle"] != "random"]
     assert {row["same_tokens"] for row in compared} == {1.0}
     assert not any("same_tokens" in row for row in theirs if row not in compared)

@@ -21,19 +21,18 @@ class Run:
     batch: int = 32
     """sequences at a time"""
     length: int | None = None
-    """tokens per sequence (None: the longest, or 1,024)"""
+    """tokens per sequence (None: 81 for the Sudoku presets; else the longest, or 1,024)"""
     prompt: int = 0
     """tokens of each sequence that are given; they never count as generated"""
     oracle: str | None = None
     """orders to measure, with commas (None: all of them)"""
-    num_steps: str = "16"
-    """reveal all in so many steps, several numbers with commas"""
-    tokens_per_step: str | None = None
-    """or reveal so many in each step, several numbers with commas"""
+    selector: str = "top_k:16"
+    """how many to reveal in a step, several with commas: per_step:K, top_k:STEPS, binomial:STEPS, threshold:SCORE,
+    entropy_budget:NATS"""
     block_length: int | None = None
     """open only the leftmost block of this length that holds a mask"""
     logits: Literal["open", "all"] = "open"
-    """make logits of open positions, some at a time, or of all at once, as networks do that give no hidden states"""
+    """make logits of open positions, some at a time, or of all positions at once, as samplers did before"""
     keep: Literal["dual", "prefix"] | None = None
     """in blocks: keep keys and values between a block's steps, an approximation"""
     temperature: str = "0,1"

@@ -2,13 +2,15 @@
 
 import functools
 import itertools
+import json
 import os
 import pathlib
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -19,13 +21,13 @@ import mdm_jax
 from experiments.common import Results, Row
 from experiments.throughput import roofline
 from experiments.throughput.flags import Run
-from mdm_jax import oracles
+from mdm_jax import confidence, oracles
 from mdm_jax.errors import InputError
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.decoder import make_decoder
 from mdm_jax.models.transformer import init_params, make_denoiser
 from mdm_jax.report import plots
-from mdm_jax.typing import Array, Oracle, Params
+from mdm_jax.typing import Array, Oracle, Params, Selector
 
 ORACLES: dict[str, Oracle] = {
     "random": oracles.random,
@@ -39,14 +41,21 @@ COLUMNS = ("peer", "oracle", "selector", "temperature", "nfe", "ms_per_nfe", "ne
 """Of the Markdown table."""
 
 
-Steps: TypeAlias = mdm_jax.PerStep | mdm_jax.TopK
+SELECTORS: dict[str, Callable[[str], Selector]] = {
+    "per_step": lambda text: mdm_jax.PerStep(int(text)),
+    "top_k": lambda text: mdm_jax.TopK(int(text)),
+    "binomial": lambda text: mdm_jax.Binomial(int(text)),
+    "threshold": lambda text: mdm_jax.Threshold(float(text)),
+    "entropy_budget": lambda text: mdm_jax.EntropyBudget(float(text)),
+}
 
 
 class Case(NamedTuple):
     """One way to sample."""
 
     oracle: str
-    selector: Steps
+    selector: Selector
+    selector_name: str
     temperature: float
 
 
@@ -90,25 +99,32 @@ def run(flags: Run) -> None:
         peers = torch_peer.Peers(work, flags.seed)
     key, bar = jax.random.key(flags.seed), tqdm(cases, unit="case", dynamic_ncols=True)
     for case in bar:
-        bar.set_description(f"{case.oracle} {name_of(case.selector)} temperature {case.temperature:g}")
+        bar.set_description(f"{case.oracle} {case.selector_name} temperature {case.temperature:g}")
         begin = time.perf_counter()
-        compiled = jax.jit(functools.partial(sampled, work, case)).lower(work.params, key, work.x_init).compile()
+        with mock.patch.object(confidence, "WHOLE", sys.maxsize if flags.logits == "all" else confidence.WHOLE):
+            lowered = jax.jit(functools.partial(sampled, work, case)).lower(work.params, key, work.x_init)
+        compiled = lowered.compile()
         compile_s = time.perf_counter() - begin
         ours = functools.partial(compiled, work.params, key, work.x_init)
         nfe = int(ours().nfe)
         bare = functools.partial(network, work.params, work.x_init, nfe)
-        rivals: Mapping[str, Callable[[], Any]] = {} if peers is None else peers.samplers(case)
-        checked = {} if peers is None else peers.checks(case)
-        times = in_turns({"network": bare, "ours": ours, **rivals}, flags.turns)
-        fields = {**head, "oracle": case.oracle, "selector": name_of(case.selector), "temperature": case.temperature}
+        works: dict[str, Callable[[], Any]] = {"network": bare, "ours": ours}
+        checked: Row = {}
+        if peers is not None:
+            checked = peers.checks(case)
+            works |= {**peers.samplers(case), "torch network": functools.partial(peers.network, nfe)}
+        times = in_turns(works, flags.turns)
+        fields = {**head, "oracle": case.oracle, "selector": case.selector_name, "temperature": case.temperature}
         results.add(
             **fields,
             **row_of(work, nfe, times["ours"], times["network"], roof),
             peak_bytes=peak_bytes(compiled.memory_analysis()),
             compile_s=round(compile_s, 2),
         )
-        for peer in rivals:
-            results.add(**fields, peer=peer, **peer_row(work, nfe, times[peer], times["ours"]), **checked)
+        for peer in [name for name in works if name.startswith("torch")]:
+            ours_s = times["network" if peer == "torch network" else "ours"]
+            results.add(**fields, peer=peer, **peer_row(work, nfe, times[peer], ours_s), **checked)
+        (flags.out / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in results.rows))
     results.finish()
     (flags.out / "table.md").write_text(markdown(results.rows))
     plot(flags.out / "overhead.png", results.rows, described(flags))
@@ -123,19 +139,25 @@ def cases_of(flags: Run) -> Iterator[Case]:
         raise InputError(f"unknown oracle {unknown[0]!r}; choose from {', '.join(ORACLES)}")
     if flags.turns < 1 or flags.batch < 1:
         raise InputError(f"--turns and --batch must be at least 1, got {flags.turns} and {flags.batch}")
-    selectors: list[Steps]
-    if flags.tokens_per_step is not None:
-        selectors = [mdm_jax.PerStep(k) for k in numbers("--tokens-per-step", flags.tokens_per_step, int)]
-    else:
-        selectors = [mdm_jax.TopK(steps) for steps in numbers("--num-steps", flags.num_steps, int)]
-    temperatures = numbers("--temperature", flags.temperature, float)
-    return map(Case._make, itertools.product(names, selectors, temperatures))
+    selectors = [(selector_of(word), word) for word in flags.selector.split(",")]
+    temperatures = numbers("--temperature", flags.temperature)
+    return (Case(name, *selector, t) for name, selector, t in itertools.product(names, selectors, temperatures))
 
 
-def numbers(flag: str, text: str, kind: type) -> list[Any]:
+def selector_of(text: str) -> Selector:
+    """From what a user writes, such as top_k:16."""
+    name, _, value = text.partition(":")
+    try:
+        return SELECTORS[name](value)
+    except (KeyError, ValueError):
+        known = ", ".join(f"{name}:NUMBER" for name in SELECTORS)
+        raise InputError(f"--selector takes {known}, several with commas; got {text!r}") from None
+
+
+def numbers(flag: str, text: str) -> list[float]:
     """Numbers with commas between them."""
     try:
-        return [kind(word) for word in text.split(",")]
+        return [float(word) for word in text.split(",")]
     except ValueError:
         raise InputError(f"{flag} takes numbers with commas, got {text!r}") from None
 
@@ -143,7 +165,7 @@ def numbers(flag: str, text: str, kind: type) -> list[Any]:
 def workload(flags: Run) -> Workload:
     """Random weights, and sequences of random tokens and masks."""
     config = flags.config()
-    length = flags.length or min(config.max_length, 1024)
+    length = flags.length or (81 if flags.model.startswith("sudoku") else min(config.max_length, 1024))
     if flags.keep is not None and flags.block_length is None:
         raise InputError("--keep is for decoding in blocks: give --block-length too")
     if not 0 <= flags.prompt < length:
@@ -159,11 +181,6 @@ def described(flags: Run) -> str:
     """The preset, and what was changed of it."""
     changed = [f"{name}={value}" for name in ("layers", "width") if (value := getattr(flags, name)) is not None]
     return f"{flags.model}({', '.join(changed)})" if changed else flags.model
-
-
-def name_of(selector: Steps) -> str:
-    """As a row shows it."""
-    return f"PerStep({selector.k})" if isinstance(selector, mdm_jax.PerStep) else f"TopK({selector.num_steps})"
 
 
 def network_calls(denoiser: mdm_jax.Denoiser, params: Params, tokens: Array, count: Array) -> Array:

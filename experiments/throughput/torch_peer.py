@@ -2,10 +2,12 @@
 
 Two loops of LLaDA's kind (Nie et al. 2025, arXiv:2502.09992), in our own words. "eager, float64" is what their users
 run: scores and Gumbel noise in float64 over the whole vocabulary at every position, and a Python loop over the rows.
-"compiled, float32" is the best that we know how to do: torch.compile, float32, only masked positions read, all rows at
-once.
+"compiled, float32" is the best that we know how to do: torch.compile, scores and noise in float32, logits of masked
+positions only, all rows at once. "network" is the compiled network alone.
 """
 
+import copy
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable
@@ -18,7 +20,8 @@ import mdm_jax
 from experiments.common import Row
 from mdm_jax.errors import InputError, RunError
 from mdm_jax.models.config import TransformerConfig
-from mdm_jax.models.transformer import make_denoiser
+from mdm_jax.models.transformer import init_params, make_denoiser
+from mdm_jax.typing import Selector
 
 try:
     import torch
@@ -51,6 +54,10 @@ class Network:
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """The logits."""
+        return self.logits(self.hidden(tokens))
+
+    def hidden(self, tokens: Tensor) -> Tensor:
+        """What the head takes, [B, L, D]."""
         config, weights = self.config, self.weights
         x = functional.embedding(tokens, weights["token_embedding/embedding"])
         if config.positions == "learned":
@@ -73,9 +80,20 @@ class Network:
         x = self._norm(x, "final_norm")
         if config.shift_logits:
             x = torch.cat([x[:, :1], x[:, :-1]], dim=1)
-        if config.tie_head:
-            return x @ weights["token_embedding/embedding"][: config.vocab_size].T
-        return x @ weights["head/kernel"]
+        return x
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[..., D] -> [..., V]."""
+        if self.config.tie_head:
+            return hidden @ self.weights["token_embedding/embedding"][: self.config.vocab_size].T
+        return hidden @ self.weights["head/kernel"]
+
+    def compile(self) -> "Network":
+        """Itself, compiled from here on."""
+        mode = "reduce-overhead" if self.device == "cuda" else None  # CUDA graphs
+        compiled = copy.copy(self)
+        compiled.hidden = torch.compile(self.hidden, dynamic=False, mode=mode)  # type: ignore[method-assign]
+        return compiled
 
     def _linear(self, x: Tensor, name: str) -> Tensor:
         y = x @ self.weights[f"{name}/kernel"]
@@ -116,8 +134,10 @@ def scores_of(oracle: str, p: Tensor, token: Tensor) -> Tensor:
     return p.gather(-1, token[..., None])[..., 0]
 
 
-def counts(num_masks: int, selector: mdm_jax.PerStep | mdm_jax.TopK) -> list[int]:
-    """How many tokens each step reveals."""
+def counts(num_masks: int, selector: Selector) -> list[int]:
+    """How many tokens each step reveals; InputError for a selector whose steps depend on more than their number."""
+    if not isinstance(selector, mdm_jax.PerStep | mdm_jax.TopK):
+        raise InputError(f"--compare torch takes the selectors per_step and top_k, not {selector}")
     if isinstance(selector, mdm_jax.PerStep):
         k = int(selector.k)
         return [k] * (num_masks // k) + ([num_masks % k] if num_masks % k else [])
@@ -128,7 +148,7 @@ def counts(num_masks: int, selector: mdm_jax.PerStep | mdm_jax.TopK) -> list[int
 
 @torch.no_grad()
 def as_users_run_it(
-    network: Callable[[Tensor], Tensor], x: Tensor, mask_id: int, oracle: str, plan: list[int], temperature: float
+    network: Network, x: Tensor, mask_id: int, oracle: str, plan: list[int], temperature: float
 ) -> Tensor:
     """Fills in the masks of x [B, L], which all rows have as many of."""
     x = x.clone()
@@ -154,15 +174,13 @@ def as_users_run_it(
 
 
 @torch.no_grad()
-def at_its_best(
-    network: Callable[[Tensor], Tensor], x: Tensor, mask_id: int, oracle: str, plan: list[int], temperature: float
-) -> Tensor:
+def at_its_best(network: Network, x: Tensor, mask_id: int, oracle: str, plan: list[int], temperature: float) -> Tensor:
     """The same in float32, reading only what is masked."""
     x = x.clone()
     for num_reveal in plan:
         places = (x == mask_id).nonzero()[:, 1].reshape(x.shape[0], -1)
-        logits = network(x)
-        here = logits.gather(1, places[..., None].expand(-1, -1, logits.shape[2])).float()
+        hidden = network.hidden(x)
+        here = network.logits(hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[2]))).float()
         here[..., mask_id : mask_id + 1] = -torch.inf
         noisy = here
         if temperature > 0:
@@ -174,8 +192,16 @@ def at_its_best(
     return x
 
 
+@torch.no_grad()
+def network_alone(network: Network, x: Tensor, calls: int) -> Tensor:
+    """All logits, so many times; the last ones' first."""
+    for _ in range(calls):
+        logits = network(x)
+    return logits[0, 0, 0]
+
+
 class Peers:
-    """The two loops, ready to be timed."""
+    """The two loops and the network, ready to be timed."""
 
     def __init__(self, work: "Workload", seed: int) -> None:
         """Copies the weights and compiles; InputError if PyTorch is not there or the model is none that it takes."""
@@ -184,8 +210,9 @@ class Peers:
         torch.manual_seed(seed)
         self._work = work
         self._network = Network(work.config, work.params, getattr(torch, work.config.dtype))
-        self._compiled = torch.compile(self._network, dynamic=False)
+        self._compiled = self._network.compile()
         self._x = torch.tensor(np.asarray(work.x_init), dtype=torch.int64, device=self._network.device)
+        self._checked = Checked(work)
 
     def samplers(self, case: "Case") -> dict[str, Callable[[], Any]]:
         """What to time, by name; each returns when its work is done."""
@@ -195,41 +222,55 @@ class Peers:
         }
         return {name: functools.partial(self._run, loop, network, case) for name, (loop, network) in loops.items()}
 
-    def _run(self, loop: Callable[..., Tensor], network: Callable[[Tensor], Tensor], case: "Case") -> np.ndarray:
+    def network(self, calls: int) -> None:
+        """The bare network, so many times."""
+        network_alone(self._compiled, self._x, calls).item()  # waits for the device
+
+    def _run(self, loop: Callable[..., Tensor], network: Network, case: "Case") -> np.ndarray:
         plan = counts(self._work.num_generated // self._x.shape[0], case.selector)
         x = loop(network, self._x, self._work.mask_id, case.oracle, plan, case.temperature)
-        return x.cpu().numpy()  # waits for the device
+        return x.cpu().numpy()
 
     def checks(self, case: "Case") -> Row:
-        """Share of tokens at temperature 0 that both networks, in float32 and on two rows, agree on."""
+        """`same_tokens`: the share of tokens at temperature 0 that all agree on; RunError unless it is 1."""
         is_comparable = case.temperature == 0 and case.oracle != "random"  # or the draws differ
-        return {"same_tokens": same_tokens(self._work, case)} if is_comparable else {}
+        return {"same_tokens": self._checked.same_tokens(case)} if is_comparable else {}
 
 
-def same_tokens(work: "Workload", case: "Case") -> float:
-    """The share of equal tokens, ours against both loops; RunError if it is small."""
-    config = TransformerConfig.from_json(work.config.to_json() | {"dtype": "float32"})
-    x_init = np.asarray(work.x_init[:2])
-    plan = counts(int((x_init[0] == work.mask_id).sum()), case.selector)
-    params = jax.tree.map(lambda leaf: leaf.astype("float32"), work.params)
-    from experiments.throughput.run import ORACLES
+class Checked:
+    """Ours and both loops on two rows, every second token masked, in float32, at most four layers deep.
 
-    expected = mdm_jax.sample(
-        make_denoiser(config),
-        params,
-        jax.random.key(0),
-        x_init,
-        mask_id=work.mask_id,
-        oracle=ORACLES[case.oracle],
-        selector=case.selector,
-        temperature=0.0,
-    ).tokens
-    network = Network(config, params, torch.float32)
-    x = torch.tensor(x_init, dtype=torch.int64, device=network.device)
-    shares = [
-        float((loop(network, x, work.mask_id, case.oracle, plan, 0.0).cpu().numpy() == np.asarray(expected)).mean())
-        for loop in (as_users_run_it, at_its_best)
-    ]
-    if min(shares) < 0.9:
-        raise RunError(f"PyTorch and mdm_jax disagree on the tokens of {case.oracle}: {min(shares):.1%} are equal")
-    return min(shares)
+    Weights are larger than fresh ones, whose scores lie so close together that rounding would choose among them.
+    """
+
+    def __init__(self, work: "Workload") -> None:
+        """Makes the weights and compiles."""
+        layers = min(work.config.num_layers, 4)
+        self._config = dataclasses.replace(
+            work.config, num_layers=layers, init_std=0.1, dtype="float32", param_dtype="float32"
+        )
+        self._params = jax.jit(functools.partial(init_params, self._config))(jax.random.key(0))
+        self._mask_id = work.mask_id
+        shape = (2, work.x_init.shape[1])
+        self._x_init = np.random.default_rng(0).integers(0, work.config.vocab_size - 1, shape)
+        self._x_init[:, ::2] = work.mask_id
+        eager = Network(self._config, self._params, torch.float32)
+        self._networks = {as_users_run_it: eager, at_its_best: eager.compile()}
+
+    def same_tokens(self, case: "Case") -> float:
+        """The share that all three agree on, which is 1."""
+        from experiments.throughput.run import ORACLES
+
+        options: dict[str, Any] = {"mask_id": self._mask_id, "selector": case.selector, "temperature": 0.0}
+        denoiser = make_denoiser(self._config, as_features=True)
+        arguments = (denoiser, self._params, jax.random.key(0), self._x_init)
+        ours = np.asarray(mdm_jax.sample(*arguments, oracle=ORACLES[case.oracle], **options).tokens)
+        plan = counts(int((self._x_init[0] == self._mask_id).sum()), case.selector)
+        shares = []
+        for loop, network in self._networks.items():
+            x = torch.tensor(self._x_init, dtype=torch.int64, device=network.device)
+            theirs = loop(network, x, self._mask_id, case.oracle, plan, 0.0).cpu().numpy()
+            shares.append(float((theirs == ours).mean()))
+        if min(shares) < 1:
+            raise RunError(f"PyTorch and mdm_jax disagree on the tokens of {case.oracle}: {min(shares):.1%} are equal")
+        return min(shares)
