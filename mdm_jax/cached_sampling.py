@@ -16,34 +16,31 @@ from mdm_jax.confidence import is_greedy, read_confidence
 from mdm_jax.errors import InputError
 from mdm_jax.oracles import margin
 from mdm_jax.randomness import split_rows
-from mdm_jax.sampling import SampleResult, check_arguments, check_selector, row_scores
+from mdm_jax.sampling import (
+    LoopState,
+    SampleResult,
+    check_arguments,
+    check_selector,
+    open_block,
+    reveal_tokens,
+    row_scores,
+    start_state,
+)
 from mdm_jax.selection import PerStep
 from mdm_jax.typing import Array, Features, Oracle, Params, Selector
 
 
 class CachedState(NamedTuple):
-    """The carry of the loop. All rows are in the same block; those that hold no mask in it wait."""
+    """The carry of the loop."""
 
-    tokens: Array
-    """int32 [B, L], the mask token where not yet revealed"""
-    reveal_step: Array
-    """int32 [B, L]"""
-    log_prob: Array
-    """float32 [B]"""
-    nfe: Array
-    """int32 scalar, network calls so far, of whole sequences or of parts"""
+    loop: LoopState
+    """as in `sample`, but all rows are in the same block: those that hold no mask in it wait"""
     cache: Any
     """the decoder's, of all L positions"""
     is_cached: Array
     """bool scalar, whether it was filled since the block was opened"""
-    block: Array
-    """int32 scalar, the block that is open; -1 before the first step"""
     steps: Array
     """int32 [B], steps that the row took part in: what its draws are keyed by"""
-    j: Array
-    """int32 [B], of those, the ones in this block"""
-    n_0: Array
-    """int32 [B], masks that the row held in the block when it was opened"""
 
 
 def cached_sample(
@@ -78,7 +75,7 @@ def cached_sample(
       mask_id: the mask token's id, a Python int >= 0; if it is below V, it is never predicted.
       block_length: a Python int, of the blocks, counted from the left; only the leftmost one that holds a mask is open.
       keep: what is kept.
-      oracle: scores of positions; see `oracles`. It is shown the block.
+      oracle: scores of positions; see `oracles`. Outside the block it is shown zeros.
       selector: how many to reveal in a step; see `selection`.
       temperature: of the tokens drawn; 0 takes the likeliest. The oracle sees temperature 1 whatever it is.
 
@@ -136,18 +133,18 @@ def _cached_sample(
     greedy: bool,
 ) -> SampleResult:
     batch, length = x_init.shape
-    block_of = jnp.arange(length, dtype=jnp.int32) // block_length
     sizes = widths(length, block_length, keep)
 
     def cond_fun(state: CachedState) -> Array:
-        return jnp.any(state.tokens == mask_id)
+        return jnp.any(state.loop.tokens == mask_id)
 
     def body_fun(state: CachedState) -> CachedState:
         step_keys = jax.vmap(jax.random.fold_in)(keys, state.steps)
         plan_keys, token_keys, score_keys = split_rows(step_keys, 3)
-        state, is_open = open_common_block(state, mask_id, block_of)
-        num_reveal = selector.plan(plan_keys, state.j, state.n_0, is_open.sum(axis=-1, dtype=jnp.int32))
-        start = jnp.minimum(state.block * block_length, length - block_length)  # the last block may reach back
+        loop, is_open = open_block(state.loop, mask_id, block_length, together=True)
+        state = state._replace(loop=loop, is_cached=state.is_cached & (loop.block[0] == state.loop.block[0]))
+        num_reveal = selector.plan(plan_keys, loop.j, loop.n_0, is_open.sum(axis=-1, dtype=jnp.int32))
+        start = jnp.minimum(loop.block[0] * block_length, length - block_length)  # the last block may reach back
 
         def reveal(state: CachedState) -> CachedState:
             fitting = sum(((length - size <= start).astype(jnp.int32) for size in sizes[1:]), jnp.zeros((), jnp.int32))
@@ -155,12 +152,18 @@ def _cached_sample(
             branches = [functools.partial(call, size=size) for size in sizes]
             output, cache = jax.lax.switch(which, branches, state, start)
             here = jax.lax.dynamic_slice_in_dim(is_open, start, block_length, axis=1)
-            confidence = read_confidence(
-                token_keys, output, None if greedy else temperature, mask_id, here, first=start
+            of_block = read_confidence(token_keys, output, None if greedy else temperature, mask_id, here, first=start)
+            confidence = jax.tree.map(
+                lambda field: jax.lax.dynamic_update_slice_in_dim(
+                    jnp.zeros((batch, length), field.dtype), field, start, axis=1
+                ),
+                of_block,
             )
             scores = row_scores(oracle, score_keys, confidence)
-            is_chosen = selector.choose(scores, confidence, here, num_reveal) & here
-            return write_block(state, start, is_chosen, confidence)._replace(cache=cache, is_cached=jnp.asarray(True))
+            is_chosen = selector.choose(scores, confidence, is_open, num_reveal) & is_open
+            return state._replace(
+                loop=reveal_tokens(state.loop, is_chosen, confidence), cache=cache, is_cached=jnp.asarray(True)
+            )
 
         if num_reveal is None:
             state = reveal(state)
@@ -171,7 +174,7 @@ def _cached_sample(
     def call(state: CachedState, start: Array, *, size: int) -> tuple[Array | Features, Any]:
         """Reads `size` tokens that hold the block at `start`; what it says of the block, and the cache."""
         first = jnp.minimum(start, length - size)
-        tokens = jax.lax.dynamic_slice_in_dim(state.tokens, first, size, axis=1)
+        tokens = jax.lax.dynamic_slice_in_dim(state.loop.tokens, first, size, axis=1)
         output, cache = read(decoder, params, tokens, state.cache, first)
 
         def of_block(x: Array) -> Array:
@@ -181,45 +184,11 @@ def _cached_sample(
             return Features(of_block(output.hidden), output.head), cache
         return of_block(output), cache
 
-    rows, zero = jnp.zeros(batch, jnp.int32), jnp.zeros((), jnp.int32)
     begin = CachedState(
-        tokens=x_init,
-        reveal_step=jnp.full_like(x_init, -1),
-        log_prob=jnp.zeros(batch),
-        nfe=zero,
+        loop=start_state(x_init),
         cache=decoder.init_cache(batch, length),
         is_cached=jnp.asarray(False),
-        block=zero - 1,
-        steps=rows,
-        j=rows,
-        n_0=rows,
+        steps=jnp.zeros(batch, jnp.int32),
     )
-    end = jax.lax.while_loop(cond_fun, body_fun, begin)
+    end = jax.lax.while_loop(cond_fun, body_fun, begin).loop
     return SampleResult(end.tokens, end.reveal_step, end.log_prob, end.nfe)
-
-
-def open_common_block(state: CachedState, mask_id: int, block_of: Array) -> tuple[CachedState, Array]:
-    """Moves to the leftmost block in which any row holds a mask, and counts steps there; the open positions [B, L]."""
-    is_masked = state.tokens == mask_id
-    block = block_of[jnp.argmax(jnp.any(is_masked, axis=0))]
-    is_open = is_masked & (block_of == block)[None]
-    left = is_open.sum(axis=-1, dtype=jnp.int32)
-    is_new = block != state.block
-    j = jnp.where(is_new, 1, state.j + 1)
-    n_0 = jnp.where(is_new, left, state.n_0)
-    return state._replace(block=block, j=j, n_0=n_0, is_cached=state.is_cached & ~is_new), is_open
-
-
-def write_block(state: CachedState, start: Array, is_chosen: Array, confidence: Any) -> CachedState:
-    """Writes the chosen tokens of the block at `start`, and counts one network call."""
-
-    def write(whole: Array, new: Array) -> Array:
-        old = jax.lax.dynamic_slice_in_dim(whole, start, is_chosen.shape[1], axis=1)
-        return jax.lax.dynamic_update_slice_in_dim(whole, jnp.where(is_chosen, new, old), start, axis=1)
-
-    return state._replace(
-        tokens=write(state.tokens, confidence.token),
-        reveal_step=write(state.reveal_step, state.nfe),
-        log_prob=state.log_prob + jnp.where(is_chosen, confidence.token_log_prob, 0).sum(axis=-1),
-        nfe=state.nfe + 1,
-    )

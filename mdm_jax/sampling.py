@@ -158,8 +158,6 @@ def _sample(
     block_length: int,
     greedy: bool,
 ) -> SampleResult:
-    batch = x_init.shape[0]
-
     def cond_fun(state: LoopState) -> Array:
         return jnp.any(state.tokens == mask_id)
 
@@ -181,20 +179,23 @@ def _sample(
             state = jax.lax.cond(jnp.any(num_reveal > 0), reveal, lambda state: state, state)
         return state._replace(iteration=state.iteration + 1)
 
-    rows = jnp.zeros(batch, jnp.int32)
-    zero = jnp.zeros((), jnp.int32)
-    start = LoopState(
+    end = jax.lax.while_loop(cond_fun, body_fun, start_state(x_init))
+    return SampleResult(end.tokens, end.reveal_step, end.log_prob, end.nfe)
+
+
+def start_state(x_init: Array) -> LoopState:
+    """Before the first step, for int32 [B, L]."""
+    rows, zero = jnp.zeros(x_init.shape[0], jnp.int32), jnp.zeros((), jnp.int32)
+    return LoopState(
         tokens=x_init,
         reveal_step=jnp.full_like(x_init, -1),
-        log_prob=jnp.zeros(batch),
+        log_prob=jnp.zeros(x_init.shape[0]),
         nfe=zero,
         iteration=zero,
         block=rows - 1,
         j=rows,
         n_0=rows,
     )
-    end = jax.lax.while_loop(cond_fun, body_fun, start)
-    return SampleResult(end.tokens, end.reveal_step, end.log_prob, end.nfe)
 
 
 def check_arguments(key: Array, x_init: ArrayLike, mask_id: int, oracle: Oracle) -> tuple[Array, Array, int]:
@@ -217,11 +218,15 @@ def check_selector(selector: Selector) -> None:
         raise InputError(f"{type(selector).__name__} is no pytree; decorate it with jax.tree_util.register_dataclass")
 
 
-def open_block(state: LoopState, mask_id: int, block_length: int) -> tuple[LoopState, Array]:
-    """Moves each row to its leftmost block with masks and counts its step there; with it the open positions [B, L]."""
+def open_block(state: LoopState, mask_id: int, block_length: int, *, together: bool = False) -> tuple[LoopState, Array]:
+    """Moves each row to its leftmost block with masks and counts its step there; with it the open positions [B, L].
+
+    `together` moves all rows to the leftmost block in which any of them has masks.
+    """
     is_masked = state.tokens == mask_id
     block_of = jnp.arange(state.tokens.shape[1], dtype=jnp.int32) // block_length
-    block = block_of[jnp.argmax(is_masked, axis=-1)]
+    to_fill = jnp.broadcast_to(is_masked.any(axis=0), is_masked.shape) if together else is_masked
+    block = block_of[jnp.argmax(to_fill, axis=-1)]
     is_open = is_masked & (block_of[None] == block[:, None])
     is_new = block != state.block
     j = jnp.where(is_new, 1, state.j + 1)

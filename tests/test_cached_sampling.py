@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
+from jax.sharding import NamedSharding
 
 import mdm_jax
 from mdm_jax import oracles
@@ -15,6 +16,7 @@ from mdm_jax.cached_sampling import widths
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.decoder import make_decoder
 from mdm_jax.models.transformer import init_params, make_denoiser
+from mdm_jax.sharding import BATCH, make_mesh, shardings
 
 quick = pytest.fixture(scope="module", autouse=True)(toy.quick_compilation)
 
@@ -65,6 +67,54 @@ def assert_same(kept, plain):
 def test_of_one_layer_in_blocks_is_exact(keep, selector, temperature):
     # Keys and values of the only layer depend on the token in their place alone, and outside the block none changes.
     assert_same(*both(SHALLOW, keep=keep, selector=selector, temperature=temperature))
+
+
+@pytest.mark.parametrize(
+    "oracle", [oracles.random, oracles.left_to_right, oracles.neg_entropy, oracles.with_noise(oracles.margin, 1.0)]
+)
+def test_of_one_layer_is_exact_in_every_order(oracle):
+    assert_same(*both(SHALLOW, oracle=oracle, selector=mdm_jax.TopK(3), temperature=1.0))
+
+
+def test_one_trace_serves_every_temperature_step_count_and_key():
+    class Counting:
+        is_causal = False
+        traces = 0
+
+        def init_cache(self, batch, length):
+            return jnp.zeros((batch, length))
+
+        def __call__(self, params, tokens, cache, start):
+            Counting.traces += 1
+            return jax.nn.one_hot(tokens, 7) * 3.0, cache
+
+    decoder, seen = Counting(), []
+    for seed, (steps, temperature) in enumerate([(3, 0.5), (5, 1.0), (2, 2.0)]):
+        options = {"mask_id": MASK, "block_length": 4, "selector": mdm_jax.TopK(steps), "temperature": temperature}
+        mdm_jax.cached_sample(decoder, {}, jax.random.key(seed), X_INIT, **options)
+        seen.append(Counting.traces)
+    assert seen[0] == seen[1] == seen[2]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_over_a_mesh_gives_the_tokens_of_one_device(temperature):
+    config = dataclasses.replace(DEEP, num_heads=4, vocab_size=8, num_extra_tokens=0, pad_id=None)
+    params = params_of(config)
+    x_init = np.where(np.arange(13)[None] < np.array([[0], [5], [9], [12]]), 3, MASK).astype(np.int32)
+    run = functools.partial(
+        mdm_jax.cached_sample,
+        make_decoder(config),
+        mask_id=MASK,
+        block_length=4,
+        selector=mdm_jax.TopK(3),
+        temperature=temperature,
+    )
+    alone = run(params, KEY, x_init)
+    mesh = make_mesh(2, 2, 2)
+    split = jax.tree.map(jax.device_put, params, shardings(mesh, params))
+    over_mesh = run(split, KEY, jax.device_put(x_init, NamedSharding(mesh, BATCH)))
+    np.testing.assert_array_equal(over_mesh.tokens, alone.tokens)
+    np.testing.assert_array_equal(over_mesh.reveal_step, alone.reveal_step)
 
 
 @pytest.mark.parametrize("keep", ["dual", "prefix"])

@@ -49,6 +49,18 @@ def test_each_prompt_is_continued_as_if_alone_in_a_sequence_of_its_own_length():
         np.testing.assert_array_equal(got.tokens[number], decode(key[None], x_init).tokens[0, -5:], err_msg=str(number))
 
 
+def test_shapes_end_where_the_network_does_and_have_no_more_rows_than_prompts():
+    def decode(keys, x_init):
+        return mdm_jax.SampleResult(jnp.where(x_init == MASK, 3, x_init), x_init, jnp.zeros(len(x_init)), jnp.ones(()))
+
+    options = {"num_new": 8, "mask_id": MASK, "pad_id": PAD, "max_length": 81}
+    got = continue_prompts(decode, [[1] * 70], **options)
+    assert got.shapes == [(1, 81)]
+    assert [tokens.tolist() for tokens in got.tokens] == [[3] * 8]
+    with pytest.raises(mdm_jax.InputError, match="are 82 tokens, more than 81"):
+        continue_prompts(decode, [[1] * 74], **options)
+
+
 @pytest.mark.parametrize(("prompts", "num_new"), [([], 1), ([[1], []], 1), ([[1]], 0)])
 def test_unusable_prompts_are_refused(prompts, num_new):
     with pytest.raises(mdm_jax.InputError, match="at least one prompt"):

@@ -31,7 +31,7 @@ class Continued:
 
 
 def padded_length(length: int) -> int:
-    """The shape that sequences of `length` tokens get: 64, 96, 128, 192, 256, 384, ...; at most half again as long."""
+    """The shape that `length` tokens get: 64, 96, 128, 192, 256, 384, ...; from 64 on less than half again."""
     shape = SMALLEST
     while shape < length:
         shape = shape * 3 // 2 if shape & (shape - 1) == 0 else shape * 4 // 3
@@ -45,6 +45,7 @@ def continue_prompts(
     num_new: int,
     mask_id: int,
     pad_id: int,
+    max_length: int | None = None,
     batch_size: int = 8,
     seed: int = 0,
     progress: str | None = None,
@@ -58,16 +59,21 @@ def continue_prompts(
       num_new: tokens to generate behind each.
       mask_id: the mask token's id.
       pad_id: the padding's id.
-      batch_size: prompts at a time.
+      max_length: the longest that the network takes, where padding ends; None knows none.
+      batch_size: prompts at a time, where there are as many.
       seed: of all keys.
       progress: the label of a progress bar; None shows none.
 
     Raises:
-      InputError: there are no prompts, one is empty, or `num_new` or `batch_size` is below 1.
+      InputError: there are no prompts, one is empty, or too long, or `num_new` or `batch_size` is below 1.
     """
     lengths = np.array([len(prompt) for prompt in prompts])
     if not len(lengths) or lengths.min() < 1 or num_new < 1 or batch_size < 1:
         raise InputError("give at least one prompt, none of them empty, and num_new and batch_size of at least 1")
+    longest = int(lengths.max()) + num_new
+    if max_length is not None and longest > max_length:
+        raise InputError(f"a prompt and its {num_new} new tokens are {longest} tokens, more than {max_length}")
+    batch_size = min(batch_size, len(prompts))
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(len(prompts)))
     order = np.argsort(lengths, kind="stable")
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
@@ -75,7 +81,8 @@ def continue_prompts(
     calls, shapes, begin = [], [], time.perf_counter()
     for batch in tqdm(batches, desc=progress, unit="batch", disable=progress is None, leave=False):
         rows = np.resize(batch, batch_size)  # the last batch is filled up with prompts of its own
-        x_init = np.full((batch_size, padded_length(int(lengths[batch].max()) + num_new)), pad_id, np.int32)
+        length = padded_length(int(lengths[batch].max()) + num_new)
+        x_init = np.full((batch_size, min(length, max_length or length)), pad_id, np.int32)
         for row, number in zip(x_init, rows, strict=True):
             row[: lengths[number]] = prompts[number]
             row[lengths[number] : lengths[number] + num_new] = mask_id

@@ -53,7 +53,7 @@ def fill_in(
       x_init: int [N, L], what to start from.
       padding: int [L], a sequence that fills up the last batch, and compiles: best one that is finished.
       work: [N], how much there is to do in each, such as its number of masks: sequences of like work share a batch, so
-        that few are finished long before the others. None leaves them in their order. What comes out is the same.
+        that few are finished long before the others. None leaves them in their order. The tokens are the same.
       batch_size: sequences at a time.
       seed: of all keys.
       progress: the label of a progress bar; None shows none.
