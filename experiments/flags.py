@@ -67,6 +67,12 @@ class RunFlags:
     """the highest, after warm-up"""
     warmup_steps: int = 200
     """steps of linear warm-up"""
+    final_fraction: float = 0.1
+    """the last learning rate of the cosine, as a fraction of the highest"""
+    weight_decay: float = 0.01
+    """of matrices"""
+    beta2: float = 0.98
+    """of AdamW: the decay of its average of squared gradients"""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """what matrix products multiply in: bfloat16, or float32, which is faster on CPUs without bfloat16 matrix units"""
     param_dtype: Literal["float32", "bfloat16"] = "float32"
@@ -101,6 +107,9 @@ class RunFlags:
             learning_rate=self.learning_rate,
             num_steps=self.steps,
             warmup_steps=self.warmup_steps,
+            final_fraction=self.final_fraction,
+            weight_decay=self.weight_decay,
+            beta2=self.beta2,
         )
 
     def loop(self) -> "LoopConfig":

@@ -383,9 +383,10 @@ def test_sudoku_config_any_other_input_changes_the_name(change):
     assert sudoku_builder.SudokuConfig(**{**OPTIONS, **change}).name != sudoku_builder.SudokuConfig(**OPTIONS).name
 
 
-def test_sudoku_config_other_generator_version_changes_the_name(monkeypatch):
+@pytest.mark.parametrize(("module", "name"), [(sudoku, "GENERATOR_VERSION"), (sudoku_builder, "RATING_VERSION")])
+def test_sudoku_config_other_version_of_the_generator_or_the_rating_changes_the_name(monkeypatch, module, name):
     before = sudoku_builder.SudokuConfig(**OPTIONS).name
-    monkeypatch.setattr(sudoku, "GENERATOR_VERSION", sudoku.GENERATOR_VERSION + 1)
+    monkeypatch.setattr(module, name, getattr(module, name) + 1)
     assert sudoku_builder.SudokuConfig(**OPTIONS).name != before
 
 

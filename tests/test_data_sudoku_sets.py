@@ -194,3 +194,12 @@ def test_prepare_sudoku_from_a_file_that_does_not_do_is_one_line(tmp_path):
 def test_sudoku_config_is_named_after_its_set(options, name):
     found = sudoku_builder.SudokuConfig(num_train=5, num_test=5, **options).name
     assert re.fullmatch(rf"{name}-[0-9a-f]{{12}}", found)
+
+
+def test_generated_puzzle_with_another_solution_would_be_noticed():
+    puzzles, solutions = sudoku.generate(3, size=4, seed=0)
+    sudoku_sets.check_unique(puzzles, solutions)
+    with pytest.raises(AssertionError, match="another solution: 0000"):
+        sudoku_sets.check_unique(np.zeros_like(puzzles), solutions)
+    with pytest.raises(AssertionError, match="another solution"):
+        sudoku_sets.check_unique(puzzles, solutions[[1, 0, 2]])

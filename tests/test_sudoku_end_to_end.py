@@ -591,9 +591,11 @@ def test_demo_margin_beats_random_order(tmp_path):
 def test_public_puzzles_are_read_and_have_the_solutions_that_the_file_gives():
     from mdm_jax.data.sudoku_files import read_puzzles
 
-    found = read_puzzles(SHARED / "sudoku_test_1k.csv")
+    path = SHARED / "sudoku_test_1k.csv"
+    found = read_puzzles(path)
+    stated = [line.split(",") for line in path.read_text().split()[1:]]
+    for grids, column in ((found.puzzles, 0), (found.solutions, 1)):
+        assert ["".join(map(str, grid)) for grid in grids] == [line[column] for line in stated]
     assert found.puzzles.shape == (1000, 81)
-    assert sudoku.is_solved(found.solutions, found.puzzles).all()
     givens = (found.puzzles > 0).sum(axis=1)
     assert (givens.min(), givens.max()) == (31, 36)
-    assert np.issubdtype(found.puzzles.dtype, np.integer)

@@ -28,17 +28,25 @@ def test_sudoku_6m_has_six_million_parameters_in_a_small_file_with_a_card(model)
 
 
 def test_sudoku_6m_solves_held_out_puzzles_by_margin_and_far_fewer_in_random_order(model):
-    (records,) = generate_rated(24, difficulty="normal", split="test", seed=1)
-    puzzles, solved = records["puzzle"], {}
-    for name in ("random", "margin"):
-        oracle = getattr(mdm_jax.oracles, name)
-        decode = functools.partial(
-            mdm_jax.sample, model.denoiser, model.params, mask_id=0, oracle=oracle, temperature=0.0
-        )
-        filled = fill_in(decode, puzzles.astype(np.int32), padding=np.ones(81, np.int32))
-        solved[name] = sudoku.is_solved(filled.tokens, puzzles).mean()
-    assert solved["margin"] >= 0.75
-    assert solved["random"] <= 0.5
+    assert solved(model, "normal", "margin") >= 0.9  # 22 of 24, of which 96% are expected
+    assert solved(model, "normal", "random") <= 0.5
+    assert solved(model, "hard", "margin") >= 0.4
+
+
+def solved(model, difficulty, oracle, num=24):
+    """The share of held-out puzzles that it solves, other ones than those that its card is about."""
+    parts = [part["puzzle"] for part in generate_rated(num, difficulty=difficulty, split="test", seed=1)]
+    puzzles = np.concatenate(parts)
+    decode = functools.partial(
+        mdm_jax.sample,
+        model.denoiser,
+        model.params,
+        mask_id=0,
+        oracle=getattr(mdm_jax.oracles, oracle),
+        temperature=0.0,
+    )
+    filled = fill_in(decode, puzzles.astype(np.int32), padding=np.ones(81, np.int32))
+    return sudoku.is_solved(filled.tokens, puzzles).mean()
 
 
 def test_shipped_name_gives_way_to_a_folder_of_that_name(tmp_path, monkeypatch):

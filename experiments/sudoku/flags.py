@@ -11,7 +11,7 @@ from experiments.flags import DecodeFlags, RunFlags
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataFlags:
-    """Which puzzles; train and test never share a solution."""
+    """Which puzzles; those to train on and those held out never share a solution."""
 
     size: int = 9
     """rows of a grid: 4, 6 or 9"""
@@ -72,7 +72,8 @@ class Train(DataFlags, RunFlags):
     loss: Literal["plain", "skewed", "reweighted"] = "plain"
     """the bound on the likelihood; the same with mostly large sets of masks; or Ye et al.'s re-weighting"""
     augment: bool = False
-    """turn each puzzle into one of the 1.2e12 that Sudoku's symmetries make of it, anew in each epoch"""
+    """turn each puzzle into one of the 1.2e12 that Sudoku's symmetries make of it, anew in each epoch; below 9x9 it may
+    become one whose solution is held out"""
     dropout: float | None = None
     """instead of the preset's"""
     init_from: pathlib.Path | None = None

@@ -21,7 +21,7 @@ from experiments.sudoku.data import dataset_name, first, test_set
 from experiments.sudoku.decode import ORACLES, autoregressive, masked, measure, order_fields
 from experiments.sudoku.evaluate import load_model
 from experiments.sudoku.flags import Reproduce, Train
-from experiments.sudoku.scales import LAYOUTS, PAPER, SCALES, Scale
+from experiments.sudoku.scales import ARM, LAYOUTS, PAPER, SCALES, Scale
 from experiments.sudoku.train import model_config, train_model
 from mdm_jax.data import sudoku, sudoku_layouts
 from mdm_jax.data.builders import digest
@@ -194,6 +194,7 @@ class Run:
             evaluate_every=max(steps // 12, 1),
             evaluate_limit=min(128, scale.num_test),
             out=self._flags.out / method,
+            **({} if method == "mdm" else ARM),
         )
         config = model_config(flags)
         state, _ = train_model(flags, config, {name: ORACLES[name] for name in ("random", "margin")})

@@ -1,7 +1,7 @@
 """The paper's figures, and how much of everything `reproduce` does at each scale."""
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 PAPER = {
     ("arm", "normal", None): 0.0973,
@@ -18,6 +18,8 @@ PAPER = {
 
 LAYOUTS = {"mdm": "in-place", "arm": "triples", "arm_ordered": "ordered-triples"}
 OPTIMIZERS: dict[str, Literal["adamw", "muon"]] = {"mdm": "muon", "arm": "adamw", "arm_ordered": "adamw"}
+ARM: dict[str, Any] = {"final_fraction": 0.2, "weight_decay": 0.005, "beta2": 0.95}
+"""The optimizer of Shah et al. 2024, whose models the paper's autoregressive ones are."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -52,6 +52,7 @@ def generate_rated(
     while found < num:
         here = min(_CHUNK, num - found if difficulty is None else max(2 * (num - found), 64))
         puzzles, solutions = sudoku.generate(here, size=size, clues=clues, seed=seed, split=split, first=first)
+        check_unique(puzzles, solutions)
         records = rated(puzzles, solutions)
         kept = np.flatnonzero(is_of(records, difficulty))[: num - found]
         first, found = first + here, found + len(kept)
@@ -61,6 +62,13 @@ def generate_rated(
                 f"{difficulty} {size}x{size} puzzles hardly exist: {first} tried in vain; choose another size, or clues"
             )
         yield {name: rows[kept] for name, rows in records.items()}
+
+
+def check_unique(puzzles: NDArray[np.int8], solutions: NDArray[np.int8]) -> None:
+    """AssertionError unless an exact search finds each puzzle's solution, and no other."""
+    found, counts = sudoku.solve(puzzles)
+    wrong = np.flatnonzero((counts != 1) | (found != solutions).any(axis=1))
+    assert not len(wrong), f"the generator made a puzzle with another solution: {''.join(map(str, puzzles[wrong[0]]))}"
 
 
 def read_rated(
