@@ -68,7 +68,7 @@ def bars(
       legend: what the names are.
       is_share: whether the axis runs from 0 to 100%; if not, as far as the bars do.
     """
-    figure = Figure(figsize=(6.5, 4), layout="constrained")
+    figure = Figure(figsize=(7.5, 4), layout="constrained")
     axes = figure.add_subplot()
     width = 0.8 / len(series)
     for i, (name, (groups, shares)) in enumerate(series.items()):
@@ -77,7 +77,7 @@ def bars(
     axes.set(ylabel=y_label, title=title)
     if is_share:
         axes.set_ylim(0, 102)
-    axes.legend(title=legend, frameon=False)
+    figure.legend(title=legend, frameon=False, loc="outside right upper")  # bars leave no room within
     _save(figure, path)
 
 
