@@ -15,7 +15,8 @@ from experiments.common import main
 from experiments.throughput import roofline
 from experiments.throughput.__main__ import COMMANDS
 from experiments.throughput.flags import Run
-from experiments.throughput.run import ORACLES, network_calls, workload
+from experiments.throughput.run import network_calls
+from experiments.throughput.workload import ORACLES, workload
 from mdm_jax import confidence
 from mdm_jax.models import presets
 

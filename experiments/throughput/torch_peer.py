@@ -11,13 +11,14 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 
 import mdm_jax
 from experiments.common import Row
+from experiments.throughput.workload import ORACLES, Case, Workload
 from mdm_jax.errors import InputError, RunError
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.transformer import init_params, make_denoiser
@@ -28,9 +29,6 @@ try:
     from torch.nn import functional
 except ImportError:
     raise InputError("--compare torch needs PyTorch: pip install torch") from None
-
-if TYPE_CHECKING:
-    from experiments.throughput.run import Case, Workload
 
 Tensor: TypeAlias = Any
 """torch.Tensor, which the type check can do without."""
@@ -203,7 +201,7 @@ def network_alone(network: Network, x: Tensor, calls: int) -> Tensor:
 class Peers:
     """The two loops and the network, ready to be timed."""
 
-    def __init__(self, work: "Workload", seed: int) -> None:
+    def __init__(self, work: Workload, seed: int) -> None:
         """Copies the weights and compiles; InputError if PyTorch is not there or the model is none that it takes."""
         if work.flags.block_length is not None:
             raise InputError("--compare torch has no blocks: leave --block-length out")
@@ -214,7 +212,7 @@ class Peers:
         self._x = torch.tensor(np.asarray(work.x_init), dtype=torch.int64, device=self._network.device)
         self._checked = Checked(work)
 
-    def samplers(self, case: "Case") -> dict[str, Callable[[], Any]]:
+    def samplers(self, case: Case) -> dict[str, Callable[[], Any]]:
         """What to time, by name; each returns when its work is done."""
         loops = {
             "torch eager, float64": (as_users_run_it, self._network),
@@ -226,12 +224,12 @@ class Peers:
         """The bare network, so many times."""
         network_alone(self._compiled, self._x, calls).item()  # waits for the device
 
-    def _run(self, loop: Callable[..., Tensor], network: Network, case: "Case") -> np.ndarray:
+    def _run(self, loop: Callable[..., Tensor], network: Network, case: Case) -> np.ndarray:
         plan = counts(self._work.num_generated // self._x.shape[0], case.selector)
         x = loop(network, self._x, self._work.mask_id, case.oracle, plan, case.temperature)
         return x.cpu().numpy()
 
-    def checks(self, case: "Case") -> Row:
+    def checks(self, case: Case) -> Row:
         """`same_tokens`: the share of tokens at temperature 0 that all agree on; RunError unless it is 1."""
         is_comparable = case.temperature == 0 and case.oracle != "random"  # or the draws differ
         return {"same_tokens": self._checked.same_tokens(case)} if is_comparable else {}
@@ -243,7 +241,7 @@ class Checked:
     Weights are larger than fresh ones, whose scores lie so close together that rounding would choose among them.
     """
 
-    def __init__(self, work: "Workload") -> None:
+    def __init__(self, work: Workload) -> None:
         """Makes the weights and compiles."""
         layers = min(work.config.num_layers, 4)
         self._config = dataclasses.replace(
@@ -257,10 +255,8 @@ class Checked:
         eager = Network(self._config, self._params, torch.float32)
         self._networks = {as_users_run_it: eager, at_its_best: eager.compile()}
 
-    def same_tokens(self, case: "Case") -> float:
+    def same_tokens(self, case: Case) -> float:
         """The share that all three agree on, which is 1."""
-        from experiments.throughput.run import ORACLES
-
         options: dict[str, Any] = {"mask_id": self._mask_id, "selector": case.selector, "temperature": 0.0}
         denoiser = make_denoiser(self._config, as_features=True)
         arguments = (denoiser, self._params, jax.random.key(0), self._x_init)
