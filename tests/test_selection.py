@@ -1,5 +1,6 @@
 """Selectors: how many they plan, which they choose, against plain Python."""
 
+import dataclasses
 import fractions
 import functools
 import math
@@ -181,6 +182,21 @@ def test_binomial_plan_in_and_after_the_last_step_takes_all_that_is_left():
 def test_binomial_plan_of_rows_with_nothing_left_is_zero():
     zero = jnp.zeros(50, jnp.int32)
     np.testing.assert_array_equal(plan(mdm_jax.Binomial(6), KEY, zero + 2, zero + 4, zero), zero)
+
+
+@pytest.mark.parametrize("toward", [0.0, 1.0])
+def test_binomial_counts_do_not_hang_on_the_last_bit_of_a_probability_of_one_half(toward):
+    @dataclasses.dataclass(frozen=True)
+    class Half(mdm_jax.Linear):
+        value: float
+
+        def reveal_prob(self, t, s):
+            return jnp.full_like(t, self.value)
+
+    keys, left = jax.random.split(KEY, 200), jnp.full(200, 9)
+    near = float(np.nextafter(np.float32(0.5), np.float32(toward)))
+    one, other = (plan(mdm_jax.Binomial(4, Half(p)), keys, jnp.full(200, 2), left, left) for p in (0.5, near))
+    np.testing.assert_array_equal(one, other)
 
 
 def test_binomial_plan_of_a_row_depends_on_its_key_alone():
