@@ -133,6 +133,8 @@ class DecodeFlags:
     """reveal this many per step (the default: 1)"""
     num_steps: int | None = None
     """or: reveal all in this many steps, as many in each as the linear schedule says"""
+    remask_steps: int | None = None
+    """or: the same, but every step reads all tokens that were not given anew and may take them back"""
     binomial_steps: int | None = None
     """or: reveal a binomial number in each of this many steps (vanilla inference, with the random oracle)"""
     threshold: float | None = None
@@ -169,6 +171,7 @@ class DecodeFlags:
         made = {
             "--tokens-per-step": (PerStep, self.tokens_per_step),
             "--num-steps": (TopK, self.num_steps),
+            "--remask-steps": (TopK, self.remask_steps),
             "--binomial-steps": (Binomial, self.binomial_steps),
             "--threshold": (Threshold, self.threshold),
             "--entropy-budget": (EntropyBudget, self.entropy_budget),

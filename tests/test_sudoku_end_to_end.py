@@ -259,6 +259,30 @@ def test_evaluate_in_one_block_with_kept_keys_and_values_is_exact(trained, tmp_p
     assert kept == plain | {"block_length": 16, "keep": "dual"}
 
 
+def test_evaluate_takes_tokens_back_as_the_decoder_of_that_kind_does(trained, tmp_path):
+    flags = ["evaluate", "--checkpoint", trained[0] / "run", "--limit", 20, "--remask-steps", 5]
+    done = run_all(
+        [
+            [*flags, "--out", tmp_path / "back"],
+            [*flags, "--block-length", 4],
+            [*flags, "--keep", "dual"],
+            [*flags, "--num-steps", 3],
+        ]
+    )
+    assert [status for status, _, _ in done] == [0, 2, 2, 2]
+    for (_, said, _), words in zip(done[1:], ("--block-length", "--keep", "exclude each other"), strict=True):
+        assert words in said[-1]
+    (row,) = rows(tmp_path / "back")
+    assert (row["remask_steps"], row["nfe"], row["selector"]) == (5, 5, "TopK(num_steps=5, schedule=Linear())")
+    model, task = mdm_jax.load(trained[0] / "run"), json.loads((trained[0] / "run" / "config.json").read_text())["task"]
+    puzzles = data.first(20, data.test_set(task, None))
+    decode = functools.partial(
+        mdm_jax.remasking_sample, model.denoiser, model.params, mask_id=0, num_steps=5, temperature=0.0
+    )
+    filled = fill_in(decode, puzzles["puzzle"].astype(np.int32), padding=np.ones(16, np.int32)).tokens
+    assert row["solved"] == sudoku.is_solved(filled, puzzles["puzzle"]).mean()
+
+
 def test_readings_measure_every_reading_and_the_strict_ones_are_the_plain_sampler(trained, tmp_path):
     run_flags = ["--checkpoint", trained[0] / "run", "--num-steps", 2, "--limit", 4]
     done = run_all(

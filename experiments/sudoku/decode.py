@@ -54,6 +54,23 @@ def masked(
     )
 
 
+def remasking(
+    model: Model, layout: Masked, oracle: Oracle, num_steps: int, *, temperature: float, block_length: int | None
+) -> Decode:
+    """The decoder that takes tokens back (Ye et al. 2024)."""
+    if block_length is not None:
+        raise InputError("--remask-steps takes back tokens of the whole sequence: leave --block-length out")
+    return functools.partial(
+        mdm_jax.remasking_sample,
+        model.denoiser,
+        model.params,
+        mask_id=layout.mask_id,
+        num_steps=num_steps,
+        oracle=oracle,
+        temperature=temperature,
+    )
+
+
 def kept(
     model: Model,
     layout: Masked,

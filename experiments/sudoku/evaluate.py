@@ -11,7 +11,7 @@ import mdm_jax
 from experiments.common import Results
 from experiments.flags import DecodeFlags
 from experiments.sudoku.data import DATA_FIELDS, dataset_name, first, test_set
-from experiments.sudoku.decode import add_row, autoregressive, kept, masked, order_fields
+from experiments.sudoku.decode import add_row, autoregressive, kept, masked, order_fields, remasking
 from experiments.sudoku.flags import Evaluate, Export, Solve
 from mdm_jax import loading
 from mdm_jax.data import sudoku, sudoku_files, sudoku_layouts
@@ -60,12 +60,16 @@ def asked(
         return
     for name, oracle in oracles.items():
         options: dict[str, Any] = {"temperature": flags.temperature, "block_length": flags.block_length}
-        if flags.keep is None:
-            decode = masked(model.denoiser, model.params, layout, oracle, selector, **options)
-        else:
+        if flags.keep is not None and flags.remask_steps is not None:
+            raise InputError("--keep is for decoding in blocks, --remask-steps for whole sequences: leave one out")
+        if flags.keep is not None:
             decode = kept(model, layout, oracle, selector, flags.keep, **options)
-        blocks = {"block_length": flags.block_length, "keep": flags.keep}
-        yield name, decode, order_fields(name, selector) | blocks
+        elif flags.remask_steps is not None:
+            decode = remasking(model, layout, oracle, flags.remask_steps, **options)
+        else:
+            decode = masked(model.denoiser, model.params, layout, oracle, selector, **options)
+        how = {"block_length": flags.block_length, "keep": flags.keep, "remask_steps": flags.remask_steps}
+        yield name, decode, order_fields(name, selector) | how
 
 
 def load_model(checkpoint: pathlib.Path, size: int | None) -> tuple[Model, dict[str, Any]]:
