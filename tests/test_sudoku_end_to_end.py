@@ -277,7 +277,7 @@ def test_evaluate_takes_tokens_back_as_the_decoder_of_that_kind_does(trained, tm
     model, task = mdm_jax.load(trained[0] / "run"), json.loads((trained[0] / "run" / "config.json").read_text())["task"]
     puzzles = data.first(20, data.test_set(task, None))
     decode = functools.partial(
-        mdm_jax.remasking_sample, model.denoiser, model.params, mask_id=0, num_steps=5, temperature=0.0
+        mdm_jax.remasking_sample, model.denoiser, model.params, mask_id=0, num_steps=5, temperature=0.0, noise=0.0
     )
     filled = fill_in(decode, puzzles["puzzle"].astype(np.int32), padding=np.ones(16, np.int32)).tokens
     assert row["solved"] == sudoku.is_solved(filled, puzzles["puzzle"]).mean()

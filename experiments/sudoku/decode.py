@@ -57,7 +57,7 @@ def masked(
 def remasking(
     model: Model, layout: Masked, oracle: Oracle, num_steps: int, *, temperature: float, block_length: int | None
 ) -> Decode:
-    """The decoder that takes tokens back (Ye et al. 2024)."""
+    """The decoder that takes tokens back (Ye et al. 2024), without its Gumbel noise: an oracle may have its own."""
     if block_length is not None:
         raise InputError("--remask-steps takes back tokens of the whole sequence: leave --block-length out")
     return functools.partial(
@@ -67,6 +67,7 @@ def remasking(
         mask_id=layout.mask_id,
         num_steps=num_steps,
         oracle=oracle,
+        noise=0.0,
         temperature=temperature,
     )
 
