@@ -26,6 +26,8 @@ def curves(
     y_label: str,
     title: str,
     log_x: bool = False,
+    legend: str = "order",
+    lines: Mapping[str, float] | None = None,
 ) -> None:
     """Saves one line per name, shares in percent.
 
@@ -36,6 +38,8 @@ def curves(
       y_label: with its unit.
       title: what the figure shows.
       log_x: whether the x axis is logarithmic.
+      legend: what the names are.
+      lines: name -> x, of vertical lines.
     """
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
@@ -45,7 +49,9 @@ def curves(
         axes.plot(x, 100 * np.asarray(shares), marker="o", markersize=3.5, label=name)
     axes.set(xlabel=x_label, ylabel=y_label, title=title, ylim=(-2, 102))
     axes.grid(alpha=0.3)
-    axes.legend(title="order", frameon=False)
+    for i, (name, place) in enumerate((lines or {}).items()):
+        axes.axvline(place, color="grey", linestyle=("--", ":")[i % 2], label=f"{name}: {place:.4g}")
+    axes.legend(title=legend, frameon=False)
     _save(figure, path)
 
 

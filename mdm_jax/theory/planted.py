@@ -1,0 +1,56 @@
+"""The planted constraint satisfaction problem: clauses that a hidden assignment fulfils. NumPy in, NumPy out."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdm_jax.errors import InputError
+from mdm_jax.theory.predicates import Predicate, SparseObservations, num_tuples, random_tuples
+
+
+class PlantedCSP(NamedTuple):
+    """An instance."""
+
+    assignment: NDArray[np.int8]
+    """σ, int8 [N]: what was planted"""
+    clauses: NDArray[np.int32]
+    """int32 [P, k]: the variables of each clause, for which the predicate came out as 1"""
+
+
+def planted_csp(
+    rng: np.random.Generator,
+    predicate: Predicate,
+    num_variables: int,
+    degree: float,
+    *,
+    tuples: NDArray[np.int32] | None = None,
+) -> PlantedCSP:
+    """Draws σ uniformly, then each tuple of distinct variables with a chance, if the predicate is 1 for it.
+
+    Source: Kim et al. 2025, Definition B.9. There the chance is φ / N^(k-1); here it is given by what it comes to.
+
+    Args:
+        rng: The generator.
+        predicate: Of k variables; a noisy one is drawn anew for each tuple.
+        num_variables: N.
+        degree: d = k P / N, clauses per variable on average.
+        tuples: int32 `[num, k]`, which tuples there are; None for all ordered ones.
+
+    Raises:
+        InputError: k > N, or the degree is negative or more than all tuples give.
+    """
+    k = predicate.k
+    total = num_tuples(num_variables, k) if tuples is None else len(tuples)
+    chance = degree * num_variables / (k * predicate.satisfied * total)
+    if not 0 <= chance <= 1:
+        most = k * predicate.satisfied * total / num_variables
+        raise InputError(f"degree={degree}: {total} tuples of {num_variables} variables give from 0 to {most:.4g}")
+    num = int(rng.binomial(total, chance))
+    if tuples is None:
+        drawn = random_tuples(rng, num, num_variables, k)
+    else:
+        drawn = tuples[rng.choice(total, num, replace=False)]
+    assignment = rng.integers(predicate.num_values, size=num_variables, dtype=np.int8)
+    is_one = rng.random(num) < SparseObservations(predicate, drawn).probabilities(assignment)
+    return PlantedCSP(assignment, drawn[is_one])
