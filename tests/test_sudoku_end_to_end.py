@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 
 import mdm_jax
-from experiments.sudoku import data, readings, reproduce
-from experiments.sudoku.train import HELD_OUT
+from experiments import journal
+from experiments.sudoku import data, readings
+from experiments.training import HELD_OUT
 from mdm_jax import oracles
 from mdm_jax.data import sudoku
 from mdm_jax.data.sudoku_rules import Rule, rate
@@ -576,14 +577,14 @@ def test_reproduce_with_weights_of_another_layout_asks_them_in_theirs(reproduced
 
 def test_reproduce_stops_in_time_whatever_it_is_doing_and_keeps_nothing_of_it(tmp_path):
     before = signal.getsignal(signal.SIGTERM)
-    journal = reproduce.Journal(tmp_path, {}, minutes=0.01)
-    assert journal.rows("quick", lambda: [{"n": 1}]) == [{"n": 1}]
+    first = journal.Journal(tmp_path, {}, minutes=0.01)
+    assert first.rows("quick", lambda: [{"n": 1}]) == [{"n": 1}]
     begin = time.monotonic()
     with pytest.raises(Preempted, match="the same command goes on"):
-        journal.rows("slow", lambda: time.sleep(60) or [])
+        first.rows("slow", lambda: time.sleep(60) or [])
     assert time.monotonic() - begin < 30
     assert signal.getsignal(signal.SIGTERM) == before
-    again = reproduce.Journal(tmp_path, {}, minutes=None)
+    again = journal.Journal(tmp_path, {}, minutes=None)
     assert again.rows("quick", lambda: []) == [{"n": 1}]
     assert again.rows("slow", lambda: [{"n": 2}]) == [{"n": 2}]
 

@@ -1,7 +1,6 @@
 """The puzzles of the Sudoku commands."""
 
 import functools
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 
 from experiments.common import Results
 from experiments.sudoku.flags import DataFlags, Prepare
+from experiments.training import say
 from mdm_jax.data import builders
 from mdm_jax.data.sudoku_builder import prepare_sudoku
 from mdm_jax.data.sudoku_sets import DIFFICULTIES, Records, generate_rated, read_rated
@@ -69,9 +69,3 @@ def first(limit: int | None, records: Records, flag: str = "--limit") -> Records
     if limit is not None and limit < 1:
         raise InputError(f"{flag} must be at least 1, got {limit}")
     return {name: rows[:limit] for name, rows in records.items()}
-
-
-def say(line: str) -> None:
-    """A line on stderr, of the first process."""
-    if is_lead():
-        sys.stderr.write(line + "\n")

@@ -10,8 +10,7 @@ from experiments.sudoku.data import dataset_name, first, test_set
 from experiments.sudoku.decode import ORACLES, add_row, order_fields
 from experiments.sudoku.evaluate import load_model
 from experiments.sudoku.flags import Demo, Train
-from experiments.sudoku.reproduce import plot_training
-from experiments.sudoku.train import decoders, model_config, train_model
+from experiments.sudoku.train import decoders, model_config, plot_sudoku_training, train_model
 from mdm_jax.data import sudoku, sudoku_layouts
 from mdm_jax.data.sudoku_layouts import Layout
 from mdm_jax.data.sudoku_sets import DIFFICULTIES, Records
@@ -55,7 +54,7 @@ def demo(flags: Demo) -> None:
     model, records = Model(config, state.best_params, make_denoiser(config)), first(flags.limit, test)
     filled = compare(results, model, layout, records, dataset_name(SIZE, None), ORACLES)
     pictures = [flags.out / "accuracy.png", flags.out / "order.png"]
-    plot_training(pictures[0], flags.out)
+    plot_sudoku_training(pictures[0], flags.out)
     plot_order(pictures[1], filled, records, "One held-out puzzle, the same weights, two orders (grey: given)")
 
     shipped, task = load_model(SHIPPED, 9)

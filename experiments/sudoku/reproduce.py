@@ -1,15 +1,7 @@
 """The paper's Tables 2 and 5 and what belongs to them, at three scales. Started again, it goes on where it was."""
 
-import contextlib
-import json
-import os
 import pathlib
-import signal
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from types import FrameType
 from typing import Any
 
 import jax
@@ -17,63 +9,24 @@ import numpy as np
 
 import mdm_jax
 from experiments.common import Results, table
+from experiments.journal import Journal
 from experiments.sudoku.data import dataset_name, first, test_set
 from experiments.sudoku.decode import ORACLES, autoregressive, masked, measure, order_fields
 from experiments.sudoku.evaluate import load_model
 from experiments.sudoku.flags import Reproduce, Train
 from experiments.sudoku.scales import ARM, LAYOUTS, PAPER, SCALES, Scale
-from experiments.sudoku.train import model_config, train_model
+from experiments.sudoku.train import model_config, plot_sudoku_training, sudoku_training, train_model
 from mdm_jax.data import sudoku, sudoku_layouts
 from mdm_jax.data.builders import digest
 from mdm_jax.data.sudoku_layouts import Masked
 from mdm_jax.data.sudoku_rules import Rule
 from mdm_jax.data.sudoku_sets import DIFFICULTIES, Records
-from mdm_jax.errors import InputError, Preempted
+from mdm_jax.errors import InputError
 from mdm_jax.evaluation.intervals import wilson
 from mdm_jax.evaluation.puzzles import Decode, Filled
 from mdm_jax.loading import Model
 from mdm_jax.models.transformer import make_denoiser
 from mdm_jax.report import plots
-from mdm_jax.training.config import read_config
-from mdm_jax.training.metrics import read_metrics
-
-
-class Journal:
-    """Units of work that were done, with their rows, in `units.jsonl`: what is in there is not done again."""
-
-    def __init__(self, folder: pathlib.Path, head: dict[str, Any], minutes: float | None) -> None:
-        self._path = folder / "units.jsonl"
-        self._deadline = None if minutes is None else time.monotonic() + 60 * minutes
-        text = self._path.read_text() if self._path.exists() else ""
-        whole = text[: text.rfind("\n") + 1]
-        if whole != text:  # half a line of a process that was killed
-            self._path.write_text(whole)
-        lines = [json.loads(line) for line in whole.splitlines()]
-        if lines and lines[0] != head:
-            raise InputError(f"{self._path} is of {lines[0]}, not {head}; give the same flags again, or another --out")
-        self._unwritten = [] if lines else [head]
-        self._done = {line["unit"]: line for line in lines[1:]}
-
-    @property
-    def seconds(self) -> float:
-        """What the units took, whenever that was; not what was begun and stopped."""
-        return sum(line["seconds"] for line in self._done.values())
-
-    def rows(self, unit: str, work: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
-        """The rows of a unit, done now unless they are there; Preempted once the time is up."""
-        if unit not in self._done:
-            left, begin = None if self._deadline is None else self._deadline - time.monotonic(), time.monotonic()
-            if left is not None and left <= 0:
-                raise Preempted(f"the time is up before {unit}; the same command goes on")
-            with stop_after(left):
-                rows = work()
-            line = {"unit": unit, "seconds": round(time.monotonic() - begin, 1), "rows": rows}
-            with self._path.open("a") as file:
-                file.write("".join(json.dumps(line) + "\n" for line in [*self._unwritten, line]))
-            self._done[unit], self._unwritten = line, []
-        rows = self._done[unit]["rows"]
-        assert isinstance(rows, list)
-        return rows
 
 
 def reproduce(flags: Reproduce) -> None:
@@ -100,7 +53,7 @@ def reproduce(flags: Reproduce) -> None:
         for difficulty, records in sets.items():
             for row in run.table(difficulty, first(flags.limit, records)):
                 results.add(**row)
-        for row in training_rows(flags.out / method):
+        for row in sudoku_training(flags.out / method):
             results.add(**row)
     results.finish(seconds=journal.seconds)
     for number, difficulty in (("2", "normal"), ("5", "hard")):
@@ -121,27 +74,6 @@ def beside_the_paper(rows: list[dict[str, Any]], dataset: str) -> list[dict[str,
 def measured(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows about a whole set of puzzles at the end of training."""
     return [row for row in rows if "hardest_rule" not in row and "examples" not in row]
-
-
-@contextlib.contextmanager
-def stop_after(seconds: float | None) -> Iterator[None]:
-    """Within it, SIGTERM after so many seconds: training saves and ends, as when preempted; all else just ends."""
-    if seconds is None:
-        yield
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Preempted("the time is up; the same command goes on")
-
-    former = signal.signal(signal.SIGTERM, stop)
-    alarm = threading.Timer(max(seconds, 0.1), os.kill, (os.getpid(), signal.SIGTERM))
-    alarm.daemon = True
-    alarm.start()
-    try:
-        yield
-    finally:
-        alarm.cancel()
-        signal.signal(signal.SIGTERM, former)
 
 
 class Run:
@@ -275,39 +207,7 @@ def draw(folder: pathlib.Path, rows: list[dict[str, Any]]) -> None:
     if by_rule:
         pictures.append(folder / "hardest-rule.png")
         plots.bars(pictures[-1], by_rule, y_label="solved (%)", title="By the hardest rule that a person would need")
-    if training_rows(folder / "mdm"):
+    if sudoku_training(folder / "mdm"):
         pictures.append(folder / "examples.png")
-        plot_training(pictures[-1], folder / "mdm")
+        plot_sudoku_training(pictures[-1], folder / "mdm")
     sys.stdout.write("".join(f"{picture}\n" for picture in pictures))
-
-
-def training_rows(run: pathlib.Path) -> list[dict[str, Any]]:
-    """What a run's evaluations found, by the examples it had seen; none where nothing was trained."""
-    if not (run / "metrics.jsonl").exists():
-        return []
-    config = read_config(run)
-    task = config["task"]
-    common = {"method": run.name, "dataset": dataset_name(task["size"], task["difficulty"])}
-    return [
-        common
-        | {"oracle": name.removeprefix("solved/"), "examples": config["batch_size"] * line["step"], "solved": value}
-        for line in read_metrics(run)
-        for name, value in line.items()
-        if name.startswith("solved/")
-    ]
-
-
-def plot_training(path: pathlib.Path, run: pathlib.Path) -> None:
-    """Puzzles solved in each order over training."""
-    series: dict[str, tuple[list[float], list[float]]] = {}
-    for row in training_rows(run):
-        examples, shares = series.setdefault(row["oracle"], ([], []))
-        examples.append(row["examples"])
-        shares.append(row["solved"])
-    plots.curves(
-        path,
-        series,
-        x_label="training examples",
-        y_label="held-out Sudokus solved (%)",
-        title="One model, several orders",
-    )

@@ -1,6 +1,5 @@
 """Training on Sudokus."""
 
-import dataclasses
 import functools
 import math
 import pathlib
@@ -8,34 +7,27 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 
 import mdm_jax
 from experiments.common import Results
-from experiments.sudoku.data import data_fields, dataset_name, first, load_data, say
+from experiments.sudoku.data import data_fields, dataset_name, first, load_data
 from experiments.sudoku.decode import add_row, answer, autoregressive, masked, order_fields
 from experiments.sudoku.flags import Train
-from mdm_jax.data import pipeline, sudoku, sudoku_layouts, sudoku_symmetry
+from experiments.training import begin, plot_training, training_rows
+from mdm_jax.data import sudoku, sudoku_layouts, sudoku_symmetry
 from mdm_jax.data.sudoku_layouts import Layout, Masked, Triples
 from mdm_jax.data.sudoku_sets import Records
 from mdm_jax.errors import InputError
 from mdm_jax.evaluation.puzzles import Decode
-from mdm_jax.loading import Model, load
+from mdm_jax.loading import Model
 from mdm_jax.models import presets
 from mdm_jax.models.config import TransformerConfig
-from mdm_jax.models.transformer import init_params, make_denoiser, num_params
-from mdm_jax.sharding import check_batch, local_rows
-from mdm_jax.training.checkpoint import CHECKPOINTS
-from mdm_jax.training.config import check_config, write_config
-from mdm_jax.training.distributed import is_lead
-from mdm_jax.training.held_out import held_out_loss
-from mdm_jax.training.loop import fit
+from mdm_jax.models.transformer import init_params, make_denoiser
 from mdm_jax.training.objectives import causal_loss, masked_loss, reweighted_loss, skewed_loss
 from mdm_jax.training.state import TrainState
 from mdm_jax.typing import Array, Oracle, Params
 
 LOSSES = {"plain": masked_loss, "skewed": skewed_loss, "reweighted": reweighted_loss}
-HELD_OUT = "held_out_loss_per_token"
 ORACLES: dict[str, Oracle] = {"random": mdm_jax.oracles.random, "margin": mdm_jax.oracles.margin}
 """Of an evaluation while training."""
 
@@ -103,79 +95,57 @@ def start_params(config: TransformerConfig, layout: Layout, key: Array) -> Param
     return params
 
 
-def initial_params(path: pathlib.Path, config: TransformerConfig) -> Params:
-    """The parameters of a trained model; InputError if it is not of this architecture."""
-    params = load(path).params
-    wanted = jax.eval_shape(functools.partial(init_params, config), jax.random.key(0))
-    if jax.tree.map(np.shape, params) != jax.tree.map(np.shape, wanted):
-        raise InputError(f"{path} is another network than --model and --layout make: give the flags it was made with")
-    return params
-
-
 def train_model(flags: Train, config: TransformerConfig, oracles: Mapping[str, Oracle]) -> tuple[TrainState, Records]:
     """Trains as the flags say, from the newest checkpoint if there is one; the last state and the held-out split."""
-    optimizer, loop, mesh, layout = (
-        flags.optimizer_config(),
-        flags.loop(),
-        flags.mesh.make(),
-        sudoku_layouts.get(flags.layout),
-    )
+    layout = sudoku_layouts.get(flags.layout)
     is_masked = isinstance(layout, Masked)
     if flags.loss != "plain" and not is_masked:
         raise InputError(f"--loss {flags.loss} is for masked models, and --layout {flags.layout} is not: leave it out")
-    names = [*(f"solved/{name}" for name in (oracles if is_masked else ["greedy"])), HELD_OUT]
-    if loop.best_metric not in (None, *names):
-        raise InputError(f"--best-metric {loop.best_metric} is none of the evaluation's: {', '.join(names)}")
     chosen = {name: getattr(flags, name) for name in ("layout", "loss", "augment")}
     chosen["init_from"] = None if flags.init_from is None else str(flags.init_from)
-    is_fresh = not (flags.out / CHECKPOINTS).exists()  # a run that goes on has no need of them any more
-    initial = initial_params(flags.init_from, config) if flags.init_from is not None and is_fresh else None
-    run: dict[str, Any] = {"model": config.to_json(), "task": {"name": "sudoku", **data_fields(flags), **chosen}}
-    run |= {"optimizer": dataclasses.asdict(optimizer), "batch_size": loop.batch_size}
-    check_config(flags.out, run)
-    check_batch(loop.batch_size, mesh, parts=loop.accumulate)
+    run = begin(
+        flags,
+        config,
+        {"name": "sudoku", **data_fields(flags), **chosen},
+        out=flags.out,
+        scores=[f"solved/{name}" for name in (oracles if is_masked else ["greedy"])],
+        init_from=flags.init_from,
+    )
     data = load_data(flags)
     test = first(flags.evaluate_limit, data["test"], "--evaluate-limit")
     if isinstance(layout, Triples):
         layout.check(data["train"])
         layout.check(test)
-    batches = pipeline.Batches(
-        data["train"],
-        batch_size=loop.batch_size,
-        seed=flags.seed,
-        rows=local_rows(mesh, loop.batch_size),
-        augment=sudoku_symmetry.augment if flags.augment else None,
-    )
-    if is_lead():
-        write_config(flags.out, run)
-    denoiser = make_denoiser(config, as_features=True)
-    plain = masked_loss(layout.mask_id) if isinstance(layout, Masked) else causal_loss()
-    loss = LOSSES[flags.loss](layout.mask_id) if isinstance(layout, Masked) else plain
-    say(f"{num_params(config):,} parameters, {flags.steps} steps of {flags.batch_size} in {flags.out}")
-    nats_per_token = held_out_loss(denoiser, plain, layout.examples(test), mesh, batch_size=loop.batch_size)
 
-    def evaluate(params: Params) -> dict[str, float]:
-        values = {HELD_OUT: nats_per_token(params)}
-        for name, decode in decoders(Model(config, params, make_denoiser(config)), layout, oracles).items():
-            filled = answer(layout, decode, test["puzzle"], mesh=mesh)
+    def solved(model: Model) -> dict[str, float]:
+        values = {}
+        for name, decode in decoders(model, layout, oracles).items():
+            filled = answer(layout, decode, test["puzzle"], mesh=run.mesh)
             values[f"solved/{name}"] = float(sudoku.is_solved(filled.tokens, test["puzzle"]).mean())
         return values
 
-    state = fit(
-        flags.out,
-        apply=denoiser,
-        init_params=functools.partial(start_params, config, layout),
-        loss=loss,
-        batches=batches,
+    plain = masked_loss(layout.mask_id) if isinstance(layout, Masked) else causal_loss()
+    state = run.train(
+        data["train"],
         to_batch=layout.examples,
-        optimizer=optimizer,
-        loop=loop,
-        mesh=mesh,
-        evaluate=evaluate,
-        start_from=initial,
-        flops_per_example=3 * config.forward_flops(config.max_length, num_logits=config.max_length / 2),
+        loss=LOSSES[flags.loss](layout.mask_id) if isinstance(layout, Masked) else plain,
+        plain_loss=plain,
+        held_out=layout.examples(test),
+        scores=solved,
+        init_params=functools.partial(start_params, config, layout),
+        augment=sudoku_symmetry.augment if flags.augment else None,
     )
     return state, data["test"]
+
+
+def sudoku_training(run: pathlib.Path) -> list[dict[str, Any]]:
+    """What a run's evaluations found, by the examples it had seen; none where nothing was trained."""
+    return training_rows(run, "solved", lambda task: dataset_name(task["size"], task["difficulty"]), method=run.name)
+
+
+def plot_sudoku_training(path: pathlib.Path, run: pathlib.Path) -> None:
+    """Puzzles solved in each order over training."""
+    plot_training(path, sudoku_training(run), "solved", y_label="held-out Sudokus solved (%)")
 
 
 def decoders(model: Model, layout: Layout, oracles: Mapping[str, Oracle]) -> dict[str, Decode]:

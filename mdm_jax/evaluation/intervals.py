@@ -1,6 +1,10 @@
 """Confidence intervals for what the tables report."""
 
 import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 Z_95 = 1.959963984540054
 
@@ -17,3 +21,10 @@ def wilson(successes: int, trials: int, z: float = Z_95) -> tuple[float, float]:
     centre = (share + z * z / (2 * trials)) / scale
     half = z / scale * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
     return 0.0 if successes == 0 else centre - half, 1.0 if successes == trials else centre + half
+
+
+def mean_interval(values: Sequence[float] | NDArray[np.floating], z: float = Z_95) -> tuple[float, float]:
+    """The normal interval of a mean of independent values, 95% by default; of one value, that value twice."""
+    array = np.asarray(values, np.float64)
+    error = z * array.std(ddof=1) / math.sqrt(len(array)) if len(array) > 1 else 0.0
+    return float(array.mean() - error), float(array.mean() + error)

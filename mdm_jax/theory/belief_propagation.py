@@ -107,12 +107,12 @@ def clause_messages(predicate: Predicate, messages: Array, answers: Array) -> Ar
 
 
 def sweep(predicate: Predicate, graph: FactorGraph, messages: Array, num_variables: int) -> tuple[Array, Array]:
-    """One parallel update of all messages: the new ones, float32 [m, k, P], and the marginals, [N, m].
+    """One parallel update of all messages: the new ones, float32 [m, k, P], and the marginals, [m, N].
 
-        μ^{i→S}(c) ∝ Π_{T∋i, T≠S} ν^{T→i}(c)
+        μ^{i→S}(c) ∝ Π_{T∋i, T≠S} ν^{T→i}(c) ∝ marginal_i(c) / ν^{S→i}(c)
 
-    The barriers keep XLA from computing logarithms one by one inside of the scatter and the gather, at four times the
-    price on a CPU.
+    The barriers keep XLA from computing logarithms and quotients one by one inside of the scatter and the gather, at
+    four times the price on a CPU.
 
     Args:
       predicate: of every clause.
@@ -120,17 +120,12 @@ def sweep(predicate: Predicate, graph: FactorGraph, messages: Array, num_variabl
       messages: from variables to clauses, float32 [m, k, P].
       num_variables: N.
     """
-    hold, flat = jax.lax.optimization_barrier, graph.clauses.reshape(-1)
-    log_told = hold(jnp.log(hold(clause_messages(predicate, messages, graph.answers)))).reshape(len(messages), -1)
-    fields = hold(jax.ops.segment_sum(hold(log_told.T), flat, num_variables))
-    cavity = hold(hold(fields[flat]).T) - log_told
-    return _normalise(cavity).reshape(messages.shape), jax.nn.softmax(fields, axis=-1)
-
-
-def _normalise(log_values: Array) -> Array:
-    """The softmax over the first, short axis, unrolled."""
-    weights = jax.lax.optimization_barrier(jnp.exp(log_values - functools.reduce(jnp.maximum, log_values)[None]))
-    return weights / functools.reduce(jnp.add, weights)[None]
+    hold, places = jax.lax.optimization_barrier, graph.clauses.reshape(-1)
+    told = hold(clause_messages(predicate, messages, graph.answers).reshape(len(messages), -1))
+    fields = jax.ops.segment_sum(hold(jnp.log(told).T), places, num_variables)
+    marginals = hold(jax.nn.softmax(fields, axis=-1).T)
+    cavity = hold(marginals.at[:, places].get(mode="promise_in_bounds")) / told
+    return (cavity / functools.reduce(jnp.add, cavity)[None]).reshape(messages.shape), marginals
 
 
 def propagate(
@@ -193,7 +188,7 @@ def _propagate(
 
         start = (messages, jnp.zeros((), jnp.int32), jnp.full((), jnp.inf))
         end, sweeps, change = jax.lax.while_loop(cond_fun, body_fun, start)
-        return Beliefs(sweep(predicate, graph, end, num_variables)[1], end, sweeps, change)
+        return Beliefs(sweep(predicate, graph, end, num_variables)[1].T, end, sweeps, change)
 
     return (run if messages.ndim == 3 else jax.vmap(run))(graph, messages)
 

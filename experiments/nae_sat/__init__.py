@@ -1,0 +1,1 @@
+"""L&O-NAE-SAT: Table 1."""
