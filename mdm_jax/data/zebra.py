@@ -1,0 +1,229 @@
+"""Zebra puzzles of 3 to 6 houses and attributes: made, solved and checked. Numpy in, numpy out.
+
+What a puzzle, a clue and a grid are is said in `zebra_clues`. No program that makes such puzzles has been published, so
+these are a reference of their own. The compiled search behind it is in `zebra_kernels`.
+"""
+
+import functools
+import itertools
+import operator
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mdm_jax.data.zebra_clues import (
+    CELLS,
+    LARGEST,
+    NONE,
+    SMALLEST,
+    STRIDE,
+    Clues,
+    Size,
+    check_sizes,
+    checked_clues,
+    is_cell,
+    relations,
+    sizes_of,
+    support,
+)
+from mdm_jax.errors import InputError
+
+GENERATOR_VERSION = 1
+"""To be raised whenever `generate` gives other puzzles for the same arguments, since prepared data is named by it."""
+
+Split = Literal["train", "test"]
+
+_SIDES = {None: -1, "train": 0, "test": 1}
+_CHUNK = 1024
+
+
+def generate(
+    num: int,
+    *,
+    smallest: Size = SMALLEST,
+    largest: Size = LARGEST,
+    seed: int = 0,
+    split: Split | None = None,
+    first: int = 0,
+) -> tuple[Clues, NDArray[np.int8]]:
+    """Makes random puzzles with exactly one solution, of which no clue can be spared.
+
+    Houses and attributes are drawn evenly, and a solution out of all. Clues that hold are drawn until there is no
+    other solution: each of a type that is drawn evenly, then evenly among those of the type that name at most one house
+    by its number. In random order each is then dropped if the solution stays the only one without it. Puzzles are drawn
+    anew that are longer than `Size.max_clues` or `Size.max_tokens` allow, or that name neither the last house nor any
+    attribute's last value, so that their size could not be read off them: one in a hundred at 3 x 3, fewer elsewhere.
+    Puzzle i depends on (seed, first + i, smallest, largest, split) only: neither `num` nor the number of threads
+    matters.
+
+    Args:
+        num: How many puzzles.
+        smallest: The fewest houses and attributes.
+        largest: The most.
+        seed: The seed, from 0 to 2^63 - 1.
+        split: "train" and "test" never share a puzzle, nor two that differ in names, order or direction only: see
+            `in_test_split`. None takes both.
+        first: The number of the first puzzle.
+
+    Returns:
+        The puzzles, int8 `[num, largest.max_clues, 4]`, and their solutions, int8 `[num, 36]`.
+
+    Raises:
+        InputError: An argument is out of its range.
+    """
+    smallest, largest = check_sizes(smallest, largest)
+    num, seed, first = _integer("num", num), _integer("seed", seed), _integer("first", first)
+    if split not in _SIDES:
+        raise InputError(f"split={split!r} is unknown: choose 'train', 'test' or None for both")
+    from mdm_jax.data import zebra_kernels
+
+    clues = np.full((num, largest.max_clues, 4), NONE, np.int8)
+    solutions = np.full((num, CELLS), NONE, np.int8)
+    for start in range(0, num, _CHUNK):  # in chunks, since compiled code cannot be interrupted
+        here = slice(start, start + _CHUNK)
+        zebra_kernels.generate(
+            support(),
+            _limits(),
+            (smallest.houses, smallest.attributes),
+            (largest.houses, largest.attributes),
+            np.uint64(seed),
+            np.uint64(first + start),
+            _SIDES[split],
+            clues[here],
+            solutions[here],
+        )
+    return clues, solutions
+
+
+@functools.cache
+def _limits() -> NDArray[np.int64]:
+    """The most clues and tokens by the numbers of houses and attributes, int64 `[7, 7, 2]`."""
+    sizes = itertools.product(range(STRIDE + 1), repeat=2)
+    limits = [(size.max_clues, size.max_tokens) for size in itertools.starmap(Size, sizes)]
+    return np.array(limits, np.int64).reshape(STRIDE + 1, STRIDE + 1, 2)
+
+
+def solve(clues: ArrayLike, *, limit: int = 2) -> tuple[NDArray[np.int8], NDArray[np.int32]]:
+    """Solves puzzles by exact search.
+
+    Args:
+        clues: Integers `[num, clues, 4]`.
+        limit: Where to stop counting solutions: 2 is enough to tell whether there is exactly one.
+
+    Returns:
+        The first solution found of each puzzle, int8 `[num, 36]` (-1 everywhere if there is none), and the number of
+        solutions up to `limit`, int32 `[num]`.
+
+    Raises:
+        InputError: A clue is none, or a puzzle names fewer than 3 houses or attributes, or `limit` is below 1.
+    """
+    checked = checked_clues(clues)
+    if _integer("limit", limit) < 1:
+        raise InputError(f"limit={limit}: at least one solution has to be looked for; choose 1 or more")
+    from mdm_jax.data import zebra_kernels
+
+    solutions = np.full((len(checked), CELLS), NONE, np.int8)
+    num_solutions = np.zeros(len(checked), np.int32)
+    most = min(limit, np.iinfo(np.int32).max)
+    sizes = np.stack(sizes_of(checked), axis=1)
+    zebra_kernels.solve(support(), sizes, _as_terms(checked), most, solutions, num_solutions)
+    return solutions, num_solutions
+
+
+def is_solved(grids: ArrayLike, clues: ArrayLike) -> NDArray[np.bool_]:
+    """Tells whether each grid is a full and right answer to its puzzle; any right answer counts.
+
+    Args:
+        grids: Integers `[num, 36]`; whatever a model wrote, so values out of range are just wrong. Cells that a puzzle
+            does not have are not looked at.
+        clues: Integers `[num, clues, 4]`.
+
+    Returns:
+        bool `[num]`: every attribute has each value in one house, and every clue holds.
+
+    Raises:
+        InputError: The grids have another shape, or the clues are not as `solve` wants them.
+    """
+    checked, grids = checked_clues(clues), np.asarray(grids)
+    if grids.shape != (len(checked), CELLS):
+        raise InputError(f"grids have shape {grids.shape}: {(len(checked), CELLS)} is wanted, a row for each puzzle")
+    houses, attributes = sizes_of(checked)
+    cells = is_cell(houses, attributes).reshape(-1, STRIDE, STRIDE)
+    is_at = (grids.reshape(-1, STRIDE, STRIDE, 1) == np.arange(STRIDE)) & cells[..., None]  # [num, attribute, house, v]
+    is_full = ((is_at.sum(axis=2) == 1) | ~cells).all(axis=(1, 2))
+    house_of = _house_of_terms(is_at.argmax(axis=2))
+    in_houses = np.take_along_axis(house_of, checked[:, :, 1:].reshape(len(checked), -1).astype(np.int64), axis=1)
+    a, b, c = np.moveaxis(in_houses.reshape(*checked.shape[:2], 3), -1, 0)
+    kinds = checked[:, :, 0]
+    return is_full & (relations()[houses[:, None], kinds, a, b, c] | (kinds == NONE)).all(axis=1)
+
+
+def in_test_split(clues: ArrayLike, solutions: ArrayLike) -> NDArray[np.bool_]:
+    """Tells on which side puzzles are: a hash, the same for ever, puts one in eight into "test".
+
+    It is a hash of what stays the same when attributes or values are renamed, clues are put in another order, houses
+    are counted from the other end (left-of and immediate-left turned around with them), or the terms of =, != and nbr
+    or the last two of inbetween are exchanged. None of these takes a puzzle to the other side.
+
+    Args:
+        clues: Integers `[num, clues, 4]`.
+        solutions: Integers `[num, 36]`, the solution of each.
+
+    Returns:
+        bool `[num]`, True where the puzzle belongs to the test side.
+
+    Raises:
+        InputError: A clue is none, or a grid is no solution of its puzzle.
+    """
+    checked, grids = checked_solutions(clues, solutions)
+    from mdm_jax.data import zebra_sides
+
+    is_at = grids.reshape(-1, STRIDE, STRIDE, 1) == np.arange(STRIDE)
+    house_of = _house_of_terms(is_at.argmax(axis=2))
+    sides = np.zeros(len(checked), np.bool_)
+    zebra_sides.split(np.stack(sizes_of(checked), axis=1), _as_terms(checked), house_of, sides)
+    return sides
+
+
+def checked_solutions(clues: ArrayLike, solutions: ArrayLike) -> tuple[Clues, NDArray[np.int8]]:
+    """Checks puzzles with their solutions.
+
+    Args:
+        clues: Integers `[num, clues, 4]`.
+        solutions: Integers `[num, 36]`.
+
+    Returns:
+        The same as contiguous int8, copies; the cells that a puzzle does not have are -1.
+
+    Raises:
+        InputError: A clue is none, or a grid does not solve its puzzle.
+    """
+    checked, grids = checked_clues(clues), np.asarray(solutions)
+    is_wrong = ~is_solved(grids, checked)
+    if is_wrong.any():
+        raise InputError(f"solutions[{np.argmax(is_wrong)}] does not solve its puzzle: `solve` gives one that does")
+    return checked, np.where(is_cell(*sizes_of(checked)), grids, NONE).astype(np.int8)
+
+
+def _as_terms(clues: Clues) -> NDArray[np.int64]:
+    """Clues as the compiled code wants them: int64 `[num, clues, 4]`, 42 in place of -1."""
+    return np.where(clues == NONE, CELLS + STRIDE, clues).astype(np.int64)
+
+
+def _house_of_terms(house_of_values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Adds the house numbers, and a last one for the term -1, to `[num, 6, 6]`: int64 `[num, 43]`."""
+    num = len(house_of_values)
+    numbers = np.broadcast_to(np.append(np.arange(STRIDE), 0), (num, STRIDE + 1))
+    return np.concatenate([house_of_values.reshape(num, CELLS), numbers], axis=1)
+
+
+def _integer(name: str, value: Any) -> int:
+    """Checks that a value is an integer from 0 to 2^63 - 1."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise InputError(f"{name}={value!r} is not an integer: give a number from 0") from None
+    if not 0 <= number < 1 << 63:
+        raise InputError(f"{name}={value}: give an integer from 0 to 2^63 - 1")
+    return number

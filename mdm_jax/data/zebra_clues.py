@@ -1,0 +1,194 @@
+"""What a Zebra puzzle is: terms, the seven types of clue and what each means. Numpy in, numpy out.
+
+A row of 3 to 6 houses; 3 to 6 attributes, each with as many values as there are houses, one in each house. Clues say in
+which houses values are. A puzzle is its clues and nothing else: an int8 array `[clues, 4]`, in each row a type and
+three terms, -1 where a type takes fewer and in rows that are left over. Its size is read off them: as many houses and
+attributes as they name (`sizes_of`), so that a model that reads the clues knows it too.
+
+A *term* is what a clue speaks about: value v of attribute a (a cell) is `6 * a + v`, house n is `36 + n`. All count
+from 0. Token for token (Shah et al. 2024, arXiv:2409.10502) a clue is
+
+    [type] LHS [c|n] [attr] [val] RHS [c|n] [attr] [val] CLUE_END
+
+with c for a cell and n for a house, whose attr is 0. Where A is the term behind LHS and x(A) its house:
+
+    =               x(A) = x(B)
+    !=              x(A) ≠ x(B)
+    left-of         x(A) < x(B)             somewhere to the left
+    immediate-left  x(A) + 1 = x(B)
+    nbr             |x(A) - x(B)| = 1       next to each other, on either side
+    ends            A in the first or the last house
+    inbetween       x(B) < x(A) < x(C) or x(C) < x(A) < x(B)    somewhere between, not always right between
+
+The source does not say how the last two are written. Here `ends` has no right-hand side, and `inbetween` two terms:
+
+    ends LHS [c|n] [attr] [val] CLUE_END
+    inbetween LHS [c|n] [attr] [val] RHS [c|n] [attr] [val] [c|n] [attr] [val] CLUE_END
+
+The terms of a clue differ, and one of them at least is a cell.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mdm_jax.errors import InputError
+
+TYPES = ("=", "!=", "left-of", "immediate-left", "nbr", "ends", "inbetween")
+"""In the order of their numbers."""
+
+ARITY = np.array([2, 2, 2, 2, 2, 1, 3], np.int8)
+"""How many terms each type takes."""
+
+STRIDE = 6
+"""The most houses, and the most attributes."""
+
+CELLS = STRIDE * STRIDE
+"""A grid is an int8 vector of so many values whatever its size: `grid[6 * a + h]` is the value of attribute a in house
+h, -1 where there is no such attribute or house."""
+
+NONE = -1
+"""What stands for a term, a clue or a cell that is not there."""
+
+Clues = NDArray[np.int8]
+"""`[num, clues, 4]` for `num` puzzles."""
+
+
+class Size(NamedTuple):
+    """How large a puzzle is, or a set of puzzles at most."""
+
+    houses: int
+    attributes: int
+
+    @property
+    def num_cells(self) -> int:
+        """The number of answers."""
+        return self.houses * self.attributes
+
+    @property
+    def max_clues(self) -> int:
+        """The most clues of a puzzle that `zebra.generate` makes."""
+        return self.num_cells
+
+    @property
+    def max_tokens(self) -> int:
+        """The most tokens that they have; 348 at 6 x 6, with which a sequence of triples has Shah et al.'s 457."""
+        return 29 * self.num_cells // 3
+
+
+SMALLEST, LARGEST = Size(3, 3), Size(STRIDE, STRIDE)
+
+
+def check_sizes(smallest: Size, largest: Size) -> tuple[Size, Size]:
+    """Returns the sizes, or raises InputError unless `smallest` is at most `largest` and both are from 3 to 6."""
+    for name, low, high in zip(Size._fields, smallest, largest, strict=True):
+        is_whole = isinstance(low, int | np.integer) and isinstance(high, int | np.integer)
+        if not is_whole or not 3 <= low <= high <= STRIDE:
+            raise InputError(f"{low} to {high} {name}: choose two whole numbers from 3 to {STRIDE}, the smaller first")
+    return Size(*smallest), Size(*largest)
+
+
+@functools.cache
+def relations() -> NDArray[np.bool_]:
+    """The meaning of every type.
+
+    Returns:
+        bool `[7, 7, 6, 6, 6]`, read-only: whether a clue holds, by the number of houses (3 to 6 are of use), its type
+        and the houses of its three terms; those that it does not have do not matter.
+    """
+    a, b, c = np.ogrid[:STRIDE, :STRIDE, :STRIDE]
+    holds = np.zeros((STRIDE + 1, len(TYPES), STRIDE, STRIDE, STRIDE), np.bool_)
+    for houses in range(1, STRIDE + 1):
+        is_end, is_between = (a == 0) | (a == houses - 1), ((b < a) & (a < c)) | ((c < a) & (a < b))
+        for kind, rule in enumerate((a == b, a != b, a < b, a + 1 == b, abs(a - b) == 1, is_end, is_between)):
+            holds[houses, kind] = rule
+    holds.flags.writeable = False
+    return holds
+
+
+@functools.cache
+def support() -> NDArray[np.int8]:
+    """What a clue leaves of a term's domain; a domain is a set of houses, as the bits of an integer.
+
+    Returns:
+        int8 `[7, 14, 3, 64, 64]`, read-only: by the number of houses, the type (7 more for "it is not so that"), which
+        term, and the domains of the other two, the later one first: the set of houses in which the term can be so that
+        the clue holds for some houses of the other two.
+    """
+    holds = np.concatenate([relations(), ~relations()], axis=1)
+    is_in = (np.arange(1 << STRIDE)[:, None] >> np.arange(STRIDE) & 1).astype(np.float32)  # [domains, houses]
+    tables = []
+    for role in range(3):
+        of_term = np.moveaxis(holds, 2 + role, -1).astype(np.float32)  # [houses, types, earlier, later, term]
+        ways = np.einsum("htijx,ui,vj->htvux", of_term, is_in, is_in, optimize=True)
+        tables.append(((ways > 0) << np.arange(STRIDE)).sum(axis=-1).astype(np.int8))
+    table = np.stack(tables, axis=2)
+    table.flags.writeable = False
+    return table
+
+
+def sizes_of(clues: Clues) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many houses and attributes puzzles have, by the largest numbers that they name.
+
+    Args:
+        clues: Checked ones, int8 `[num, clues, 4]`.
+
+    Returns:
+        The numbers of houses and of attributes, int64 `[num]` each.
+    """
+    terms = clues[:, :, 1:].reshape(len(clues), -1).astype(np.int64)
+    houses = np.where(terms >= 0, terms % STRIDE, NONE).max(axis=1, initial=NONE) + 1
+    attributes = np.where(terms < CELLS, terms // STRIDE, NONE).max(axis=1, initial=NONE) + 1
+    return houses, attributes
+
+
+def is_cell(houses: NDArray[np.int64], attributes: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which cells grids of these sizes, `[num]` each, have: bool `[num, 36]`."""
+    attribute, house = np.divmod(np.arange(CELLS), STRIDE)
+    return (attribute < attributes[:, None]) & (house < houses[:, None])
+
+
+def checked_clues(clues: ArrayLike) -> Clues:
+    """Checks puzzles.
+
+    Args:
+        clues: Integers `[num, clues, 4]`.
+
+    Returns:
+        The same as contiguous int8, a copy.
+
+    Raises:
+        InputError: It has another shape or dtype, a clue is none, or a puzzle names fewer than 3 houses or attributes.
+    """
+    array = np.asarray(clues)
+    if array.ndim != 3 or array.shape[2] != 4 or array.dtype.kind not in "iu":
+        raise InputError(
+            f"clues are {array.dtype} of shape {array.shape}: integers of shape [num, clues, 4] are wanted"
+        )
+    kinds, terms = array[:, :, 0], array[:, :, 1:]
+    _refuse(array, (kinds < NONE) | (kinds >= len(TYPES)), f"types are 0 to {len(TYPES) - 1}, and -1 for no clue")
+    arity = np.where(kinds >= 0, ARITY[kinds], 0)
+    is_there = np.arange(3) < arity[..., None]
+    _refuse(array, ((terms >= 0) != is_there).any(axis=-1), "ends takes 1 term, inbetween 3, others 2; then -1 follows")
+    _refuse(array, ((terms < NONE) | (terms >= CELLS + STRIDE)).any(axis=-1), "terms are 0 to 41, and -1 for none")
+    names_value = (is_there & (terms < CELLS)).any(axis=-1)
+    _refuse(array, (arity > 0) & ~names_value, "name one value at least, not just houses")
+    a, b, c = np.moveaxis(terms, -1, 0)
+    _refuse(array, ((a == b) | (b == c) | (a == c)) & (arity > 1), "a clue's terms must differ")
+    checked = np.array(array, np.int8, order="C")
+    for name, found in zip(Size._fields, sizes_of(checked), strict=True):
+        if (found < 3).any():
+            i = int(np.argmax(found < 3))
+            raise InputError(
+                f"puzzle {i} names {found[i]} {name}: 3 to {STRIDE} are wanted, so add clues that name more"
+            )
+    return checked
+
+
+def _refuse(array: NDArray[Any], is_bad: Any, wanted: str) -> None:
+    """InputError for the first clue that is bad, `[num, clues]`."""
+    if is_bad.any():
+        i, clue = (int(index) for index in np.argwhere(is_bad)[0])
+        raise InputError(f"clues[{i}, {clue}] is {array[i, clue].tolist()}: {wanted}")

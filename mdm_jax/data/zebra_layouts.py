@@ -1,0 +1,235 @@
+"""How a Zebra puzzle is written as a sequence of tokens. Numpy in, numpy out.
+
+A masked diffusion model reads the clues and fills in a grid behind them; an autoregressive one goes on with (attribute,
+house, value) triples. A layout is for puzzles up to a size; its sequences have one length.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mdm_jax.data.zebra_clues import (
+    CELLS,
+    LARGEST,
+    NONE,
+    SMALLEST,
+    STRIDE,
+    Clues,
+    Size,
+    check_sizes,
+    checked_clues,
+    is_cell,
+    sizes_of,
+)
+from mdm_jax.data.zebra_sets import Records
+from mdm_jax.data.zebra_tokens import ANSWER, CELL, EXTRA, MASK, NUMBER, SYMBOLS, ZERO, Tokens, clue_tokens, packed
+from mdm_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Masked:
+    """For a masked diffusion model: clues, padding up to `size.max_tokens`, and the values of all cells in place.
+
+    Cells stand attribute by attribute, each from the first house to the last, so that a cell has its place whatever the
+    length of the clues. Where a puzzle smaller than `size` has no such cell there is padding too. Padding is prompt, to
+    be hidden from attention: `TransformerConfig.pad_id` has to be `pad_id`.
+
+    Attributes:
+        name: What flags call it.
+        size: The most houses and attributes.
+    """
+
+    name: str = "in-place"
+    size: Size = LARGEST
+
+    method = "mdm"
+    mask_id = MASK
+    pad_id = EXTRA
+    zero = ZERO
+    """the token of value 0; value v is `zero + v`"""
+    num_tokens = len(SYMBOLS)
+    """V"""
+
+    @property
+    def length(self) -> int:
+        """L."""
+        return self.size.max_tokens + self.size.num_cells
+
+    def examples(self, records: Records) -> dict[str, NDArray[Any]]:
+        """`tokens` int32 `[num, L]` and `is_prompt` bool `[num, L]` to train on.
+
+        Raises:
+            InputError: A puzzle is none, or larger or longer than the layout takes.
+        """
+        start = self.start(records["clues"])
+        answers = start.copy()
+        answers[:, self.size.max_tokens :] = ZERO + self._kept(records["solution"])
+        is_prompt = start != MASK
+        return {"tokens": np.where(is_prompt, start, answers), "is_prompt": is_prompt}
+
+    def start(self, puzzles: ArrayLike) -> Tokens:
+        """What to sample from for clues `[num, clues, 4]`, int32 `[num, L]`: masks where an answer is wanted.
+
+        Raises:
+            InputError: A puzzle is none, or larger or longer than the layout takes.
+        """
+        clues = fitting(puzzles, self.size)
+        cells = self._kept(is_cell(*sizes_of(clues)))
+        prompt = packed(*clue_tokens(clues), self.size.max_tokens)
+        return np.concatenate([prompt, np.where(cells, MASK, EXTRA).astype(np.int32)], axis=1)
+
+    def grids(self, tokens: Tokens) -> NDArray[np.int8]:
+        """The answers, int8 `[num, 36]`; -1 where a token is no value, or there is no cell."""
+        values = self.cells(tokens - ZERO)
+        return np.where((values >= 0) & (values < STRIDE), values, NONE).astype(np.int8)
+
+    def cells(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Of values `[num, L]` those at the cells of the answer, `[num, 36]`; -1 where the layout has no cell."""
+        houses, attributes = self.size
+        grid = np.full((len(values), STRIDE, STRIDE), NONE, values.dtype)
+        grid[:, :attributes, :houses] = values[:, self.size.max_tokens :].reshape(-1, attributes, houses)
+        return grid.reshape(-1, CELLS)
+
+    def _kept(self, grids: NDArray[Any]) -> NDArray[Any]:
+        """Of grids `[num, 36]` the cells that the layout has."""
+        houses, attributes = self.size
+        return grids.reshape(-1, STRIDE, STRIDE)[:, :attributes, :houses].reshape(len(grids), -1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Triples:
+    """For an autoregressive model: clues, ANSWER, and (attribute, house, value) of each cell (Shah et al. 2024).
+
+    Padding fills up behind the answer, and counts as prompt, so that it is not scored. All numbers count from 0.
+
+    Attributes:
+        name: What flags call it.
+        is_ordered: Whether cells stand in the order in which they fell, those last that deduction alone does not reach
+            (see `zebra_deduction`); else attribute by attribute, each from the first house to the last.
+        size: The most houses and attributes.
+    """
+
+    name: str
+    is_ordered: bool
+    size: Size = LARGEST
+
+    pad_id = EXTRA
+    num_tokens = len(SYMBOLS)
+    """V"""
+
+    @property
+    def method(self) -> str:
+        """What results call a model of this layout."""
+        return "arm_ordered" if self.is_ordered else "arm"
+
+    @property
+    def length(self) -> int:
+        """L; 457 at 6 x 6."""
+        return self.size.max_tokens + 1 + 3 * self.size.num_cells
+
+    def examples(self, records: Records) -> dict[str, NDArray[Any]]:
+        """`tokens` int32 `[num, L]` and `is_prompt` bool `[num, L]` to train on; clues and ANSWER are the prompt.
+
+        Raises:
+            InputError: A puzzle is none, or larger or longer than the layout takes.
+        """
+        clues = fitting(records["clues"], self.size)
+        cells = is_cell(*sizes_of(clues))
+        order = np.abs(records["order"]) if self.is_ordered else np.zeros(cells.shape)
+        by_rank = np.argsort(np.where(cells, order, CELLS + 1), axis=1, kind="stable")
+        attributes, houses = np.divmod(by_rank, STRIDE)
+        values = np.take_along_axis(records["solution"], by_rank, axis=1)
+        triples = ZERO + np.stack([attributes, houses, values], axis=-1).reshape(len(clues), -1)
+        is_taken = np.repeat(np.take_along_axis(cells, by_rank, axis=1), 3, axis=1)
+        prompt, is_prompt = _question(clues)
+        both = np.concatenate([prompt, triples.astype(np.int32)], axis=1)
+        tokens = packed(both, np.concatenate([is_prompt, is_taken], axis=1), self.length)
+        place = np.arange(self.length) - is_prompt.sum(axis=1)[:, None]
+        return {"tokens": tokens, "is_prompt": (place < 0) | (place >= is_taken.sum(axis=1)[:, None])}
+
+    def start(self, puzzles: ArrayLike) -> Tokens:
+        """Clues and ANSWER as a prompt, int32 `[num, longest]`; -1 behind those of a puzzle that has fewer.
+
+        Raises:
+            InputError: A puzzle is none, or larger or longer than the layout takes.
+        """
+        clues = fitting(puzzles, self.size)
+        prompt, is_prompt = _question(clues)
+        longest = min(int(is_prompt.sum(axis=1).max(initial=1)), self.size.max_tokens + 1)
+        return packed(prompt, is_prompt, longest, filler=-1)
+
+    def grids(self, tokens: Tokens) -> NDArray[np.int8]:
+        """The answers, int8 `[num, 36]`, -1 where there is none.
+
+        As many triples are read as the puzzle has cells. Later ones overwrite earlier; what is none is left out.
+        """
+        return self._scatter(tokens, tokens - ZERO).astype(np.int8)
+
+    def cells(self, values: NDArray[Any], tokens: Tokens) -> NDArray[Any]:
+        """Of values `[num, L]` those at the values of the triples, moved to their cells: `[num, 36]`, -1 elsewhere."""
+        return self._scatter(tokens, values)
+
+    def _scatter(self, tokens: Tokens, values: NDArray[Any]) -> NDArray[Any]:
+        rows, numbers = np.arange(len(tokens)), tokens - ZERO
+        first = np.argmax(tokens == ANSWER, axis=1) + 1
+        houses, attributes = _sizes_in(tokens, first)
+        grid = np.full((len(tokens), CELLS + 1), NONE, values.dtype)  # the last for triples that are none
+        for triple in range(self.size.num_cells):  # one after the other: an indexed assignment has no order
+            place = np.minimum(first + 3 * triple, tokens.shape[1] - 3)
+            attribute, house, value = (numbers[rows, place + i] for i in range(3))
+            is_triple = (triple < houses * attributes) & (place == first + 3 * triple)
+            is_triple &= (attribute >= 0) & (attribute < attributes)
+            is_triple &= (house >= 0) & (house < houses) & (value >= 0) & (value < houses)
+            grid[rows, np.where(is_triple, attribute * STRIDE + house, CELLS)] = values[rows, place + 2]
+        return grid[:, :CELLS]
+
+
+def fitting(puzzles: ArrayLike, size: Size) -> Clues:
+    """Checked clues, int8 `[num, clues, 4]`; InputError where a puzzle has more houses or attributes than `size`."""
+    clues = checked_clues(puzzles)
+    for name, found, most in zip(Size._fields, sizes_of(clues), size, strict=True):
+        if (found > most).any():
+            i = int(np.argmax(found > most))
+            raise InputError(f"puzzle {i} has {found[i]} {name}, and {most} is the most here: choose a larger size")
+    return clues
+
+
+def _question(clues: Clues) -> tuple[Tokens, NDArray[np.bool_]]:
+    """Clues and ANSWER, int32 `[num, places]`, and which places are taken."""
+    tokens, is_taken = clue_tokens(clues)
+    last = ((0, 0), (0, 1))
+    return np.pad(tokens, last, constant_values=ANSWER), np.pad(is_taken, last, constant_values=True)
+
+
+def _sizes_in(tokens: Tokens, first: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many houses and attributes the clues before `first` name, as `zebra_clues.sizes_of`: `[num]` each."""
+    heads, attributes, values = tokens[:, :-2], tokens[:, 1:-1] - ZERO, tokens[:, 2:] - ZERO
+    is_clue = np.arange(heads.shape[1]) < first[:, None]
+    is_term = is_clue & ((heads == CELL) | (heads == NUMBER))
+    named = [(values, is_term), (attributes, is_clue & (heads == CELL))]
+    houses, num_attributes = (np.where(where, numbers, -1).max(axis=1, initial=-1) + 1 for numbers, where in named)
+    return houses, num_attributes
+
+
+Layout = Masked | Triples
+
+LAYOUTS: dict[str, Callable[[Size], Layout]] = {
+    "in-place": lambda size: Masked("in-place", size),
+    "triples": lambda size: Triples("triples", is_ordered=False, size=size),
+    "ordered-triples": lambda size: Triples("ordered-triples", is_ordered=True, size=size),
+}
+"""By name. Where the answer of a masked model stands in the paper is not known; in place is ours."""
+
+
+def get(name: str, size: Size = LARGEST) -> Layout:
+    """The layout called `name`, for puzzles up to a size.
+
+    Raises:
+        InputError: There is none of that name, or the size is not from 3 to 6.
+    """
+    if name not in LAYOUTS:
+        raise InputError(f"unknown layout {name!r}; choose one of {', '.join(LAYOUTS)}")
+    return LAYOUTS[name](check_sizes(SMALLEST, size)[1])

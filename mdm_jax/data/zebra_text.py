@@ -1,0 +1,145 @@
+"""The token form of Zebra puzzles: a clue on each line, such as `= LHS c 0 1 RHS n 0 2 CLUE_END`; see `zebra_clues`.
+
+Lines that are empty or start with # are skipped.
+"""
+
+import os
+import pathlib
+from collections.abc import Iterable
+
+import numpy as np
+
+from mdm_jax.data.zebra_clues import ARITY, CELLS, NONE, STRIDE, TYPES, Clues, Size, sizes_of
+from mdm_jax.errors import InputError
+
+_FEWEST, _SIDES = 3, ("LHS", "RHS")
+_FORMS = {
+    1: "[type] LHS [c|n] [attr] [val] CLUE_END",
+    2: "[type] LHS [c|n] [attr] [val] RHS [c|n] [attr] [val] CLUE_END",
+    3: "[type] LHS [c|n] [attr] [val] RHS [c|n] [attr] [val] [c|n] [attr] [val] CLUE_END",
+}
+
+
+def write_clue(clue: Iterable[int]) -> str:
+    """The token form of one clue.
+
+    Args:
+        clue: A type and three terms, -1 for those that there are not.
+
+    Returns:
+        Its tokens with spaces between them.
+    """
+    kind, *terms = (int(number) for number in clue)
+    words = [TYPES[kind]]
+    for role, term in enumerate(terms[: ARITY[kind]]):
+        words += _SIDES[role : role + 1]
+        words += ["c", str(term // STRIDE)] if term < CELLS else ["n", "0"]
+        words.append(str(term % STRIDE))
+    return " ".join([*words, "CLUE_END"])
+
+
+def write_puzzle(clues: Clues) -> str:
+    """The token form of one puzzle, int8 `[clues, 4]`: a line for each clue."""
+    return "".join(f"{write_clue(clue)}\n" for clue in clues if clue[0] != NONE)
+
+
+def parse_clue(text: str, where: str, size: Size | None = None) -> list[int]:
+    """Reads one clue.
+
+    Args:
+        text: Its token form.
+        where: How to call it in a message.
+        size: How many houses and attributes there are; None for up to 6.
+
+    Returns:
+        The type and three terms, -1 for those that there are not.
+
+    Raises:
+        InputError: It is none, or names a house, an attribute or a value that there is not.
+    """
+    words = text.split()
+    if not words or words[0] not in TYPES:
+        raise InputError(f"{where}: {' '.join(words[:1])!r} is no type of clue: choose one of {', '.join(TYPES)}")
+    kind = TYPES.index(words[0])
+    arity = int(ARITY[kind])
+    form = _FORMS[arity].replace("[type]", TYPES[kind])
+    wanted = _FORMS[arity].split()
+    for place, (word, slot) in enumerate(zip(words[1:], wanted[1:], strict=False), start=2):
+        if slot.startswith("["):
+            if slot == "[c|n]" and word not in ("c", "n"):
+                raise InputError(f"{where}: token {place} is {word!r}: c (a value) or n (a house) is wanted in {form}")
+            continue
+        if word != slot:
+            raise InputError(f"{where}: token {place} is {word!r}: {slot} is wanted in {form}")
+    if len(words) != len(wanted):
+        raise InputError(f"{where}: {len(words)} tokens, but {len(wanted)} are wanted: {form}")
+    heads = [place for place, slot in enumerate(wanted) if slot == "[c|n]"]
+    terms = [_parse_term(words[place : place + 3], place + 1, where, size) for place in heads]
+    if len(set(terms)) < arity:
+        raise InputError(f"{where}: names the same twice: the terms of a clue must differ")
+    if min(terms) >= CELLS:
+        raise InputError(f"{where}: names no value, just houses: one term at least must be a c")
+    return [kind, *terms, *[NONE] * (3 - arity)]
+
+
+def _parse_term(words: list[str], place: int, where: str, size: Size | None) -> int:
+    """The term that three tokens write, of which the first is token `place` of the clue."""
+    houses, attributes = size or (STRIDE, STRIDE)
+    is_value = words[0] == "c"
+    limits = {"attr": attributes if is_value else 1, "val": houses}
+    for offset, (name, limit) in enumerate(limits.items(), start=1):
+        if words[offset] not in map(str, range(limit)):
+            kind = "a house has" if not is_value else f"{attributes} attributes with {houses} values have"
+            choice = f"{name} 0" if limit == 1 else f"{name} 0 to {limit - 1}"
+            raise InputError(f"{where}: token {place + offset} is {words[offset]!r}: {kind} {choice}")
+    return (int(words[1]) * STRIDE if is_value else CELLS) + int(words[2])
+
+
+def parse_puzzle(lines: Iterable[str], name: str, size: Size | None = None) -> Clues:
+    """Reads one puzzle.
+
+    Args:
+        lines: Its token form.
+        name: How to call it in a message.
+        size: How many houses and attributes it has to have; None reads them off the clues.
+
+    Returns:
+        int8 `[clues, 4]`.
+
+    Raises:
+        InputError: A line is no clue, there is none, or they name too few houses or attributes.
+    """
+    numbered = ((number, line.strip()) for number, line in enumerate(lines, start=1))
+    clues = [parse_clue(line, f"{name}:{number}", size) for number, line in numbered if line and line[0] != "#"]
+    if not clues:
+        raise InputError(f"{name} holds no clue: write one on each line, such as = LHS c 0 1 RHS n 0 2 CLUE_END")
+    puzzle = np.array(clues, np.int8)
+    for what, found, wanted in zip(Size._fields, sizes_of(puzzle[None]), size or (None, None), strict=True):
+        if found[0] < (wanted or _FEWEST):
+            raise InputError(
+                f"{name}: its clues name {found[0]} {what}, not {wanted or f'{_FEWEST} to {STRIDE}'}: add one that "
+                f"names the last, such as != LHS c 0 {_FEWEST - 1} RHS c 0 0 CLUE_END for three houses"
+            )
+    return puzzle
+
+
+def read_puzzle(path: str | os.PathLike[str], size: Size | None = None) -> Clues:
+    """Reads a file that holds the token form of one puzzle.
+
+    Args:
+        path: The file, in UTF-8.
+        size: How many houses and attributes it has to have; None reads them off the clues.
+
+    Returns:
+        int8 `[clues, 4]`.
+
+    Raises:
+        InputError: The file cannot be read, or does not hold a puzzle.
+    """
+    try:
+        text = pathlib.Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text (byte {error.start}): save as UTF-8") from error
+    return parse_puzzle(text.splitlines(), os.fspath(path), size)

@@ -1,0 +1,64 @@
+"""The vocabulary of Zebra puzzles, and clues as tokens. Numpy in, numpy out."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdm_jax.data.zebra_clues import ARITY, CELLS, NONE, STRIDE, TYPES, Clues
+from mdm_jax.errors import InputError
+
+Tokens = NDArray[np.int32]
+
+SYMBOLS = ("MASK", *TYPES, *map(str, range(STRIDE)), "c", "n", "LHS", "RHS", "CLUE_END", "ANSWER", "EXTRA")
+"""Every token by its id: 1 to 19 those of Shah et al. (2024), in an order of our own; 20 is EXTRA, the padding."""
+
+MASK, FIRST_TYPE, ZERO = 0, 1, SYMBOLS.index("0")
+CELL, NUMBER, LHS, RHS = (SYMBOLS.index(symbol) for symbol in ("c", "n", "LHS", "RHS"))
+CLUE_END, ANSWER, EXTRA = (SYMBOLS.index(symbol) for symbol in ("CLUE_END", "ANSWER", "EXTRA"))
+
+_PLACES = 13  # tokens of the longest clue: its type, LHS and a term, RHS and two terms, CLUE_END
+
+
+def clue_tokens(clues: Clues) -> tuple[Tokens, NDArray[np.bool_]]:
+    """Writes clues, each in 13 places of which a shorter one leaves some empty.
+
+    Args:
+        clues: Checked ones, int8 `[num, clues, 4]`.
+
+    Returns:
+        Tokens int32 `[num, 13 * clues]`, and which of the places are taken, bool, likewise.
+    """
+    kinds, terms = clues[:, :, 0].astype(np.int32), clues[:, :, 1:].astype(np.int32)
+    is_value = terms < CELLS
+    attributes = np.where(is_value, terms // STRIDE, 0)
+    written = np.stack([np.where(is_value, CELL, NUMBER), ZERO + attributes, ZERO + terms % STRIDE], axis=-1)
+    tokens = np.empty((*kinds.shape, _PLACES), np.int32)
+    tokens[:, :, 0], tokens[:, :, 1], tokens[:, :, 5] = FIRST_TYPE + kinds, LHS, RHS
+    tokens[:, :, 2:5], tokens[:, :, 6:9], tokens[:, :, 9:12] = np.moveaxis(written, 2, 0)
+    tokens[:, :, 12] = CLUE_END
+    needs = np.array([1, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 1])  # terms that a clue must have to fill the place
+    is_taken = np.where(kinds == NONE, 0, ARITY[kinds])[..., None] >= needs
+    return tokens.reshape(len(clues), -1), is_taken.reshape(len(clues), -1)
+
+
+def packed(tokens: Tokens, is_taken: NDArray[np.bool_], length: int, *, filler: int = EXTRA) -> Tokens:
+    """Moves the tokens that are taken to the left of rows of one length, and fills up behind them.
+
+    Args:
+        tokens: int32 `[num, places]`.
+        is_taken: bool `[num, places]`.
+        length: The length wanted.
+        filler: The token that fills up.
+
+    Returns:
+        int32 `[num, length]`.
+
+    Raises:
+        InputError: A row has more tokens.
+    """
+    longest = int(is_taken.sum(axis=1).max(initial=0))
+    if longest > length:
+        raise InputError(f"a puzzle is {longest} tokens long, and {length} is the most here: choose a larger size")
+    row = np.full((len(tokens), length + 1), filler, np.int32)
+    target = np.where(is_taken, np.cumsum(is_taken, axis=1) - 1, length)  # the last column is for what is left out
+    np.put_along_axis(row, target, tokens, axis=1)
+    return row[:, :length]

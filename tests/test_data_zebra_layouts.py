@@ -1,0 +1,192 @@
+"""How Zebra puzzles are written as tokens, against sequences that plain Python writes from their token form."""
+
+import functools
+
+import numpy as np
+import pytest
+
+from mdm_jax.data import zebra, zebra_clues, zebra_layouts, zebra_sets, zebra_text, zebra_tokens
+from mdm_jax.data.zebra_clues import LARGEST, SMALLEST, Size
+from mdm_jax.errors import InputError
+
+VOCABULARY = "MASK = != left-of immediate-left nbr ends inbetween 0 1 2 3 4 5 c n LHS RHS CLUE_END ANSWER EXTRA"
+IDS = {word: i for i, word in enumerate(VOCABULARY.split())}
+SIZES = [SMALLEST, Size(3, 4), Size(5, 3), LARGEST]
+TRIPLES = ["triples", "ordered-triples"]
+
+
+@functools.cache
+def records(size):
+    """Puzzles of different sizes, some of which deduction does not solve."""
+    found = zebra_sets.ordered(*zebra.generate(60, largest=size, seed=1))
+    assert (found["order"] < 0).any()
+    return found
+
+
+def rows(size):
+    """The puzzles in lists: (clues as token ids, houses, attributes, solution, order)."""
+    numbers = zip(*zebra_clues.sizes_of(records(size)["clues"]), strict=True)
+    for (houses, attributes), clues, solution, order in zip(numbers, *records(size).values(), strict=True):
+        words = zebra_text.write_puzzle(clues).split()
+        yield [IDS[word] for word in words], houses, attributes, solution.tolist(), order.tolist()
+
+
+def test_vocabulary_is_that_of_the_source_with_its_padding():
+    assert list(zebra_tokens.SYMBOLS) == list(IDS)
+    assert (IDS["ANSWER"], IDS["EXTRA"]) == (19, 20)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_masked_layout_writes_clues_padding_and_cells_in_place(size):
+    layout = zebra_layouts.get("in-place", size)
+    examples, start = layout.examples(records(size)), layout.start(records(size)["clues"])
+    assert examples["tokens"].dtype == start.dtype == np.int32
+    assert examples["tokens"].shape == start.shape == (60, layout.length)
+    for i, (clues, houses, attributes, solution, _) in enumerate(rows(size)):
+        prompt = clues + [IDS["EXTRA"]] * (size.max_tokens - len(clues))
+        answer, asked = [], []
+        for attribute in range(size.attributes):
+            for house in range(size.houses):
+                asked.append(attribute < attributes and house < houses)
+                answer.append(IDS[str(solution[6 * attribute + house])] if asked[-1] else IDS["EXTRA"])
+        assert examples["tokens"][i].tolist() == prompt + answer
+        assert examples["is_prompt"][i].tolist() == [True] * len(prompt) + [not ask for ask in asked]
+        assert start[i].tolist() == prompt + [IDS["MASK"] if ask else IDS["EXTRA"] for ask in asked]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_masked_layout_reads_back_the_answer_and_what_belongs_to_its_cells(size):
+    layout = zebra_layouts.get("in-place", size)
+    examples = layout.examples(records(size))
+    assert layout.grids(examples["tokens"]).dtype == np.int8
+    np.testing.assert_array_equal(layout.grids(examples["tokens"]), records(size)["solution"])
+    places = np.where(examples["is_prompt"], -1, np.arange(layout.length))
+    cells = layout.cells(places)
+    np.testing.assert_array_equal(cells >= 0, records(size)["solution"] >= 0)
+    attribute, house = np.divmod(np.arange(36), 6)
+    expected = size.max_tokens + attribute * size.houses + house
+    np.testing.assert_array_equal(cells, np.where(cells >= 0, expected, -1))
+
+
+def test_masked_layout_tokens_that_are_no_values_are_read_as_none():
+    layout = zebra_layouts.get("in-place", Size(3, 3))
+    written = ["0", "5", "MASK", "=", "inbetween", "c", "n", "EXTRA", "2"]
+    tokens = np.full((1, layout.length), IDS["1"], np.int32)
+    tokens[0, -9:] = [IDS[word] for word in written]
+    grid = layout.grids(tokens).reshape(6, 6)
+    assert grid[:3, :3].tolist() == [[0, 5, -1], [-1, -1, -1], [-1, -1, 2]]
+    assert (grid[3:] == -1).all()
+    assert (grid[:, 3:] == -1).all()
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", TRIPLES)
+def test_triples_are_clues_answer_and_the_cells_in_their_order(name, size):
+    layout = zebra_layouts.get(name, size)
+    examples, start = layout.examples(records(size)), layout.start(records(size)["clues"])
+    assert examples["tokens"].dtype == start.dtype == np.int32
+    assert examples["tokens"].shape == (60, layout.length)
+    longest = 0
+    for i, (clues, houses, attributes, solution, order) in enumerate(rows(size)):
+        cells = [6 * attribute + house for attribute in range(attributes) for house in range(houses)]
+        if name == "ordered-triples":
+            cells.sort(key=lambda cell: abs(order[cell]))
+        question = [*clues, IDS["ANSWER"]]
+        answer = [IDS[str(number)] for cell in cells for number in (*divmod(cell, 6), solution[cell])]
+        padding = [IDS["EXTRA"]] * (layout.length - len(question) - len(answer))
+        assert examples["tokens"][i].tolist() == question + answer + padding
+        is_prompt = [True] * len(question) + [False] * len(answer) + [True] * len(padding)
+        assert examples["is_prompt"][i].tolist() == is_prompt
+        assert start[i].tolist() == question + [-1] * (start.shape[1] - len(question))
+        longest = max(longest, len(question))
+    assert start.shape == (60, longest)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", TRIPLES)
+def test_triples_read_back_are_the_answer_and_values_move_with_them(name, size):
+    layout = zebra_layouts.get(name, size)
+    tokens = layout.examples(records(size))["tokens"]
+    junk = np.random.default_rng(0).integers(0, 21, tokens.shape)  # what comes behind the answer does not matter
+    tokens = np.where(tokens == IDS["EXTRA"], junk, tokens)
+    np.testing.assert_array_equal(layout.grids(tokens), records(size)["solution"])
+    first = np.argmax(tokens == IDS["ANSWER"], axis=1) + 1
+    values = np.arange(layout.length)[None] - first[:, None]
+    rank = layout.cells(values, tokens)
+    is_cell = records(size)["solution"] >= 0
+    if name == "ordered-triples":
+        expected = 3 * np.abs(records(size)["order"].astype(int)) - 1
+    else:
+        expected = 3 * np.cumsum(is_cell, axis=1) - 1
+    np.testing.assert_array_equal(rank, np.where(is_cell, expected, -1))
+
+
+def test_triples_that_are_none_are_left_out_and_later_ones_overwrite():
+    layout = zebra_layouts.get("triples", Size(4, 4))
+    clues = ["!= LHS c 2 0 RHS c 2 2 CLUE_END", "= LHS c 0 1 RHS n 0 1 CLUE_END"]  # 3 x 3
+    triples = ["0 0 1", "0 1 2", "0 0 2", "3 0 1", "0 3 1", "1 1 3", "c 1 1", "2 2 MASK", "2 2 0", "1 0 0"]
+    question = [*" ".join(clues).split(), "ANSWER"]
+    words = [*question, *" ".join(triples).split()]
+    tokens = np.full((2, layout.length), IDS["1"], np.int32)
+    tokens[0, : len(words)] = [IDS[word] for word in words]
+    tokens[1, : len(question)] = tokens[0, : len(question)]
+    grids = layout.grids(tokens).reshape(2, 6, 6)
+    assert grids[0, :3, :3].tolist() == [[2, 2, -1], [-1, -1, -1], [-1, -1, 0]], "nine triples count, the tenth not"
+    assert (grids[:, 3:] == -1).all()
+    assert (grids[:, :, 3:] == -1).all()
+    assert grids[1, :3, :3].tolist() == [[-1] * 3, [-1, 1, -1], [-1] * 3], "rows do not leak"
+
+
+@pytest.mark.parametrize("name", TRIPLES)
+def test_triples_of_any_tokens_are_read_as_one_after_the_other(name):
+    size = Size(5, 3)
+    layout = zebra_layouts.get(name, size)
+    start = layout.start(records(size)["clues"])
+    rng = np.random.default_rng(1)
+    tokens = rng.integers(7, 15, (60, layout.length), np.int32)
+    tokens[:, : start.shape[1]] = np.where(start >= 0, start, tokens[:, : start.shape[1]])
+    values = np.arange(tokens.size).reshape(tokens.shape)
+    grids, moved = layout.grids(tokens), layout.cells(values, tokens)
+    for i, (clues, houses, attributes, _, _) in enumerate(rows(size)):
+        grid, places = [-1] * 36, [-1] * 36
+        for k in range(houses * attributes):
+            at = len(clues) + 1 + 3 * k
+            attribute, house, value = (int(token) - IDS["0"] for token in tokens[i, at : at + 3])
+            if attribute in range(attributes) and house in range(houses) and value in range(houses):
+                grid[6 * attribute + house], places[6 * attribute + house] = value, values[i, at + 2]
+        assert grids[i].tolist() == grid
+        assert moved[i].tolist() == places
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "small"), [("in-place", 384, 96), ("triples", 457, 115), ("ordered-triples", 457, 115)]
+)
+def test_layout_has_the_length_and_the_vocabulary_that_it_says(name, length, small):
+    layout = zebra_layouts.get(name)
+    assert (layout.name, layout.size, layout.length, layout.num_tokens) == (name, LARGEST, length, 21)
+    assert zebra_layouts.get(name, SMALLEST).length == small
+    assert layout.method == {"triples": "arm", "ordered-triples": "arm_ordered"}.get(name, "mdm")
+    assert layout.pad_id == IDS["EXTRA"]
+
+
+@pytest.mark.parametrize("name", zebra_layouts.LAYOUTS)
+def test_layout_puzzle_that_does_not_fit_raises_one_line(name):
+    puzzles, _ = zebra.generate(2, smallest=Size(4, 3), largest=Size(4, 3))
+    for size, words in (
+        (Size(3, 3), r"puzzle 0 has 4 houses, and 3 is the most"),
+        (Size(4, 3), r"puzzle is \d{3} tokens long, and 11[67] is the most"),
+    ):
+        layout = zebra_layouts.get(name, size)
+        too_many = np.concatenate([puzzles, puzzles, puzzles], axis=1)
+        with pytest.raises(InputError, match=words) as caught:
+            layout.start(too_many)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="names 0 houses"):
+        zebra_layouts.get(name).start(np.full((1, 2, 4), -1))
+
+
+def test_get_unknown_layout_or_size_is_one_line():
+    with pytest.raises(InputError, match=r"unknown layout 'rows'.*in-place, triples, ordered-triples"):
+        zebra_layouts.get("rows")
+    with pytest.raises(InputError, match=r"3 to 7 houses"):
+        zebra_layouts.get("triples", Size(7, 3))
