@@ -28,26 +28,32 @@ def curves(
     log_x: bool = False,
     legend: str = "order",
     lines: Mapping[str, float] | None = None,
+    is_share: bool = True,
 ) -> None:
     """Saves one line per name, shares in percent.
 
     Args:
       path: of the PNG.
-      series: name -> (x values, shares in [0, 1]).
+      series: name -> (x values, shares in [0, 1] or other values).
       x_label: with its unit.
       y_label: with its unit.
       title: what the figure shows.
       log_x: whether the x axis is logarithmic.
       legend: what the names are.
       lines: name -> x, of vertical lines.
+      is_share: whether the axis runs from 0 to 100%; if not, from 0 as far as the values do.
     """
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
     if log_x:
         axes.set_xscale("log")
     for name, (x, shares) in series.items():
-        axes.plot(x, 100 * np.asarray(shares), marker="o", markersize=3.5, label=name)
-    axes.set(xlabel=x_label, ylabel=y_label, title=title, ylim=(-2, 102))
+        axes.plot(x, (100 if is_share else 1) * np.asarray(shares), marker="o", markersize=3.5, label=name)
+    axes.set(xlabel=x_label, ylabel=y_label, title=title)
+    if is_share:
+        axes.set_ylim(-2, 102)
+    else:
+        axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     for i, (name, place) in enumerate((lines or {}).items()):
         axes.axvline(place, color="grey", linestyle=("--", ":")[i % 2], label=f"{name}: {place:.4g}")
@@ -84,6 +90,31 @@ def bars(
     if is_share:
         axes.set_ylim(0, 102)
     figure.legend(title=legend, frameon=False, loc="outside right upper")  # bars leave no room within
+    _save(figure, path)
+
+
+def positions(
+    path: pathlib.Path, series: Mapping[str, np.ndarray], num_latents: int, *, y_label: str, title: str
+) -> None:
+    """Saves a bar for each position, latents in another colour than observations, a panel per name.
+
+    Args:
+      path: of the PNG.
+      series: name -> values [L], latents first.
+      num_latents: N.
+      y_label: with its unit.
+      title: what the figure shows.
+    """
+    figure = Figure(figsize=(7.5, 2.2 * len(series) + 0.8), layout="constrained")
+    for axes, (name, values) in zip(figure.subplots(len(series), 1, squeeze=False)[:, 0], series.items(), strict=True):
+        places = np.arange(len(values))
+        axes.bar(places[:num_latents], values[:num_latents], 1.0, label="latents")
+        axes.bar(places[num_latents:], values[num_latents:], 1.0, label="observations")
+        axes.set_title(f"against: {name}", fontsize=10)
+    axes.set_xlabel("position")
+    axes.legend(frameon=False)
+    figure.supylabel(y_label, fontsize=9)
+    figure.suptitle(title, fontsize=11)
     _save(figure, path)
 
 

@@ -1,0 +1,170 @@
+"""Figure 2, bottom right: a model learns what is observed long before it learns the latents behind it.
+
+Claim (Kim et al. 2025, section 3.3; L&O-NAE-SAT with N = 20, P = 280, 19M parameters, 2,000 iterations): with l latents
+and l P / N observations masked, the error of the conditionals is far larger at latents than at observations. The paper
+measures it against the same model trained for 25 times as long; here also against the exact conditionals.
+`small` takes about ten minutes on two CPU cores.
+
+    python -m experiments.imbalance
+    python -m experiments.imbalance reproduce --scale paper
+"""
+
+import dataclasses
+import pathlib
+import sys
+from typing import TYPE_CHECKING, Any, Literal
+
+from experiments.common import Results, main
+
+if TYPE_CHECKING:
+    from experiments.nae_sat.flags import Train
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reproduce:
+    """Train a model, and the same for 25 times as long, and compare their conditionals with the exact ones."""
+
+    scale: Literal["smoke", "small", "paper"] = "small"
+    """smoke: seconds of everything; small: 8 latents, 32 observations, 0.8M parameters; paper: 20 and 280, 19M"""
+    data: pathlib.Path = pathlib.Path("datasets")
+    """folder of prepared data, made once and used again"""
+    seed: int = 0
+    """of the triples, the sequences, the parameters and all draws"""
+    out: pathlib.Path = pathlib.Path("runs/imbalance")
+    """folder of the runs, the pictures and results.json"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """How much of everything; the proxy goes on for 25 times as many steps."""
+
+    num_latents: int
+    num_observations: int
+    model: str
+    length: int | None
+    num_train: int
+    steps: int
+    batch_size: int
+    learning_rate: float
+    num_sequences: int
+    figure_latents: int
+    """l of the figure by position"""
+
+
+PROXY = 25
+SCALES = {
+    "smoke": Scale(4, 8, "sudoku_800k", None, 200, 2, 16, 1e-3, 20, 2),
+    "small": Scale(8, 32, "sudoku_800k", None, 200_000, 120, 64, 1e-3, 1000, 4),
+    "paper": Scale(20, 280, "smdm_19m", 512, 512_000, 2000, 256, 4e-4, 1000, 11),
+}
+
+
+def reproduce(flags: Reproduce) -> None:
+    """`reproduce`: trains what is not trained, and a row for each reference and number of masked latents."""
+    import numpy as np
+
+    from experiments.nae_sat.train import model_config, train_model
+    from mdm_jax.data import nae_sat
+    from mdm_jax.evaluation import imbalance
+    from mdm_jax.models.transformer import make_denoiser
+    from mdm_jax.report import plots
+    from mdm_jax.theory.latents_observations import BayesDenoiser, LatentsObservations, states
+
+    results = Results("imbalance", "reproduce", out=flags.out, seed=flags.seed, scale=flags.scale)
+    scale = SCALES[flags.scale]
+    N, P = scale.num_latents, scale.num_observations
+    base_flags = train_flags(flags, scale)
+    config = model_config(base_flags)
+    base = train_model(base_flags, config).best_params
+    proxy_flags = dataclasses.replace(
+        base_flags,
+        steps=PROXY * scale.steps,
+        evaluate_every=PROXY * scale.steps,
+        checkpoint_every=max(PROXY * scale.steps // 10, 1),
+        init_from=base_flags.out,
+        out=flags.out / "proxy",
+    )
+    proxy = train_model(proxy_flags, config).best_params
+    denoiser = make_denoiser(config)
+    functions = nae_sat.observations(N, P, flags.seed)
+    params = states(LatentsObservations(N, (0.5, 0.5), functions))
+    bayes = BayesDenoiser(2, mask_id=nae_sat.MASK_ID)
+
+    x_0 = nae_sat.generate(scale.num_sequences, N, P, seed=flags.seed, split="test")
+    padded = nae_sat.examples(x_0, scale.length)["tokens"]
+    rng = np.random.default_rng([flags.seed, 2])
+    curves: dict[str, tuple[list[float], list[float]]] = {}
+    by_position: dict[str, Any] = {}
+    for masked in range(1, N):
+        is_masked = imbalance.draw_masks(rng, len(x_0), N, P, masked)
+        log_p, log_proxy = (
+            imbalance.log_probs(denoiser, weights, padded, is_masked, mask_id=nae_sat.MASK_ID)
+            for weights in (base, proxy)
+        )
+        log_q = imbalance.log_probs(bayes, params, x_0, is_masked, mask_id=nae_sat.MASK_ID)
+        pairs = {"model, exact": (log_p, log_q), "model, proxy": (log_p, log_proxy), "proxy, exact": (log_proxy, log_q)}
+        for name, (left, right) in pairs.items():
+            found = imbalance.errors(left, right, is_masked, N)
+            row = {"compared": name, "masked_latents": masked, "masked_observations": round(masked * P / N)}
+            for kind, (mean, low, high) in (("latents", found.latents), ("observations", found.observations)):
+                row |= {f"{kind}_error": mean, f"{kind}_error_ci": [low, high]}
+                if name != "proxy, exact":
+                    x, y = curves.setdefault(f"{kind}, {name.removeprefix('model, ')}", ([], []))
+                    x.append(masked)
+                    y.append(mean)
+            results.add(dataset=f"N={N}, P={P}", n=len(x_0), **row)
+            if masked == scale.figure_latents and name != "proxy, exact":
+                by_position[name.removeprefix("model, ")] = found.by_position
+    results.finish()
+    pictures = flags.out / "imbalance-positions.png", flags.out / "imbalance-latents.png"
+    plots.positions(
+        pictures[0],
+        by_position,
+        N,
+        y_label="squared error of the log-probability (nats²)",
+        title=f"{scale.steps} steps, {scale.figure_latents} of {N} latents masked, N = {N}, P = {P}",
+    )
+    plots.curves(
+        pictures[1],
+        curves,
+        x_label=f"latents masked, of {N}",
+        y_label="squared error of the log-probability (nats²)",
+        title="Error at latents and at observations",
+        legend="at, against",
+        is_share=False,
+    )
+    sys.stdout.write("".join(f"{picture}\n" for picture in pictures))
+
+
+def train_flags(flags: Reproduce, scale: Scale) -> "Train":
+    """How the model is trained; the proxy starts from it, and goes on with a learning rate that falls anew."""
+    import jax
+
+    from experiments.nae_sat.flags import Train
+
+    return Train(
+        num_latents=scale.num_latents,
+        num_observations=scale.num_observations,
+        num_train=scale.num_train,
+        data=flags.data,
+        seed=flags.seed,
+        model=scale.model,
+        length=scale.length,
+        dtype="bfloat16" if jax.default_backend() in ("gpu", "tpu") else "float32",
+        steps=scale.steps,
+        batch_size=scale.batch_size,
+        learning_rate=scale.learning_rate,
+        warmup_steps=min(100, scale.steps // 10),
+        weight_decay=0.1,
+        beta2=0.95,
+        checkpoint_every=scale.steps,
+        evaluate_every=scale.steps,
+        evaluate_limit=min(128, scale.num_sequences),
+        out=flags.out / "base",
+    )
+
+
+COMMANDS = {"reproduce": (Reproduce, "experiments.imbalance:reproduce")}
+
+if __name__ == "__main__":
+    main("imbalance", __doc__ or "", COMMANDS, sys.argv[1:] or ["reproduce"])

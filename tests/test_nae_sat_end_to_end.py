@@ -1,0 +1,151 @@
+"""The commands of the theory's experiments, run as a user runs them, at sizes for seconds."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+ENV = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+"""One device, as on a user's machine; the tests' own process has eight."""
+ORDERS = ["random", "top_prob", "margin", "neg_entropy"]
+DATA = ["--num-latents", 6, "--num-observations", 12, "--num-train", 300, "--num-test", 20]
+SMALL = ["--model", "sudoku_800k", "--dtype", "float32", "--batch-size", 16, "--evaluate-limit", 8]
+
+
+def run(experiment, *argv, code=0, **environment):
+    command = [sys.executable, "-m", f"experiments.{experiment}", *map(str, argv)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=ENV | environment, capture_output=True, text=True, check=False, timeout=600
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+def rows(folder):
+    return json.loads((folder / "results.json").read_text())["rows"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("nae-sat")
+    flags = [*DATA, *SMALL, "--steps", 3, "--length", 24, "--data", folder / "data", "--out", folder / "run"]
+    run("nae_sat", "train", *flags, JAX_DISABLE_MOST_OPTIMIZATIONS="1")
+    return folder
+
+
+def test_train_writes_a_run_that_says_what_it_is_and_a_row_for_two_orders(trained):
+    config = json.loads((trained / "run" / "config.json").read_text())
+    assert config["task"]["name"] == "nae_sat"
+    assert {name: config["task"][name] for name in ("num_latents", "num_observations", "length", "seed")} == {
+        "num_latents": 6,
+        "num_observations": 12,
+        "length": 24,
+        "seed": 0,
+    }
+    assert config["model"]["max_length"] == 24
+    assert (config["model"]["vocab_size"], config["model"]["num_extra_tokens"]) == (2, 2)
+    assert [(row["oracle"], row["n"], row["nfe"]) for row in rows(trained / "run")] == [
+        ("random", 8, 18),
+        ("margin", 8, 18),
+    ]
+
+
+def test_evaluate_has_a_row_for_each_order_and_number_of_steps(trained):
+    out = trained / "evaluate"
+    flags = ["--checkpoint", trained / "run", "--limit", 10, "--batch-size", 5, "--step-counts", 18, 4, 1]
+    run("nae_sat", "evaluate", *flags, "--out", out, JAX_DISABLE_MOST_OPTIMIZATIONS="1")
+    found = rows(out)
+    assert [(row["oracle"], row["nfe"]) for row in found] == [(name, steps) for steps in (18, 4, 1) for name in ORDERS]
+    for row in found:
+        assert 0 <= row["accuracy_ci"][0] <= row["accuracy"] <= row["accuracy_ci"][1] <= 1.2
+        assert row["dataset"] == "N=6, P=12"
+        assert row["n"] == 10
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["train", "--num-latents", 2], "k=3 distinct latents cannot be drawn from N=2: give at least as many"),
+        (["train", "--num-latents", 4, "--num-observations", 25], "give at most 24, all tuples"),
+        (["train", *DATA, "--length", 10], "length=10 is too short for N + P = 18 tokens"),
+        (["train", *DATA, "--evaluate-limit", 0], "--evaluate-limit must be at least 1"),
+        (["train", *DATA, "--best-metric", "nothing"], "--best-metric nothing is none of the evaluation's"),
+        (["exact", "--num-latents", 30], "is too much to enumerate: give fewer latents"),
+        (["exact", "--limit", 0], "--limit must be at least 1, got 0"),
+        (["evaluate", "--checkpoint", "nowhere"], "there is no folder nowhere"),
+        (["evaluate", "--checkpoint", "sudoku-6m"], "sudoku-6m is a run of sudoku, not of nae_sat"),
+        (
+            ["evaluate", "--checkpoint", "sudoku-6m", "--step-counts", 4, "--num-steps", 3],
+            "--step-counts says how many",
+        ),
+        (["evaluate", "--checkpoint", "sudoku-6m", "--remask-steps", 3], "--keep and --remask-steps are for puzzles"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, argv, message):
+    error = run("nae_sat", *argv, "--out", tmp_path / "out", code=2)
+    assert error.count("\n") == 1
+    assert message in error
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_reproduce_smoke_has_table_1_and_goes_on_where_it_was(tmp_path):
+    flags = ["reproduce", "--scale", "smoke", "--data", tmp_path / "data", "--out", tmp_path / "out"]
+    printed = run("nae_sat", *flags, JAX_DISABLE_MOST_OPTIMIZATIONS="1")
+    assert "Table 1" in printed
+    found = [row for row in rows(tmp_path / "out") if "examples" not in row]
+    wanted = [(steps, name) for steps in (18, 6) for name in [*ORDERS, "vanilla"]]
+    assert [(row["num_steps"], row["oracle"]) for row in found] == wanted
+    assert all(row["n"] == 8 for row in found)
+    curve = [row for row in rows(tmp_path / "out") if "examples" in row]
+    assert {(row["oracle"], row["method"]) for row in curve} == {("random", "mdm"), ("margin", "mdm")}
+    for name in ("training-6-12.png", "steps-6-12.png"):
+        assert (tmp_path / "out" / name).stat().st_size > 5000
+    before = (tmp_path / "out" / "units.jsonl").read_text()
+    run("nae_sat", *flags)
+    assert (tmp_path / "out" / "units.jsonl").read_text() == before
+    other = run("nae_sat", *flags, "--seed", 1, code=2)
+    assert "give the same flags again, or another --out" in other
+
+
+def test_exact_predictor_is_right_throughout_one_at_a_time_and_loses_with_several(tmp_path):
+    flags = ["--num-latents", 6, "--num-observations", 12, "--limit", 300, "--out", tmp_path]
+    run("nae_sat", "exact", *flags)
+    found = {(row["oracle"], row["tokens_per_step"]): row["accuracy"] for row in rows(tmp_path)}
+    for name in ORDERS:
+        assert found[name, 1] == 1
+        assert found[name, 2] < 0.97
+        assert abs(found[name, 18] - 0.625) < 0.05
+    assert found["left_to_right", 6] == 1  # six latents, of which none knows of another, then what follows from them
+    assert (tmp_path / "exact.png").stat().st_size > 5000
+
+
+def test_hardness_smoke_has_both_thresholds_and_both_starts(tmp_path):
+    run("hardness", "reproduce", "--scale", "smoke", "--out", tmp_path)
+    found = rows(tmp_path)
+    assert {row["threshold"]: row["neighbours"] for row in found if "threshold" in row} == pytest.approx(
+        {"kesten_stigum": 9, "condensation": 9}
+    )
+    overlaps = {(row["start"], row["neighbours"]): row["overlap"] for row in found if "start" in row}
+    assert set(overlaps) == {(start, n) for start in ("planted", "random") for n in (4, 20)}
+    assert min(overlaps["planted", 20], overlaps["random", 20]) > 0.9
+    assert overlaps["random", 4] < 0.65
+    assert next(row for row in found if "sweep_ms" in row)["numpy_ms"] > 0
+    assert (tmp_path / "hardness.png").stat().st_size > 5000
+
+
+def test_imbalance_smoke_compares_model_proxy_and_exact_conditionals(tmp_path):
+    flags = ["reproduce", "--scale", "smoke", "--data", tmp_path / "data", "--out", tmp_path / "out"]
+    run("imbalance", *flags, JAX_DISABLE_MOST_OPTIMIZATIONS="1")
+    found = rows(tmp_path / "out")
+    compared = ["model, exact", "model, proxy", "proxy, exact"]
+    assert [(row["masked_latents"], row["compared"]) for row in found] == [(n, c) for n in (1, 2, 3) for c in compared]
+    for row in found:
+        low, high = row["latents_error_ci"]
+        assert low <= row["latents_error"] <= high
+    for name in ("imbalance-positions.png", "imbalance-latents.png"):
+        assert (tmp_path / "out" / name).stat().st_size > 5000
+    assert json.loads((tmp_path / "out" / "proxy" / "config.json").read_text())["task"]["init_from"].endswith("base")
