@@ -12,12 +12,10 @@ measures it against the same model trained for 25 times as long; here also again
 import dataclasses
 import pathlib
 import sys
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from experiments.common import Results, main
-
-if TYPE_CHECKING:
-    from experiments.nae_sat.flags import Train
+from experiments.nae_sat.scales import BUDGETS, Budget
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,16 +34,11 @@ class Reproduce:
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """How much of everything; the proxy goes on for 25 times as many steps."""
+    """How much of everything; the proxy goes on for `PROXY` times as many steps."""
 
     num_latents: int
     num_observations: int
-    model: str
-    length: int | None
-    num_train: int
-    steps: int
-    batch_size: int
-    learning_rate: float
+    budget: Budget
     num_sequences: int
     figure_latents: int
     """l of the figure by position"""
@@ -53,9 +46,9 @@ class Scale:
 
 PROXY = 25
 SCALES = {
-    "smoke": Scale(4, 8, "sudoku_800k", None, 200, 2, 16, 1e-3, 20, 2),
-    "small": Scale(8, 32, "sudoku_800k", None, 200_000, 120, 64, 1e-3, 1000, 4),
-    "paper": Scale(20, 280, "smdm_19m", 512, 512_000, 2000, 256, 4e-4, 1000, 11),
+    "smoke": Scale(4, 8, dataclasses.replace(BUDGETS["smoke"], steps=2), 20, 2),
+    "small": Scale(8, 32, dataclasses.replace(BUDGETS["small"], steps=120, batch_size=64), 1000, 4),
+    "paper": Scale(20, 280, BUDGETS["paper"], 1000, 11),
 }
 
 
@@ -73,14 +66,22 @@ def reproduce(flags: Reproduce) -> None:
     results = Results("imbalance", "reproduce", out=flags.out, seed=flags.seed, scale=flags.scale)
     scale = SCALES[flags.scale]
     N, P = scale.num_latents, scale.num_observations
-    base_flags = train_flags(flags, scale)
+    base_flags = scale.budget.train_flags(
+        N,
+        P,
+        evaluations=1,
+        evaluate_limit=min(128, scale.num_sequences),
+        data=flags.data,
+        seed=flags.seed,
+        out=flags.out / "base",
+    )
     config = model_config(base_flags)
     base = train_model(base_flags, config).best_params
     proxy_flags = dataclasses.replace(
         base_flags,
-        steps=PROXY * scale.steps,
-        evaluate_every=PROXY * scale.steps,
-        checkpoint_every=max(PROXY * scale.steps // 10, 1),
+        steps=PROXY * base_flags.steps,
+        evaluate_every=PROXY * base_flags.steps,
+        checkpoint_every=max(PROXY * base_flags.steps // 10, 1),
         init_from=base_flags.out,
         out=flags.out / "proxy",
     )
@@ -91,7 +92,7 @@ def reproduce(flags: Reproduce) -> None:
     bayes = BayesDenoiser(2, mask_id=nae_sat.MASK_ID)
 
     x_0 = nae_sat.generate(scale.num_sequences, N, P, seed=flags.seed, split="test")
-    padded = nae_sat.examples(x_0, scale.length)["tokens"]
+    padded = nae_sat.examples(x_0, base_flags.length)["tokens"]
     rng = np.random.default_rng([flags.seed, 2])
     curves: dict[str, tuple[list[float], list[float]]] = {}
     by_position: dict[str, Any] = {}
@@ -122,7 +123,7 @@ def reproduce(flags: Reproduce) -> None:
         by_position,
         N,
         y_label="squared error of the log-probability (nats²)",
-        title=f"{scale.steps} steps, {scale.figure_latents} of {N} latents masked, N = {N}, P = {P}",
+        title=f"{base_flags.steps} steps, {scale.figure_latents} of {N} latents masked, N = {N}, P = {P}",
     )
     plots.curves(
         pictures[1],
@@ -134,34 +135,6 @@ def reproduce(flags: Reproduce) -> None:
         is_share=False,
     )
     sys.stdout.write("".join(f"{picture}\n" for picture in pictures))
-
-
-def train_flags(flags: Reproduce, scale: Scale) -> "Train":
-    """How the model is trained; the proxy starts from it, and goes on with a learning rate that falls anew."""
-    import jax
-
-    from experiments.nae_sat.flags import Train
-
-    return Train(
-        num_latents=scale.num_latents,
-        num_observations=scale.num_observations,
-        num_train=scale.num_train,
-        data=flags.data,
-        seed=flags.seed,
-        model=scale.model,
-        length=scale.length,
-        dtype="bfloat16" if jax.default_backend() in ("gpu", "tpu") else "float32",
-        steps=scale.steps,
-        batch_size=scale.batch_size,
-        learning_rate=scale.learning_rate,
-        warmup_steps=min(100, scale.steps // 10),
-        weight_decay=0.1,
-        beta2=0.95,
-        checkpoint_every=scale.steps,
-        evaluate_every=scale.steps,
-        evaluate_limit=min(128, scale.num_sequences),
-        out=flags.out / "base",
-    )
 
 
 COMMANDS = {"reproduce": (Reproduce, "experiments.imbalance:reproduce")}

@@ -1,5 +1,6 @@
 """The code in the README and in docs/ runs, and the links in it lead somewhere."""
 
+import importlib
 import pathlib
 import re
 
@@ -28,10 +29,10 @@ def test_page_links_lead_to_files(page):
             assert anchor in known, f"{page.name} links to {target}#{anchor}"
 
 
-def test_readme_commands_are_those_of_the_sudoku_experiment():
-    from experiments.sudoku.__main__ import COMMANDS
-
+@pytest.mark.parametrize("experiment", ["sudoku", "nae_sat"])
+def test_pages_show_every_command_of_an_experiment_and_no_other(experiment):
+    commands = importlib.import_module(f"experiments.{experiment}.__main__").COMMANDS
     used = set()
     for page in PAGES:
-        used |= set(re.findall(r"-m experiments\.sudoku (\w+)", page.read_text()))
-    assert used == set(COMMANDS)
+        used |= set(re.findall(rf"-m experiments\.{experiment} (\w+)", page.read_text()))
+    assert used == set(commands)

@@ -1,17 +1,15 @@
 """The paper's Table 1 at three scales. Started again, it goes on where it was."""
 
-import dataclasses
 import pathlib
 import sys
 from typing import Any
-
-import jax
 
 import mdm_jax
 from experiments.common import Results, table
 from experiments.journal import Journal
 from experiments.nae_sat.decode import ORACLES, measure
-from experiments.nae_sat.flags import Reproduce, Train
+from experiments.nae_sat.flags import Reproduce
+from experiments.nae_sat.scales import BUDGETS, PAPER, SCALES, Scale
 from experiments.nae_sat.train import (
     dataset_name,
     model_config,
@@ -23,38 +21,6 @@ from mdm_jax.loading import Model
 from mdm_jax.models.transformer import make_denoiser
 from mdm_jax.report import plots
 from mdm_jax.typing import Oracle, Selector
-
-PAPER = {
-    (25, 275): {"vanilla": 0.7806, "margin": 0.9376},
-    (30, 270): {"vanilla": 0.7570, "margin": 0.9354},
-    (40, 260): {"vanilla": 0.7460, "margin": 0.9221},
-    (50, 250): {"vanilla": 0.6794, "margin": 0.9001},
-    (100, 200): {"vanilla": 0.6284, "margin": 0.8891},
-}
-"""Table 1: share of generated observations that agree with the generated latents."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Scale:
-    """How much of everything. Where the paper is silent: iterations, batch, learning rate, steps, and samples."""
-
-    distributions: tuple[tuple[int, int], ...]
-    model: str
-    length: int | None
-    num_train: int
-    steps: int
-    batch_size: int
-    learning_rate: float
-    num_samples: int
-    num_steps: tuple[int, ...]
-    """of decoding, beside one token at a time"""
-
-
-SCALES = {
-    "smoke": Scale(((6, 12),), "sudoku_800k", None, 200, 4, 16, 1e-3, 8, (6,)),
-    "small": Scale(((10, 50),), "sudoku_800k", None, 200_000, 2000, 128, 1e-3, 1000, (30, 10)),
-    "paper": Scale(tuple(PAPER), "smdm_19m", 512, 512_000, 2000, 256, 4e-4, 1000, (100, 50)),
-}
 
 
 def reproduce(flags: Reproduce) -> None:
@@ -79,25 +45,13 @@ class Run:
 
     def __init__(self, flags: Reproduce, scale: Scale, distribution: tuple[int, int]) -> None:
         num_latents, num_observations = distribution
-        # C.1, "the same training configuration throughout the paper"; warm-up as in its code base, or a tenth.
-        self._flags = Train(
-            num_latents=num_latents,
-            num_observations=num_observations,
-            num_train=scale.num_train,
+        self._flags = BUDGETS[flags.scale].train_flags(
+            num_latents,
+            num_observations,
+            evaluations=8,
+            evaluate_limit=min(128, scale.num_samples),
             data=flags.data,
             seed=flags.seed,
-            model=scale.model,
-            length=scale.length,
-            dtype="bfloat16" if jax.default_backend() in ("gpu", "tpu") else "float32",
-            steps=scale.steps,
-            batch_size=scale.batch_size,
-            learning_rate=scale.learning_rate,
-            warmup_steps=min(100, scale.steps // 10),
-            weight_decay=0.1,
-            beta2=0.95,
-            checkpoint_every=max(scale.steps // 8, 1),
-            evaluate_every=max(scale.steps // 8, 1),
-            evaluate_limit=min(128, scale.num_samples),
             out=flags.out / f"{num_latents}-{num_observations}",
         )
         self._num_samples, self._paper = scale.num_samples, PAPER.get(distribution, {})
