@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from typing import Literal
 
 from experiments.nae_sat.flags import Train
 
@@ -24,6 +25,7 @@ class Budget:
     num_train: int
     steps: int
     batch_size: int
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float
 
     def train_flags(
@@ -37,7 +39,7 @@ class Budget:
         seed: int,
         out: pathlib.Path,
     ) -> Train:
-        """What `train` is to do: AdamW as in C.1, "the same configuration throughout"; warm-up as in its code base."""
+        """What `train` is to do; decay as in C.1, "the same configuration throughout", warm-up as in its code base."""
         import jax
 
         return Train(
@@ -51,6 +53,7 @@ class Budget:
             dtype="bfloat16" if jax.default_backend() in ("gpu", "tpu") else "float32",
             steps=self.steps,
             batch_size=self.batch_size,
+            optimizer=self.optimizer,
             learning_rate=self.learning_rate,
             warmup_steps=min(100, self.steps // 10),
             weight_decay=0.1,
@@ -64,7 +67,9 @@ class Budget:
 
 BUDGETS = {
     "smoke": Budget(model="sudoku_800k", num_train=200, steps=4, batch_size=16, learning_rate=1e-3),
-    "small": Budget(model="sudoku_800k", num_train=200_000, steps=2000, batch_size=128, learning_rate=1e-3),
+    "small": Budget(
+        model="sudoku_800k", num_train=200_000, steps=2000, batch_size=128, optimizer="muon", learning_rate=3e-3
+    ),
     "paper": Budget(model="smdm_19m", length=512, num_train=512_000, steps=2000, batch_size=256, learning_rate=4e-4),
 }
 
