@@ -87,6 +87,6 @@ class Scale:
 
 SCALES = {
     "smoke": Scale(((6, 12),), 8, (6,)),
-    "small": Scale(((10, 50),), 1000, (30, 10)),
+    "small": Scale(((10, 50),), 500, (30, 10)),
     "paper": Scale(tuple(PAPER), 1000, (100, 50)),
 }
