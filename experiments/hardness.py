@@ -85,14 +85,14 @@ def reproduce(flags: Reproduce) -> None:
     for number, neighbours in enumerate(tqdm(scale.neighbours, desc="neighbours", leave=False, dynamic_ncols=True)):
         rng = np.random.default_rng([flags.seed, number])
         instances = [planted_csp(rng, predicate, num, neighbours / 2) for _ in range(scale.instances)]
-        graph = bp.stack([bp.factor_graph(instance.clauses) for instance in instances])
+        graph = bp.stack([bp.factor_graph(instance.clauses, num) for instance in instances])
         starts = {
             "planted": bp.planted_messages(predicate, graph, jnp.stack([jnp.asarray(i.assignment) for i in instances])),
             "random": bp.random_messages(jax.random.fold_in(key_starts, number), predicate, graph),
         }
         for name, start in starts.items():
             options: dict[str, Any] = {"damping": DAMPING[name], "max_sweeps": scale.max_sweeps}
-            beliefs = bp.propagate(predicate, graph, start, num, **options)
+            beliefs = bp.propagate(predicate, graph, start, **options)
             values = np.asarray(beliefs.marginals.argmax(axis=-1))
             scores = [bp.overlap(v, i.assignment, scale.num_values) for v, i in zip(values, instances, strict=True)]
             curves[name][0].append(neighbours)
@@ -137,14 +137,12 @@ def sweep_times(
     from mdm_jax.theory.planted import planted_csp
 
     clauses = planted_csp(np.random.default_rng(0), predicate, num_latents, degree).clauses
-    graph = bp.factor_graph(clauses)
+    graph = bp.factor_graph(clauses, num_latents)
     messages = bp.random_messages(jax.random.key(0), predicate, graph)
     plain, places = np.asarray(messages), np.ascontiguousarray(clauses.T)
 
     def ours() -> None:
-        jax.block_until_ready(
-            bp.propagate(predicate, graph, messages, num_latents, damping=0.88, max_sweeps=sweeps, tolerance=0.0)
-        )
+        jax.block_until_ready(bp.propagate(predicate, graph, messages, damping=0.88, max_sweeps=sweeps, tolerance=0.0))
 
     def theirs() -> None:
         state = plain

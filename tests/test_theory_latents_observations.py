@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 import mdm_jax
 from mdm_jax.errors import InputError
@@ -26,6 +27,10 @@ def noisy_ternary():
     predicate = Predicate("any", 2, 3, (0.0, *rng.random(8).tolist()))
     tuples = np.array([[0, 1], [1, 2], [2, 0], [1, 0]], np.int32)
     return LatentsObservations(3, (0.5, 0.3, 0.2), SparseObservations(predicate, tuples), rng.permutation(7))
+
+
+def slabs():
+    return predicates.random_slabs(np.random.default_rng(2), 4, 5, 0.6)
 
 
 def joint(distribution):
@@ -63,6 +68,18 @@ def test_bayes_denoiser_equals_enumeration_of_all_sequences_for_random_evidence(
         np.testing.assert_array_equal(got[wanted == 0], 0)
 
 
+def test_bayes_denoiser_of_slabs_keeps_the_latents_that_agree_and_no_others():
+    distribution = LatentsObservations(5, (0.5, 0.5), slabs())
+    every = np.array(list(itertools.product((0, 1), repeat=5)))
+    answers = distribution.observations.probabilities(every)
+    shown = distribution.sample(np.random.default_rng(5), 1)[0]
+    left = every[(answers == shown[5:]).all(axis=1)]
+    assert 1 < len(left) < 32
+    tokens = jnp.asarray(np.append(np.full(5, 2), shown[5:])[None])
+    found = np.exp(BayesDenoiser(2, 2)(states(distribution), tokens))[0, :5, 1]
+    np.testing.assert_allclose(found, left.mean(axis=0), atol=1e-6)
+
+
 def test_bayes_denoiser_in_many_chunks_equals_one(monkeypatch):
     distribution = nae_bits(5, 7)
     tokens = jnp.asarray(np.where(np.arange(12) % 3, distribution.sample(np.random.default_rng(0), 9), 2))
@@ -94,16 +111,18 @@ def test_one_token_at_a_time_is_exact_under_every_order(oracle):
 
 
 def test_one_token_at_a_time_under_margin_samples_the_distribution_itself():
-    # Frequencies of all 32 values of 3 latents and 2 observations, of 4,000 samples, against the exact ones.
+    # Frequencies of all 32 values of 3 latents and 2 observations, of 20,000 samples, against the exact ones.
     distribution = nae_bits(3, 2)
-    start = jnp.full((4000, 5), 2)
+    start = jnp.full((20_000, 5), 2)
     tokens = mdm_jax.sample(BayesDenoiser(2, 2), states(distribution), jax.random.key(1), start, mask_id=2).tokens
     counts = np.bincount(np.asarray(tokens) @ (2 ** np.arange(5)), minlength=32)
     exact = np.zeros(32)
     for sequence, probability in joint(distribution):
         exact[np.asarray(sequence) @ (2 ** np.arange(5))] += probability
     assert (counts[exact == 0] == 0).all()
-    assert np.abs(counts - 4000 * exact).max() < 5 * math.sqrt(4000 * 0.125 * 0.875)
+    wanted = 20_000 * exact[exact > 0]
+    statistic = (np.square(counts[exact > 0] - wanted) / wanted).sum()
+    assert statistic < stats.chi2.ppf(1 - 1e-6, len(wanted) - 1)
 
 
 @pytest.mark.parametrize("oracle", ["random", "margin"])
@@ -172,6 +191,14 @@ def test_not_all_equal_observations_are_one_three_quarters_of_the_time():
         (lambda: LatentsObservations(2, (0.5, 0.6), nae_bits().observations), "sums to 1"),
         (lambda: LatentsObservations(6, (0.5, 0.5), nae_bits().observations, np.zeros(18, int)), "a permutation of 0"),
         (lambda: states(nae_bits(26, 12)), "too much to enumerate"),
+        (lambda: states(nae_bits(1100, 12)), r"2\^1100 states of N=1100"),
+        (lambda: LatentsObservations(5, (0.5, 0.5), nae_bits().observations), "give 0 to 4"),
+        (lambda: LatentsObservations(6, (0.5, 0.3, 0.2), nae_bits().observations), "of m=2 values, not 3"),
+        (lambda: LatentsObservations(4, (0.5, 0.5), slabs()), "slabs are of 5 bits, not 4"),
+        (
+            lambda: BayesDenoiser(2, 2)(states(nae_bits()), jnp.zeros((1, 17), jnp.int32)),
+            r"tokens are \[B, 18\] for these states",
+        ),
         (lambda: BayesDenoiser(2, mask_id=1), "mask_id=1 is a value"),
     ],
 )

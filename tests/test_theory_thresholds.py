@@ -53,20 +53,31 @@ def regular_clauses(rng, num_variables, degree, k):
 @pytest.mark.parametrize(("predicate", "degree"), [(predicates.nae(3, 2), 6), (predicates.coloring(4), 8)])
 def test_jacobian_of_belief_propagation_has_the_radius_behind_the_threshold(predicate, degree):
     num, k = 6000, predicate.k
-    graph = bp.factor_graph(regular_clauses(np.random.default_rng(0), num, degree, k))
-    radius = thresholds.jacobian_radius(jax.random.key(0), predicate, graph, num)
+    graph = bp.factor_graph(regular_clauses(np.random.default_rng(0), num, degree, k), num)
+    radius = thresholds.jacobian_radius(jax.random.key(0), predicate, graph)
     eigenvalue = 1 / (predicate.num_values ** (k - 1) - 1)
     assert radius == pytest.approx(eigenvalue * math.sqrt((k - 1) * (degree - 1)), rel=0.03)
 
 
-def test_free_entropy_gain_changes_its_sign_at_the_condensation_of_five_colours():
-    # 13.23 in the literature; below, the planted colouring is one of many as good.
+def test_jacobian_of_parities_of_three_is_zero():
+    graph = bp.factor_graph(np.array([[0, 1, 2], [2, 3, 4]]), 5)
+    assert thresholds.jacobian_radius(jax.random.key(0), predicates.xor(3), graph) == 0
+
+
+@pytest.mark.parametrize(
+    ("predicate", "below", "above"),
+    [
+        (predicates.coloring(5), 12.9, 13.6),  # 13.23 in the literature
+        (predicates.nae(3, 3), 25.7, 26.9),
+    ],
+)
+def test_free_entropy_gain_changes_its_sign_at_condensation(predicate, below, above):
+    # Below, the planted assignment is one of many as good.
     gains = [
-        float(thresholds.free_entropy_gain(jax.random.key(0), predicates.coloring(5), d, depth=36))
-        for d in (12.9, 13.6)
+        float(thresholds.free_entropy_gain(jax.random.key(0), predicate, degree, depth=53)) for degree in (below, above)
     ]
-    assert gains[0] < -0.005
-    assert gains[1] > 0.005
+    assert gains[0] < -0.003
+    assert gains[1] > 0.003
 
 
 def test_free_entropy_gain_is_zero_where_nothing_can_be_known():

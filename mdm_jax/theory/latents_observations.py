@@ -19,13 +19,15 @@ from mdm_jax.typing import Array
 IMPOSSIBLE = -1e9
 """Stands for log 0: finite, so that sums and products of it are numbers."""
 MAX_ENTRIES = 1 << 29
-"""of the table of states and tokens, float32: 2 GiB"""
+"""of the table of states and tokens, 2 GiB in float32"""
 _CHUNK = 1 << 24  # entries that are worked on at a time
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LatentsObservations:
     """N independent latents, P observations of them, and the places where they stand in the sequence, L = N + P.
+
+    Observations are bits here; the definition lets them take m + 1 values.
 
     Attributes:
         num_latents: N.
@@ -46,6 +48,7 @@ class LatentsObservations:
             raise InputError(f"the prior is of m values, m at least 2, and sums to 1; got {self.prior}")
         if self.order is not None and sorted(np.asarray(self.order).tolist()) != list(range(self.length)):
             raise InputError(f"the order is a permutation of 0 to {self.length - 1}, got {self.order}")
+        self.observations.check(self.num_latents, self.num_values)
 
     @property
     def length(self) -> int:
@@ -64,7 +67,8 @@ class LatentsObservations:
 
     def sample(self, rng: np.random.Generator, num: int) -> NDArray[np.int32]:
         """Sequences, int32 `[num, L]`."""
-        latents = rng.choice(self.num_values, size=(num, self.num_latents), p=self.prior)
+        prior = np.asarray(self.prior) / sum(self.prior)
+        latents = rng.choice(self.num_values, size=(num, self.num_latents), p=prior)
         chances = self.observations.probabilities(latents)
         tokens = np.empty((num, self.length), np.int32)
         tokens[:, self.positions] = np.concatenate([latents, rng.random(chances.shape) < chances], axis=1)
@@ -84,7 +88,7 @@ class States(NamedTuple):
     log_prior: Array
     """float32 [S]"""
     latents: Array
-    """int8 [S, N]"""
+    """int8 [S, N]; int32 where m exceeds 127"""
     chances: Array
     """float32 [S, P]: P(O_j = 1 | latents)"""
     positions: Array
@@ -94,18 +98,24 @@ class States(NamedTuple):
 def states(distribution: LatentsObservations) -> States:
     """All states of the latents, by enumeration; InputError if the table of m^N states would exceed 2 GiB."""
     m, num = distribution.num_values, distribution.num_latents
-    entries = m**num * distribution.length
-    if entries > MAX_ENTRIES:
+    if m**num * distribution.length > MAX_ENTRIES:
         raise InputError(
-            f"m^N (N + P) = {entries:.3g} is too much to enumerate: give fewer latents, for at most {MAX_ENTRIES:.3g}"
+            f"{m}^{num} states of N={num} latents, times N + P = {distribution.length}, are too much to enumerate: "
+            f"give fewer latents, for at most {MAX_ENTRIES:.3g}"
         )
-    latents = (np.arange(m**num)[:, None] // m ** np.arange(num - 1, -1, -1) % m).astype(np.int8)
-    parts = np.array_split(latents, max(entries // _CHUNK, 1))
-    chances = np.concatenate([distribution.observations.probabilities(part).astype(np.float32) for part in parts])
+    latents = np.empty((m**num, num), np.int8 if m <= 127 else np.int32)
+    chances = np.empty((m**num, distribution.observations.num_observations), np.float32)
+    log_prior = np.empty(m**num, np.float32)
     with np.errstate(divide="ignore"):
-        log_prior = np.maximum(np.log(np.asarray(distribution.prior)), IMPOSSIBLE)[latents].sum(axis=1)
+        log_values = np.maximum(np.log(np.asarray(distribution.prior)), IMPOSSIBLE)
+    size = max(_CHUNK // distribution.length, 1)
+    for begin in range(0, m**num, size):
+        rows = slice(begin, begin + size)
+        latents[rows] = np.arange(begin, min(begin + size, m**num))[:, None] // m ** np.arange(num - 1, -1, -1) % m
+        chances[rows] = distribution.observations.probabilities(latents[rows].astype(np.int32))
+        log_prior[rows] = log_values[latents[rows]].sum(axis=1)
     return States(
-        jnp.asarray(log_prior, jnp.float32),
+        jnp.asarray(log_prior),
         jnp.asarray(latents),
         jnp.asarray(chances),
         jnp.asarray(distribution.positions, jnp.int32),
@@ -144,7 +154,12 @@ class BayesDenoiser:
         Args:
           params: from `states`.
           tokens: int32 [B, L].
+
+        Raises:
+          InputError: the states are of sequences of another length.
         """
+        if tokens.shape[1] != params.positions.shape[0]:
+            raise InputError(f"tokens are [B, {params.positions.shape[0]}] for these states, got {tokens.shape}")
         (num_rows, length), (num_states, num_latents), V = tokens.shape, params.latents.shape, self.vocab_size
         shown = jax.nn.one_hot(tokens[:, params.positions], V)  # 0 where masked
         evidence = shown.reshape(num_rows, length * V)

@@ -12,8 +12,8 @@ from mdm_jax.theory.predicates import Predicate, SparseObservations, num_tuples,
 class PlantedCSP(NamedTuple):
     """An instance."""
 
-    assignment: NDArray[np.int8]
-    """σ, int8 [N]: what was planted"""
+    assignment: NDArray[np.int32]
+    """σ, int32 [N]: what was planted"""
     clauses: NDArray[np.int32]
     """int32 [P, k]: the variables of each clause, for which the predicate came out as 1"""
 
@@ -42,15 +42,16 @@ def planted_csp(
     """
     k = predicate.k
     total = num_tuples(num_variables, k) if tuples is None else len(tuples)
-    chance = degree * num_variables / (k * predicate.satisfied * total)
-    if not 0 <= chance <= 1:
+    expected = degree * num_variables / (k * predicate.satisfied)
+    if not 0 <= expected <= total:
         most = k * predicate.satisfied * total / num_variables
         raise InputError(f"degree={degree}: {total} tuples of {num_variables} variables give from 0 to {most:.4g}")
-    num = int(rng.binomial(total, chance))
+    is_vast = total > 1 << 62  # more than NumPy counts; its limit has the same law
+    num = int(rng.poisson(expected) if is_vast else rng.binomial(total, expected / max(total, 1)))
     if tuples is None:
         drawn = random_tuples(rng, num, num_variables, k)
     else:
         drawn = tuples[rng.choice(total, num, replace=False)]
-    assignment = rng.integers(predicate.num_values, size=num_variables, dtype=np.int8)
+    assignment = rng.integers(predicate.num_values, size=num_variables, dtype=np.int32)
     is_one = rng.random(num) < SparseObservations(predicate, drawn).probabilities(assignment)
     return PlantedCSP(assignment, drawn[is_one])

@@ -159,11 +159,14 @@ def random_tuples(rng: np.random.Generator, num: int, num_latents: int, k: int) 
         return rng.permutation(all_tuples(num_latents, k))[:num]
     found = np.zeros((0, k), np.int32)
     while len(found) < num:  # more than half are left, so that few are drawn twice
-        drawn = rng.integers(num_latents, size=(2 * (num - len(found)) + 8, k), dtype=np.int32)
-        is_distinct = (np.diff(np.sort(drawn, axis=1), axis=1) > 0).all(axis=1)
-        found = np.concatenate([found, drawn[is_distinct]])
-        code = found.astype(np.int64) @ (num_latents ** np.arange(k, dtype=np.int64))
-        found = found[np.sort(np.unique(code, return_index=True)[1])]
+        wanted = 2 * (num - len(found)) + 8
+        if k * k > num_latents:
+            drawn = np.argsort(rng.random((wanted, num_latents)), axis=1)[:, :k].astype(np.int32)
+        else:  # most draws are of distinct latents
+            drawn = rng.integers(num_latents, size=(wanted, k), dtype=np.int32)
+            drawn = drawn[(np.diff(np.sort(drawn, axis=1), axis=1) > 0).all(axis=1)]
+        found = np.concatenate([found, drawn])
+        found = found[np.sort(np.unique(found, axis=0, return_index=True)[1])]
     return found[:num]
 
 
@@ -177,6 +180,10 @@ class Observations(Protocol):
 
     def probabilities(self, latents: Values) -> NDArray[np.floating]:
         """P(O_j = 1 | latents), `[..., P]`, for latents `[..., N]`."""
+        ...
+
+    def check(self, num_latents: int, num_values: int) -> None:
+        """InputError unless they are of N latents with m values."""
         ...
 
 
@@ -195,6 +202,8 @@ class SparseObservations:
     def __post_init__(self) -> None:
         if self.tuples.ndim != 2 or self.tuples.shape[1] != self.predicate.k:
             raise InputError(f"tuples for {self.predicate.name} are [P, {self.predicate.k}], got {self.tuples.shape}")
+        if (np.diff(np.sort(self.tuples, axis=1), axis=1) == 0).any():
+            raise InputError("a tuple names one latent twice: give distinct ones")
 
     @property
     def num_observations(self) -> int:
@@ -207,6 +216,14 @@ class SparseObservations:
         for column in self.tuples.T:
             code = code * self.predicate.num_values + latents[..., column]
         return np.asarray(self.predicate.flat, np.float32)[code]
+
+    def check(self, num_latents: int, num_values: int) -> None:
+        """InputError unless they are of N latents with m values."""
+        if num_values != self.predicate.num_values:
+            raise InputError(f"{self.predicate.name} is of m={self.predicate.num_values} values, not {num_values}")
+        if len(self.tuples) and not 0 <= self.tuples.min() <= self.tuples.max() < num_latents:
+            ends = f"{self.tuples.min()} to {self.tuples.max()}"
+            raise InputError(f"tuples name latents {ends}: give 0 to {num_latents - 1}")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -232,6 +249,11 @@ class SlabObservations:
         """P(O_j = 1 | latents), float32 `[..., P]`, 0 or 1, for bits `[..., N]`."""
         heights = (2 * latents - 1) @ self.directions.T
         return (np.abs(heights) <= self.beta * math.sqrt(latents.shape[-1])).astype(np.float32)
+
+    def check(self, num_latents: int, num_values: int) -> None:
+        """InputError unless they are of N latents with m = 2 values."""
+        if (num_latents, num_values) != (self.directions.shape[1], 2):
+            raise InputError(f"the slabs are of {self.directions.shape[1]} bits, not {num_latents} of m={num_values}")
 
 
 def random_slabs(rng: np.random.Generator, num: int, num_latents: int, beta: float) -> SlabObservations:

@@ -51,9 +51,7 @@ def kesten_stigum(predicate: Predicate) -> float:
     return math.inf if radius < 1e-12 else 1 / radius
 
 
-def jacobian_radius(
-    key: Array, predicate: Predicate, graph: FactorGraph, num_variables: int, *, steps: int = 30
-) -> float:
+def jacobian_radius(key: Array, predicate: Predicate, graph: FactorGraph, *, steps: int = 30) -> float:
     """The spectral radius of belief propagation's Jacobian at the point where nothing is known, on one graph.
 
     By power iteration, among changes that tilt no place towards any value on average: a common tilt has the multiplier
@@ -64,8 +62,7 @@ def jacobian_radius(
       key: of the start, consumed.
       predicate: fulfils assumption B.11.
       graph: one instance.
-      num_variables: N.
-      steps: of the iteration.
+      steps: of the iteration that are averaged, after as many that are not.
     """
     predicate.check_balanced("the Jacobian at the uniform point")
     shape = (predicate.num_values, *graph.clauses.shape)
@@ -73,15 +70,17 @@ def jacobian_radius(
 
     @jax.jit
     def step(change: Array) -> tuple[Array, Array]:
-        _, change = jax.jvp(lambda mu: sweep(predicate, graph, mu, num_variables)[0], (point,), (change,))
+        _, change = jax.jvp(lambda mu: sweep(predicate, graph, mu)[0], (point,), (change,))
         change = change - change.mean(axis=(1, 2), keepdims=True)
         size = jnp.linalg.norm(change)
-        return change / size, size
+        return change / jnp.maximum(size, 1e-37), size
 
     change, logs = jax.random.normal(key, shape), []
     change = change - change.mean(axis=0, keepdims=True)
     for _ in range(2 * steps):
         change, size = step(change)
+        if float(size) < 1e-30:  # nothing is passed on, as by parities of three or more
+            return 0.0
         logs.append(math.log(float(size)))
     return math.exp(float(np.mean(logs[steps:])))
 
@@ -124,7 +123,8 @@ def condensation(predicate: Predicate, key: Array, *, progress: str | None = Non
         degree = (below[0] + above[0]) / 2
         here = degree, gain(degree)
         below, above = (below, here) if here[1] >= _RESOLUTION else (here, above)
-    return below[0] + (above[0] - below[0]) * below[1] / (below[1] - above[1])
+    zero = below[0] + (above[0] - below[0]) * below[1] / (below[1] - above[1])
+    return min(max(zero, below[0]), above[0])
 
 
 def _information_bound(predicate: Predicate) -> float:
@@ -200,8 +200,11 @@ def intractable_mask_rates(predicate: Predicate, num_latents: int, key: Array | 
 
         1 - D_KS / (γ k N^(k-1)) ≤ α ≤ 1 - D_cond / (γ k N^(k-1)),
 
-    where the predicate of every ordered k-tuple of N latents is observed (Example 3.2). The revealed observations that
-    came out as 1 are then the clauses of a planted problem with D_cond ≤ d ≤ D_KS.
+    where the predicate of every ordered k-tuple of N latents is observed (Example 3.2; N^(k-1) is the paper's count of
+    them, which is N! / (N - k)! / N in fact). The revealed observations that came out as 1 are then the clauses of a
+    planted problem with D_cond ≤ d ≤ D_KS. The proposition looks at these alone. Those that came out as 0 are revealed
+    too, and can give the latents away: a 0 of nae(3, 3) says that three latents are equal, and enough of them are left
+    in this very interval (`tests/test_theory_belief_propagation.py`).
 
     Args:
       predicate: as for `condensation`.
