@@ -10,6 +10,7 @@ measures it against the same model trained for 25 times as long; here also again
 """
 
 import dataclasses
+import json
 import pathlib
 import sys
 from typing import Any, Literal
@@ -29,7 +30,7 @@ class Reproduce:
     seed: int = 0
     """of the triples, the sequences, the parameters and all draws"""
     out: pathlib.Path = pathlib.Path("runs/imbalance")
-    """folder of the runs, the pictures and results.json"""
+    """folder of the runs, the pictures, positions.json and results.json"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Scale:
 PROXY = 25
 SCALES = {
     "smoke": Scale(4, 8, dataclasses.replace(BUDGETS["smoke"], steps=2), 20, 2),
-    "small": Scale(8, 32, dataclasses.replace(BUDGETS["small"], steps=120, batch_size=64), 1000, 4),
+    "small": Scale(8, 32, dataclasses.replace(BUDGETS["small"], steps=80, batch_size=64), 1000, 4),
     "paper": Scale(20, 280, BUDGETS["paper"], 1000, 11),
 }
 
@@ -55,6 +56,7 @@ SCALES = {
 def reproduce(flags: Reproduce) -> None:
     """`reproduce`: trains what is not trained, and a row for each reference and number of masked latents."""
     import numpy as np
+    from tqdm import tqdm
 
     from experiments.nae_sat.train import model_config, train_model
     from mdm_jax.data import nae_sat
@@ -95,8 +97,9 @@ def reproduce(flags: Reproduce) -> None:
     padded = nae_sat.examples(x_0, base_flags.length)["tokens"]
     rng = np.random.default_rng([flags.seed, 2])
     curves: dict[str, tuple[list[float], list[float]]] = {}
-    by_position: dict[str, Any] = {}
-    for masked in range(1, N):
+    intervals: dict[str, tuple[list[float], list[float]]] = {}
+    by_position: list[dict[str, Any]] = []
+    for masked in tqdm(range(1, N), desc="masked latents", leave=False, dynamic_ncols=True):
         is_masked = imbalance.draw_masks(rng, len(x_0), N, P, masked)
         log_p, log_proxy = (
             imbalance.log_probs(denoiser, weights, padded, is_masked, mask_id=nae_sat.MASK_ID)
@@ -106,35 +109,52 @@ def reproduce(flags: Reproduce) -> None:
         pairs = {"model, exact": (log_p, log_q), "model, proxy": (log_p, log_proxy), "proxy, exact": (log_proxy, log_q)}
         for name, (left, right) in pairs.items():
             found = imbalance.errors(left, right, is_masked, N)
-            row = {"compared": name, "masked_latents": masked, "masked_observations": round(masked * P / N)}
-            for kind, (mean, low, high) in (("latents", found.latents), ("observations", found.observations)):
+            row: dict[str, Any] = {
+                "compared": name,
+                "masked_latents": masked,
+                "masked_observations": round(masked * P / N),
+            }
+            for kind, values in (("latents", found.latents), ("observations", found.observations)):
+                if values is None:
+                    continue
+                mean, low, high = values
                 row |= {f"{kind}_error": mean, f"{kind}_error_ci": [low, high]}
-                if name != "proxy, exact":
-                    x, y = curves.setdefault(f"{kind}, {name.removeprefix('model, ')}", ([], []))
-                    x.append(masked)
-                    y.append(mean)
+                if name.startswith("model"):
+                    label = f"{kind}, {name.removeprefix('model, ')}"
+                    for series, pair in ((curves, (masked, mean)), (intervals, (low, high))):
+                        for values_so_far, value in zip(series.setdefault(label, ([], [])), pair, strict=True):
+                            values_so_far.append(value)
             results.add(dataset=f"N={N}, P={P}", n=len(x_0), **row)
-            if masked == scale.figure_latents and name != "proxy, exact":
-                by_position[name.removeprefix("model, ")] = found.by_position
+            # None where NaN, which JSON has no word for.
+            means = [[None if np.isnan(v) else float(f"{v:.4g}") for v in triple] for triple in found.positions]
+            by_position.append({"compared": name, "masked_latents": masked, "mean_low_high": means})
     results.finish()
+    (flags.out / "positions.json").write_text("\n".join(["[", *_lines(by_position), "]"]) + "\n")
     pictures = flags.out / "imbalance-positions.png", flags.out / "imbalance-latents.png"
-    plots.positions(
-        pictures[0],
-        by_position,
-        N,
-        y_label="squared error of the log-probability (nats²)",
-        title=f"{base_flags.steps} steps, {scale.figure_latents} of {N} latents masked, N = {N}, P = {P}",
-    )
+    panels = {
+        f"against: {row['compared'].removeprefix('model, ')}": np.array(row["mean_low_high"], float)
+        for row in by_position
+        if row["masked_latents"] == scale.figure_latents and row["compared"].startswith("model")
+    }
+    label = "squared error of the log-probability (nats²)"
+    title = f"{base_flags.steps} steps, {scale.figure_latents} of {N} latents masked, N = {N}, P = {P}"
+    plots.positions(pictures[0], panels, N, y_label=label, title=title)
     plots.curves(
         pictures[1],
         curves,
         x_label=f"latents masked, of {N}",
-        y_label="squared error of the log-probability (nats²)",
+        y_label=label,
         title="Error at latents and at observations",
         legend="at, against",
         is_share=False,
+        intervals=intervals,
     )
-    sys.stdout.write("".join(f"{picture}\n" for picture in pictures))
+    sys.stdout.write("".join(f"{path}\n" for path in (flags.out / "positions.json", *pictures)))
+
+
+def _lines(rows: list[dict[str, Any]]) -> list[str]:
+    """A line of JSON for each."""
+    return [json.dumps(row) + ("," if i < len(rows) - 1 else "") for i, row in enumerate(rows)]
 
 
 COMMANDS = {"reproduce": (Reproduce, "experiments.imbalance:reproduce")}

@@ -53,7 +53,9 @@ def test_errors_average_over_masked_positions_first_and_sequences_then():
     log_p = np.array([[-1.0, -2.0, 9.0, -3.0], [-0.5, 9.0, -1.0, 9.0]])
     log_q = np.array([[0.0, -1.0, 0.0, -1.0], [-0.5, 0.0, -4.0, 0.0]])
     found = imbalance.errors(log_p, log_q, is_masked, 2)
-    np.testing.assert_allclose(found.by_position, [0.5, 1.0, 9.0, 4.0])
+    np.testing.assert_allclose(found.positions[:, 0], [0.5, 1.0, 9.0, 4.0])
+    np.testing.assert_allclose(found.positions[0, 1:], mean_interval([1.0, 0.0]))
+    np.testing.assert_allclose(found.positions[1, 1:], [1.0, 1.0])  # of one sequence
     assert found.latents[0] == pytest.approx((1.0 + 0.0) / 2)
     assert found.observations[0] == pytest.approx((4.0 + 9.0) / 2)
     assert found.latents[1:] == pytest.approx(mean_interval([1.0, 0.0]))
@@ -61,7 +63,24 @@ def test_errors_average_over_masked_positions_first_and_sequences_then():
 
 def test_positions_that_are_never_masked_have_no_error():
     found = imbalance.errors(np.zeros((1, 3)), np.zeros((1, 3)), np.array([[True, False, True]]), 2)
-    np.testing.assert_array_equal(np.isnan(found.by_position), [False, True, False])
+    np.testing.assert_array_equal(np.isnan(found.positions[:, 0]), [False, True, False])
+    assert (
+        imbalance.errors(np.zeros((1, 3)), np.zeros((1, 3)), np.array([[True, False, False]]), 2).observations is None
+    )
+
+
+def test_log_probs_of_many_masks_are_traced_once():
+    traced = []
+
+    def denoiser(params, tokens):
+        traced.append(tokens.shape)
+        return params[tokens]
+
+    x_0 = np.zeros((7, 4), int)
+    for seed in range(3):
+        is_masked = np.random.default_rng(seed).random((7, 4)) < 0.5
+        imbalance.log_probs(denoiser, jnp.zeros((4, 2)), x_0, is_masked, mask_id=3, batch_size=3)
+    assert traced == [(3, 4)]
 
 
 def test_mean_interval_covers_the_mean_of_normal_values_in_nineteen_of_twenty_cases():

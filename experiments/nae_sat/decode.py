@@ -10,7 +10,7 @@ import mdm_jax
 from experiments.common import Results
 from mdm_jax import oracles
 from mdm_jax.data import nae_sat
-from mdm_jax.evaluation.intervals import mean_interval
+from mdm_jax.evaluation.intervals import mean_interval, wilson
 from mdm_jax.evaluation.puzzles import Filled, fill_in
 from mdm_jax.loading import Model
 from mdm_jax.typing import Oracle, Selector
@@ -20,6 +20,8 @@ ORACLES: dict[str, Oracle] = {
     "top_prob": oracles.top_prob,
     "margin": oracles.margin,
     "neg_entropy": oracles.neg_entropy,
+    "token_prob": oracles.token_prob,
+    "left_to_right": oracles.left_to_right,
 }
 """The orders that tables compare."""
 
@@ -67,8 +69,9 @@ def measure(
     return {
         "n": len(shares),
         "accuracy": float(shares.mean()),
-        "accuracy_ci": list(mean_interval(shares)),
+        "accuracy_ci": np.clip(mean_interval(shares), 0, 1).tolist(),
         "all_agree": float((shares == 1).mean()),
+        "all_agree_ci": list(wilson(int((shares == 1).sum()), len(shares))),
         "ones": float(filled.tokens[:, : len(is_observation)][:, is_observation].mean()),
         "nfe": round(filled.nfe, 2),
         "per_second": round(len(shares) / filled.seconds, 2),

@@ -38,7 +38,12 @@ def load_model(checkpoint: pathlib.Path) -> tuple[Model, dict[str, Any]]:
     task = read_config(run_folder(checkpoint)[0]).get("task", {})
     if task.get("name") != "nae_sat":
         raise InputError(f"{checkpoint} is a run of {task.get('name', 'another task')}, not of nae_sat")
-    missing = [name for name in ("num_latents", "num_observations", "seed", "length") if name not in task]
-    if missing:
-        raise InputError(f"the config.json of {checkpoint} lacks {', '.join(missing)} in its task; restore it")
+    names = ("num_latents", "num_observations", "seed", "length")
+    wrong = [
+        name
+        for name in names
+        if not isinstance(task.get(name, ""), int) and (name, task.get(name, "")) != ("length", None)
+    ]
+    if wrong:
+        raise InputError(f"the config.json of {checkpoint} has no usable {', '.join(wrong)} in its task; restore it")
     return model, task

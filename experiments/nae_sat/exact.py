@@ -35,7 +35,7 @@ def exact(flags: Exact) -> None:
     start = nae_sat.start(flags.limit, distribution.length)
     per_step = [k for k in (1, 2, 3, 4, 6, 10, 20, 30) if k < distribution.length] + [distribution.length]
     series: dict[str, tuple[list[float], list[float]]] = {}
-    for name, oracle in {**ORACLES, "left_to_right": mdm_jax.oracles.left_to_right}.items():
+    for name, oracle in ORACLES.items():
         for k in per_step:
             decode = functools.partial(
                 mdm_jax.sample,
@@ -46,7 +46,8 @@ def exact(flags: Exact) -> None:
                 selector=mdm_jax.PerStep(jnp.int32(k)),
                 temperature=1.0,
             )
-            filled = fill_in(decode, start, padding=np.zeros_like(start[0]), batch_size=500, seed=flags.seed)
+            options = {"batch_size": 500, "seed": flags.seed, "progress": f"{name}, {k} a step"}
+            filled = fill_in(decode, start, padding=np.zeros_like(start[0]), **options)
             shares = distribution.consistent(filled.tokens).mean(axis=1)
             results.add(
                 method="bayes",
@@ -55,7 +56,7 @@ def exact(flags: Exact) -> None:
                 tokens_per_step=k,
                 n=len(shares),
                 accuracy=float(shares.mean()),
-                accuracy_ci=list(mean_interval(shares)),
+                accuracy_ci=np.clip(mean_interval(shares), 0, 1).tolist(),
                 all_agree=float((shares == 1).mean()),
                 nfe=filled.nfe,
             )

@@ -53,7 +53,7 @@ class Train(DataFlags, RunFlags):
 class Evaluate(DecodeFlags):
     """Generate from nothing, and count the observations that agree with the latents beside them."""
 
-    oracle: str = "random,top_prob,margin,neg_entropy"
+    oracle: str = "random,top_prob,margin,neg_entropy,token_prob,left_to_right"
     """orders to generate in, with commas"""
     temperature: float = 1.0
     """of the values, which the paper samples; 0 takes the likeliest"""

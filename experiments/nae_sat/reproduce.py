@@ -1,5 +1,6 @@
 """The paper's Table 1 at three scales. Started again, it goes on where it was."""
 
+import dataclasses
 import pathlib
 import sys
 from typing import Any
@@ -27,7 +28,8 @@ def reproduce(flags: Reproduce) -> None:
     """`reproduce`: trains what is not trained, measures what is not measured, and prints and draws all of it."""
     results = Results("nae_sat", "reproduce", out=flags.out, seed=flags.seed, scale=flags.scale)
     scale = SCALES[flags.scale]
-    journal = Journal(flags.out, {"scale": flags.scale, "seed": flags.seed}, flags.minutes)
+    head = {"scale": flags.scale, "seed": flags.seed, "budget": dataclasses.asdict(BUDGETS[flags.scale])}
+    journal = Journal(flags.out, head, flags.minutes)
     for distribution in scale.distributions:
         run = Run(flags, scale, distribution)
         for num_steps in (None, *scale.num_steps):
@@ -56,7 +58,7 @@ class Run:
         )
         self._num_samples, self._paper = scale.num_samples, PAPER.get(distribution, {})
         self._model: Model | None = None
-        self.folder, self.dataset = self._flags.out, dataset_name(self._flags.__dict__)
+        self.folder, self.dataset = self._flags.out, dataset_name(vars(self._flags))
 
     def model(self) -> Model:
         """The trained model."""
@@ -74,7 +76,7 @@ class Run:
         rows = []
         for name, (oracle, chosen) in ways.items():
             options: dict[str, Any] = {"limit": self._num_samples, "seed": self._flags.seed, "batch_size": 250}
-            found = measure(model, self._flags.__dict__, oracle, chosen, progress=f"{self.dataset} {name}", **options)
+            found = measure(model, vars(self._flags), oracle, chosen, progress=f"{self.dataset} {name}", **options)
             fields = {"method": "mdm", "dataset": self.dataset, "oracle": name, "selector": repr(chosen)}
             rows.append({**fields, "num_steps": num_steps or length, **found, "paper": self._paper.get(name)})
         return rows

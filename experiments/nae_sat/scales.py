@@ -68,7 +68,7 @@ class Budget:
 BUDGETS = {
     "smoke": Budget(model="sudoku_800k", num_train=200, steps=4, batch_size=16, learning_rate=1e-3),
     "small": Budget(
-        model="sudoku_800k", num_train=200_000, steps=2000, batch_size=128, optimizer="muon", learning_rate=3e-3
+        model="sudoku_800k", num_train=200_000, steps=1000, batch_size=128, optimizer="muon", learning_rate=3e-3
     ),
     "paper": Budget(model="smdm_19m", length=512, num_train=512_000, steps=2000, batch_size=256, learning_rate=4e-4),
 }

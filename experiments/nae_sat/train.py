@@ -12,7 +12,7 @@ from experiments.nae_sat.decode import ORACLES, add_rows, generate, scores
 from experiments.nae_sat.flags import DataFlags, Prepare, Train
 from experiments.training import begin, plot_training, say, training_rows
 from mdm_jax.data import builders, nae_sat
-from mdm_jax.data.nae_sat_builder import prepare_nae_sat
+from mdm_jax.data.nae_sat_builder import NaeSat, NaeSatConfig
 from mdm_jax.errors import InputError
 from mdm_jax.loading import Model
 from mdm_jax.models import presets
@@ -33,14 +33,15 @@ def prepare(flags: Prepare) -> None:
     results = Results("nae_sat", "prepare", out=flags.out, seed=flags.seed)
     for split, tokens in load_data(flags).items():
         ones = float(tokens[:, flags.num_latents :].mean())
-        results.add(dataset=dataset_name(flags.__dict__), split=split, n=len(tokens), observations_that_are_1=ones)
+        results.add(dataset=dataset_name(vars(flags)), split=split, n=len(tokens), observations_that_are_1=ones)
     results.finish()
 
 
 def load_data(flags: DataFlags) -> dict[str, np.ndarray]:
     """Both splits in memory, int8 [num, N + P], prepared by the first process if they are not yet."""
-    say(f"sequences: {flags.num_train} + {flags.num_test} of {dataset_name(flags.__dict__)} in {flags.data} ...")
-    work = functools.partial(prepare_nae_sat, flags.data, **{name: getattr(flags, name) for name in DATA_FIELDS})
+    config = NaeSatConfig(**{name: getattr(flags, name) for name in DATA_FIELDS})  # is right, before anything is said
+    say(f"sequences: {flags.num_train} + {flags.num_test} of {dataset_name(vars(flags))} in {flags.data} ...")
+    work = functools.partial(builders.prepare, NaeSat, config, flags.data)
     if is_lead():
         work()
     barrier("the sequences are prepared")
@@ -58,7 +59,7 @@ def train(flags: Train) -> None:
     config = model_config(flags)
     model = Model(config, train_model(flags, config).best_params, make_denoiser(config))
     task = {name: getattr(flags, name) for name in (*DATA_FIELDS, "length")}
-    add_rows(results, model, task, TWO_ORDERS, limit=flags.evaluate_limit, seed=flags.seed)
+    add_rows(results, model, task, TWO_ORDERS, limit=flags.evaluate_limit, seed=flags.seed, mesh=flags.mesh.make())
     results.finish()
 
 

@@ -3,6 +3,7 @@
 Source: Kim et al. 2025, sections 3.3 and C.2.1, Figure 2.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ from mdm_jax.denoiser import call
 from mdm_jax.errors import InputError
 from mdm_jax.evaluation.intervals import mean_interval
 from mdm_jax.scoring import scored_nll
-from mdm_jax.typing import Denoiser, Params
+from mdm_jax.typing import Array, Denoiser, Params
 
 
 def draw_masks(
@@ -57,7 +58,7 @@ def log_probs(
     """The model's log p_theta(x_0^i | x_0[M]) of every masked position, nats; 0 elsewhere.
 
     Args:
-      denoiser: the network, or `BayesDenoiser`.
+      denoiser: the network, or `BayesDenoiser`; hashable.
       params: its parameters.
       x_0: int [num, L], without masks.
       is_masked: bool [num, L'], L' ≤ L; positions behind are shown.
@@ -67,32 +68,37 @@ def log_probs(
     Returns:
       float32 [num, L'].
     """
-    width = is_masked.shape[1]
-    hidden = np.pad(is_masked, ((0, 0), (0, x_0.shape[1] - width)))
-
-    @jax.jit
-    def score(params: Params, x_0: jax.Array, hidden: jax.Array) -> jax.Array:
-        output = call(denoiser, params, jnp.where(hidden, mask_id, x_0))
-        return -scored_nll(output, x_0, hidden, mask_id=mask_id)
-
+    num, width = is_masked.shape
+    missing = -num % min(batch_size, num)
+    tokens = np.pad(x_0.astype(np.int32), ((0, missing), (0, 0)), mode="edge")
+    hidden = np.pad(is_masked, ((0, missing), (0, x_0.shape[1] - width)))
     parts = [
         np.asarray(
-            score(params, jnp.asarray(x_0[i : i + batch_size], jnp.int32), jnp.asarray(hidden[i : i + batch_size]))
+            _log_probs(denoiser, params, tokens[i : i + batch_size], hidden[i : i + batch_size], mask_id=mask_id)
         )
-        for i in range(0, len(x_0), batch_size)
+        for i in range(0, len(tokens), batch_size)
     ]
-    return np.concatenate(parts)[:, :width]
+    return np.concatenate(parts)[:num, :width]
+
+
+@functools.partial(jax.jit, static_argnames=("denoiser", "mask_id"))
+def _log_probs(denoiser: Denoiser, params: Params, x_0: Array, hidden: Array, *, mask_id: int) -> Array:
+    output = call(denoiser, params, jnp.where(hidden, mask_id, x_0))
+    return -scored_nll(output, x_0, hidden, mask_id=mask_id)
 
 
 class Errors(NamedTuple):
-    """Squared differences of log-probabilities, nats²."""
+    """Squared differences of log-probabilities, nats²: each a mean and its 95% interval over sequences.
 
-    by_position: NDArray[np.float64]
-    """float [L]: mean over the sequences in which the position is masked; NaN where it never is"""
-    latents: tuple[float, float, float]
-    """mean over masked latents, and its 95% interval over sequences"""
-    observations: tuple[float, float, float]
-    """the same of masked observations"""
+    The interval knows of one model and one set of triples: others would differ by more.
+    """
+
+    positions: NDArray[np.float64]
+    """float [L, 3]: of each position, over the sequences in which it is masked; NaN where it never is"""
+    latents: tuple[float, float, float] | None
+    """of the masked latents; None if there are none"""
+    observations: tuple[float, float, float] | None
+    """of the masked observations"""
 
 
 def errors(
@@ -110,12 +116,14 @@ def errors(
       num_latents: N.
     """
     squared = np.where(is_masked, np.square(log_p.astype(np.float64) - log_q), 0)
-    counts = is_masked.sum(axis=0)
-    by_position = np.where(counts > 0, squared.sum(axis=0) / np.maximum(counts, 1), np.nan)
 
-    def summary(part: slice) -> tuple[float, float, float]:
-        masked = is_masked[:, part].sum(axis=1)
-        means = squared[:, part].sum(axis=1)[masked > 0] / masked[masked > 0]
-        return float(means.mean()), *mean_interval(means)
+    def summary(values: NDArray[np.float64]) -> tuple[float, float, float] | None:
+        return (float(values.mean()), *mean_interval(values)) if len(values) else None
 
-    return Errors(by_position, summary(slice(0, num_latents)), summary(slice(num_latents, None)))
+    def part(places: slice) -> tuple[float, float, float] | None:
+        masked = is_masked[:, places].sum(axis=1)
+        return summary(squared[:, places].sum(axis=1)[masked > 0] / masked[masked > 0])
+
+    columns = zip(squared.T, is_masked.T, strict=True)
+    positions = np.array([summary(values[masked]) or (np.nan,) * 3 for values, masked in columns])
+    return Errors(positions, part(slice(0, num_latents)), part(slice(num_latents, None)))

@@ -29,6 +29,7 @@ def curves(
     legend: str = "order",
     lines: Mapping[str, float] | None = None,
     is_share: bool = True,
+    intervals: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
 ) -> None:
     """Saves one line per name, shares in percent.
 
@@ -42,13 +43,18 @@ def curves(
       legend: what the names are.
       lines: name -> x, of vertical lines.
       is_share: whether the axis runs from 0 to 100%; if not, from 0 as far as the values do.
+      intervals: name -> (lower ends, upper ends), drawn as bands.
     """
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
     if log_x:
         axes.set_xscale("log")
     for name, (x, shares) in series.items():
-        axes.plot(x, (100 if is_share else 1) * np.asarray(shares), marker="o", markersize=3.5, label=name)
+        scale = 100 if is_share else 1
+        (line,) = axes.plot(x, scale * np.asarray(shares), marker="o", markersize=3.5, label=name)
+        if intervals and name in intervals:
+            low, high = (scale * np.asarray(ends) for ends in intervals[name])
+            axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
     axes.set(xlabel=x_label, ylabel=y_label, title=title)
     if is_share:
         axes.set_ylim(-2, 102)
@@ -96,11 +102,11 @@ def bars(
 def positions(
     path: pathlib.Path, series: Mapping[str, np.ndarray], num_latents: int, *, y_label: str, title: str
 ) -> None:
-    """Saves a bar for each position, latents in another colour than observations, a panel per name.
+    """Saves a bar with its interval for each position, latents and observations in two colours, a panel per name.
 
     Args:
       path: of the PNG.
-      series: name -> values [L], latents first.
+      series: name -> mean, lower and upper end [L, 3], latents first.
       num_latents: N.
       y_label: with its unit.
       title: what the figure shows.
@@ -108,9 +114,10 @@ def positions(
     figure = Figure(figsize=(7.5, 2.2 * len(series) + 0.8), layout="constrained")
     for axes, (name, values) in zip(figure.subplots(len(series), 1, squeeze=False)[:, 0], series.items(), strict=True):
         places = np.arange(len(values))
-        axes.bar(places[:num_latents], values[:num_latents], 1.0, label="latents")
-        axes.bar(places[num_latents:], values[num_latents:], 1.0, label="observations")
-        axes.set_title(f"against: {name}", fontsize=10)
+        for kind, part in (("latents", slice(0, num_latents)), ("observations", slice(num_latents, None))):
+            mean, low, high = values[part].T
+            axes.bar(places[part], mean, 1.0, yerr=(mean - low, high - mean), ecolor="0.35", label=kind)
+        axes.set_title(name, fontsize=10)
     axes.set_xlabel("position")
     axes.legend(frameon=False)
     figure.supylabel(y_label, fontsize=9)
