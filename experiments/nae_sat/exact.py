@@ -7,6 +7,7 @@ the margin draws together just those that do.
 
 import functools
 import sys
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -46,7 +47,7 @@ def exact(flags: Exact) -> None:
                 selector=mdm_jax.PerStep(jnp.int32(k)),
                 temperature=1.0,
             )
-            options = {"batch_size": 500, "seed": flags.seed, "progress": f"{name}, {k} a step"}
+            options: dict[str, Any] = {"batch_size": 500, "seed": flags.seed, "progress": f"{name}, {k} a step"}
             filled = fill_in(decode, start, padding=np.zeros_like(start[0]), **options)
             shares = distribution.consistent(filled.tokens).mean(axis=1)
             results.add(
