@@ -42,7 +42,7 @@ class Beliefs(NamedTuple):
     sweeps: Array
     """int32: how many were made"""
     change: Array
-    """float32: the largest change of a message in the last of them, as if not damped"""
+    """float32: the largest change of a marginal in the last of them, as if not damped"""
 
 
 def factor_graph(
@@ -116,6 +116,9 @@ def clause_messages(predicate: Predicate, messages: Array, answers: Array) -> Ar
       answers: int32 [P].
     """
     k, m = predicate.k, predicate.num_values
+    # ν, 1 - ν or 1 for the answers 1, 0 and -1.
+    constant = (answers != 1).astype(jnp.float32)
+    factor = (answers == 1).astype(jnp.float32) - (answers == 0).astype(jnp.float32)
     told = []
     for i in range(k):
         others = [j for j in range(k) if j != i]
@@ -124,10 +127,8 @@ def clause_messages(predicate: Predicate, messages: Array, answers: Array) -> Ar
             product = functools.reduce(jnp.multiply, (messages[v, j] for v, j in zip(values, others, strict=True)))
             for c in range(m):
                 sums[c] = sums[c] + predicate.table[(*values[:i], c, *values[i:])] * product
-        told.append(jnp.stack(sums))
-    ones = jnp.stack(told, axis=1)
-    answers = answers[None, None]
-    return jnp.maximum(jnp.where(answers == 1, ones, jnp.where(answers == 0, 1 - ones, 1.0)), FLOOR)
+        told.append(jnp.stack([jnp.maximum(constant + factor * total, FLOOR) for total in sums]))
+    return jnp.stack(told, axis=1)
 
 
 def sweep(predicate: Predicate, graph: FactorGraph, messages: Array) -> tuple[Array, Array]:
@@ -162,7 +163,7 @@ def propagate(
     max_sweeps: int = 1000,
     tolerance: float = 1e-4,
 ) -> Beliefs:
-    """Sweeps until no message of an instance changes by `tolerance`; instances of a batch end each for itself.
+    """Sweeps until no marginal of an instance changes by `tolerance`; instances of a batch end each for itself.
 
     The mode in which all variables tilt to one value has the multiplier (k-1) d λ, far below -1 for most predicates, so
     that plain sweeps from a random start swing for ever: damping must exceed 1 - 2 / (1 + (k-1) d |λ|).
@@ -200,19 +201,21 @@ def _propagate(
     max_sweeps: Array,
     tolerance: Array,
 ) -> Beliefs:
-    def cond_fun(carry: tuple[Array, Array, Array]) -> Array:
-        _, sweeps, change = carry
+    def cond_fun(carry: tuple[Array, Array, Array, Array]) -> Array:
+        _, _, sweeps, change = carry
         return (sweeps < max_sweeps) & (change >= tolerance)
 
     def run(graph: FactorGraph, messages: Array) -> Beliefs:
-        def body_fun(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-            old, sweeps, _ = carry
-            new, _ = sweep(predicate, graph, old)
-            return old + (1 - damping) * (new - old), sweeps + 1, jnp.abs(new - old).max(initial=0.0)
+        def body_fun(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+            old, former, sweeps, _ = carry
+            new, marginals = sweep(predicate, graph, old)
+            change = jnp.abs(marginals - former).max(initial=0.0) / (1 - damping)
+            return old + (1 - damping) * (new - old), marginals, sweeps + 1, change
 
-        start = (messages, jnp.zeros((), jnp.int32), jnp.full((), jnp.inf))
-        end, sweeps, change = jax.lax.while_loop(cond_fun, body_fun, start)
-        return Beliefs(sweep(predicate, graph, end)[1].T, end, sweeps, change)
+        nothing = jnp.full((len(messages), len(graph.known)), 2.0)  # is no marginal, so that the first sweep changes it
+        start = (messages, nothing, jnp.zeros((), jnp.int32), jnp.full((), jnp.inf))
+        end, marginals, sweeps, change = jax.lax.while_loop(cond_fun, body_fun, start)
+        return Beliefs(marginals.T, end, sweeps, change)
 
     return (run if messages.ndim == 3 else jax.vmap(run))(graph, messages)
 
