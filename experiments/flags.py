@@ -1,6 +1,7 @@
 """The flags that experiments share, as frozen dataclasses; what they make is imported when it is asked for."""
 
 import dataclasses
+import pathlib
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -118,6 +119,27 @@ class RunFlags:
 
         same = {field.name for field in dataclasses.fields(LoopConfig)} & {f.name for f in dataclasses.fields(self)}
         return LoopConfig(**{name: getattr(self, name) for name in same})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PuzzleRunFlags(RunFlags):
+    """What every training on puzzles shares."""
+
+    model: str
+    """a preset of mdm_jax.models.presets; its vocabulary and length are fitted to the puzzles"""
+    layout: str
+    """how a puzzle becomes a sequence"""
+    loss: Literal["plain", "skewed", "reweighted"] = "plain"
+    """the bound on the likelihood; the same with mostly large sets of masks; or Ye et al.'s re-weighting"""
+    dropout: float | None = None
+    """instead of the preset's"""
+    init_from: pathlib.Path | None = None
+    """start from these weights instead of random ones: a run's folder, a checkpoint, or shipped weights"""
+    evaluate_limit: int = 128
+    """held-out puzzles in an evaluation, which gives solved/random and solved/margin, or solved/greedy, and
+    held_out_loss_per_token"""
+    out: pathlib.Path
+    """folder of the run: checkpoints, metrics, results.json"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -53,7 +53,7 @@ class Run:
         plain_loss: Loss,
         held_out: Mapping[str, np.ndarray],
         scores: Callable[[Model], dict[str, float]],
-        init_params: Callable[[Array], Params] | None = None,
+        initialise: Callable[[Array], Params] | None = None,
         augment: Callable[[pipeline.Batch, np.random.Generator], pipeline.Batch] | None = None,
     ) -> TrainState:
         """Trains from the newest checkpoint, if there is one, to the last step.
@@ -65,7 +65,7 @@ class Run:
           plain_loss: what is measured on held-out examples.
           held_out: `tokens` and `is_prompt`.
           scores: what else an evaluation measures, by the names that `begin` was told.
-          init_params: makes fresh parameters; None for the network's own.
+          initialise: makes fresh parameters; None for the network's own.
           augment: as for `pipeline.Batches`.
         """
         batch_size = self.loop.batch_size
@@ -90,7 +90,7 @@ class Run:
         return fit(
             self.folder,
             apply=denoiser,
-            init_params=init_params or functools.partial(_init_params, self.config),
+            init_params=initialise or functools.partial(init_params, self.config),
             loss=loss,
             batches=batches,
             to_batch=to_batch,
@@ -102,9 +102,6 @@ class Run:
             flops_per_example=3
             * self.config.forward_flops(self.config.max_length, num_logits=self.config.max_length / 2),
         )
-
-
-_init_params = init_params
 
 
 def begin(

@@ -45,7 +45,7 @@ def test_generate_rated_is_the_generated_sequence_without_the_other_set(size, nu
     expected = filtered(*sudoku.generate(2400, **options), difficulty, num)
     assert_same(joined(generate_rated(num, difficulty=difficulty, **options)), expected)
     for chunk in (8, 100):
-        monkeypatch.setattr(sudoku_sets, "_CHUNK", chunk)
+        monkeypatch.setattr("mdm_jax.data.difficulty.CHUNK", chunk)
         parts = list(generate_rated(num, difficulty=difficulty, **options))
         assert all(len(part["puzzle"]) <= chunk for part in parts)
         assert_same(joined(parts), expected)

@@ -42,14 +42,16 @@ def test_generate_ordered_is_the_generated_sequence_without_the_other_set(diffic
     options = {"largest": Size(4, 4), "seed": 5, "split": split}
     expected = filtered(*zebra.generate(1500, **options), difficulty, 100)
     assert_same(joined(generate_ordered(100, difficulty=difficulty, **options)), expected)
-    monkeypatch.setattr(zebra_sets, "_CHUNK", 70)
+    monkeypatch.setattr("mdm_jax.data.difficulty.CHUNK", 70)
     parts = list(generate_ordered(100, difficulty=difficulty, **options))
     assert all(len(part["clues"]) <= 70 for part in parts)
     assert_same(joined(parts), expected)
 
 
 def test_generate_ordered_puzzles_that_hardly_exist_end_in_one_line(monkeypatch):
-    monkeypatch.setattr(zebra_sets, "is_of", lambda records, difficulty: np.zeros(len(records["clues"]), bool))
+    monkeypatch.setattr(
+        "mdm_jax.data.difficulty.is_of", lambda records, difficulty: np.zeros(len(records["clues"]), bool)
+    )
     with pytest.raises(InputError, match=r"hard puzzles hardly exist: 4096 tried in vain") as caught:
         joined(generate_ordered(1, largest=Size(3, 3), difficulty="hard"))
     assert "\n" not in str(caught.value)

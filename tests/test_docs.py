@@ -29,7 +29,7 @@ def test_page_links_lead_to_files(page):
             assert anchor in known, f"{page.name} links to {target}#{anchor}"
 
 
-@pytest.mark.parametrize("experiment", ["sudoku", "nae_sat"])
+@pytest.mark.parametrize("experiment", ["sudoku", "nae_sat", "zebra"])
 def test_pages_show_every_command_of_an_experiment_and_no_other(experiment):
     commands = importlib.import_module(f"experiments.{experiment}.__main__").COMMANDS
     used = set()

@@ -52,7 +52,7 @@ def test_score_counts_blank_cells_and_whole_puzzles():
     puzzles = np.array([[0, 1], [2, 0], [0, 0]])
     solutions = np.array([[2, 1], [2, 1], [1, 2]])
     filled = mdm_jax.evaluation.puzzles.Filled(np.array([[2, 1], [2, 2], [1, 1]]), puzzles, 1.5, 2.0)
-    row = score(filled, puzzles, solutions, blank=0, is_solved=lambda tokens, _: (tokens == solutions).all(axis=1))
+    row = score(filled, solutions, is_asked=puzzles == 0, is_solved=(filled.tokens == solutions).all(axis=1))
     assert row["solved"] == pytest.approx(1 / 3)
     assert row["cells"] == pytest.approx(2 / 4)
     assert row["n"] == 3

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.sudoku.decode import answer, autoregressive, masked, measure
+from experiments.puzzles.decode import answer, autoregressive, masked, measure
+from experiments.sudoku.data import GAME
 from mdm_jax import PerStep, oracles
 from mdm_jax.data import sudoku, sudoku_layouts, sudoku_sets
 from mdm_jax.models.config import TransformerConfig
@@ -30,7 +31,7 @@ def test_answer_of_a_masked_layout_is_the_grid_and_its_steps(name):
         steps = np.where(start == layout.mask_id, step[rows], -1)
         return SampleResult(jnp.asarray(tokens[rows]), jnp.asarray(steps), jnp.zeros(len(rows)), jnp.int32(1))
 
-    row, filled = measure(layout, decode, RECORDS, batch_size=4)
+    row, filled = measure(GAME, layout, decode, RECORDS, batch_size=4)
     np.testing.assert_array_equal(filled.tokens, SOLUTIONS)
     first = {"in-place": 0, "question-answer": 16, "shifted": 17}[name]
     expected = step[:, first : first + 16]
@@ -65,7 +66,7 @@ def test_answer_of_an_autoregressive_model_goes_on_behind_the_givens_of_each_puz
     layout = sudoku_layouts.get(name)
     config = TransformerConfig(vocab_size=6, max_length=48, causal=True, **SIZE)
     params = init_params(config, jax.random.key(1))
-    row, filled = measure(layout, autoregressive(config, params), RECORDS, batch_size=4)
+    row, filled = measure(GAME, layout, autoregressive(config, params), RECORDS, batch_size=4)
     assert len(set((PUZZLES != 0).sum(axis=1))) > 1
     for puzzle, tokens, steps in zip(PUZZLES.tolist(), filled.tokens, filled.reveal_step, strict=True):
         prompt = [number for cell in range(16) if puzzle[cell] for number in (cell // 4, cell % 4, puzzle[cell])]

@@ -3,8 +3,6 @@
 import collections
 import functools
 import json
-import os
-import pathlib
 import shutil
 import signal
 import socket
@@ -12,12 +10,15 @@ import subprocess
 import sys
 import time
 
+import commands
 import jax
 import numpy as np
 import pytest
+from commands import ENV, ROOT, rows, without_times
 
 import mdm_jax
 from experiments import journal
+from experiments.puzzles.data import first
 from experiments.sudoku import data, readings
 from experiments.training import HELD_OUT
 from mdm_jax import oracles
@@ -29,54 +30,8 @@ from mdm_jax.evaluation.puzzles import fill_in
 from mdm_jax.models.pretrained import save_weights
 from mdm_jax.training.metrics import read_metrics
 
-ROOT = pathlib.Path(__file__).parents[1]
-ENV = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-"""One device, as on a user's machine; the tests' own process has eight."""
 SHARED = ROOT.parent / "shared" / "data"
-
-
-def run(*argv, code=0):
-    """Runs one command; what it printed."""
-    command = [sys.executable, "-m", "experiments.sudoku", *map(str, argv)]
-    done = subprocess.run(command, cwd=ROOT, env=ENV, capture_output=True, text=True, check=False)
-    assert done.returncode == code, done.stderr[-2000:]
-    return done
-
-
-def run_all(argvs, **environment):
-    """Runs commands one after the other in one process: for each, exit code, lines on stderr, and what it printed."""
-    code = (
-        "import json, sys\n"
-        "from experiments.common import main\n"
-        "from experiments.sudoku.__main__ import COMMANDS\n"
-        "for argv in json.loads(sys.argv[1]):\n"
-        "    status = 0\n"
-        "    try:\n        main('sudoku', '', COMMANDS, argv)\n"
-        "    except SystemExit as stop:\n        status = stop.code\n"
-        "    print('\\0', status, file=sys.stderr)\n"
-        "    print('\\0')\n"
-    )
-    texts = json.dumps([[str(word) for word in argv] for argv in argvs])
-    command = [sys.executable, "-c", code, texts]
-    done = subprocess.run(command, cwd=ROOT, env=ENV | environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    said, found = [], []
-    for line in done.stderr.replace("\r", "\n").splitlines():
-        if line.startswith("\0"):
-            found.append((int(line[1:]), said))
-            said = []
-        elif line.strip() and "%|" not in line:  # no progress bar
-            said.append(line)
-    printed = done.stdout.split("\0\n")[:-1]
-    return [(status, lines, text) for (status, lines), text in zip(found, printed, strict=True)]
-
-
-def rows(folder):
-    return json.loads((folder / "results.json").read_text())["rows"]
-
-
-def without_times(found):
-    return [{name: value for name, value in row.items() if name != "per_second"} for row in found]
+run, run_all = functools.partial(commands.run, "sudoku"), functools.partial(commands.run_all, "sudoku")
 
 
 @pytest.fixture(scope="module")
@@ -276,7 +231,7 @@ def test_evaluate_takes_tokens_back_as_the_decoder_of_that_kind_does(trained, tm
     (row,) = rows(tmp_path / "back")
     assert (row["remask_steps"], row["nfe"], row["selector"]) == (5, 5, "TopK(num_steps=5, schedule=Linear())")
     model, task = mdm_jax.load(trained[0] / "run"), json.loads((trained[0] / "run" / "config.json").read_text())["task"]
-    puzzles = data.first(20, data.test_set(task, None))
+    puzzles = first(20, data.test_set(task, None))
     decode = functools.partial(
         mdm_jax.remasking_sample, model.denoiser, model.params, mask_id=0, num_steps=5, temperature=0.0, noise=0.0
     )
@@ -322,7 +277,7 @@ def test_readings_measure_every_reading_and_the_strict_ones_are_the_plain_sample
     assert {row["nfe"] for reading, row in found.items() if reading[0] != "vanilla"} == {2}
     assert found["vanilla", "likeliest", "none", "random", "-"]["nfe"] <= 2
     model, task = mdm_jax.load(trained[0] / "run"), json.loads((trained[0] / "run" / "config.json").read_text())["task"]
-    puzzles = data.first(4, data.test_set(task, None))
+    puzzles = first(4, data.test_set(task, None))
     is_blank, x_init = puzzles["puzzle"] == 0, puzzles["puzzle"].astype(np.int32)
     for reading, oracle in {
         ("strict", "likeliest", "annealed", "margin", "log"): oracles.log_margin,

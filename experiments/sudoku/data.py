@@ -4,17 +4,17 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from experiments.common import Results
+from experiments.puzzles.data import Game, Records, joined, load_splits
 from experiments.sudoku.flags import DataFlags, Prepare
 from experiments.training import say
-from mdm_jax.data import builders
+from mdm_jax.data import sudoku
+from mdm_jax.data.difficulty import DIFFICULTIES
 from mdm_jax.data.sudoku_builder import prepare_sudoku
-from mdm_jax.data.sudoku_sets import DIFFICULTIES, Records, generate_rated, read_rated
+from mdm_jax.data.sudoku_sets import generate_rated, read_rated
 from mdm_jax.errors import InputError
-from mdm_jax.training.distributed import barrier, is_lead
 
+GAME = Game("sudoku", "puzzle", is_asked=lambda records: records["puzzle"] == 0, is_solved=sudoku.is_solved)
 DATA_FIELDS = ("size", "clues", "difficulty", "num_train", "num_test", "seed", "source")
 """What names a data set, in flags and in a run's config."""
 
@@ -41,11 +41,7 @@ def load_data(flags: DataFlags) -> dict[str, Records]:
     """Both splits in memory, prepared by the first process if they are not yet."""
     what = f"{flags.difficulty or ''} {flags.size}x{flags.size}".strip()
     say(f"puzzles: {flags.num_train} + {flags.num_test} of {what} in {flags.data} ...")
-    prepare = functools.partial(prepare_sudoku, flags.data, **data_fields(flags))
-    if is_lead():
-        prepare()
-    barrier("the puzzles are prepared")
-    return {split: builders.read_split(prepare(), split) for split in ("train", "test")}
+    return load_splits(functools.partial(prepare_sudoku, flags.data, **data_fields(flags)))
 
 
 def dataset_name(size: int, difficulty: str | None) -> str:
@@ -60,12 +56,4 @@ def test_set(task: Mapping[str, Any], difficulty: str | None) -> Records:
     options = {"size": task["size"], "difficulty": difficulty, "split": "test"}
     if task["source"] is not None:
         return read_rated(task["source"], task["num_test"], **options)
-    parts = list(generate_rated(task["num_test"], clues=task["clues"], seed=task["seed"], **options))
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def first(limit: int | None, records: Records, flag: str = "--limit") -> Records:
-    """The first `limit` records; all if that is None. `flag` is what the message names."""
-    if limit is not None and limit < 1:
-        raise InputError(f"{flag} must be at least 1, got {limit}")
-    return {name: rows[:limit] for name, rows in records.items()}
+    return joined(list(generate_rated(task["num_test"], clues=task["clues"], seed=task["seed"], **options)))

@@ -6,17 +6,16 @@ from collections.abc import Mapping
 
 import mdm_jax
 from experiments.common import Results
-from experiments.sudoku.data import dataset_name, first, test_set
-from experiments.sudoku.decode import ORACLES, add_row, order_fields
+from experiments.puzzles.data import Records, first
+from experiments.puzzles.decode import ORACLES, TWO_ORDERS, Layout, add_row, decoders, order_fields
+from experiments.sudoku.data import GAME, dataset_name, test_set
 from experiments.sudoku.evaluate import load_model
 from experiments.sudoku.flags import Demo, Train
-from experiments.sudoku.train import decoders, model_config, plot_sudoku_training, train_model
+from experiments.sudoku.train import plot_sudoku_training, train_sudoku
 from mdm_jax.data import sudoku, sudoku_layouts
-from mdm_jax.data.sudoku_layouts import Layout
-from mdm_jax.data.sudoku_sets import DIFFICULTIES, Records
+from mdm_jax.data.difficulty import DIFFICULTIES
 from mdm_jax.evaluation.puzzles import Filled
 from mdm_jax.loading import Model
-from mdm_jax.models.transformer import make_denoiser
 from mdm_jax.report import plots
 from mdm_jax.typing import Oracle
 
@@ -24,7 +23,6 @@ SIZE = 6
 CLUES = 12
 NUM_TEST = 1000
 SHIPPED = pathlib.Path("sudoku-6m")
-TWO_ORDERS = {name: ORACLES[name] for name in ("random", "margin")}
 
 
 def demo(flags: Demo) -> None:
@@ -49,9 +47,9 @@ def demo(flags: Demo) -> None:
         evaluate_limit=64,
         out=flags.out,
     )
-    config, layout = model_config(run_flags), sudoku_layouts.get(run_flags.layout)
-    state, test = train_model(run_flags, config, ORACLES)
-    model, records = Model(config, state.best_params, make_denoiser(config)), first(flags.limit, test)
+    layout = sudoku_layouts.get(run_flags.layout)
+    model, test = train_sudoku(run_flags, ORACLES)
+    records = first(flags.limit, test)
     filled = compare(results, model, layout, records, dataset_name(SIZE, None), ORACLES)
     pictures = [flags.out / "accuracy.png", flags.out / "order.png"]
     plot_sudoku_training(pictures[0], flags.out)
@@ -74,7 +72,7 @@ def compare(
     filled = {}
     for name, decode in decoders(model, layout, oracles).items():
         row = {"dataset": dataset, **order_fields(name, mdm_jax.PerStep(1))}
-        filled[name] = add_row(results, layout, decode, records, row, progress=f"{dataset} {name}")
+        filled[name] = add_row(results, GAME, layout, decode, records, row, progress=f"{dataset} {name}")
     return filled
 
 

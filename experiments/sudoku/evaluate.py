@@ -2,26 +2,21 @@
 
 import pathlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-import mdm_jax
 from experiments.common import Results
-from experiments.flags import DecodeFlags
-from experiments.sudoku.data import DATA_FIELDS, dataset_name, first, test_set
-from experiments.sudoku.decode import add_row, autoregressive, kept, masked, order_fields, remasking
+from experiments.puzzles.data import Records, first
+from experiments.puzzles.decode import add_row, asked
+from experiments.puzzles.train import load_run
+from experiments.sudoku.data import DATA_FIELDS, GAME, dataset_name, test_set
 from experiments.sudoku.flags import Evaluate, Export, Solve
 from mdm_jax import loading
 from mdm_jax.data import sudoku, sudoku_files, sudoku_layouts
-from mdm_jax.data.sudoku_layouts import Layout, Masked
-from mdm_jax.data.sudoku_sets import Records
 from mdm_jax.errors import InputError
-from mdm_jax.evaluation.puzzles import Decode
-from mdm_jax.loading import Model, run_folder
-from mdm_jax.training.config import read_config
-from mdm_jax.typing import Oracle, Selector
+from mdm_jax.loading import Model
 
 
 def evaluate(flags: Evaluate) -> None:
@@ -30,10 +25,13 @@ def evaluate(flags: Evaluate) -> None:
     oracles, selector = flags.oracles(), flags.selector()
     model, task = load_model(flags.checkpoint, flags.size)
     layout = sudoku_layouts.get(task["layout"])
-    for dataset, records in held_out(flags, task).items():
+    for dataset, found in held_out(flags, task).items():
+        records = first(flags.limit, found)
         for name, decode, fields in asked(flags, model, layout, oracles, selector):
             options = {"batch_size": flags.batch_size, "seed": flags.seed, "progress": f"{dataset} {name}"}
-            add_row(results, layout, decode, first(flags.limit, records), {"dataset": dataset, **fields}, **options)
+            add_row(
+                results, GAME, layout, decode, first(flags.limit, records), {"dataset": dataset, **fields}, **options
+            )
     results.finish()
 
 
@@ -51,36 +49,9 @@ def held_out(flags: Evaluate, task: Mapping[str, Any]) -> dict[str, Records]:
     return sets
 
 
-def asked(
-    flags: DecodeFlags, model: Model, layout: Layout, oracles: Mapping[str, Oracle], selector: Selector
-) -> Iterator[tuple[str, Decode, dict[str, Any]]]:
-    """The decoders that the flags ask for: name, decoder, and what a row says of it."""
-    if not isinstance(layout, Masked):
-        yield "greedy", autoregressive(model.config, model.params, temperature=flags.temperature), {}
-        return
-    for name, oracle in oracles.items():
-        options: dict[str, Any] = {"temperature": flags.temperature, "block_length": flags.block_length}
-        if flags.keep is not None and flags.remask_steps is not None:
-            raise InputError("--keep is for decoding in blocks, --remask-steps for whole sequences: leave one out")
-        if flags.keep is not None:
-            decode = kept(model, layout, oracle, selector, flags.keep, **options)
-        elif flags.remask_steps is not None:
-            decode = remasking(model, layout, oracle, flags.remask_steps, **options)
-        else:
-            decode = masked(model.denoiser, model.params, layout, oracle, selector, **options)
-        how = {"block_length": flags.block_length, "keep": flags.keep, "remask_steps": flags.remask_steps}
-        yield name, decode, order_fields(name, selector) | how
-
-
 def load_model(checkpoint: pathlib.Path, size: int | None) -> tuple[Model, dict[str, Any]]:
     """A trained model, and the puzzles it was trained on; InputError if it is not for grids of `size`."""
-    model = mdm_jax.load(checkpoint)
-    task = read_config(run_folder(checkpoint)[0]).get("task", {})
-    if task.get("name") != "sudoku":
-        raise InputError(f"{checkpoint} is a run of {task.get('name', 'another task')}, not of sudoku")
-    missing = [name for name in (*DATA_FIELDS, "layout") if name not in task]
-    if missing:
-        raise InputError(f"the config.json of {checkpoint} lacks {', '.join(missing)} in its task; restore it")
+    model, task = load_run(GAME, checkpoint, DATA_FIELDS)
     if size not in (None, task["size"]):
         raise InputError(f"{checkpoint} solves {task['size']}x{task['size']}, not {size}x{size}; give one that does")
     return model, task
@@ -108,7 +79,7 @@ def solve(flags: Solve) -> None:
     layout = sudoku_layouts.get(task["layout"])
     for name, decode, fields in asked(flags, model, layout, oracles, selector):
         row = {"dataset": f"{size}x{size}", **fields}
-        filled = add_row(results, layout, decode, records, row, seed=flags.seed)
+        filled = add_row(results, GAME, layout, decode, records, row, seed=flags.seed)
         solved = sudoku.is_solved(filled.tokens, puzzles)
         for i, (tokens, steps, is_right) in enumerate(zip(filled.tokens, filled.reveal_step, solved, strict=True)):
             wrong = int((tokens != solutions[i]).sum())

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from experiments.flags import DecodeFlags, RunFlags
+from experiments.flags import DecodeFlags, PuzzleRunFlags
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,25 +62,16 @@ class Prepare(DataFlags):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Train(DataFlags, RunFlags):
+class Train(DataFlags, PuzzleRunFlags):
     """Train a model; the same command again goes on from its newest checkpoint."""
 
     model: str = "sudoku_6m"
     """a preset of mdm_jax.models.presets; its vocabulary and length are fitted to the puzzles"""
     layout: Literal["in-place", "question-answer", "shifted", "triples", "ordered-triples"] = "in-place"
     """how a puzzle becomes a sequence; in triples (row, column, digit) it is learned autoregressively"""
-    loss: Literal["plain", "skewed", "reweighted"] = "plain"
-    """the bound on the likelihood; the same with mostly large sets of masks; or Ye et al.'s re-weighting"""
     augment: bool = False
     """turn each puzzle into one of the 1.2e12 that Sudoku's symmetries make of it, anew in each epoch; below 9x9 it may
     become one whose solution is held out"""
-    dropout: float | None = None
-    """instead of the preset's"""
-    init_from: pathlib.Path | None = None
-    """start from these weights instead of random ones: a run's folder, a checkpoint, or shipped weights"""
-    evaluate_limit: int = 128
-    """held-out puzzles in an evaluation, which gives solved/random and solved/margin, or solved, and
-    held_out_loss_per_token"""
     out: pathlib.Path = pathlib.Path("runs/sudoku")
     """folder of the run: checkpoints, metrics, results.json"""
 

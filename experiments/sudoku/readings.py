@@ -7,14 +7,14 @@ from typing import Any
 
 import mdm_jax
 from experiments.common import Results, table
-from experiments.sudoku.data import dataset_name, first, test_set
-from experiments.sudoku.decode import masked, measure
+from experiments.puzzles.data import first
+from experiments.puzzles.decode import Masked, masked, measure
+from experiments.sudoku.data import GAME, dataset_name, test_set
 from experiments.sudoku.evaluate import load_model
 from experiments.sudoku.flags import Readings
 from experiments.sudoku.scales import PAPER
 from mdm_jax import oracles
 from mdm_jax.data import sudoku_layouts
-from mdm_jax.data.sudoku_layouts import Masked
 from mdm_jax.errors import InputError
 from mdm_jax.evaluation.puzzles import Decode
 
@@ -42,7 +42,7 @@ def readings(flags: Readings) -> None:
 
     def add(order: str, reading: tuple[str, str, str, str], decode: Decode) -> None:
         options = {"seed": flags.seed, "batch_size": flags.batch_size, "progress": " ".join((*reading, order))}
-        row, _ = measure(layout, decode, records, **options)
+        row, _ = measure(GAME, layout, decode, records, **options)
         paper = PAPER["mdm", "normal", order] if task["size"] == 9 else None
         fields = {"oracle": order, **dict(zip(CHOICES, reading, strict=True))}
         results.add(**{"method": "mdm", **common, **fields, **row, "paper": paper})

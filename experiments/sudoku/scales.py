@@ -1,7 +1,9 @@
 """The paper's figures, and how much of everything `reproduce` does at each scale."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Literal
+
+from experiments.puzzles.reproduce import LAYOUTS, Scale
 
 PAPER = {
     ("arm", "normal", None): 0.0973,
@@ -16,25 +18,14 @@ PAPER = {
 }
 """Tables 2 and 5: share of puzzles solved, by method, set and order."""
 
-LAYOUTS = {"mdm": "in-place", "arm": "triples", "arm_ordered": "ordered-triples"}
 OPTIMIZERS: dict[str, Literal["adamw", "muon"]] = {"mdm": "muon", "arm": "adamw", "arm_ordered": "adamw"}
-ARM: dict[str, Any] = {"final_fraction": 0.2, "weight_decay": 0.005, "beta2": 0.95}
-"""The optimizer of Shah et al. 2024, whose models the paper's autoregressive ones are."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Scale:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SudokuScale(Scale):
     """How much of everything."""
 
     size: int
-    num_train: int
-    num_test: int
-    steps: dict[str, int]
-    batch_size: dict[str, int]
-    optimizer: dict[str, Literal["adamw", "muon"]]
-    learning_rate: dict[str, float]
-    loss: dict[str, Literal["plain", "skewed"]]
-    model: dict[str, str]
     tokens_per_step: tuple[int, ...]
     """the last stands for all at once"""
     num_curve: int
@@ -42,7 +33,7 @@ class Scale:
 
 
 SCALES = {
-    "smoke": Scale(
+    "smoke": SudokuScale(
         size=6,
         num_train=500,
         num_test=8,
@@ -55,7 +46,7 @@ SCALES = {
         tokens_per_step=(1, 36),
         num_curve=8,
     ),
-    "small": Scale(
+    "small": SudokuScale(
         size=6,
         num_train=60_000,
         num_test=500,
@@ -68,7 +59,7 @@ SCALES = {
         tokens_per_step=(1, 2, 3, 5, 36),
         num_curve=500,
     ),
-    "paper": Scale(
+    "paper": SudokuScale(
         size=9,
         num_train=1_800_000,
         num_test=1_000,

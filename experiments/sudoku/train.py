@@ -8,56 +8,58 @@ from typing import Any
 
 import jax
 
-import mdm_jax
 from experiments.common import Results
-from experiments.sudoku.data import data_fields, dataset_name, first, load_data
-from experiments.sudoku.decode import add_row, answer, autoregressive, masked, order_fields
+from experiments.puzzles.data import Records
+from experiments.puzzles.decode import TWO_ORDERS
+from experiments.puzzles.train import add_trained_rows, fitted_config, train_model
+from experiments.sudoku.data import GAME, data_fields, dataset_name, load_data
 from experiments.sudoku.flags import Train
-from experiments.training import begin, plot_training, training_rows
+from experiments.training import plot_training, training_rows
 from mdm_jax.data import sudoku, sudoku_layouts, sudoku_symmetry
 from mdm_jax.data.sudoku_layouts import Layout, Masked, Triples
-from mdm_jax.data.sudoku_sets import Records
-from mdm_jax.errors import InputError
-from mdm_jax.evaluation.puzzles import Decode
 from mdm_jax.loading import Model
-from mdm_jax.models import presets
 from mdm_jax.models.config import TransformerConfig
-from mdm_jax.models.transformer import init_params, make_denoiser
-from mdm_jax.training.objectives import causal_loss, masked_loss, reweighted_loss, skewed_loss
-from mdm_jax.training.state import TrainState
+from mdm_jax.models.transformer import init_params
 from mdm_jax.typing import Array, Oracle, Params
-
-LOSSES = {"plain": masked_loss, "skewed": skewed_loss, "reweighted": reweighted_loss}
-ORACLES: dict[str, Oracle] = {"random": mdm_jax.oracles.random, "margin": mdm_jax.oracles.margin}
-"""Of an evaluation while training."""
 
 
 def train(flags: Train) -> None:
     """`train`: a model at any size, preset, layout and budget."""
     results = Results("sudoku", "train", out=flags.out, seed=flags.seed)
-    config, layout = model_config(flags), sudoku_layouts.get(flags.layout)
-    state, test = train_model(flags, config, ORACLES)
-    model = Model(config, state.best_params, make_denoiser(config))
-    for name, decode in decoders(model, layout, ORACLES).items():
-        row = {"dataset": dataset_name(flags.size, flags.difficulty)}
-        row |= order_fields(name, mdm_jax.PerStep(1)) if isinstance(layout, Masked) else {}
-        add_row(results, layout, decode, first(flags.evaluate_limit, test), row, mesh=flags.mesh.make())
+    model, test = train_sudoku(flags)
+    dataset = dataset_name(flags.size, flags.difficulty)
+    add_trained_rows(results, flags, GAME, sudoku_layouts.get(flags.layout), model, test, dataset)
     results.finish()
 
 
-def model_config(flags: Train) -> TransformerConfig:
-    """The preset with the vocabulary and the length of a puzzle."""
+def train_sudoku(flags: Train, oracles: Mapping[str, Oracle] = TWO_ORDERS) -> tuple[Model, Records]:
+    """Trains as the flags say, from the newest checkpoint if there is one; the model and the held-out split."""
     layout = sudoku_layouts.get(flags.layout)
-    fitted = {
-        "vocab_size": layout.num_tokens(flags.size),
-        "num_extra_tokens": 0,
-        "max_length": layout.length(flags.size),
-        "causal": isinstance(layout, Triples),
-        "shift_logits": isinstance(layout, Masked) and layout.shift_logits,
-    }
-    chosen = {name: getattr(flags, name) for name in ("dtype", "param_dtype", "remat")}
-    chosen |= {} if flags.dropout is None else {"dropout": flags.dropout}
-    return TransformerConfig.from_json(presets.get(flags.model).to_json() | fitted | chosen)
+    config = fitted_config(
+        flags,
+        layout,
+        vocab_size=layout.num_tokens(flags.size),
+        max_length=layout.length(flags.size),
+        shift_logits=isinstance(layout, Masked) and layout.shift_logits,
+    )
+
+    def load() -> Mapping[str, Records]:
+        data = load_data(flags)
+        if isinstance(layout, Triples):
+            layout.check(data["train"])
+        return data
+
+    return train_model(
+        flags,
+        GAME,
+        config,
+        layout,
+        data_fields(flags) | {"augment": flags.augment},
+        load,
+        oracles,
+        initialise=functools.partial(start_params, config, layout),
+        augment=sudoku_symmetry.augment if flags.augment else None,
+    )
 
 
 def start_params(config: TransformerConfig, layout: Layout, key: Array) -> Params:
@@ -95,49 +97,6 @@ def start_params(config: TransformerConfig, layout: Layout, key: Array) -> Param
     return params
 
 
-def train_model(flags: Train, config: TransformerConfig, oracles: Mapping[str, Oracle]) -> tuple[TrainState, Records]:
-    """Trains as the flags say, from the newest checkpoint if there is one; the last state and the held-out split."""
-    layout = sudoku_layouts.get(flags.layout)
-    is_masked = isinstance(layout, Masked)
-    if flags.loss != "plain" and not is_masked:
-        raise InputError(f"--loss {flags.loss} is for masked models, and --layout {flags.layout} is not: leave it out")
-    chosen = {name: getattr(flags, name) for name in ("layout", "loss", "augment")}
-    chosen["init_from"] = None if flags.init_from is None else str(flags.init_from)
-    run = begin(
-        flags,
-        config,
-        {"name": "sudoku", **data_fields(flags), **chosen},
-        out=flags.out,
-        scores=[f"solved/{name}" for name in (oracles if is_masked else ["greedy"])],
-        init_from=flags.init_from,
-    )
-    data = load_data(flags)
-    test = first(flags.evaluate_limit, data["test"], "--evaluate-limit")
-    if isinstance(layout, Triples):
-        layout.check(data["train"])
-        layout.check(test)
-
-    def solved(model: Model) -> dict[str, float]:
-        values = {}
-        for name, decode in decoders(model, layout, oracles).items():
-            filled = answer(layout, decode, test["puzzle"], mesh=run.mesh)
-            values[f"solved/{name}"] = float(sudoku.is_solved(filled.tokens, test["puzzle"]).mean())
-        return values
-
-    plain = masked_loss(layout.mask_id) if isinstance(layout, Masked) else causal_loss()
-    state = run.train(
-        data["train"],
-        to_batch=layout.examples,
-        loss=LOSSES[flags.loss](layout.mask_id) if isinstance(layout, Masked) else plain,
-        plain_loss=plain,
-        held_out=layout.examples(test),
-        scores=solved,
-        init_params=functools.partial(start_params, config, layout),
-        augment=sudoku_symmetry.augment if flags.augment else None,
-    )
-    return state, data["test"]
-
-
 def sudoku_training(run: pathlib.Path) -> list[dict[str, Any]]:
     """What a run's evaluations found, by the examples it had seen; none where nothing was trained."""
     return training_rows(run, "solved", lambda task: dataset_name(task["size"], task["difficulty"]), method=run.name)
@@ -146,10 +105,3 @@ def sudoku_training(run: pathlib.Path) -> list[dict[str, Any]]:
 def plot_sudoku_training(path: pathlib.Path, run: pathlib.Path) -> None:
     """Puzzles solved in each order over training."""
     plot_training(path, sudoku_training(run), "solved", y_label="held-out Sudokus solved (%)")
-
-
-def decoders(model: Model, layout: Layout, oracles: Mapping[str, Oracle]) -> dict[str, Decode]:
-    """One for each order, or the greedy one of an autoregressive model, which has no choice."""
-    if isinstance(layout, Masked):
-        return {name: masked(model.denoiser, model.params, layout, oracle) for name, oracle in oracles.items()}
-    return {"greedy": autoregressive(model.config, model.params)}

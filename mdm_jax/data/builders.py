@@ -6,9 +6,11 @@ TensorFlow is not needed and never imported.
 import contextlib
 import hashlib
 import io
+import itertools
 import logging
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +71,29 @@ def prepare(
     with contextlib.redirect_stdout(io.StringIO()):  # it announces a download
         builder.download_and_prepare()
     return builder
+
+
+def numbered(
+    chunks: Iterable[Mapping[str, NDArray[Any]]], num: int, label: str
+) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
+    """Records one by one out of chunks of them, as tfds wants them, with a progress bar.
+
+    Args:
+        chunks: Fields `[some, ...]`.
+        num: How many records there are in all.
+        label: Of the bar.
+
+    Yields:
+        The number of a record, and its fields.
+    """
+    import tqdm
+
+    numbers = itertools.count()
+    with tqdm.tqdm(total=num, desc=label, unit="", unit_scale=True, leave=False, dynamic_ncols=True) as bar:
+        for chunk in chunks:
+            for values in zip(*chunk.values(), strict=True):
+                yield next(numbers), dict(zip(chunk, values, strict=True))
+                bar.update()
 
 
 def read_split(

@@ -6,12 +6,12 @@ A puzzle is a row-major int8 vector of size * size cells, 0 = blank, digits 1 to
 
 import functools
 import itertools
-import operator
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mdm_jax.data.checks import whole_number
 from mdm_jax.errors import InputError
 
 BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}
@@ -38,7 +38,7 @@ def check_size(size: int) -> int:
 
 def check_clues(clues: int | None, size: int) -> int | None:
     """Returns the number of givens, or raises InputError if no puzzle of this size has it; None stands for minimal."""
-    if clues is None or _FEWEST_CLUES[size] <= _integer("clues", clues) <= size**2:
+    if clues is None or _FEWEST_CLUES[size] <= whole_number("clues", clues) <= size**2:
         return clues
     raise InputError(
         f"clues={clues}: {size}x{size} puzzles with one solution have {_FEWEST_CLUES[size]} to {size**2} givens; "
@@ -130,7 +130,7 @@ def generate(
         InputError: An argument is out of its range, or no puzzle with so few clues was found in 4,096 attempts.
     """
     cells = check_size(size) ** 2
-    num, seed, first = _integer("num", num), _integer("seed", seed), _integer("first", first)
+    num, seed, first = whole_number("num", num), whole_number("seed", seed), whole_number("first", first)
     if split not in _SIDES:
         raise InputError(f"split={split!r} is unknown: choose 'train', 'test' or None for both")
     clues = check_clues(clues, size)
@@ -177,7 +177,7 @@ def solve(puzzles: ArrayLike, *, limit: int = 2) -> tuple[NDArray[np.int8], NDAr
         InputError: The array is not of integers `[num, 16 | 36 | 81]` from 0 to size, or `limit` is below 1.
     """
     given = checked_grids("puzzles", puzzles)
-    if _integer("limit", limit) < 1:
+    if whole_number("limit", limit) < 1:
         raise InputError(f"limit={limit}: at least one solution has to be looked for; choose 1 or more")
     from mdm_jax.data import sudoku_kernels
 
@@ -230,17 +230,6 @@ def in_test_split(solutions: ArrayLike) -> NDArray[np.bool_]:
     from mdm_jax.data import sudoku_kernels
 
     return np.array([sudoku_kernels.is_test(grid) for grid in grids], np.bool_)
-
-
-def _integer(name: str, value: Any) -> int:
-    """Checks that a value is an integer from 0 to 2^63 - 1."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise InputError(f"{name}={value!r} is not an integer: give a number from 0") from None
-    if not 0 <= number < 1 << 63:
-        raise InputError(f"{name}={value}: give an integer from 0 to 2^63 - 1")
-    return number
 
 
 def checked_grids(name: str, grids: ArrayLike) -> NDArray[np.int8]:

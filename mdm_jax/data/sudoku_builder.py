@@ -1,16 +1,15 @@
 """Sudokus as a tfds dataset, generated or read from a file. Importing this imports tfds; `sudoku` alone does not."""
 
-import itertools
 import os
 import pathlib
 from collections.abc import Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tqdm import tqdm
 
 from mdm_jax.data import builders, sudoku
-from mdm_jax.data.sudoku_sets import DIFFICULTIES, RATING_VERSION, Records, generate_rated, read_rated
+from mdm_jax.data.difficulty import check_difficulty
+from mdm_jax.data.sudoku_sets import RATING_VERSION, Records, generate_rated, read_rated
 from mdm_jax.errors import InputError
 
 
@@ -42,8 +41,7 @@ class SudokuConfig(tfds.core.BuilderConfig):
         sudoku.check_clues(clues, sudoku.check_size(size))
         if num_train < 1 or num_test < 1:
             raise InputError(f"num_train={num_train} and num_test={num_test}: give each at least 1")
-        if difficulty not in (None, *DIFFICULTIES):
-            raise InputError(f"difficulty={difficulty!r} is unknown: choose normal, hard, or None for all")
+        check_difficulty(difficulty)
         if source is not None and clues is not None:
             raise InputError(f"clues={clues} is for generated puzzles: leave it out, or leave out the file {source}")
         self.size, self.clues, self.difficulty, self.seed = size, clues, difficulty, seed
@@ -83,13 +81,7 @@ class Sudoku(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: 
         return {split: self._generate_examples(split, num) for split, num in sizes.items()}
 
     def _generate_examples(self, split: sudoku.Split, num: int) -> Iterator[tuple[int, Records]]:
-        bar = tqdm(total=num, desc=f"{split} puzzles", unit="", unit_scale=True, leave=False, dynamic_ncols=True)
-        numbers = itertools.count()
-        for chunk in _chunks(self.builder_config, split):
-            for values in zip(*chunk.values(), strict=True):
-                yield next(numbers), dict(zip(chunk, values, strict=True))
-            bar.update(len(chunk["puzzle"]))
-        bar.close()
+        return builders.numbered(_chunks(self.builder_config, split), num, f"{split} puzzles")
 
 
 def _sizes(config: SudokuConfig) -> dict[sudoku.Split, int]:

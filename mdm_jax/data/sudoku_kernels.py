@@ -2,8 +2,8 @@
 
 A digit d is the bit `1 << (d - 1)`, so a set of digits is an integer. A board's `order` is a permutation of its cells
 in which the filled ones come first: at once the list of empty cells and the trail along which the search retreats. The
-search keeps its own stack, since numba crashes on recursive functions that it reads back from its cache; and all of it
-is in one file, since numba does not notice that a cached function calls one that changed in another.
+search keeps its own stack, since numba crashes on recursive functions that it reads back from its cache; and all that
+may ever change is in one file, since numba does not notice that a cached function calls one that changed in another.
 """
 
 from typing import NamedTuple, cast
@@ -12,7 +12,8 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+from mdm_jax.data.splitmix import GOLDEN, draw, mix
+
 _POPCOUNT = np.array([digits.bit_count() for digits in range(1 << 9)], np.int64)
 _ZERO, _ONE = cast(int, np.int64(0)), cast(int, np.int64(1))  # each plain literal would compile the search once more
 _TEST_SHARE = np.uint64(16)  # one grid in sixteen
@@ -53,25 +54,10 @@ def _empty_board(units: NDArray[np.uint8], state: np.uint64) -> _Board:
 
 
 @njit(cache=True)
-def _mix(x: np.uint64) -> np.uint64:
-    """The finaliser of splitmix64 (Steele, Lea & Flood 2014): a bijection of 64 bits without visible structure."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
-@njit(cache=True)
-def _draw(state: NDArray[np.uint64], n: int) -> np.int64:
-    """Draws a number from 0 to n - 1 and moves the splitmix64 generator on."""
-    state[0] += _GOLDEN
-    return np.int64(((_mix(state[0]) >> np.uint64(32)) * np.uint64(n)) >> np.uint64(32))
-
-
-@njit(cache=True)
 def _shuffle(board: _Board) -> None:
     order = board.order
     for i in range(len(order) - 1, 0, -1):
-        j = _draw(board.state, i + 1)
+        j = draw(board.state, i + 1)
         order[i], order[j] = order[j], order[i]
 
 
@@ -93,8 +79,8 @@ def _line_signature(digits: NDArray[np.int8], size: int, band: int, across: int,
                 while renamed[digit]:
                     renamed[digit], digit = 0, renamed[digit]
                     length += 1
-                cycles += _mix(np.uint64(length))
-            total += _mix(cycles)
+                cycles += mix(np.uint64(length))
+            total += mix(cycles)
     return total
 
 
@@ -107,10 +93,10 @@ def is_test(digits: NDArray[np.int8]) -> bool:
     """
     h = np.uint64(0)
     if len(digits) == 81:
-        h = _mix(_line_signature(digits, 9, 3, 9, 1)) + _mix(_line_signature(digits, 9, 3, 1, 9))
-        return _mix(h) % _TEST_SHARE == np.uint64(0)
+        h = mix(_line_signature(digits, 9, 3, 9, 1)) + mix(_line_signature(digits, 9, 3, 1, 9))
+        return mix(h) % _TEST_SHARE == np.uint64(0)
     for digit in digits:
-        h = _mix(h + np.uint64(digit))
+        h = mix(h + np.uint64(digit))
     return h % _TEST_SHARE == np.uint64(0)
 
 
@@ -233,7 +219,7 @@ def _search(board: _Board, filled: int, choices: int, limit: int) -> int:
             depth -= 1
             continue
         rest = left
-        for _ in range(_draw(board.state, _POPCOUNT[left])):
+        for _ in range(draw(board.state, _POPCOUNT[left])):
             rest &= rest - 1
         bit = rest & -rest
         board.choices[depth] = left ^ bit
@@ -331,7 +317,7 @@ def generate(
         fewest: int64 `[num]`; receives the fewest givens that the attempts at each puzzle reached.
     """
     for i in prange(len(puzzles)):
-        board = _empty_board(units, _mix(_mix(seed + _GOLDEN) + first + np.uint64(i)))
+        board = _empty_board(units, mix(mix(seed + GOLDEN) + first + np.uint64(i)))
         fewest[i] = _make(board, clues, side, attempts, puzzles[i], solutions[i])
 
 

@@ -8,19 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdm_jax.data import sudoku, sudoku_files
+from mdm_jax.data.difficulty import choose, is_of
 from mdm_jax.errors import InputError
-
-DIFFICULTIES = ("normal", "hard")
 
 RATING_VERSION = 1
 """To be raised whenever `sudoku_rules.rate` says something else of a puzzle, since prepared data is named by it."""
 
 Records = Mapping[str, NDArray[Any]]
 """Fields `[num, cells]`, 0 = blank: `puzzle`, `solution`, and `order` and `rule` as in `sudoku_rules.Rating`."""
-
-_CHUNK = 8192
-_MOST_REJECTED = 64
-"""Chunks in a row without one puzzle of the difficulty asked for, after which there seem to be none."""
 
 
 def generate_rated(
@@ -42,26 +37,19 @@ def generate_rated(
         seed: As `sudoku.generate`.
         split: As `sudoku.generate`.
 
-    Yields:
-        `puzzle`, `solution`, and `order` and `rule` of `sudoku_rules.Rating`, int8 `[some, cells]` each.
+    Returns:
+        Of each chunk `puzzle`, `solution`, and `order` and `rule` of `sudoku_rules.Rating`, int8 `[some, cells]` each.
 
     Raises:
         InputError: An argument is out of its range, or no puzzle of that difficulty turns up.
     """
-    found, first, rejected = 0, 0, 0
-    while found < num:
-        here = min(_CHUNK, num - found if difficulty is None else max(2 * (num - found), 64))
-        puzzles, solutions = sudoku.generate(here, size=size, clues=clues, seed=seed, split=split, first=first)
+
+    def make(some: int, first: int) -> Records:
+        puzzles, solutions = sudoku.generate(some, size=size, clues=clues, seed=seed, split=split, first=first)
         check_unique(puzzles, solutions)
-        records = rated(puzzles, solutions)
-        kept = np.flatnonzero(is_of(records, difficulty))[: num - found]
-        first, found = first + here, found + len(kept)
-        rejected = 0 if len(kept) else rejected + 1
-        if rejected == _MOST_REJECTED:
-            raise InputError(
-                f"{difficulty} {size}x{size} puzzles hardly exist: {first} tried in vain; choose another size, or clues"
-            )
-        yield {name: rows[kept] for name, rows in records.items()}
+        return rated(puzzles, solutions)
+
+    return choose(num, difficulty, make, kind=f"{size}x{size} puzzles", instead="another size, or clues")
 
 
 def check_unique(puzzles: NDArray[np.int8], solutions: NDArray[np.int8]) -> None:
@@ -107,9 +95,3 @@ def rated(puzzles: NDArray[np.int8], solutions: NDArray[np.int8]) -> Records:
 
     rating = sudoku_rules.rate(puzzles)
     return {"puzzle": puzzles, "solution": solutions, "order": rating.order, "rule": rating.rule}
-
-
-def is_of(records: Records, difficulty: str | None) -> NDArray[np.bool_]:
-    """Which records are of a difficulty: the rules gave up on a blank, or on none."""
-    is_hard: NDArray[np.bool_] = np.min(records["order"], axis=1, initial=0) < 0
-    return np.ones_like(is_hard) if difficulty is None else np.equal(is_hard, difficulty == "hard")

@@ -6,12 +6,12 @@ these are a reference of their own. The compiled search behind it is in `zebra_k
 
 import functools
 import itertools
-import operator
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mdm_jax.data.checks import whole_number
 from mdm_jax.data.zebra_clues import (
     CELLS,
     LARGEST,
@@ -73,7 +73,7 @@ def generate(
         InputError: An argument is out of its range.
     """
     smallest, largest = check_sizes(smallest, largest)
-    num, seed, first = _integer("num", num), _integer("seed", seed), _integer("first", first)
+    num, seed, first = whole_number("num", num), whole_number("seed", seed), whole_number("first", first)
     if split not in _SIDES:
         raise InputError(f"split={split!r} is unknown: choose 'train', 'test' or None for both")
     from mdm_jax.data import zebra_kernels
@@ -119,7 +119,7 @@ def solve(clues: ArrayLike, *, limit: int = 2) -> tuple[NDArray[np.int8], NDArra
         InputError: A clue is none, or a puzzle names fewer than 3 houses or attributes, or `limit` is below 1.
     """
     checked = checked_clues(clues)
-    if _integer("limit", limit) < 1:
+    if whole_number("limit", limit) < 1:
         raise InputError(f"limit={limit}: at least one solution has to be looked for; choose 1 or more")
     from mdm_jax.data import zebra_kernels
 
@@ -216,14 +216,3 @@ def _house_of_terms(house_of_values: NDArray[np.int64]) -> NDArray[np.int64]:
     num = len(house_of_values)
     numbers = np.broadcast_to(np.append(np.arange(STRIDE), 0), (num, STRIDE + 1))
     return np.concatenate([house_of_values.reshape(num, CELLS), numbers], axis=1)
-
-
-def _integer(name: str, value: Any) -> int:
-    """Checks that a value is an integer from 0 to 2^63 - 1."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise InputError(f"{name}={value!r} is not an integer: give a number from 0") from None
-    if not 0 <= number < 1 << 63:
-        raise InputError(f"{name}={value}: give an integer from 0 to 2^63 - 1")
-    return number

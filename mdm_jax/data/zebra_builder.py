@@ -1,16 +1,15 @@
 """Zebra puzzles as a tfds dataset. Importing this imports tfds; `zebra` alone does not."""
 
-import itertools
 import os
 from collections.abc import Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tqdm import tqdm
 
 from mdm_jax.data import builders, zebra
+from mdm_jax.data.difficulty import check_difficulty
 from mdm_jax.data.zebra_clues import CELLS, STRIDE, Size, check_sizes
-from mdm_jax.data.zebra_sets import RULES_VERSION, Records, check_difficulty, generate_ordered
+from mdm_jax.data.zebra_sets import RULES_VERSION, Records, generate_ordered
 from mdm_jax.errors import InputError
 
 
@@ -80,13 +79,7 @@ class Zebra(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: i
 
     def _generate_examples(self, split: zebra.Split, num: int) -> Iterator[tuple[int, Records]]:
         fields = {name: getattr(self.builder_config, name) for name in ("smallest", "largest", "difficulty", "seed")}
-        bar = tqdm(total=num, desc=f"{split} puzzles", unit="", unit_scale=True, leave=False, dynamic_ncols=True)
-        numbers = itertools.count()
-        for chunk in generate_ordered(num, split=split, **fields):
-            for values in zip(*chunk.values(), strict=True):
-                yield next(numbers), dict(zip(chunk, values, strict=True))
-            bar.update(len(chunk["clues"]))
-        bar.close()
+        return builders.numbered(generate_ordered(num, split=split, **fields), num, f"{split} puzzles")
 
 
 def prepare_zebra(

@@ -13,7 +13,8 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from mdm_jax.data.zebra_sides import is_test, mix
+from mdm_jax.data.splitmix import GOLDEN, draw, mix
+from mdm_jax.data.zebra_sides import is_test
 
 NUM_TYPES = 7
 
@@ -23,7 +24,6 @@ _NUMBERS = _STRIDE * _STRIDE  # the first term that is a house number
 _NONE = _NUMBERS + _STRIDE  # the term of an argument that is not there
 _MOST_DRAWN = 512  # clues; 75 are usual at 6 x 6
 _ZERO, _ONE = cast(int, np.int64(0)), cast(int, np.int64(1))  # each plain literal would compile the search once more
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 class _Board(NamedTuple):
@@ -59,13 +59,6 @@ def _new_board(
         known=np.zeros(_NONE + 1, np.int64),
         state=state,
     )
-
-
-@njit(cache=True)
-def _draw(state: NDArray[np.uint64], n: int) -> Any:
-    """Draws a number from 0 to n - 1 and moves the splitmix64 generator on."""
-    state[0] += _GOLDEN
-    return np.int64(((mix(state[0]) >> np.uint64(32)) * np.uint64(n)) >> np.uint64(32))
 
 
 @njit(cache=True)
@@ -224,7 +217,7 @@ def _is_known(board: _Board, domains: NDArray[np.int64]) -> bool:
 @njit(cache=True)
 def _shuffle(board: _Board, num_clues: int) -> None:
     for i in range(num_clues - 1, 0, -1):
-        j = _draw(board.state, i + 1)
+        j = draw(board.state, i + 1)
         for k in range(4):
             board.clues[i, k], board.clues[j, k] = board.clues[j, k], board.clues[i, k]
         board.terms[i], board.terms[j] = board.terms[j], board.terms[i]
@@ -232,10 +225,10 @@ def _shuffle(board: _Board, num_clues: int) -> None:
 
 @njit(cache=True)
 def _draw_term(board: _Board) -> Any:
-    attribute = _draw(board.state, board.attributes + 1)
+    attribute = draw(board.state, board.attributes + 1)
     if attribute == board.attributes:
         attribute = _STRIDE
-    return attribute * _STRIDE + _draw(board.state, board.houses)
+    return attribute * _STRIDE + draw(board.state, board.houses)
 
 
 @njit(cache=True)
@@ -251,7 +244,7 @@ def _draw_clue(board: _Board, i: int) -> None:
     Every type is equally likely, and then every clue of it that holds, names a house by its number at most once, and
     says more than that two values of an attribute differ.
     """
-    kind = _draw(board.state, NUM_TYPES)
+    kind = draw(board.state, NUM_TYPES)
     arity = 3 if kind == _BETWEEN else 1 if kind == _ENDS else 2
     while True:
         a, b, c = _draw_term(board), _NONE, _NONE
@@ -304,7 +297,7 @@ def _draw_solution(board: _Board, house_of: NDArray[np.int64], solution: NDArray
     for attribute in range(board.attributes):
         first = attribute * _STRIDE
         for value in range(board.houses):  # each value takes a house, and what was there takes the next
-            house = _draw(board.state, value + 1)
+            house = draw(board.state, value + 1)
             solution[first + value] = solution[first + house]
             solution[first + house] = value
         for house in range(board.houses):
@@ -374,9 +367,9 @@ def generate(
         solutions: int8 `[num, 36]`, -1 when called; receives the solutions.
     """
     for i in prange(len(clues)):
-        state = np.full(1, mix(mix(seed + _GOLDEN) + first + np.uint64(i)))
-        houses = smallest[0] + _draw(state, largest[0] - smallest[0] + 1)
-        attributes = smallest[1] + _draw(state, largest[1] - smallest[1] + 1)
+        state = np.full(1, mix(mix(seed + GOLDEN) + first + np.uint64(i)))
+        houses = smallest[0] + draw(state, largest[0] - smallest[0] + 1)
+        attributes = smallest[1] + draw(state, largest[1] - smallest[1] + 1)
         board = _new_board(support, houses, attributes, _MOST_DRAWN, state)
         max_clues, max_tokens = limits[houses, attributes]
         _make(board, side, max_clues, max_tokens, clues[i], solutions[i])

@@ -7,10 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdm_jax.data import zebra
+from mdm_jax.data.difficulty import choose
 from mdm_jax.data.zebra_clues import LARGEST, SMALLEST, Clues, Size, check_sizes
-from mdm_jax.errors import InputError
-
-DIFFICULTIES = ("normal", "hard")
 
 RULES_VERSION = 1
 """To be raised whenever `zebra_deduction.deduce` orders a puzzle otherwise, since prepared data is named by it."""
@@ -18,10 +16,6 @@ RULES_VERSION = 1
 Records = Mapping[str, NDArray[Any]]
 """`clues` int8 `[num, clues, 4]` as in `zebra_clues`; `solution` and `order` int8 `[num, 36]`, the latter as in
 `zebra_deduction.Deduction`."""
-
-_CHUNK = 8192
-_MOST_REJECTED = 64
-"""Chunks in a row without one puzzle of the difficulty asked for, after which there seem to be none."""
 
 
 def generate_ordered(
@@ -43,33 +37,20 @@ def generate_ordered(
         seed: As `zebra.generate`.
         split: As `zebra.generate`.
 
-    Yields:
-        `clues` int8 `[some, largest.max_clues, 4]`, `solution` and `order` int8 `[some, 36]`.
+    Returns:
+        Of each chunk `clues` int8 `[some, largest.max_clues, 4]`, `solution` and `order` int8 `[some, 36]`.
 
     Raises:
         InputError: An argument is out of its range, or no puzzle of that difficulty turns up.
     """
-    check_difficulty(difficulty)
     smallest, largest = check_sizes(smallest, largest)
-    found, first, rejected = 0, 0, 0
-    while found < num:
-        here = min(_CHUNK, num - found if difficulty is None else max(2 * (num - found), 64))
-        puzzles = zebra.generate(here, smallest=smallest, largest=largest, seed=seed, split=split, first=first)
+
+    def make(some: int, first: int) -> Records:
+        puzzles = zebra.generate(some, smallest=smallest, largest=largest, seed=seed, split=split, first=first)
         check_unique(*puzzles)
-        records = ordered(*puzzles)
-        kept = np.flatnonzero(is_of(records, difficulty))[: num - found]
-        first, found = first + here, found + len(kept)
-        rejected = 0 if len(kept) else rejected + 1
-        if rejected == _MOST_REJECTED:
-            raise InputError(f"{difficulty} puzzles hardly exist: {first} tried in vain; choose other sizes")
-        yield {name: rows[kept] for name, rows in records.items()}
+        return ordered(*puzzles)
 
-
-def check_difficulty(difficulty: str | None) -> str | None:
-    """Returns the difficulty, or raises InputError unless it is "normal", "hard" or None, which stands for all."""
-    if difficulty not in (None, *DIFFICULTIES):
-        raise InputError(f"difficulty={difficulty!r} is unknown: choose normal, hard, or None for all")
-    return difficulty
+    return choose(num, difficulty, make, kind="puzzles", instead="other sizes")
 
 
 def check_unique(clues: Clues, solutions: NDArray[np.int8]) -> None:
@@ -84,9 +65,3 @@ def ordered(clues: Clues, solutions: NDArray[np.int8]) -> Records:
     from mdm_jax.data import zebra_deduction  # brings numba along
 
     return {"clues": clues, "solution": solutions, "order": zebra_deduction.deduce(clues, solutions).order}
-
-
-def is_of(records: Records, difficulty: str | None) -> NDArray[np.bool_]:
-    """Which records are of a difficulty: deduction gave up on a cell, or on none."""
-    is_hard: NDArray[np.bool_] = np.min(records["order"], axis=1, initial=0) < 0
-    return np.ones_like(is_hard) if difficulty is None else np.equal(is_hard, difficulty == "hard")

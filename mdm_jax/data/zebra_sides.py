@@ -4,18 +4,12 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
+from mdm_jax.data.splitmix import mix
+
 _STRIDE = 6  # terms of an attribute, and the most attributes
 _LEFT_OF, _IMMEDIATE_LEFT, _BETWEEN = 2, 3, 6  # the types whose terms cannot be exchanged
 _NONE = 42  # what stands for a clue or a term that is not there
 _TEST_SHARE = np.uint64(8)  # one puzzle in eight
-
-
-@njit(cache=True)
-def mix(x: np.uint64) -> np.uint64:
-    """The finaliser of splitmix64 (Steele, Lea & Flood 2014): a bijection of 64 bits without visible structure."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
 
 
 @njit(cache=True)

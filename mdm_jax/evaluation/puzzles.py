@@ -91,30 +91,21 @@ def fill_in(
     return Filled(np.concatenate(tokens)[back], np.concatenate(reveal_step)[back], float(np.mean(nfe)), seconds)
 
 
-def score(
-    filled: Filled,
-    puzzles: np.ndarray,
-    solutions: np.ndarray,
-    *,
-    blank: int,
-    is_solved: Callable[[np.ndarray, np.ndarray], np.ndarray],
-) -> dict[str, object]:
+def score(filled: Filled, solutions: np.ndarray, *, is_asked: np.ndarray, is_solved: np.ndarray) -> dict[str, object]:
     """The fields of a result row: how many puzzles were solved, with a 95% Wilson interval, and how fast.
 
     Args:
       filled: from `fill_in`.
-      puzzles: int [N, C].
       solutions: int [N, C].
-      blank: what a puzzle holds where nothing is given.
-      is_solved: (tokens, puzzles) -> bool [N].
+      is_asked: bool [N, C], which cells were to be filled in.
+      is_solved: bool [N].
     """
-    solved = int(is_solved(filled.tokens, puzzles).sum())
-    is_blank = puzzles == blank
+    num, solved = len(solutions), int(is_solved.sum())
     return {
-        "n": len(puzzles),
-        "solved": solved / len(puzzles),
-        "solved_ci": list(wilson(solved, len(puzzles))),
-        "cells": float((filled.tokens == solutions)[is_blank].mean()) if is_blank.any() else 1.0,
+        "n": num,
+        "solved": solved / num,
+        "solved_ci": list(wilson(solved, num)),
+        "cells": float((filled.tokens == solutions)[is_asked].mean()) if is_asked.any() else 1.0,
         "nfe": round(filled.nfe, 2),
-        "per_second": round(len(puzzles) / filled.seconds, 2),
+        "per_second": round(num / filled.seconds, 2),
     }

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import jax.numpy as jnp
@@ -10,10 +10,10 @@ import numpy as np
 
 import mdm_jax
 from experiments.common import Results
+from experiments.flags import DecodeFlags
+from experiments.puzzles.data import Game, Records
 from mdm_jax import oracles
-from mdm_jax.data import sudoku
-from mdm_jax.data.sudoku_layouts import Layout, Masked
-from mdm_jax.data.sudoku_sets import Records
+from mdm_jax.data import sudoku_layouts, zebra_layouts
 from mdm_jax.errors import InputError
 from mdm_jax.evaluation.puzzles import Decode, Filled, fill_in, score
 from mdm_jax.loading import Model
@@ -22,6 +22,9 @@ from mdm_jax.models.decoder import make_decoder
 from mdm_jax.sampling import SampleResult
 from mdm_jax.typing import Array, Denoiser, Oracle, Params, Selector
 
+Masked = sudoku_layouts.Masked | zebra_layouts.Masked
+Layout = sudoku_layouts.Layout | zebra_layouts.Layout
+
 ORACLES: dict[str, Oracle] = {
     "random": oracles.random,
     "top_prob": oracles.top_prob,
@@ -29,6 +32,9 @@ ORACLES: dict[str, Oracle] = {
     "neg_entropy": oracles.neg_entropy,
 }
 """The orders that tables compare."""
+
+TWO_ORDERS = {name: ORACLES[name] for name in ("random", "margin")}
+"""Of an evaluation while training."""
 
 
 def masked(
@@ -119,31 +125,70 @@ def autoregressive(config: TransformerConfig, params: Params, *, temperature: fl
     return decode
 
 
+def decoders(model: Model, layout: Layout, oracles: Mapping[str, Oracle]) -> dict[str, Decode]:
+    """One for each order, or the greedy one of an autoregressive model, which has no choice."""
+    if isinstance(layout, Masked):
+        return {name: masked(model.denoiser, model.params, layout, oracle) for name, oracle in oracles.items()}
+    return {"greedy": autoregressive(model.config, model.params)}
+
+
+def asked(
+    flags: DecodeFlags, model: Model, layout: Layout, oracles: Mapping[str, Oracle], selector: Selector
+) -> Iterator[tuple[str, Decode, dict[str, Any]]]:
+    """The decoders that the flags ask for: name, decoder, and what a row says of it."""
+    if not isinstance(layout, Masked):
+        yield "greedy", autoregressive(model.config, model.params, temperature=flags.temperature), {}
+        return
+    for name, oracle in oracles.items():
+        options: dict[str, Any] = {"temperature": flags.temperature, "block_length": flags.block_length}
+        if flags.keep is not None and flags.remask_steps is not None:
+            raise InputError("--keep is for decoding in blocks, --remask-steps for whole sequences: leave one out")
+        if flags.keep is not None:
+            decode = kept(model, layout, oracle, selector, flags.keep, **options)
+        elif flags.remask_steps is not None:
+            decode = remasking(model, layout, oracle, flags.remask_steps, **options)
+        else:
+            decode = masked(model.denoiser, model.params, layout, oracle, selector, **options)
+        how = {"block_length": flags.block_length, "keep": flags.keep, "remask_steps": flags.remask_steps}
+        yield name, decode, order_fields(name, selector) | how
+
+
 def answer(layout: Layout, decode: Decode, puzzles: np.ndarray, **options: Any) -> Filled:
     """What the model makes of puzzles, as grids `[num, cells]`; options as for `fill_in`."""
-    start, options = layout.start(puzzles), {"work": (puzzles == 0).sum(axis=1), **options}
+    start = layout.start(puzzles)
     if isinstance(layout, Masked):
-        filled = fill_in(decode, start, padding=np.full_like(start[0], layout.zero + 1), **options)
+        is_open = start == layout.mask_id
+        finished = np.where(is_open[0], layout.zero + 1, start[0])
+        filled = fill_in(decode, start, padding=finished, work=is_open.sum(axis=1), **options)
         tokens, reveal_step = layout.grids(filled.tokens), layout.cells(filled.reveal_step)
     else:
-        filled = fill_in(decode, start, padding=start[0], **options)
+        missing = start.shape[1] - (start >= 0).sum(axis=1)
+        filled = fill_in(decode, start, padding=start[0], work=missing, **options)
         tokens, reveal_step = layout.grids(filled.tokens), layout.cells(filled.reveal_step, filled.tokens)
     return dataclasses.replace(filled, tokens=tokens, reveal_step=reveal_step)
 
 
-def measure(layout: Layout, decode: Decode, records: Records, **options: Any) -> tuple[dict[str, Any], Filled]:
+def measure(
+    game: Game, layout: Layout, decode: Decode, records: Records, **options: Any
+) -> tuple[dict[str, Any], Filled]:
     """Answers the puzzles; what a row says of it, and the answers. Options as for `fill_in`."""
-    puzzles = records["puzzle"]
-    filled = answer(layout, decode, puzzles, **options)
-    scores = score(filled, puzzles, records["solution"], blank=0, is_solved=sudoku.is_solved)
+    filled = answer(layout, decode, records[game.field], **options)
+    is_solved = game.is_solved(filled.tokens, records[game.field])
+    scores = score(filled, records["solution"], is_asked=game.is_asked(records), is_solved=is_solved)
     return {"method": layout.method, **scores}, filled
 
 
 def add_row(
-    results: Results, layout: Layout, decode: Decode, records: Records, fields: Mapping[str, Any], **options: Any
+    results: Results,
+    game: Game,
+    layout: Layout,
+    decode: Decode,
+    records: Records,
+    fields: Mapping[str, Any],
+    **options: Any,
 ) -> Filled:
     """Answers the puzzles and adds the row that says how it went, `fields` among the first."""
-    row, filled = measure(layout, decode, records, **options)
+    row, filled = measure(game, layout, decode, records, **options)
     results.add(**{"method": layout.method, **fields, **row})
     return filled
 

@@ -1,0 +1,1 @@
+"""What Sudoku and Zebra share: data, decoding, training, tables."""

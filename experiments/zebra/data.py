@@ -1,0 +1,114 @@
+"""The puzzles of the Zebra commands."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from experiments.common import Results, Row
+from experiments.puzzles.data import Game, Records, joined, load_splits
+from experiments.puzzles.reproduce import solved_by
+from experiments.training import say
+from experiments.zebra.flags import DataFlags, GivenFlags, Prepare
+from mdm_jax.data import zebra, zebra_riddles, zebra_text
+from mdm_jax.data.zebra_builder import prepare_zebra
+from mdm_jax.data.zebra_clues import Clues, Size, sizes_of
+from mdm_jax.data.zebra_sets import generate_ordered
+from mdm_jax.data.zebra_tokens import clue_tokens
+from mdm_jax.errors import InputError
+
+GAME = Game("zebra", "clues", is_asked=lambda records: records["solution"] >= 0, is_solved=zebra.is_solved)
+
+DATA_FIELDS = (
+    "min_houses",
+    "max_houses",
+    "min_attributes",
+    "max_attributes",
+    "difficulty",
+    "num_train",
+    "num_test",
+    "seed",
+)
+"""What names a data set, in flags and in a run's config."""
+
+
+def prepare(flags: Prepare) -> None:
+    """`prepare`: the data set on disk."""
+    results = Results("zebra", "prepare", out=flags.out, seed=flags.seed)
+    for split, records in load_data(flags).items():
+        results.add(
+            dataset=dataset_name(data_fields(flags)),
+            split=split,
+            n=len(records["clues"]),
+            clues=float((records["clues"][:, :, 0] >= 0).sum(axis=1).mean()),
+            tokens=float(clue_tokens(records["clues"])[1].sum(axis=1).mean()),
+            solved_by_deduction=float((records["order"] >= 0).all(axis=1).mean()),
+        )
+    results.finish()
+
+
+def data_fields(flags: DataFlags) -> dict[str, Any]:
+    """What names a data set."""
+    return {name: getattr(flags, name) for name in DATA_FIELDS}
+
+
+def load_data(flags: DataFlags) -> dict[str, Records]:
+    """Both splits in memory, prepared by the first process if they are not yet."""
+    fields = data_fields(flags)
+    say(f"puzzles: {flags.num_train} + {flags.num_test} of {dataset_name(fields)} in {flags.data} ...")
+    return load_splits(functools.partial(prepare_zebra, flags.data, **fields))
+
+
+def bounds(task: Mapping[str, Any]) -> tuple[Size, Size]:
+    """The smallest and the largest size of a task's puzzles."""
+    smallest, largest = (Size(task[f"{end}_houses"], task[f"{end}_attributes"]) for end in ("min", "max"))
+    return smallest, largest
+
+
+def dataset_name(task: Mapping[str, Any]) -> str:
+    """What rows call a set of puzzles; sizes are houses x attributes."""
+    sizes = "-to-".join(dict.fromkeys(size_name(*size) for size in bounds(task)))
+    return sizes + (f"-{task['difficulty']}" if task["difficulty"] else "")
+
+
+def size_name(houses: int, attributes: int) -> str:
+    """What rows call a size."""
+    return f"{houses}x{attributes}"
+
+
+def test_set(task: Mapping[str, Any]) -> Records:
+    """The puzzles that a run held out."""
+    smallest, largest = bounds(task)
+    options: dict[str, Any] = {"difficulty": task["difficulty"], "seed": task["seed"], "split": "test"}
+    return joined(list(generate_ordered(task["num_test"], smallest=smallest, largest=largest, **options)))
+
+
+def given(flags: GivenFlags) -> dict[str, Records]:
+    """The puzzles that the flags name, each alone, with its solution; none if they name none.
+
+    Raises:
+      InputError: Both kinds of flags are there, or a puzzle cannot be read, or has not exactly one solution.
+    """
+    if flags.riddle is not None and flags.puzzles:
+        raise InputError("--riddle and --puzzles both give puzzles: leave one of them out")
+    found = {str(path): zebra_text.read_puzzle(path) for path in flags.puzzles}
+    if flags.riddle is not None:
+        found[flags.riddle] = zebra_riddles.get(flags.riddle).clues
+    return {name: _solved(name, clues) for name, clues in found.items()}
+
+
+def _solved(name: str, clues: Clues) -> Records:
+    solutions, counts = zebra.solve(clues[None])
+    if counts[0] == 0:
+        raise InputError(f"{name} has no solution: its clues contradict each other")
+    if counts[0] > 1:
+        raise InputError(f"{name} has several solutions: add clues until there is one")
+    return {"clues": clues[None], "solution": solutions}
+
+
+def solved_by_size(records: Records, grids: np.ndarray) -> list[Row]:
+    """How many are right of the puzzles of each size."""
+    houses, attributes = sizes_of(records["clues"])
+    is_solved = zebra.is_solved(grids, records["clues"])
+    return solved_by("size", 10 * houses + attributes, lambda kind: size_name(*divmod(kind, 10)), is_solved)

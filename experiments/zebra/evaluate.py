@@ -1,0 +1,52 @@
+"""How many puzzles a trained model solves."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import mdm_jax
+from experiments.common import Results
+from experiments.puzzles.data import Records, first
+from experiments.puzzles.decode import add_row, asked
+from experiments.puzzles.train import load_run
+from experiments.zebra.data import DATA_FIELDS, GAME, bounds, dataset_name, given, size_name, solved_by_size, test_set
+from experiments.zebra.flags import Evaluate
+from experiments.zebra.scales import PAPER, PAPER_SET
+from mdm_jax.data import zebra_layouts
+from mdm_jax.data.zebra_clues import sizes_of
+from mdm_jax.data.zebra_layouts import Layout
+from mdm_jax.errors import InputError
+from mdm_jax.loading import Model
+
+
+def evaluate(flags: Evaluate) -> None:
+    """`evaluate`: any oracles, any selector, a checkpoint, and puzzles."""
+    results = Results("zebra", "evaluate", out=flags.out, seed=flags.seed)
+    oracles, selector, puzzles = flags.oracles(), flags.selector(), given(flags)
+    model, layout, task = load_model(flags.checkpoint, puzzles)
+    for dataset, found in (puzzles or {dataset_name(task): test_set(task)}).items():
+        records = first(flags.limit, found)
+        for name, decode, how in asked(flags, model, layout, oracles, selector):
+            options: dict[str, Any] = {"batch_size": flags.batch_size, "seed": flags.seed}
+            is_paper = dataset == PAPER_SET and selector == mdm_jax.PerStep(1)
+            paper = PAPER.get((layout.method, how.get("oracle"))) if is_paper else None
+            fields = {"dataset": dataset, **how, "paper": paper}
+            filled = add_row(results, GAME, layout, decode, records, fields, progress=f"{dataset} {name}", **options)
+            if len(parts := solved_by_size(records, filled.tokens)) > 1:
+                for part in parts:
+                    results.add(**{"method": layout.method, "dataset": dataset, **how, **part})
+    results.finish()
+
+
+def load_model(checkpoint: pathlib.Path, puzzles: Mapping[str, Records]) -> tuple[Model, Layout, dict[str, Any]]:
+    """A trained model, its layout, and what it was trained on; InputError if a puzzle is larger than that."""
+    model, task = load_run(GAME, checkpoint, DATA_FIELDS)
+    _, largest = bounds(task)
+    for name, records in puzzles.items():
+        houses, attributes = (int(number[0]) for number in sizes_of(records["clues"]))
+        if houses > largest.houses or attributes > largest.attributes:
+            raise InputError(
+                f"{checkpoint} solves up to {size_name(*largest)} (houses x attributes), and {name} is "
+                f"{size_name(houses, attributes)}: give a model that was trained on larger puzzles"
+            )
+    return model, zebra_layouts.get(task["layout"], largest), task

@@ -1,0 +1,57 @@
+"""Commands of the experiments, run as a user runs them."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).parents[1]
+ENV = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+"""One device, as on a user's machine; the tests' own process has eight."""
+
+
+def run(experiment, *argv, code=0, **environment):
+    """Runs one command; what it printed."""
+    command = [sys.executable, "-m", f"experiments.{experiment}", *map(str, argv)]
+    done = subprocess.run(command, cwd=ROOT, env=ENV | environment, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr[-2000:]
+    return done
+
+
+def run_all(experiment, argvs, **environment):
+    """Runs commands one after the other in one process: for each, exit code, lines on stderr, and what it printed."""
+    code = (
+        "import importlib, json, sys\n"
+        "from experiments.common import main\n"
+        "commands = importlib.import_module(f'experiments.{sys.argv[1]}.__main__').COMMANDS\n"
+        "for argv in json.loads(sys.argv[2]):\n"
+        "    status = 0\n"
+        "    try:\n        main(sys.argv[1], '', commands, argv)\n"
+        "    except SystemExit as stop:\n        status = stop.code\n"
+        "    print('\\0', status, file=sys.stderr)\n"
+        "    print('\\0')\n"
+    )
+    texts = json.dumps([[str(word) for word in argv] for argv in argvs])
+    command = [sys.executable, "-c", code, experiment, texts]
+    done = subprocess.run(command, cwd=ROOT, env=ENV | environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    said, found = [], []
+    for line in done.stderr.replace("\r", "\n").splitlines():
+        if line.startswith("\0"):
+            found.append((int(line[1:]), said))
+            said = []
+        elif line.strip() and "%|" not in line:  # no progress bar
+            said.append(line)
+    printed = done.stdout.split("\0\n")[:-1]
+    return [(status, lines, text) for (status, lines), text in zip(found, printed, strict=True)]
+
+
+def rows(folder):
+    """Those of a command's results."""
+    return json.loads((folder / "results.json").read_text())["rows"]
+
+
+def without_times(found):
+    """Rows without what differs from run to run."""
+    return [{name: value for name, value in row.items() if name != "per_second"} for row in found]

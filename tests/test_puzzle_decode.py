@@ -1,0 +1,109 @@
+"""Answers to Zebra puzzles as grids, whatever the layout; tables of what was solved. Sudoku has a file of its own."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.puzzles.decode import answer, autoregressive, masked, measure
+from experiments.puzzles.reproduce import chosen_methods, solved_by
+from experiments.zebra.data import GAME, solved_by_size
+from mdm_jax import PerStep, oracles
+from mdm_jax.data import zebra, zebra_layouts, zebra_sets
+from mdm_jax.data.zebra_clues import Size, sizes_of
+from mdm_jax.errors import InputError
+from mdm_jax.evaluation.intervals import wilson
+from mdm_jax.models.config import TransformerConfig
+from mdm_jax.models.transformer import init_params, make_denoiser
+from mdm_jax.sampling import SampleResult
+
+SIZE = Size(4, 3)
+RECORDS = zebra_sets.ordered(*zebra.generate(9, largest=SIZE, seed=3))
+CLUES, SOLUTIONS = RECORDS["clues"], RECORDS["solution"]
+NETWORK = {"num_layers": 1, "num_heads": 2, "width": 16, "mlp_width": 32, "positions": "learned", "init_std": 0.5}
+
+
+def test_answer_of_a_masked_layout_is_the_grid_and_its_steps():
+    layout = zebra_layouts.get("in-place", SIZE)
+    start, tokens = layout.start(CLUES), layout.examples(RECORDS)["tokens"]
+    numbers = {row.tobytes(): number for number, row in enumerate(start)}
+    steps = np.random.default_rng(0).integers(0, 99, tokens.shape).astype(np.int32)
+    idle = []
+
+    def decode(keys, rows):
+        """Knows the answers; what fills up a batch holds no mask."""
+        del keys
+        known = [numbers.get(np.asarray(row).tobytes()) for row in rows]
+        idle.extend(np.asarray(row) for row, number in zip(rows, known, strict=True) if number is None)
+        out = [np.asarray(row) if number is None else tokens[number] for row, number in zip(rows, known, strict=True)]
+        when = [steps[number or 0] for number in known]
+        is_open = np.asarray(rows) == layout.mask_id
+        return SampleResult(jnp.array(out), jnp.where(is_open, jnp.array(when), -1), jnp.zeros(len(rows)), jnp.int32(1))
+
+    row, filled = measure(GAME, layout, decode, RECORDS, batch_size=4)
+    np.testing.assert_array_equal(filled.tokens, SOLUTIONS)
+    is_cell = SOLUTIONS >= 0
+    assert len({int(number) for number in is_cell.sum(axis=1)}) > 1, "some puzzles are smaller than others"
+    np.testing.assert_array_equal(filled.reveal_step, np.where(is_cell, layout.cells(steps), -1))
+    assert [row[field] for field in ("method", "n", "solved", "cells")] == ["mdm", 9, 1.0, 1.0]
+    assert idle
+    assert not any((row == layout.mask_id).any() or (row == layout.pad_id).all() for row in idle)
+
+
+def test_answer_of_a_masked_model_does_not_depend_on_the_batch_and_takes_the_steps_that_its_masks_want():
+    layout = zebra_layouts.get("in-place", SIZE)
+    config = TransformerConfig(vocab_size=layout.num_tokens, max_length=layout.length, pad_id=layout.pad_id, **NETWORK)
+    decode = masked(make_denoiser(config), init_params(config, jax.random.key(0)), layout, oracles.margin, PerStep(1))
+    whole, parts = (answer(layout, decode, CLUES, batch_size=size) for size in (9, 4))
+    np.testing.assert_array_equal(whole.tokens, parts.tokens)
+    cells = (SOLUTIONS >= 0).sum(axis=1)
+    assert whole.nfe == cells.max()
+    assert parts.nfe == pytest.approx(np.mean(np.sort(cells)[[3, 7, 8]])), "puzzles of like size share a batch"
+
+
+@pytest.mark.parametrize("name", ["triples", "ordered-triples"])
+def test_answer_of_an_autoregressive_model_goes_on_behind_the_clues_of_each_puzzle(name):
+    layout = zebra_layouts.get(name, SIZE)
+    config = TransformerConfig(vocab_size=layout.num_tokens, max_length=layout.length, causal=True, **NETWORK)
+    params = init_params(config, jax.random.key(1))
+    row, filled = measure(GAME, layout, autoregressive(config, params), RECORDS, batch_size=4)
+    apply = jax.jit(make_denoiser(config))
+    for number in (0, 5):
+        prompt = [token for token in layout.start(CLUES)[number].tolist() if token >= 0]
+        sequence = np.zeros((1, layout.length), np.int32)
+        sequence[0, : len(prompt)] = prompt
+        for place in range(len(prompt), layout.length):
+            sequence[0, place] = np.asarray(apply(params, jnp.asarray(sequence)))[0, place - 1].argmax()
+        np.testing.assert_array_equal(filled.tokens[number], layout.grids(sequence)[0])
+    assert row["method"] == layout.method
+    is_cell = SOLUTIONS >= 0
+    assert row["cells"] == pytest.approx((filled.tokens == SOLUTIONS)[is_cell].mean())
+    assert (filled.tokens[~is_cell] == -1).all()
+
+
+def test_solved_by_size_counts_each_size_apart():
+    grids = SOLUTIONS.copy()
+    grids[0, 0] = (grids[0, 0] + 1) % 3
+    found = solved_by_size(RECORDS, grids)
+    names = [f"{houses}x{attributes}" for houses, attributes in zip(*sizes_of(CLUES), strict=True)]
+    assert [row["size"] for row in found] == sorted(set(names))
+    assert {row["size"]: row["n"] for row in found} == {name: names.count(name) for name in names}
+    for row in found:
+        wrong = row["size"] == names[0]
+        assert row["solved"] == pytest.approx(1 - wrong / row["n"])
+        assert row["solved_ci"] == pytest.approx(list(wilson(row["n"] - wrong, row["n"])))
+
+
+def test_solved_by_has_a_row_for_each_kind_in_their_order():
+    kinds, is_solved = np.array([5, 2, 5, 2, 5]), np.array([True, False, True, False, False])
+    found = solved_by("kind", kinds, "number {}".format, is_solved)
+    assert [(row["kind"], row["n"], row["solved"]) for row in found] == [
+        ("number 2", 2, 0.0),
+        ("number 5", 3, pytest.approx(2 / 3)),
+    ]
+
+
+def test_chosen_methods_names_the_one_that_there_is_not():
+    assert chosen_methods("arm,mdm") == ["arm", "mdm"]
+    with pytest.raises(InputError, match="unknown method 'gpt'; choose from mdm, arm, arm_ordered"):
+        chosen_methods("mdm,gpt")

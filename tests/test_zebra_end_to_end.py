@@ -1,0 +1,204 @@
+"""The Zebra commands, run as a user runs them, on puzzles small enough for seconds."""
+
+import functools
+import json
+import re
+
+import commands
+import numpy as np
+import pytest
+from commands import rows, without_times
+
+from experiments.zebra import data
+from experiments.zebra.flags import Evaluate
+from mdm_jax.data import zebra, zebra_riddles, zebra_text
+from mdm_jax.data.zebra_clues import Size, sizes_of
+from mdm_jax.data.zebra_english import describe_clues
+
+FAST = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # it mostly compiles
+ORDERS = ["random", "top_prob", "margin", "neg_entropy"]
+TASK = {"min_houses": 3, "max_houses": 3, "min_attributes": 3, "max_attributes": 4}
+TASK |= {"difficulty": None, "num_train": 200, "num_test": 8, "seed": 0}
+run, run_all = functools.partial(commands.run, "zebra"), functools.partial(commands.run_all, "zebra")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """All of `reproduce` at the smallest scale, the flags of its masked model's training, and the file of a puzzle."""
+    folder = tmp_path_factory.mktemp("zebra")
+    printed = run("reproduce", "--scale", "smoke", "--data", folder / "data", "--out", folder / "all", **FAST).stdout
+    flags = ["--max-houses", 3, "--max-attributes", 4, "--num-train", 200, "--num-test", 8, "--data", folder / "data"]
+    flags += ["--model", "sudoku_800k", "--dtype", "float32", "--loss", "skewed", "--optimizer", "muon"]
+    flags += ["--steps", 3, "--batch-size", 16, "--warmup-steps", 0, "--evaluate-limit", 8]
+    clues, _ = zebra.generate(1, smallest=Size(3, 4), largest=Size(3, 4), seed=5)
+    (folder / "one.txt").write_text(zebra_text.write_puzzle(clues[0]))
+    return folder, flags, printed
+
+
+def test_train_says_what_it_was_trained_on_and_started_again_trains_no_step_more(trained):
+    folder, flags, _ = trained
+    before = (folder / "all" / "mdm" / "metrics.jsonl").read_text()
+    run("train", *flags, "--out", folder / "all" / "mdm", **FAST)
+    assert (folder / "all" / "mdm" / "metrics.jsonl").read_text() == before
+    config = json.loads((folder / "all" / "mdm" / "config.json").read_text())
+    assert config["task"] == {"name": "zebra", **TASK, "layout": "in-place", "loss": "skewed", "init_from": None}
+    network = {name: config["model"][name] for name in ("vocab_size", "max_length", "pad_id", "causal")}
+    assert network == {"vocab_size": 21, "max_length": 116 + 12, "pad_id": 20, "causal": False}
+    arm = json.loads((folder / "all" / "arm" / "config.json").read_text())["model"]
+    assert [arm[name] for name in network] == [21, 116 + 1 + 36, None, True]
+    found = rows(folder / "all" / "mdm")
+    plain = [row for row in rows(folder / "all") if row.get("oracle") in ("random", "margin") and "nfe" in row]
+    assert without_times(found) == without_times(plain)
+    assert {(row["dataset"], row["n"], row["nfe"]) for row in found} == {("3x3-to-3x4", 8, 12)}
+
+
+def test_test_set_is_what_the_run_held_out(trained):
+    from mdm_jax.data import builders
+
+    (stored,) = (trained[0] / "data").glob("zebra/*/*/dataset_info.json")
+    held_out, found = builders.read_split(stored.parent, "test"), data.test_set(TASK)
+    assert set(found) == set(held_out)
+    for name, values in found.items():
+        np.testing.assert_array_equal(values, held_out[name])
+
+
+def test_evaluate_reports_what_the_table_says_and_by_size(trained, tmp_path):
+    folder, _, _ = trained
+    evaluate, arm = (["evaluate", "--checkpoint", folder / "all" / name] for name in ("mdm", "arm_ordered"))
+    done = run_all(
+        [
+            [*evaluate, "--oracle", "random,margin", "--out", tmp_path / "whole"],
+            [*evaluate, "--num-steps", 2, "--limit", 5, "--out", tmp_path / "steps"],
+            [*evaluate, "--puzzles", folder / "one.txt", "--out", tmp_path / "one"],
+            [*arm, "--out", tmp_path / "arm"],
+        ],
+        **FAST,
+    )
+    assert [status for status, _, _ in done] == [0, 0, 0, 0]
+    table = rows(folder / "all")
+    for name, methods, orders in (("whole", ["mdm"], ["random", "margin"]), ("arm", ["arm_ordered"], [None])):
+        same = [row for row in table if row["method"] in methods and row.get("oracle") in orders]
+        expected = [row for row in same if "examples" not in row]
+        assert without_times(rows(tmp_path / name)) == without_times(expected)
+        assert not any("paper" in row for row in expected), "its figures are of larger puzzles"
+    assert [(row["n"], row["nfe"]) for row in rows(tmp_path / "steps") if "size" not in row] == [(5, 2)]
+    (row,) = rows(tmp_path / "one")
+    assert (row["dataset"], row["n"], row["nfe"]) == (str(folder / "one.txt"), 1, 12)
+
+
+def test_solve_prints_clues_grid_and_the_step_of_each_cell(trained, tmp_path):
+    folder, _, _ = trained
+    flags = ["--puzzles", folder / "one.txt", "--checkpoint", folder / "all" / "mdm", "--oracle", "margin,random"]
+    printed = run("solve", *flags, "--out", tmp_path, **FAST).stdout
+    clues = zebra_text.read_puzzle(folder / "one.txt")
+    assert [line[2:] for line in printed.splitlines() if line.startswith("  ")][: len(clues)] == describe_clues(clues)
+    assert [row["oracle"] for row in rows(tmp_path)] == ["margin", "random"]
+    for row, text in zip(rows(tmp_path), printed.split("\norder ")[1:], strict=True):
+        head, _, _, *lines = text.splitlines()[:6]
+        assert head.startswith(f"{row['oracle']}: ")
+        words = [cell.split() for line in lines for cell in re.split(r"\s{2,}", line.strip())[1:]]
+        assert sorted(int(word[1]) for word in words) == list(range(1, 13))
+        wrong = sum(word[-1] == "?" for word in words)
+        assert row["cells"] == pytest.approx(1 - wrong / 12)
+        assert head.split(": ")[1].startswith(f"{wrong} cells wrong" if wrong else "right")
+
+
+def test_solve_without_a_model_gives_the_german_the_fish(tmp_path):
+    printed = run("solve", "--riddle", "fish", "--out", tmp_path).stdout
+    for line in ("The Norwegian lives in the first house.", "Who keeps the fish?", "fills in 100% of the cells"):
+        assert line in printed
+    (german,) = (line.split() for line in printed.splitlines() if line.split()[:2] == ["4", "German"])
+    assert german[-2:] == ["fish", "25"]
+    (row,) = rows(tmp_path)
+    assert (row["method"], row["dataset"], row["solved"], row["cells"]) == ("deduction", "fish", 1, 1)
+
+
+def test_riddle_is_an_input_of_evaluate():
+    records = data.given(Evaluate(riddle="fish", checkpoint="runs"))["fish"]
+    assert [int(number[0]) for number in sizes_of(records["clues"])] == [5, 5]
+    np.testing.assert_array_equal(records["clues"][0], zebra_riddles.FISH.clues)
+    assert zebra.is_solved(records["solution"], records["clues"]).all()
+
+
+def test_bad_input_is_one_line_and_code_two(trained, tmp_path):
+    folder, flags, _ = trained
+    checkpoint = ["--checkpoint", folder / "all" / "mdm", "--out", tmp_path / "out"]
+    lines = (folder / "one.txt").read_text().splitlines()
+    (tmp_path / "word.txt").write_text(f"{lines[0]}\nbeside LHS c 0 1 RHS c 0 2 CLUE_END\n")
+    (tmp_path / "many.txt").write_text("!= LHS c 0 2 RHS c 2 2 CLUE_END\n")
+    (tmp_path / "none.txt").write_text("= LHS c 0 2 RHS n 0 0 CLUE_END\n= LHS c 0 2 RHS c 2 2 CLUE_END\n" * 2)
+    with (tmp_path / "none.txt").open("a") as file:
+        file.write("= LHS c 0 2 RHS n 0 1 CLUE_END\n")
+    new = [*flags, "--out", tmp_path / "new"]
+    cases = [
+        (["solve", "--out", tmp_path / "out"], "give a puzzle: --riddle fish, or files with --puzzles"),
+        (["solve", "--riddle", "dog", "--out", tmp_path / "out"], "unknown riddle 'dog'; choose one of fish"),
+        (["solve", "--puzzles", tmp_path / "word.txt"], "word.txt:2: 'beside' is no type of clue"),
+        (["solve", "--puzzles", tmp_path / "many.txt"], "many.txt has several solutions: add clues"),
+        (["solve", "--puzzles", tmp_path / "none.txt"], "none.txt has no solution: its clues contradict"),
+        (["solve", "--puzzles", tmp_path / "absent.txt"], "absent.txt cannot be read"),
+        (["solve", "--riddle", "fish", "--puzzles", folder / "one.txt"], "leave one of them out"),
+        (["solve", "--riddle", "fish", *checkpoint], "solves up to 3x4 (houses x attributes), and fish is 5x5"),
+        (["evaluate", "--riddle", "fish", *checkpoint], "give a model that was trained on larger puzzles"),
+        (["evaluate", *checkpoint, "--oracle", "best"], "unknown oracle 'best'"),
+        (["evaluate", *checkpoint, "--limit", 0], "--limit must be at least 1"),
+        (["evaluate", "--checkpoint", "sudoku-6m", "--out", tmp_path / "out"], "is a run of sudoku, not of zebra"),
+        (["evaluate", "--checkpoint", tmp_path / "absent", "--out", tmp_path / "out"], "no folder"),
+        (["train", *new, "--max-houses", 7], "3 to 7 houses: choose two whole numbers from 3 to 6"),
+        (["train", *new, "--min-attributes", 5], "5 to 4 attributes"),
+        (["train", *new, "--layout", "triples"], "--loss skewed is for masked models"),
+        (["train", *new, "--evaluate-limit", 0], "--evaluate-limit must be at least 1"),
+        (["train", *new, "--best-metric", "solved/greedy"], "none of the evaluation's: solved/random, solved/margin"),
+        (["prepare", "--num-train", 0, "--data", tmp_path, "--out", tmp_path / "out"], "num_train=0"),
+        (["reproduce", "--scale", "smoke", "--methods", "gpt", "--out", tmp_path / "out"], "unknown method 'gpt'"),
+    ]
+    for (argv, message), (status, said, _) in zip(cases, run_all([argv for argv, _ in cases]), strict=True):
+        errors = [line for line in said if line.startswith("error:")]
+        assert len(errors) == 1, (argv, said)
+        assert message in errors[0], argv
+        assert status == 2, argv
+    assert not (tmp_path / "new" / "config.json").exists(), "what did not start leaves no config behind"
+
+
+def test_reproduce_smoke_has_table_3_by_size_and_goes_on_where_it_was(trained, tmp_path):
+    folder, _, printed = trained
+    out, flags = folder / "all", ["reproduce", "--scale", "smoke", "--data", folder / "data"]
+    found = rows(out)
+    again, other, late = run_all(
+        [
+            [*flags, "--out", out],
+            [*flags, "--out", out, "--seed", 1],
+            [*flags, "--out", tmp_path / "late", "--minutes", 0],
+        ]
+    )
+    assert [again[0], other[0], late[0]] == [0, 2, 0]
+    assert rows(out) == found, "nothing was measured again"
+    assert printed.split("Table 3;")[1] == again[2].split("Table 3;")[1]
+    assert "give the same flags again, or another --out" in other[1][-1]
+    assert late[1][-1].endswith("the same command goes on")
+    lines = printed.split("Table 3;")[1].splitlines()
+    assert lines[1].split() == ["method", "order", "paper", "ours", "95%", "interval", "NFE", "puzzles/s"]
+    assert [line.split()[:3] for line in lines[3:6]] == [
+        ["mdm", "random", "0.769"],
+        ["mdm", "top_prob", "0.985"],
+        ["mdm", "margin", "0.983"],
+    ]
+    assert [line.split()[:2] for line in lines[7:9]] == [["arm", "0.8031"], ["arm_ordered", "0.9117"]]
+    plain = [row for row in found if "nfe" in row]
+    assert [(row["method"], row.get("oracle")) for row in plain] == [
+        *(("mdm", order) for order in ORDERS),
+        ("arm", None),
+        ("arm_ordered", None),
+    ]
+    assert {(row["n"], row["dataset"]) for row in plain} == {(8, "3x3-to-3x4")}
+    for row in plain:
+        alike = [part for part in found if part["method"] == row["method"] and part.get("oracle") == row.get("oracle")]
+        parts = {part["size"]: part for part in alike if "size" in part}
+        assert list(parts) == ["3x3", "3x4"]
+        assert sum(part["n"] for part in parts.values()) == 8
+        assert sum(part["n"] * part["solved"] for part in parts.values()) == pytest.approx(8 * row["solved"])
+    curve = {(row["method"], row["oracle"], row["examples"]) for row in found if "examples" in row}
+    assert curve == {("mdm", "random", 48), ("mdm", "margin", 48), ("arm", "greedy", 32), ("arm_ordered", "greedy", 32)}
+    for name in ("training.png", "sizes.png"):
+        assert (out / name).read_bytes().startswith(b"\x89PNG")
+        assert name in printed
