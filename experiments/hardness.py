@@ -125,7 +125,7 @@ def reproduce(flags: Reproduce) -> None:
 
 
 def sweep_times(
-    predicate: "Predicate", num_latents: int, degree: float, *, turns: int = 9, sweeps: int = 20
+    predicate: "Predicate", num_latents: int, degree: float, *, turns: int = 11, sweeps: int = 40
 ) -> dict[str, Any]:
     """The time of a sweep in turns with NumPy's on the same instance; medians."""
     import time

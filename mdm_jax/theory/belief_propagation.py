@@ -107,8 +107,8 @@ def clause_messages(predicate: Predicate, messages: Array, answers: Array) -> Ar
 
         ν^{S→i}(c) ∝ Σ_{σ on S\i} P(O_S | σ with σ_i = c) Π_{j in S\i} μ^{j→S}(σ_j)
 
-    P(O = 0 | ·) = 1 - P(O = 1 | ·), and the products sum to 1, so that the answer 0 is told by 1 - ν,
-    to an absolute precision of 6e-8.
+    P(O = 0 | ·) = 1 - P(O = 1 | ·), and the products sum to 1, so that the answer 0 is told by 1 - ν. The precision is
+    an absolute one, 6e-8.
 
     Args:
       predicate: of k variables with m values.
@@ -119,6 +119,9 @@ def clause_messages(predicate: Predicate, messages: Array, answers: Array) -> Ar
     # ν, 1 - ν or 1 for the answers 1, 0 and -1.
     constant = (answers != 1).astype(jnp.float32)
     factor = (answers == 1).astype(jnp.float32) - (answers == 0).astype(jnp.float32)
+    table = predicate.table
+    if np.count_nonzero(1 - table) < np.count_nonzero(table):  # fewer products tell the same of it
+        table, constant, factor = 1 - table, constant + factor, -factor
     told = []
     for i in range(k):
         others = [j for j in range(k) if j != i]
@@ -126,7 +129,8 @@ def clause_messages(predicate: Predicate, messages: Array, answers: Array) -> Ar
         for values in itertools.product(range(m), repeat=k - 1):  # unrolled, XLA makes one pass over the clauses of it
             product = functools.reduce(jnp.multiply, (messages[v, j] for v, j in zip(values, others, strict=True)))
             for c in range(m):
-                sums[c] = sums[c] + predicate.table[(*values[:i], c, *values[i:])] * product
+                if weight := table[(*values[:i], c, *values[i:])]:
+                    sums[c] = sums[c] + weight * product
         told.append(jnp.stack([jnp.maximum(constant + factor * total, FLOOR) for total in sums]))
     return jnp.stack(told, axis=1)
 
