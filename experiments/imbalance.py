@@ -3,7 +3,7 @@
 Claim (Kim et al. 2025, section 3.3; L&O-NAE-SAT with N = 20, P = 280, 19M parameters, 2,000 iterations): with l latents
 and l P / N observations masked, the error of the conditionals is far larger at latents than at observations. The paper
 measures it against the same model trained for 25 times as long; here also against the exact conditionals.
-`small` takes about ten minutes on two CPU cores.
+`small` takes about ten minutes on two free CPU cores.
 
     python -m experiments.imbalance
     python -m experiments.imbalance reproduce --scale paper
