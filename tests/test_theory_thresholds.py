@@ -68,7 +68,7 @@ def test_jacobian_of_parities_of_three_is_zero():
     ("predicate", "below", "above"),
     [
         (predicates.coloring(5), 12.9, 13.6),  # 13.23 in the literature
-        (predicates.nae(3, 3), 25.7, 26.9),
+        pytest.param(predicates.nae(3, 3), 25.7, 26.9, marks=pytest.mark.slow),
     ],
 )
 def test_free_entropy_gain_changes_its_sign_at_condensation(predicate, below, above):
@@ -80,6 +80,7 @@ def test_free_entropy_gain_changes_its_sign_at_condensation(predicate, below, ab
     assert gains[1] > 0.003
 
 
+@pytest.mark.slow
 def test_free_entropy_gain_is_zero_where_nothing_can_be_known():
     gain = thresholds.free_entropy_gain(jax.random.key(0), predicates.coloring(5), 6.0, depth=36)
     assert abs(float(gain)) < 1e-4
