@@ -35,12 +35,12 @@ def test_triples_are_different_of_distinct_latents_and_fixed_by_the_seed():
 
 
 def test_splits_have_the_same_triples_and_independent_latents():
-    train, test = (nae_sat.generate(2000, 20, 40, split=split) for split in ("train", "test"))
-    functions = nae_sat.observations(20, 40)
+    train, test = (nae_sat.generate(2000, 60, 40, split=split) for split in ("train", "test"))
+    functions = nae_sat.observations(60, 40)
     for tokens in (train, test):
-        assert nae_sat.accuracy(tokens, functions, 20).min() == 1
-    assert abs((train[:, :20] == test[:, :20]).mean() - 0.5) < 5 * math.sqrt(0.25 / 40_000)
-    assert not {row.tobytes() for row in train[:, :20]} & {row.tobytes() for row in test[:, :20]}
+        assert nae_sat.accuracy(tokens, functions, 60).min() == 1
+    assert abs((train[:, :60] == test[:, :60]).mean() - 0.5) < 5 * math.sqrt(0.25 / 120_000)
+    assert not {row.tobytes() for row in train[:, :60]} & {row.tobytes() for row in test[:, :60]}
 
 
 def test_latents_are_uniform_whatever_the_number_of_sequences():

@@ -76,7 +76,7 @@ def test_evaluate_has_a_row_for_each_order_and_number_of_steps(trained):
         (["train", *DATA, "--length", 10], "length=10 is too short for N + P = 18 tokens"),
         (["train", *DATA, "--evaluate-limit", 0], "--evaluate-limit must be at least 1"),
         (["train", *DATA, "--best-metric", "nothing"], "--best-metric nothing is none of the evaluation's"),
-        (["exact", "--num-latents", 30], "is too much to enumerate: give fewer latents"),
+        (["exact", "--num-latents", 30], "are too much to enumerate: give fewer latents"),
         (["exact", "--limit", 0], "--limit must be at least 1, got 0"),
         (["evaluate", "--checkpoint", "nowhere"], "there is no folder nowhere"),
         (["evaluate", "--checkpoint", "sudoku-6m"], "sudoku-6m is a run of sudoku, not of nae_sat"),
@@ -120,7 +120,7 @@ def test_exact_predictor_is_right_throughout_one_at_a_time_and_loses_with_severa
     for name in ORDERS:
         assert found[name, 1] == 1
         assert abs(found[name, 18] - 0.625) < 0.05
-        assert name == "left_to_right" or found[name, 2] < 0.97
+        assert name == "left_to_right" or found[name, 2] < 0.99
     assert found["left_to_right", 6] == 1  # six latents, of which none knows of another, then what follows from them
     assert (tmp_path / "exact.png").stat().st_size > 5000
 
