@@ -71,6 +71,7 @@ def test_train_keeps_the_checkpoint_that_did_best_on_held_out_puzzles(trained):
     assert rows(folder / "best")[0]["solved"] == best
 
 
+@pytest.mark.slow
 def test_train_in_two_processes_evaluates_over_both_and_writes_its_results_once(tmp_path):
     flags = ["--size", 4, "--num-train", 500, "--num-test", 20, "--data", tmp_path / "data", "--model", "sudoku_800k"]
     flags += ["--dtype", "float32", "--steps", 4, "--batch-size", 16, "--evaluate-every", 2, "--out", tmp_path / "run"]
