@@ -299,6 +299,7 @@ def test_held_out_loss_does_not_depend_on_a_batch_larger_than_the_examples():
     assert len(set(losses.values())) == 1, losses
 
 
+@pytest.mark.slow
 def test_disk_that_is_full_stops_the_run_in_one_line_and_the_last_checkpoint_is_good(tmp_path):
     """A limit on the size of files stands for the disk: writing fails in the same place."""
     folder = tmp_path / "run"

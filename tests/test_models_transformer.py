@@ -165,7 +165,17 @@ def jacobian_over_positions(config):
     return np.abs(jacobian[:, :LENGTH]).sum(axis=-1)
 
 
-@pytest.mark.parametrize("positions", ["rope", "learned"])
+def test_transformer_with_both_kinds_of_positions_is_rope_on_the_sum_of_the_embeddings():
+    config, tokens = dataclasses.replace(TINY, positions="both"), jnp.arange(LENGTH, dtype=jnp.int32)[None]
+    params = lively_params(config)
+    without = {name: leaf for name, leaf in params.items() if name != "position_embedding"}
+    summed = without["token_embedding"]["embedding"].at[:LENGTH].add(params["position_embedding"]["embedding"][:LENGTH])
+    want = logits_of(TINY, without | {"token_embedding": {"embedding": summed}}, tokens)
+    np.testing.assert_allclose(logits_of(config, params, tokens), want, atol=1e-5 * np.abs(want).max())
+    assert relative(logits_of(TINY, without, tokens), want) > 0.05
+
+
+@pytest.mark.parametrize("positions", ["rope", "learned", "both"])
 def test_transformer_causal_future_gradients_are_exactly_zero(positions):
     jacobian = jacobian_over_positions(dataclasses.replace(TINY, causal=True, positions=positions))
     assert (jacobian[np.triu_indices(LENGTH, 1)] == 0).all()
@@ -177,7 +187,7 @@ def test_transformer_bidirectional_every_position_sees_every_other():
 
 
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("positions", ["rope", "learned"])
+@pytest.mark.parametrize("positions", ["rope", "learned", "both"])
 def test_transformer_padding_on_either_side_changes_no_real_position(causal, positions):
     config = dataclasses.replace(TINY, causal=causal, positions=positions, pad_id=PAD)
     params, tokens = lively_params(config), draw_tokens(length=5)

@@ -139,6 +139,7 @@ def test_hardness_smoke_has_both_thresholds_and_both_starts(tmp_path):
     assert (tmp_path / "hardness.png").stat().st_size > 5000
 
 
+@pytest.mark.slow
 def test_imbalance_smoke_compares_model_proxy_and_exact_conditionals(tmp_path):
     flags = ["reproduce", "--scale", "smoke", "--data", tmp_path / "data", "--out", tmp_path / "out"]
     run("imbalance", *flags, JAX_DISABLE_MOST_OPTIMIZATIONS="1")

@@ -240,6 +240,7 @@ def test_evaluate_takes_tokens_back_as_the_decoder_of_that_kind_does(trained, tm
     assert row["solved"] == sudoku.is_solved(filled, puzzles["puzzle"]).mean()
 
 
+@pytest.mark.slow
 def test_readings_measure_every_reading_and_the_strict_ones_are_the_plain_sampler(trained, tmp_path):
     run_flags = ["--checkpoint", trained[0] / "run", "--num-steps", 2, "--limit", 4]
     done = run_all(

@@ -64,11 +64,12 @@ def test_jacobian_of_parities_of_three_is_zero():
     assert thresholds.jacobian_radius(jax.random.key(0), predicates.xor(3), graph) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("predicate", "below", "above"),
     [
         (predicates.coloring(5), 12.9, 13.6),  # 13.23 in the literature
-        pytest.param(predicates.nae(3, 3), 25.7, 26.9, marks=pytest.mark.slow),
+        (predicates.nae(3, 3), 25.7, 26.9),
     ],
 )
 def test_free_entropy_gain_changes_its_sign_at_condensation(predicate, below, above):

@@ -28,12 +28,12 @@ def test_sudoku_6m_has_six_million_parameters_in_a_small_file_with_a_card(model)
 
 
 def test_sudoku_6m_solves_held_out_puzzles_by_margin_and_far_fewer_in_random_order(model):
-    assert solved(model, "normal", "margin") >= 0.9  # 22 of 24, of which 96% are expected
+    assert solved(model, "normal", "margin") >= 0.9  # 11 of 12, of which 96% are expected
     assert solved(model, "normal", "random") <= 0.5
     assert solved(model, "hard", "margin") >= 0.4
 
 
-def solved(model, difficulty, oracle, num=24):
+def solved(model, difficulty, oracle, num=12):
     """The share of held-out puzzles that it solves, other ones than those that its card is about."""
     parts = [part["puzzle"] for part in generate_rated(num, difficulty=difficulty, split="test", seed=1)]
     puzzles = np.concatenate(parts)

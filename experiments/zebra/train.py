@@ -38,9 +38,10 @@ def layout_of(flags: Train) -> Layout:
 
 
 def model_config(flags: Train) -> TransformerConfig:
-    """The preset with the vocabulary and the length of a puzzle, and positions that tell the cells apart.
+    """The preset with the vocabulary and the length of a puzzle, and positions of both kinds.
 
-    Before anything is filled in, cells differ by where they stand alone, which relative positions (RoPE) hardly tell.
+    Before anything is filled in, cells differ by where they stand alone, which relative positions (RoPE) hardly tell;
+    tokens of a clue belong together by how far apart they are, which learned ones take long to tell.
     """
     layout = layout_of(flags)
     return fitted_config(
@@ -48,7 +49,7 @@ def model_config(flags: Train) -> TransformerConfig:
         layout,
         vocab_size=layout.num_tokens,
         max_length=layout.length,
-        positions="learned",
+        positions="both",
         pad_id=layout.pad_id if isinstance(layout, Masked) else None,  # elsewhere it stands behind all else
     )
 

@@ -11,7 +11,7 @@ DType = Literal["float32", "bfloat16", "float16"]
 
 _CHOICES = {
     "norm": ("rms", "layer"),
-    "positions": ("rope", "learned"),
+    "positions": ("rope", "learned", "both"),
     "mlp": ("swiglu", "gelu"),
     "dtype": ("float32", "bfloat16", "float16"),
     "param_dtype": ("float32", "bfloat16", "float16"),
@@ -36,7 +36,7 @@ class TransformerConfig:
       causal: whether a position sees only itself and those before it.
       norm: "rms" (root mean square, a scale) or "layer" (mean and variance; with use_bias also a bias).
       norm_epsilon: added to the mean square.
-      positions: "rope" (rotates queries and keys) or "learned" (an embedding added to the tokens').
+      positions: "rope" (rotates queries and keys), "learned" (an embedding added to the tokens') or "both".
       rope_theta: the base of RoPE's wavelengths.
       mlp: "swiglu" (down(silu(gate) · up)) or "gelu" (down(gelu(up)), tanh approximation).
       use_bias: a bias in every linear layer but the head, and in "layer" norms.
@@ -63,7 +63,7 @@ class TransformerConfig:
     causal: bool = False
     norm: Literal["rms", "layer"] = "rms"
     norm_epsilon: float = 1e-5
-    positions: Literal["rope", "learned"] = "rope"
+    positions: Literal["rope", "learned", "both"] = "rope"
     rope_theta: float = 10_000.0
     mlp: Literal["swiglu", "gelu"] = "swiglu"
     use_bias: bool = False
@@ -93,7 +93,7 @@ class TransformerConfig:
         self._check("num_heads", self.width % self.num_heads == 0, f"a divisor of width = {self.width}")
         self._check("num_kv_heads", self.num_heads % self.kv_heads == 0, f"a divisor of num_heads = {self.num_heads}")
         self._check("shift_logits", not (self.shift_logits and self.causal), "False where causal, which shifts already")
-        is_even = self.positions != "rope" or self.head_width % 2 == 0
+        is_even = self.positions == "learned" or self.head_width % 2 == 0
         self._check("num_heads", is_even, f"such that width / num_heads = {self.head_width} is even: RoPE turns pairs")
 
     def _check(self, name: str, holds: bool, wanted: str) -> None:

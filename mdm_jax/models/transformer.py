@@ -78,7 +78,7 @@ class Attention(nn.Module):
         def heads(name: str, number: int) -> Array:
             y = Linear(config, number * config.head_width, name=name)(x)
             y = y.reshape(-1, positions.shape[1], number, config.head_width)
-            if config.positions == "rope" and name != "value":
+            if config.positions != "learned" and name != "value":
                 y = rope(y, positions, config.rope_theta)
             return y.astype(config.dtype)
 
@@ -149,7 +149,7 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """A pre-norm transformer over tokens.
 
-    Parameters: token_embedding/embedding, position_embedding/embedding ("learned"), layers_{i}/..., final_norm/...,
+    Parameters: token_embedding/embedding, position_embedding/embedding (unless "rope"), layers_{i}/..., final_norm/...,
     head/kernel (unless tied). Dropout reads the rng stream "dropout".
     """
 
@@ -198,7 +198,7 @@ class Transformer(nn.Module):
 
         token_embedding = _embedding(config, config.vocab_size + config.num_extra_tokens, "token_embedding")
         x = token_embedding(tokens).astype(jnp.float32)
-        if config.positions == "learned":
+        if config.positions != "rope":
             x += _embedding(config, config.max_length, "position_embedding")(positions).astype(jnp.float32)
         x = nn.Dropout(config.dropout, deterministic=deterministic)(x.reshape(-1, config.width))
         block = nn.remat(Block) if config.remat else Block
