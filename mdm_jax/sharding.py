@@ -19,7 +19,7 @@ BATCH = PartitionSpec(("data", "fsdp"))
 
 RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"token_embedding/embedding$", PartitionSpec("tensor", "fsdp")),
-    (r"position_embedding/embedding$", PartitionSpec(None, "fsdp")),
+    (r"(position|group)_embedding/embedding$", PartitionSpec(None, "fsdp")),
     (r"(query|key|value|gate|up|head)/kernel$", PartitionSpec("fsdp", "tensor")),
     (r"(query|key|value|gate|up)/bias$", PartitionSpec("tensor")),
     (r"(output|down)/kernel$", PartitionSpec("tensor", "fsdp")),

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mdm_jax import InputError
+from mdm_jax.models.decoder import make_decoder
 from mdm_jax.models.transformer import Transformer, TransformerConfig, init_params, make_denoiser, num_params
 
 LENGTH, PAD = 8, 12
@@ -165,17 +166,60 @@ def jacobian_over_positions(config):
     return np.abs(jacobian[:, :LENGTH]).sum(axis=-1)
 
 
-def test_transformer_with_both_kinds_of_positions_is_rope_on_the_sum_of_the_embeddings():
-    config, tokens = dataclasses.replace(TINY, positions="both"), jnp.arange(LENGTH, dtype=jnp.int32)[None]
-    params = lively_params(config)
-    without = {name: leaf for name, leaf in params.items() if name != "position_embedding"}
-    summed = without["token_embedding"]["embedding"].at[:LENGTH].add(params["position_embedding"]["embedding"][:LENGTH])
-    want = logits_of(TINY, without | {"token_embedding": {"embedding": summed}}, tokens)
-    np.testing.assert_allclose(logits_of(config, params, tokens), want, atol=1e-5 * np.abs(want).max())
-    assert relative(logits_of(TINY, without, tokens), want) > 0.05
+GROUPED = dataclasses.replace(TINY, positions="learned", max_length=14, num_groups=3, group_length=3, pad_id=PAD)
 
 
-@pytest.mark.parametrize("positions", ["rope", "learned", "both"])
+def test_transformer_groups_of_one_token_are_tokens_without_a_position():
+    plain = dataclasses.replace(TINY, positions="learned")
+    config, params, tokens = dataclasses.replace(plain, num_groups=3), lively_params(plain), draw_tokens()
+    table = params["position_embedding"]["embedding"]
+    without = params | {"position_embedding": {"embedding": table.at[:3].set(0)}}
+    groups = params | {"group_embedding": {"embedding": params["token_embedding"]["embedding"] / np.sqrt(2)}}
+    want = logits_of(plain, without, tokens)
+    np.testing.assert_allclose(logits_of(config, groups, tokens), want, atol=1e-5 * np.abs(want).max())
+    assert relative(logits_of(plain, params, tokens), want) > 0.01
+
+
+def test_transformer_groups_are_a_set_whose_tokens_have_places_and_padding_is_hidden():
+    params = lively_params(GROUPED)
+    tokens = jax.random.randint(jax.random.key(3), (4, 14), 0, 11, jnp.int32)
+    tokens = tokens.at[:, 2].set(PAD)  # a place left empty
+    want = logits_of(GROUPED, params, tokens)
+    assert want.shape == (4, 14, 11)
+    np.testing.assert_array_equal(want[:, 0], want[:, 2])
+    assert relative(want[:, 3], want[:, 2]) > 0.05
+    groups = tokens[:, :9].reshape(4, 3, 3)
+    other = jnp.concatenate([groups[:, ::-1].reshape(4, 9), tokens[:, 9:]], axis=1)
+    np.testing.assert_allclose(logits_of(GROUPED, params, other)[:, 9:], want[:, 9:], atol=1e-5 * np.abs(want).max())
+    other = jnp.concatenate([groups[:, :, ::-1].reshape(4, 9), tokens[:, 9:]], axis=1)
+    assert relative(logits_of(GROUPED, params, other)[:, 9:], want[:, 9:]) > 0.05
+    fewer = dataclasses.replace(GROUPED, num_groups=2, max_length=11)
+    table = params["position_embedding"]["embedding"]
+    moved = params | {"position_embedding": {"embedding": table[3:]}}
+    want = logits_of(fewer, moved, jnp.concatenate([tokens[:, :6], tokens[:, 9:]], axis=1))[:, 6:]
+    got = logits_of(GROUPED, params, tokens.at[:, 6:9].set(PAD))[:, 9:]
+    np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())
+
+
+def test_transformer_with_groups_says_what_it_cannot_take():
+    with pytest.raises(InputError, match=r"length 8 are shorter than the 3 groups of 3"):
+        logits_of(GROUPED, lively_params(GROUPED), draw_tokens(length=8))
+    with pytest.raises(InputError, match="num_groups = 0"):
+        make_decoder(dataclasses.replace(GROUPED, pad_id=None))
+    for change in (
+        {"positions": "rope"},
+        {"causal": True},
+        {"shift_logits": True},
+        {"num_groups": 5},
+        {"num_groups": -1},
+    ):
+        with pytest.raises(InputError, match=r"TransformerConfig\.num_groups must be"):
+            dataclasses.replace(GROUPED, **change)
+    with pytest.raises(InputError, match=r"TransformerConfig\.group_length must be"):
+        dataclasses.replace(GROUPED, group_length=0)
+
+
+@pytest.mark.parametrize("positions", ["rope", "learned"])
 def test_transformer_causal_future_gradients_are_exactly_zero(positions):
     jacobian = jacobian_over_positions(dataclasses.replace(TINY, causal=True, positions=positions))
     assert (jacobian[np.triu_indices(LENGTH, 1)] == 0).all()
@@ -187,7 +231,7 @@ def test_transformer_bidirectional_every_position_sees_every_other():
 
 
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("positions", ["rope", "learned", "both"])
+@pytest.mark.parametrize("positions", ["rope", "learned"])
 def test_transformer_padding_on_either_side_changes_no_real_position(causal, positions):
     config = dataclasses.replace(TINY, causal=causal, positions=positions, pad_id=PAD)
     params, tokens = lively_params(config), draw_tokens(length=5)

@@ -70,7 +70,7 @@ def start_params(config: TransformerConfig, layout: Layout, key: Array) -> Param
     column, and as many to its box: with exp(5) times the weight of cells elsewhere.
     """
     params = init_params(config, key)
-    if not (isinstance(layout, Masked) and layout.in_place and config.positions != "rope"):
+    if not (isinstance(layout, Masked) and layout.in_place and config.positions == "learned"):
         return params
     size = sudoku.size_of(config.max_length)
     orthogonal = jax.nn.initializers.orthogonal()

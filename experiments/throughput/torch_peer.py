@@ -58,13 +58,13 @@ class Network:
         """What the head takes, [B, L, D]."""
         config, weights = self.config, self.weights
         x = functional.embedding(tokens, weights["token_embedding/embedding"])
-        if config.positions != "rope":
+        if config.positions == "learned":
             x = x + weights["position_embedding/embedding"][: tokens.shape[1]]
         for i in range(config.num_layers):
             layer = f"layers_{i}"
             y = self._norm(x, f"{layer}/attention_norm")
             q, k, v = (self._heads(y, f"{layer}/attention/{name}") for name in ("query", "key", "value"))
-            if config.positions != "learned":
+            if config.positions == "rope":
                 q, k = self._rope(q), self._rope(k)
             y = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape)
             x = x + self._linear(y, f"{layer}/attention/output")

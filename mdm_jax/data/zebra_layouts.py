@@ -25,17 +25,30 @@ from mdm_jax.data.zebra_clues import (
     sizes_of,
 )
 from mdm_jax.data.zebra_sets import Records
-from mdm_jax.data.zebra_tokens import ANSWER, CELL, EXTRA, MASK, NUMBER, SYMBOLS, ZERO, Tokens, clue_tokens, packed
+from mdm_jax.data.zebra_tokens import (
+    ANSWER,
+    CELL,
+    EXTRA,
+    MASK,
+    NUMBER,
+    PLACES,
+    SYMBOLS,
+    ZERO,
+    Tokens,
+    clue_tokens,
+    packed,
+)
 from mdm_jax.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
 class Masked:
-    """For a masked diffusion model: clues, padding up to `size.max_tokens`, and the values of all cells in place.
+    """For a masked diffusion model: `size.max_clues` clues of 13 places each, and the values of all cells in place.
 
-    Cells stand attribute by attribute, each from the first house to the last, so that a cell has its place whatever the
-    length of the clues. Where a puzzle smaller than `size` has no such cell there is padding too. Padding is prompt, to
-    be hidden from attention: `TransformerConfig.pad_id` has to be `pad_id`.
+    What a clue leaves empty is padding, and so are clues that a puzzle does not have. Cells stand attribute by
+    attribute, each from the first house to the last; where a puzzle smaller than `size` has no such cell there is
+    padding too. It is prompt, to be hidden from attention: `TransformerConfig.pad_id` has to be `pad_id`; and with its
+    `num_groups` and `group_length` a network reads each clue as one position.
 
     Attributes:
         name: What flags call it.
@@ -52,11 +65,23 @@ class Masked:
     """the token of value 0; value v is `zero + v`"""
     num_tokens = len(SYMBOLS)
     """V"""
+    group_length = PLACES
+    """of a clue"""
+
+    @property
+    def num_groups(self) -> int:
+        """How many clues there is room for."""
+        return self.size.max_clues
+
+    @property
+    def num_prompt(self) -> int:
+        """Where the cells begin."""
+        return self.num_groups * self.group_length
 
     @property
     def length(self) -> int:
-        """L."""
-        return self.size.max_tokens + self.size.num_cells
+        """L; 504 at 6 x 6."""
+        return self.num_prompt + self.size.num_cells
 
     def examples(self, records: Records) -> dict[str, NDArray[Any]]:
         """`tokens` int32 `[num, L]` and `is_prompt` bool `[num, L]` to train on.
@@ -66,7 +91,7 @@ class Masked:
         """
         start = self.start(records["clues"])
         answers = start.copy()
-        answers[:, self.size.max_tokens :] = ZERO + self._kept(records["solution"])
+        answers[:, self.num_prompt :] = ZERO + self._kept(records["solution"])
         is_prompt = start != MASK
         return {"tokens": np.where(is_prompt, start, answers), "is_prompt": is_prompt}
 
@@ -78,8 +103,9 @@ class Masked:
         """
         clues = fitting(puzzles, self.size)
         cells = self._kept(is_cell(*sizes_of(clues)))
-        prompt = packed(*clue_tokens(clues), self.size.max_tokens)
-        return np.concatenate([prompt, np.where(cells, MASK, EXTRA).astype(np.int32)], axis=1)
+        tokens, is_taken = clue_tokens(self._first(clues))
+        asked = np.where(cells, MASK, EXTRA).astype(np.int32)
+        return np.concatenate([np.where(is_taken, tokens, EXTRA), asked], axis=1)
 
     def grids(self, tokens: Tokens) -> NDArray[np.int8]:
         """The answers, int8 `[num, 36]`; -1 where a token is no value, or there is no cell."""
@@ -90,8 +116,20 @@ class Masked:
         """Of values `[num, L]` those at the cells of the answer, `[num, 36]`; -1 where the layout has no cell."""
         houses, attributes = self.size
         grid = np.full((len(values), STRIDE, STRIDE), NONE, values.dtype)
-        grid[:, :attributes, :houses] = values[:, self.size.max_tokens :].reshape(-1, attributes, houses)
+        grid[:, :attributes, :houses] = values[:, self.num_prompt :].reshape(-1, attributes, houses)
         return grid.reshape(-1, CELLS)
+
+    def _first(self, clues: Clues) -> Clues:
+        """As many rows of clues as there is room for, those that are none behind the others."""
+        is_none = clues[:, :, 0] == NONE
+        longest = int((~is_none).sum(axis=1).max(initial=0))
+        if longest > self.num_groups:
+            raise InputError(
+                f"a puzzle has {longest} clues, and {self.num_groups} is the most here: choose a larger size"
+            )
+        by_use = np.argsort(is_none, axis=1, kind="stable")[:, : self.num_groups]
+        first = np.take_along_axis(clues, by_use[:, :, None], axis=1)
+        return np.pad(first, ((0, 0), (0, self.num_groups - first.shape[1]), (0, 0)), constant_values=NONE)
 
     def _kept(self, grids: NDArray[Any]) -> NDArray[Any]:
         """Of grids `[num, 36]` the cells that the layout has."""

@@ -15,7 +15,7 @@ MASK, FIRST_TYPE, ZERO = 0, 1, SYMBOLS.index("0")
 CELL, NUMBER, LHS, RHS = (SYMBOLS.index(symbol) for symbol in ("c", "n", "LHS", "RHS"))
 CLUE_END, ANSWER, EXTRA = (SYMBOLS.index(symbol) for symbol in ("CLUE_END", "ANSWER", "EXTRA"))
 
-_PLACES = 13  # tokens of the longest clue: its type, LHS and a term, RHS and two terms, CLUE_END
+PLACES = 13  # tokens of the longest clue: its type, LHS and a term, RHS and two terms, CLUE_END
 
 
 def clue_tokens(clues: Clues) -> tuple[Tokens, NDArray[np.bool_]]:
@@ -31,7 +31,7 @@ def clue_tokens(clues: Clues) -> tuple[Tokens, NDArray[np.bool_]]:
     is_value = terms < CELLS
     attributes = np.where(is_value, terms // STRIDE, 0)
     written = np.stack([np.where(is_value, CELL, NUMBER), ZERO + attributes, ZERO + terms % STRIDE], axis=-1)
-    tokens = np.empty((*kinds.shape, _PLACES), np.int32)
+    tokens = np.empty((*kinds.shape, PLACES), np.int32)
     tokens[:, :, 0], tokens[:, :, 1], tokens[:, :, 5] = FIRST_TYPE + kinds, LHS, RHS
     tokens[:, :, 2:5], tokens[:, :, 6:9], tokens[:, :, 9:12] = np.moveaxis(written, 2, 0)
     tokens[:, :, 12] = CLUE_END

@@ -11,12 +11,12 @@ DType = Literal["float32", "bfloat16", "float16"]
 
 _CHOICES = {
     "norm": ("rms", "layer"),
-    "positions": ("rope", "learned", "both"),
+    "positions": ("rope", "learned"),
     "mlp": ("swiglu", "gelu"),
     "dtype": ("float32", "bfloat16", "float16"),
     "param_dtype": ("float32", "bfloat16", "float16"),
 }
-_POSITIVE_INTEGERS = ("vocab_size", "max_length", "num_layers", "num_heads", "width", "mlp_width", "num_kv_heads")
+_POSITIVE_INTEGERS = ("vocab_size", "max_length", "group_length", "num_layers", "num_heads", "width", "mlp_width")
 _FLAGS = ("causal", "use_bias", "tie_head", "shift_logits", "remat")
 
 
@@ -28,6 +28,11 @@ class TransformerConfig:
       vocab_size: V, the number of logits.
       num_extra_tokens: rows of the embedding beyond V, such as one for the mask token. They are never predicted.
       max_length: the longest sequence; the number of rows of learned positions.
+      num_groups: how many groups of tokens a sequence begins with. A group is one position, whose vector is the sum of
+        one for each of its places and the token there, and which has no place of its own: for a prompt that is a set of
+        clauses of one form, such as the clues of a puzzle. Where all of a group is `pad_id`, attention hides it. What
+        comes out at a token of a group is its group's, and no prediction.
+      group_length: tokens of a group.
       num_layers: the number of blocks.
       num_heads: query heads, each of width / num_heads.
       width: D, of the residual stream.
@@ -36,7 +41,7 @@ class TransformerConfig:
       causal: whether a position sees only itself and those before it.
       norm: "rms" (root mean square, a scale) or "layer" (mean and variance; with use_bias also a bias).
       norm_epsilon: added to the mean square.
-      positions: "rope" (rotates queries and keys), "learned" (an embedding added to the tokens') or "both".
+      positions: "rope" (rotates queries and keys) or "learned" (an embedding added to the tokens').
       rope_theta: the base of RoPE's wavelengths.
       mlp: "swiglu" (down(silu(gate) · up)) or "gelu" (down(gelu(up)), tanh approximation).
       use_bias: a bias in every linear layer but the head, and in "layer" norms.
@@ -55,6 +60,8 @@ class TransformerConfig:
     vocab_size: int
     num_extra_tokens: int = 0
     max_length: int
+    num_groups: int = 0
+    group_length: int = 1
     num_layers: int
     num_heads: int
     width: int
@@ -63,7 +70,7 @@ class TransformerConfig:
     causal: bool = False
     norm: Literal["rms", "layer"] = "rms"
     norm_epsilon: float = 1e-5
-    positions: Literal["rope", "learned", "both"] = "rope"
+    positions: Literal["rope", "learned"] = "rope"
     rope_theta: float = 10_000.0
     mlp: Literal["swiglu", "gelu"] = "swiglu"
     use_bias: bool = False
@@ -77,9 +84,14 @@ class TransformerConfig:
     init_std: float = 0.02
 
     def __post_init__(self) -> None:
-        for name in _POSITIVE_INTEGERS:
+        for name in (*_POSITIVE_INTEGERS, "num_kv_heads"):
             self._check(name, _is_integer(self, name, 1, optional=name == "num_kv_heads"), "an integer of at least 1")
         self._check("num_extra_tokens", _is_integer(self, "num_extra_tokens", 0), "an integer of at least 0")
+        self._check("num_groups", _is_integer(self, "num_groups", 0), "an integer of at least 0")
+        fits = self.num_grouped <= self.max_length
+        self._check("num_groups", fits, f"at most max_length / group_length = {self.max_length} / {self.group_length}")
+        is_set = self.num_groups == 0 or (self.positions == "learned" and not self.causal and not self.shift_logits)
+        self._check("num_groups", is_set, '0 unless positions is "learned", causal and shift_logits False')
         rows = self.vocab_size + self.num_extra_tokens
         is_row = _is_integer(self, "pad_id", 0, optional=True) and (self.pad_id is None or self.pad_id < rows)
         self._check("pad_id", is_row, f"None or an embedding row, 0 to {rows - 1}")
@@ -93,12 +105,17 @@ class TransformerConfig:
         self._check("num_heads", self.width % self.num_heads == 0, f"a divisor of width = {self.width}")
         self._check("num_kv_heads", self.num_heads % self.kv_heads == 0, f"a divisor of num_heads = {self.num_heads}")
         self._check("shift_logits", not (self.shift_logits and self.causal), "False where causal, which shifts already")
-        is_even = self.positions == "learned" or self.head_width % 2 == 0
+        is_even = self.positions != "rope" or self.head_width % 2 == 0
         self._check("num_heads", is_even, f"such that width / num_heads = {self.head_width} is even: RoPE turns pairs")
 
     def _check(self, name: str, holds: bool, wanted: str) -> None:
         if not holds:
             raise InputError(f"TransformerConfig.{name} must be {wanted}; got {getattr(self, name)!r}")
+
+    @property
+    def num_grouped(self) -> int:
+        """Tokens that a sequence begins with and that are read in groups."""
+        return self.num_groups * self.group_length
 
     @property
     def kv_heads(self) -> int:
@@ -120,6 +137,7 @@ class TransformerConfig:
           length: L.
           num_logits: positions whose logits are made.
         """
+        length -= self.num_grouped - self.num_groups
         projections = self.width * self.head_width * (2 * self.num_heads + 2 * self.kv_heads)
         mlp = (3 if self.mlp == "swiglu" else 2) * self.width * self.mlp_width
         attention = 2 * length * self.width / (2 if self.causal else 1)

@@ -78,10 +78,13 @@ def make_decoder(config: TransformerConfig) -> TransformerDecoder:
       A hashable callable; two of equal arguments are equal.
 
     Raises:
-      InputError: the model hides padding, which its positions would then skip, or shifts logits across pieces.
+      InputError: the model hides padding, which its positions would then skip, reads groups of tokens, or shifts
+        logits across pieces.
     """
     if config.shift_logits:
         raise InputError("decoding piece by piece shifts no logits; give a TransformerConfig with shift_logits = False")
     if config.pad_id is not None:
         raise InputError(f"decoding hides no padding; give a TransformerConfig with pad_id = None, not {config.pad_id}")
+    if config.num_groups:
+        raise InputError("decoding reads token by token; give a TransformerConfig with num_groups = 0")
     return TransformerDecoder(config)

@@ -78,7 +78,7 @@ class Attention(nn.Module):
         def heads(name: str, number: int) -> Array:
             y = Linear(config, number * config.head_width, name=name)(x)
             y = y.reshape(-1, positions.shape[1], number, config.head_width)
-            if config.positions != "learned" and name != "value":
+            if config.positions == "rope" and name != "value":
                 y = rope(y, positions, config.rope_theta)
             return y.astype(config.dtype)
 
@@ -149,8 +149,9 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """A pre-norm transformer over tokens.
 
-    Parameters: token_embedding/embedding, position_embedding/embedding (unless "rope"), layers_{i}/..., final_norm/...,
-    head/kernel (unless tied). Dropout reads the rng stream "dropout".
+    Parameters: token_embedding/embedding, position_embedding/embedding ("learned"), group_embedding/embedding (with
+    groups; in row (V + extra) · place + token), layers_{i}/..., final_norm/..., head/kernel (unless tied). Dropout
+    reads the rng stream "dropout".
     """
 
     config: TransformerConfig
@@ -191,25 +192,54 @@ class Transformer(nn.Module):
                 f"tokens of length {tokens.shape[1]} exceed max_length = {config.max_length}: shorten them, or build a "
                 "model with a larger max_length"
             )
-        is_real = None if config.pad_id is None else tokens != config.pad_id
         length = tokens.shape[1]
+        if length < config.num_grouped:
+            raise InputError(
+                f"tokens of length {length} are shorter than the {config.num_groups} groups of {config.group_length} "
+                "that this model's sequences begin with: fill up with padding"
+            )
+        is_real = None if config.pad_id is None else tokens != config.pad_id
         positions = jnp.arange(length, dtype=jnp.int32)[None] if is_real is None else positions_from(is_real)
         positions = positions if start is None else start + positions
 
         token_embedding = _embedding(config, config.vocab_size + config.num_extra_tokens, "token_embedding")
-        x = token_embedding(tokens).astype(jnp.float32)
-        if config.positions != "rope":
-            x += _embedding(config, config.max_length, "position_embedding")(positions).astype(jnp.float32)
+        x = token_embedding(tokens[:, config.num_grouped :]).astype(jnp.float32)
+        if config.positions == "learned":
+            table = _embedding(config, config.max_length, "position_embedding")
+            x += table(positions[:, config.num_grouped :]).astype(jnp.float32)
+        if config.num_groups:
+            x = jnp.concatenate([self._groups(tokens), x], axis=1)
+            positions = positions[:, config.num_grouped - config.num_groups :]
+            is_real = None if is_real is None else self._one_for_each_group(is_real, jnp.any)
         x = nn.Dropout(config.dropout, deterministic=deterministic)(x.reshape(-1, config.width))
         block = nn.remat(Block) if config.remat else Block
         for i in range(config.num_layers):
             x = block(config, deterministic, name=f"layers_{i}")(x, positions, is_real)
-        x = Norm(config, name="final_norm")(x).reshape(*tokens.shape, config.width)
+        x = Norm(config, name="final_norm")(x).reshape(tokens.shape[0], -1, config.width)
+        if config.num_groups:
+            of_groups = jnp.repeat(x[:, : config.num_groups], config.group_length, axis=1)
+            x = jnp.concatenate([of_groups, x[:, config.num_groups :]], axis=1)
         if config.shift_logits:
             x = jnp.concatenate([x[:, :1], x[:, :-1]], axis=1)
         tied = token_embedding.embedding[: config.vocab_size].T if config.tie_head else None
         head = Head(config, name="head")() if tied is None else tied
         return Features(x.astype(config.dtype), head)
+
+    def _groups(self, tokens: Array) -> Array:
+        """The vectors of the groups, float32 [B, num_groups, D], as long as a token's and its position's together."""
+        config = self.config
+        rows = config.vocab_size + config.num_extra_tokens
+        of_places = _embedding(config, config.group_length * rows, "group_embedding")
+        places = jnp.arange(config.num_grouped, dtype=jnp.int32) % config.group_length
+        vectors = of_places(tokens[:, : config.num_grouped] + (rows * places)[None]).astype(jnp.float32)
+        return self._one_for_each_group(vectors, jnp.sum) * math.sqrt(2 / config.group_length)
+
+    def _one_for_each_group(self, values: Array, reduce: Any) -> Array:
+        """[B, L, ...] -> [B, num_groups + L - num_grouped, ...], the values of each group reduced to one."""
+        config = self.config
+        groups = values[:, : config.num_grouped]
+        groups = groups.reshape(groups.shape[0], config.num_groups, config.group_length, *groups.shape[2:])
+        return jnp.concatenate([reduce(groups, axis=2), values[:, config.num_grouped :]], axis=1)
 
 
 def init_params(config: TransformerConfig, key: Array) -> Params:
@@ -222,7 +252,7 @@ def init_params(config: TransformerConfig, key: Array) -> Params:
     Returns:
       A nested dict of arrays in the config's param_dtype, with the names that Transformer documents.
     """
-    return Transformer(config).init(key, jnp.zeros((1, 1), dtype=jnp.int32))["params"]
+    return Transformer(config).init(key, jnp.zeros((1, max(config.num_grouped, 1)), dtype=jnp.int32))["params"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -281,6 +311,6 @@ def num_params(params_or_config: Params | TransformerConfig, *, embedding: bool 
     params = params_or_config
     if isinstance(params, TransformerConfig):
         params = jax.eval_shape(lambda: init_params(params_or_config, jax.random.key(0)))
-    outside = () if embedding else ("token_embedding", "position_embedding", "head")
+    outside = () if embedding else ("token_embedding", "position_embedding", "group_embedding", "head")
     counted = {name: subtree for name, subtree in params.items() if name not in outside}
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(counted))
