@@ -74,7 +74,7 @@ def test_masked_layout_reads_back_the_answer_and_what_belongs_to_its_cells(name,
     places = np.broadcast_to(np.arange(layout.length(size)), tokens.shape)
     first = {"in-place": 0, "question-answer": size**2, "shifted": size**2 + 1}[name]
     expected = np.broadcast_to(np.arange(first, first + size**2), (len(tokens), size**2))
-    np.testing.assert_array_equal(layout.cells(places), expected)
+    np.testing.assert_array_equal(layout.cells(places, places), expected)
 
 
 @pytest.mark.parametrize(

@@ -57,9 +57,10 @@ def test_masked_layout_writes_clues_padding_and_cells_in_place(size):
         prompt = in_places(clues) + [IDS["EXTRA"]] * 13 * (size.max_clues - clues.count(IDS["CLUE_END"]))
         answer, asked = [], []
         for attribute in range(size.attributes):
-            for house in range(size.houses):
-                asked.append(attribute < attributes and house < houses)
-                answer.append(IDS[str(solution[6 * attribute + house])] if asked[-1] else IDS["EXTRA"])
+            for value in range(size.houses):
+                asked.append(attribute < attributes and value < houses)
+                row = solution[6 * attribute : 6 * attribute + 6]
+                answer.append(IDS[str(row.index(value))] if asked[-1] else IDS["EXTRA"])
         assert examples["tokens"][i].tolist() == prompt + answer
         assert examples["is_prompt"][i].tolist() == [True] * len(prompt) + [not ask for ask in asked]
         assert start[i].tolist() == prompt + [IDS["MASK"] if ask else IDS["EXTRA"] for ask in asked]
@@ -72,20 +73,19 @@ def test_masked_layout_reads_back_the_answer_and_what_belongs_to_its_cells(size)
     assert layout.grids(examples["tokens"]).dtype == np.int8
     np.testing.assert_array_equal(layout.grids(examples["tokens"]), records(size)["solution"])
     places = np.where(examples["is_prompt"], -1, np.arange(layout.length))
-    cells = layout.cells(places)
+    cells = layout.cells(places, examples["tokens"])
     np.testing.assert_array_equal(cells >= 0, records(size)["solution"] >= 0)
-    attribute, house = np.divmod(np.arange(36), 6)
-    expected = 13 * size.max_clues + attribute * size.houses + house
+    expected = 13 * size.max_clues + np.arange(36) // 6 * size.houses + records(size)["solution"]
     np.testing.assert_array_equal(cells, np.where(cells >= 0, expected, -1))
 
 
-def test_masked_layout_tokens_that_are_no_values_are_read_as_none():
+def test_masked_layout_tokens_that_are_no_houses_are_left_out_and_later_ones_overwrite():
     layout = zebra_layouts.get("in-place", Size(3, 3))
-    written = ["0", "5", "MASK", "=", "inbetween", "c", "n", "EXTRA", "2"]
+    written = ["0", "5", "MASK", "1", "1", "c", "n", "EXTRA", "2"]
     tokens = np.full((1, layout.length), IDS["1"], np.int32)
     tokens[0, -9:] = [IDS[word] for word in written]
     grid = layout.grids(tokens).reshape(6, 6)
-    assert grid[:3, :3].tolist() == [[0, 5, -1], [-1, -1, -1], [-1, -1, 2]]
+    assert grid[:3, :3].tolist() == [[0, -1, -1], [-1, 1, -1], [-1, -1, 2]]
     assert (grid[3:] == -1).all()
     assert (grid[:, 3:] == -1).all()
 

@@ -44,7 +44,7 @@ def test_answer_of_a_masked_layout_is_the_grid_and_its_steps():
     np.testing.assert_array_equal(filled.tokens, SOLUTIONS)
     is_cell = SOLUTIONS >= 0
     assert len({int(number) for number in is_cell.sum(axis=1)}) > 1, "some puzzles are smaller than others"
-    np.testing.assert_array_equal(filled.reveal_step, np.where(is_cell, layout.cells(steps), -1))
+    np.testing.assert_array_equal(filled.reveal_step, np.where(is_cell, layout.cells(steps, tokens), -1))
     assert [row[field] for field in ("method", "n", "solved", "cells")] == ["mdm", 9, 1.0, 1.0]
     assert idle
     assert not any((row == layout.mask_id).any() or (row == layout.pad_id).all() for row in idle)

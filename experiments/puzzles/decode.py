@@ -160,11 +160,10 @@ def answer(layout: Layout, decode: Decode, puzzles: np.ndarray, **options: Any) 
         is_open = start == layout.mask_id
         finished = np.where(is_open[0], layout.zero + 1, start[0])
         filled = fill_in(decode, start, padding=finished, work=is_open.sum(axis=1), **options)
-        tokens, reveal_step = layout.grids(filled.tokens), layout.cells(filled.reveal_step)
     else:
         missing = start.shape[1] - (start >= 0).sum(axis=1)
         filled = fill_in(decode, start, padding=start[0], work=missing, **options)
-        tokens, reveal_step = layout.grids(filled.tokens), layout.cells(filled.reveal_step, filled.tokens)
+    tokens, reveal_step = layout.grids(filled.tokens), layout.cells(filled.reveal_step, filled.tokens)
     return dataclasses.replace(filled, tokens=tokens, reveal_step=reveal_step)
 
 

@@ -52,7 +52,7 @@ def model_config(flags: Train) -> TransformerConfig:
 
 
 def start_params(config: TransformerConfig, layout: Layout, key: Array) -> Params:
-    """Fresh parameters; a cell's position starts as the sum of orthogonal vectors of its attribute and its house."""
+    """Fresh parameters; a cell's position starts as the sum of orthogonal vectors of its attribute and its value."""
     params = init_params(config, key)
     if isinstance(layout, Masked):
         houses, attributes = layout.size

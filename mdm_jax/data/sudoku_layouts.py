@@ -66,12 +66,13 @@ class Masked:
 
     def grids(self, tokens: Tokens) -> NDArray[np.int8]:
         """The answers, int8 `[num, cells]`; 0 where a token is no digit."""
-        digits = self.cells(tokens) - self.zero
+        digits = self.cells(tokens, tokens) - self.zero
         size = sudoku.size_of(digits.shape[1])
         return np.where((digits >= 0) & (digits <= size), digits, 0).astype(np.int8)
 
-    def cells(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Of values `[num, L]` those at the cells of the answer, `[num, cells]`."""
+    def cells(self, values: NDArray[Any], tokens: Tokens) -> NDArray[Any]:
+        """Of values `[num, L]` those at the cells of the answer, `[num, cells]`, which are the same for all tokens."""
+        del tokens
         if self.in_place:
             return values
         extra = self.separator is not None, self.end is not None

@@ -1,7 +1,7 @@
 """How a Zebra puzzle is written as a sequence of tokens. Numpy in, numpy out.
 
-A masked diffusion model reads the clues and fills in a grid behind them; an autoregressive one goes on with (attribute,
-house, value) triples. A layout is for puzzles up to a size; its sequences have one length.
+A masked diffusion model reads the clues and fills in the house of every value behind them; an autoregressive one goes
+on with (attribute, house, value) triples. A layout is for puzzles up to a size; its sequences have one length.
 """
 
 import dataclasses
@@ -43,12 +43,13 @@ from mdm_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Masked:
-    """For a masked diffusion model: `size.max_clues` clues of 13 places each, and the values of all cells in place.
+    """For a masked diffusion model: `size.max_clues` clues of 13 places each, and the house of every value, in place.
 
-    What a clue leaves empty is padding, and so are clues that a puzzle does not have. Cells stand attribute by
-    attribute, each from the first house to the last; where a puzzle smaller than `size` has no such cell there is
-    padding too. It is prompt, to be hidden from attention: `TransformerConfig.pad_id` has to be `pad_id`; and with its
-    `num_groups` and `group_length` a network reads each clue as one position.
+    What a clue leaves empty is padding, and so are clues that a puzzle does not have. Clues are about the houses of
+    values, and so are the cells of the answer: attribute by attribute, each from the first value to the last. Where a
+    puzzle smaller than `size` has no such cell there is padding too. It is prompt, to be hidden from attention:
+    `TransformerConfig.pad_id` has to be `pad_id`; and with its `num_groups` and `group_length` a network reads each
+    clue as one position.
 
     Attributes:
         name: What flags call it.
@@ -62,7 +63,7 @@ class Masked:
     mask_id = MASK
     pad_id = EXTRA
     zero = ZERO
-    """the token of value 0; value v is `zero + v`"""
+    """the token of house 0; house h is `zero + h`"""
     num_tokens = len(SYMBOLS)
     """V"""
     group_length = PLACES
@@ -90,8 +91,10 @@ class Masked:
             InputError: A puzzle is none, or larger or longer than the layout takes.
         """
         start = self.start(records["clues"])
+        values = self._kept(records["solution"]).reshape(-1, *self._shape)
+        houses = _scattered(np.broadcast_to(np.arange(self.size.houses), values.shape), values)
         answers = start.copy()
-        answers[:, self.num_prompt :] = ZERO + self._kept(records["solution"])
+        answers[:, self.num_prompt :] = ZERO + houses.reshape(len(start), -1)
         is_prompt = start != MASK
         return {"tokens": np.where(is_prompt, start, answers), "is_prompt": is_prompt}
 
@@ -108,15 +111,23 @@ class Masked:
         return np.concatenate([np.where(is_taken, tokens, EXTRA), asked], axis=1)
 
     def grids(self, tokens: Tokens) -> NDArray[np.int8]:
-        """The answers, int8 `[num, 36]`; -1 where a token is no value, or there is no cell."""
-        values = self.cells(tokens - ZERO)
-        return np.where((values >= 0) & (values < STRIDE), values, NONE).astype(np.int8)
+        """The answers, int8 `[num, 36]`: the value in each house; -1 where there is none, or there is no cell."""
+        values = np.broadcast_to(np.arange(self.size.houses, dtype=np.int8), (len(tokens), *self._shape))
+        return self._moved(values, tokens)
 
-    def cells(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Of values `[num, L]` those at the cells of the answer, `[num, 36]`; -1 where the layout has no cell."""
-        houses, attributes = self.size
+    def cells(self, values: NDArray[Any], tokens: Tokens) -> NDArray[Any]:
+        """Of values `[num, L]` those at the cells of the answer, moved to their houses: `[num, 36]`, -1 elsewhere."""
+        return self._moved(values[:, self.num_prompt :].reshape(-1, *self._shape), tokens)
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        return self.size.attributes, self.size.houses
+
+    def _moved(self, values: NDArray[Any], tokens: Tokens) -> NDArray[Any]:
+        attributes, houses = self._shape
         grid = np.full((len(values), STRIDE, STRIDE), NONE, values.dtype)
-        grid[:, :attributes, :houses] = values[:, self.num_prompt :].reshape(-1, attributes, houses)
+        to = tokens[:, self.num_prompt :].reshape(values.shape) - ZERO
+        grid[:, :attributes, :houses] = _scattered(values, to)
         return grid.reshape(-1, CELLS)
 
     def _first(self, clues: Clues) -> Clues:
@@ -223,6 +234,16 @@ class Triples:
             is_triple &= (house >= 0) & (house < houses) & (value >= 0) & (value < houses)
             grid[rows, np.where(is_triple, attribute * STRIDE + house, CELLS)] = values[rows, place + 2]
         return grid[:, :CELLS]
+
+
+def _scattered(values: NDArray[Any], to: NDArray[Any]) -> NDArray[Any]:
+    """Of each row of values `[num, rows, n]` those that go to a place from 0 to n - 1, there; -1 in other places."""
+    num, num_rows, n = values.shape
+    found = np.full((num, num_rows, n + 1), NONE, values.dtype)  # the last for what goes nowhere
+    to = np.where((to >= 0) & (to < n), to, n)
+    for i in range(n):  # one after the other: an indexed assignment has no order
+        found[np.arange(num)[:, None], np.arange(num_rows), to[:, :, i]] = values[:, :, i]
+    return found[:, :, :n]
 
 
 def fitting(puzzles: ArrayLike, size: Size) -> Clues:
