@@ -5,9 +5,9 @@ import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "")
-    + " --xla_force_host_platform_device_count=8"
-    + " --xla_backend_optimization_level=0"  # compiling is most of the time
+    "--xla_force_host_platform_device_count=8"
+    + " --xla_backend_optimization_level=0 "  # compiling is most of the time
+    + os.environ.get("XLA_FLAGS", "")
 )
 
 import jax

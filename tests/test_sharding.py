@@ -16,7 +16,7 @@ from mdm_jax.errors import InputError
 from mdm_jax.losses import draw_subsets, subset_nll
 from mdm_jax.models import presets
 from mdm_jax.models.transformer import init_params, make_denoiser
-from mdm_jax.sharding import BATCH, abstract, check_batch, make_mesh, shardings, spec_for
+from mdm_jax.sharding import BATCH, abstract, check_batch, gathered, make_mesh, shardings, spec_for
 from mdm_jax.training.metrics import read_metrics
 from mdm_jax.training.objectives import masked_loss
 from mdm_jax.training.state import OptimizerConfig, abstract_state
@@ -37,6 +37,7 @@ def test_spec_axes_that_do_not_divide_a_dimension_are_left_out():
     mesh = make_mesh(data=1, fsdp=4, tensor=2)
     assert spec_for("token_embedding/embedding", (10, 16), mesh) == P("tensor", "fsdp")
     assert spec_for("token_embedding/embedding", (31, 16), mesh) == P(None, "fsdp")
+    assert spec_for("group_embedding/embedding", (26, 16), mesh) == P(None, "fsdp")
     assert spec_for("layers_0/attention/query/kernel", (18, 16), mesh) == P(None, "tensor")
 
 
@@ -96,6 +97,19 @@ def test_train_step_brings_no_activations_to_all_devices(capfd, sizes, as_featur
     largest_parameter = config.width * config.mlp_width
     assert math.prod(shape) * config.width / 8 * 2 > largest_parameter, "the activations of two devices are larger"
     assert max(math.prod(int(n) for n in found.split(",") if n) for found in gathered) <= largest_parameter
+
+
+def test_model_that_reads_groups_gives_the_same_over_a_mesh():
+    config = dataclasses.replace(
+        presets.sudoku_800k, num_layers=1, max_length=20, num_groups=4, group_length=4, pad_id=9, init_std=0.1
+    )
+    mesh, denoiser, params = make_mesh(2, 2, 2), make_denoiser(config), init_params(config, jax.random.key(0))
+    tokens = jax.random.randint(jax.random.key(1), (8, 20), 0, 10, "int32")
+    want = jax.jit(denoiser)(params, tokens)
+    placed = jax.device_put(params, shardings(mesh, params))
+    assert placed["group_embedding"]["embedding"].sharding.spec == P(None, "fsdp")
+    got = jax.jit(lambda params: denoiser(gathered(mesh, params), tokens))(placed)
+    np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())
 
 
 def test_gradients_of_jit_over_a_mesh_equal_those_of_pmap():

@@ -217,9 +217,17 @@ def test_loop_bad_settings_are_named(options, message):
         LoopConfig(**options)
 
 
-@pytest.mark.parametrize("name", ["sudoku_6m", "smdm_19m", "arm_42m"])
-def test_forward_flops_are_those_that_xla_counts_in_products(name):
-    config = dataclasses.replace(presets.get(name), max_length=256, dropout=0.0, num_layers=2)
+@pytest.mark.parametrize(
+    ("name", "groups"),
+    [
+        ("sudoku_6m", {}),
+        ("smdm_19m", {}),
+        ("arm_42m", {}),
+        ("sudoku_6m", {"num_groups": 16, "group_length": 13, "pad_id": 0}),
+    ],
+)
+def test_forward_flops_are_those_that_xla_counts_in_products(name, groups):
+    config = dataclasses.replace(presets.get(name), max_length=256, dropout=0.0, num_layers=2, **groups)
     params = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
     tokens = jax.ShapeDtypeStruct((1, 256), jnp.int32)
     counted = jax.jit(make_denoiser(config)).lower(params, tokens).compile().cost_analysis()["flops"]

@@ -39,8 +39,9 @@ class Network:
 
     def __init__(self, config: TransformerConfig, params: Any, dtype: "torch.dtype") -> None:
         """Copies the parameters to the device, in `dtype`."""
-        if config.pad_id is not None or config.kv_heads != config.num_heads or config.causal:
-            raise InputError("--compare torch takes bidirectional models without padding and with as many key heads")
+        is_plain = config.pad_id is None and config.num_groups == 0 and config.kv_heads == config.num_heads
+        if not is_plain or config.causal:
+            raise InputError("--compare torch takes bidirectional models without padding, groups or fewer key heads")
         self.config = config
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.weights = {

@@ -54,7 +54,8 @@ class Train(DataFlags, PuzzleRunFlags):
     """Train a model; the same command again goes on from its newest checkpoint."""
 
     model: str = "smdm_19m"
-    """a preset of mdm_jax.models.presets, such as arm_42m or sudoku_800k; vocabulary and length are fitted"""
+    """a preset of mdm_jax.models.presets, such as arm_42m or sudoku_800k; vocabulary, length, positions and the size
+    of fresh weights are fitted"""
     layout: Literal["in-place", "triples", "ordered-triples"] = "in-place"
     """how a puzzle becomes a sequence; in triples (attribute, house, value) it is learned autoregressively, either row
     by row or in the order of deduction"""

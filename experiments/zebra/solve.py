@@ -58,7 +58,7 @@ def _write_deduction(results: Results, name: str, records: Records, names: Seque
 
 
 def grid_table(records: Records, grid: np.ndarray, steps: np.ndarray, names: Sequence[Attribute]) -> str:
-    """A line for each house and a column for each attribute: the value, the step, and ? where it is wrong.
+    """A line for each house and a column for each attribute: the value, the step, and ? where it is wrong; - for none.
 
     Args:
       records: the puzzle, alone.
@@ -71,8 +71,11 @@ def grid_table(records: Records, grid: np.ndarray, steps: np.ndarray, names: Seq
     def cell(attribute: int, house: int) -> str:
         place = STRIDE * attribute + house
         value = int(grid[place])
-        word = names[attribute].values[value] if 0 <= value < houses else "-"
-        return f"{word} {steps[place]}{'' if value == records['solution'][0][place] else ' ?'}"
+        if not 0 <= value < houses:
+            return "- ?"  # two values were put into another house
+        return (
+            f"{names[attribute].values[value]} {steps[place]}{'' if value == records['solution'][0][place] else ' ?'}"
+        )
 
     lines: list[Row] = [
         {"house": house + 1} | {names[a].name: cell(a, house) for a in range(attributes)} for house in range(houses)

@@ -41,6 +41,7 @@ def model_config(flags: Train) -> TransformerConfig:
 
     Weights start with the deviation that keeps a vector's length: with 0.02 in layers this narrow, clues stay unread
     for much longer, since where to look and what to take from there are each of use with the other alone.
+    That goes for both kinds of models.
     """
     layout = layout_of(flags)
     fields: dict[str, Any] = {"positions": "rope"}  # a causal model tells places apart by what stands before them
@@ -59,8 +60,7 @@ def start_params(config: TransformerConfig, layout: Layout, key: Array) -> Param
         vectors = jax.nn.initializers.orthogonal()(jax.random.fold_in(key, 1), (houses + attributes, config.width))
         cells = (vectors[:attributes, None] + vectors[None, attributes:]).reshape(-1, config.width)
         cells *= config.init_std * math.sqrt(config.width / 2)  # as long as a token's vector
-        table = params["position_embedding"]["embedding"]
-        params["position_embedding"]["embedding"] = table.at[layout.num_prompt :].set(cells.astype(table.dtype))
+        params["position_embedding"]["embedding"] = cells.astype(config.param_dtype)
     return params
 
 

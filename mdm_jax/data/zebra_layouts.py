@@ -126,7 +126,11 @@ class Masked:
     def _moved(self, values: NDArray[Any], tokens: Tokens) -> NDArray[Any]:
         attributes, houses = self._shape
         grid = np.full((len(values), STRIDE, STRIDE), NONE, values.dtype)
+        most, num_attributes = _sizes_in(tokens, np.full(len(tokens), self.num_prompt))
+        is_asked = np.arange(attributes)[:, None] < num_attributes[:, None, None]
+        is_asked = is_asked & (np.arange(houses) < most[:, None, None])
         to = tokens[:, self.num_prompt :].reshape(values.shape) - ZERO
+        to = np.where(is_asked & (to < most[:, None, None]), to, NONE)
         grid[:, :attributes, :houses] = _scattered(values, to)
         return grid.reshape(-1, CELLS)
 
@@ -135,9 +139,8 @@ class Masked:
         is_none = clues[:, :, 0] == NONE
         longest = int((~is_none).sum(axis=1).max(initial=0))
         if longest > self.num_groups:
-            raise InputError(
-                f"a puzzle has {longest} clues, and {self.num_groups} is the most here: choose a larger size"
-            )
+            i = int(np.argmax((~is_none).sum(axis=1)))
+            raise InputError(f"puzzle {i} has {longest} clues, and {self.num_groups} is the most here: leave some out")
         by_use = np.argsort(is_none, axis=1, kind="stable")[:, : self.num_groups]
         first = np.take_along_axis(clues, by_use[:, :, None], axis=1)
         return np.pad(first, ((0, 0), (0, self.num_groups - first.shape[1]), (0, 0)), constant_values=NONE)

@@ -27,7 +27,7 @@ class TransformerConfig:
     Attributes:
       vocab_size: V, the number of logits.
       num_extra_tokens: rows of the embedding beyond V, such as one for the mask token. They are never predicted.
-      max_length: the longest sequence; the number of rows of learned positions.
+      max_length: the longest sequence; learned positions are those of its tokens behind the groups.
       num_groups: how many groups of tokens a sequence begins with. A group is one position, whose vector is the sum of
         one for each of its places and the token there, and which has no place of its own: for a prompt that is a set of
         clauses of one form, such as the clues of a puzzle. Where all of a group is `pad_id`, attention hides it. What
@@ -88,8 +88,8 @@ class TransformerConfig:
             self._check(name, _is_integer(self, name, 1, optional=name == "num_kv_heads"), "an integer of at least 1")
         self._check("num_extra_tokens", _is_integer(self, "num_extra_tokens", 0), "an integer of at least 0")
         self._check("num_groups", _is_integer(self, "num_groups", 0), "an integer of at least 0")
-        fits = self.num_grouped <= self.max_length
-        self._check("num_groups", fits, f"at most max_length / group_length = {self.max_length} / {self.group_length}")
+        fits = self.num_grouped < self.max_length
+        self._check("num_groups", fits, f"below max_length / group_length = {self.max_length} / {self.group_length}")
         is_set = self.num_groups == 0 or (self.positions == "learned" and not self.causal and not self.shift_logits)
         self._check("num_groups", is_set, '0 unless positions is "learned", causal and shift_logits False')
         rows = self.vocab_size + self.num_extra_tokens

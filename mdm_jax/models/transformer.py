@@ -199,14 +199,17 @@ class Transformer(nn.Module):
                 "that this model's sequences begin with: fill up with padding"
             )
         is_real = None if config.pad_id is None else tokens != config.pad_id
-        positions = jnp.arange(length, dtype=jnp.int32)[None] if is_real is None else positions_from(is_real)
+        if is_real is None or config.num_groups:  # behind groups every token has its place
+            positions = jnp.arange(length, dtype=jnp.int32)[None]
+        else:
+            positions = positions_from(is_real)
         positions = positions if start is None else start + positions
 
         token_embedding = _embedding(config, config.vocab_size + config.num_extra_tokens, "token_embedding")
         x = token_embedding(tokens[:, config.num_grouped :]).astype(jnp.float32)
         if config.positions == "learned":
-            table = _embedding(config, config.max_length, "position_embedding")
-            x += table(positions[:, config.num_grouped :]).astype(jnp.float32)
+            table = _embedding(config, config.max_length - config.num_grouped, "position_embedding")
+            x += table(positions[:, config.num_grouped :] - config.num_grouped).astype(jnp.float32)
         if config.num_groups:
             x = jnp.concatenate([self._groups(tokens), x], axis=1)
             positions = positions[:, config.num_grouped - config.num_groups :]
