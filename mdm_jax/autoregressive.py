@@ -20,7 +20,10 @@ from mdm_jax.typing import Array, Features, Params
 
 
 class Decoder(Protocol):
-    """A network that reads a sequence piece by piece. Hashable; see `models.decoder.make_decoder`."""
+    """A network that reads a sequence piece by piece. Hashable; see `models.decoder.make_decoder`.
+
+    It may say `is_causal` (bool), and `shortest_prompt` (int): how many tokens it must be given to begin with.
+    """
 
     def init_cache(self, batch: int, length: int) -> Any:
         """What it keeps of sequences of up to `length` tokens before it has read any: a pytree of arrays."""
@@ -82,8 +85,8 @@ def autoregressive_sample(
       params: its parameters.
       key: a typed key, scalar or one per row [B]; consumed (untouched at temperature 0).
       prompt: int [B, P], the first tokens of each sequence; what stands behind a row's prompt is ignored.
-      prompt_length: int [B], how many tokens of each row are its prompt, 1 to P. Under jit, where this cannot be
-        checked, what is outside counts as the nearest number inside.
+      prompt_length: int [B], how many tokens of each row are its prompt, 1 (or the decoder's `shortest_prompt`) to P.
+        Under jit, where this cannot be checked, what is outside counts as the nearest number from 1 to P.
       length: L, a Python int, at least P.
       temperature: of the tokens drawn; 0 takes the likeliest, ties to the lowest id.
 
@@ -95,8 +98,11 @@ def autoregressive_sample(
     """
     prompt = check_tokens(prompt, "prompt")
     batch, width = prompt.shape
-    if width == 0:
-        raise InputError(f"prompt must hold at least one token, such as one that starts every row; got {prompt.shape}")
+    shortest = getattr(decoder, "shortest_prompt", 1)
+    if width < shortest:
+        raise InputError(
+            f"prompt must hold at least {shortest} token(s), such as one that starts every row; got {prompt.shape}"
+        )
     if isinstance(length, bool) or not isinstance(length, int) or length < width:
         raise InputError(f"length must be a whole number, at least the prompt's {width}; got {length!r}")
     check_decoder(decoder, causal=True)
@@ -105,7 +111,7 @@ def autoregressive_sample(
         params,
         row_keys(key, batch),
         prompt,
-        check_prompt_length(prompt_length, prompt),
+        check_prompt_length(prompt_length, prompt, shortest),
         jnp.asarray(temperature, jnp.float32),
         length=length,
         greedy=is_greedy(temperature),
@@ -123,16 +129,16 @@ def check_decoder(decoder: Decoder, *, causal: bool) -> None:
         raise InputError(f"decoder must be {needed}; this one is for {sampler}")
 
 
-def check_prompt_length(prompt_length: ArrayLike, prompt: Array) -> Array:
-    """`prompt_length` as int32 [B]; InputError for another shape or dtype, or, if it is no tracer, out of 1 to P."""
+def check_prompt_length(prompt_length: ArrayLike, prompt: Array, shortest: int) -> Array:
+    """`prompt_length` as int32 [B]; InputError for another shape or dtype, or, if no tracer, out of `shortest` to P."""
     batch, width = prompt.shape
     lengths = jnp.asarray(prompt_length)
     if lengths.shape != (batch,) or not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise InputError(f"prompt_length must be integers of shape ({batch},), got {lengths.dtype} {lengths.shape}")
     if not isinstance(lengths, jax.core.Tracer) and lengths.is_fully_addressable:
-        outside = [n for n in np.asarray(lengths).tolist() if not 1 <= n <= width]
+        outside = [n for n in np.asarray(lengths).tolist() if not shortest <= n <= width]
         if outside:
-            raise InputError(f"prompt_length must be from 1 to the prompt's {width}, got {outside[0]}")
+            raise InputError(f"prompt_length must be from {shortest} to the prompt's {width}, got {outside[0]}")
     return lengths.astype(jnp.int32)
 
 

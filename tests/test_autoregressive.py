@@ -142,6 +142,26 @@ def test_transformer_greedy_with_cache_equals_a_whole_pass_for_each_token(config
     assert len(set(np.asarray(got.tokens)[0, 1:].tolist())) > 1, "one token throughout says little about its order"
 
 
+def test_transformer_that_reads_its_prompt_in_groups_decodes_with_a_cache_as_with_whole_passes():
+    config = dataclasses.replace(ARM, num_groups=2, group_length=2)
+    params, lengths = params_of(config), np.array([5, 6, 6, 5])
+    prompt = np.random.default_rng(2).integers(0, V, (4, 6))
+
+    def log_p_of(tokens):
+        return toy.log_softmax(apply(make_denoiser(config), params, jnp.asarray(tokens)))
+
+    got = autoregressive_sample(make_decoder(config), params, KEY, prompt, lengths, length=L)
+    assert_same(got, reference(log_p_of, row_keys(), prompt, lengths, L, 0))
+    assert jax.tree.leaves(make_decoder(config).init_cache(4, L))[0].shape == (4, 4, L - 2, 4)
+    other = autoregressive_sample(make_decoder(config), params, KEY, prompt[:, [1, 0, 2, 3, 4, 5]], lengths, length=L)
+    assert not np.array_equal(got.log_prob, other.log_prob)
+    for row in ([5, 4, 6, 5], [0, 6, 6, 5]):
+        with pytest.raises(mdm_jax.InputError, match="prompt_length must be from 5 to the prompt's 6"):
+            autoregressive_sample(make_decoder(config), params, KEY, prompt, row, length=L)
+    with pytest.raises(mdm_jax.InputError, match="prompt must hold at least 5 token"):
+        autoregressive_sample(make_decoder(config), params, KEY, prompt[:, :4], [4] * 4, length=L)
+
+
 @pytest.mark.parametrize(("config", "dtype"), [(ARM, "float32"), (LLAMA, "float32"), (LLAMA, "bfloat16")])
 def test_decoder_piece_by_piece_over_a_used_cache_equals_the_whole(config, dtype):
     params, config = params_of(config), dataclasses.replace(config, dtype=dtype)
@@ -279,7 +299,7 @@ class Broken(Recall):
     [
         ({"prompt": PROMPT[0]}, r"prompt must be tokens of shape \[batch, length\], got shape \(4,\)"),
         ({"prompt": PROMPT.astype(np.float32)}, "prompt must hold integer token ids, got dtype float32"),
-        ({"prompt": PROMPT[:, :0]}, "prompt must hold at least one token"),
+        ({"prompt": PROMPT[:, :0]}, "prompt must hold at least 1 token"),
         ({"prompt_length": 3}, r"prompt_length must be integers of shape \(4,\), got int32 \(\)"),
         ({"prompt_length": PROMPT_LENGTH[:3]}, r"prompt_length must be integers of shape \(4,\), got int32 \(3,\)"),
         ({"prompt_length": PROMPT_LENGTH / 1}, "prompt_length must be integers .* got float32"),
@@ -307,7 +327,12 @@ def test_sample_with_unusable_input_is_refused_and_told_why(changes, message):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"causal": False, "shift_logits": True}, "shift_logits = False"), ({"pad_id": 0}, "pad_id = None, not 0")],
+    [
+        ({"causal": False, "shift_logits": True}, "shift_logits = False"),
+        ({"pad_id": 0}, "pad_id = None, not 0"),
+        ({"causal": False, "positions": "learned", "num_groups": 2, "group_length": 2}, "num_groups = 0, or causal"),
+        ({"positions": "learned", "num_groups": 1}, "groups of several tokens"),
+    ],
 )
 def test_decoder_of_a_model_that_cannot_decode_is_refused(change, message):
     with pytest.raises(mdm_jax.InputError, match=message):

@@ -45,7 +45,7 @@ def test_train_says_what_it_was_trained_on_and_started_again_trains_no_step_more
     network = {name: config["model"][name] for name in ("vocab_size", "max_length", "pad_id", "causal")}
     assert network == {"vocab_size": 21, "max_length": 12 * 13 + 12, "pad_id": 20, "causal": False}
     arm = json.loads((folder / "all" / "arm" / "config.json").read_text())["model"]
-    assert [arm[name] for name in network] == [21, 116 + 1 + 36, None, True]
+    assert [arm[name] for name in network] == [21, 12 * 13 + 1 + 36, None, True]
     found = rows(folder / "all" / "mdm")
     plain = [row for row in rows(folder / "all") if row.get("oracle") in ("random", "margin") and "nfe" in row]
     assert without_times(found) == without_times(plain)

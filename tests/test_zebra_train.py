@@ -17,13 +17,12 @@ def flags(layout):
     return Train(layout=layout, model="sudoku_800k", dtype="float32", **size)
 
 
-def test_masked_model_reads_each_clue_as_one_position_and_causal_one_token_by_token():
-    layout, config = zebra_layouts.get("in-place", SIZE), model_config(flags("in-place"))
-    assert (config.num_groups, config.group_length, config.num_grouped) == (12, 13, layout.num_prompt)
-    assert (config.positions, config.pad_id, config.causal) == ("learned", layout.pad_id, False)
-    arm = model_config(flags("triples"))
-    assert (arm.num_groups, arm.positions, arm.pad_id, arm.causal) == (0, "rope", None, True)
-    assert config.init_std == arm.init_std == 128**-0.5
+@pytest.mark.parametrize(("name", "before", "pad_id"), [("in-place", 0, 20), ("triples", 1, None)])
+def test_model_reads_each_clue_as_one_position(name, before, pad_id):
+    layout, config = zebra_layouts.get(name, SIZE), model_config(flags(name))
+    assert (config.num_groups, config.group_length, config.num_grouped) == (12, 13, layout.num_prompt - before)
+    assert (config.positions, config.pad_id, config.causal) == ("learned", pad_id, name == "triples")
+    assert config.init_std == 128**-0.5
 
 
 def test_positions_of_cells_begin_with_how_they_lie_to_one_another():

@@ -37,18 +37,17 @@ def layout_of(flags: Train) -> Layout:
 
 
 def model_config(flags: Train) -> TransformerConfig:
-    """The preset with the vocabulary and the length of a puzzle; a masked model reads each clue as one position.
+    """The preset with the vocabulary and the length of a puzzle; each clue is read as one position.
 
     Weights start with the deviation that keeps a vector's length: with 0.02 in layers this narrow, clues stay unread
     for much longer, since where to look and what to take from there are each of use with the other alone.
-    That goes for both kinds of models.
     """
     layout = layout_of(flags)
-    fields: dict[str, Any] = {"positions": "rope"}  # a causal model tells places apart by what stands before them
-    if isinstance(layout, Masked):  # before anything is filled in, cells differ by where they stand alone
-        fields = {"positions": "learned", "pad_id": layout.pad_id}
-        fields |= {"num_groups": layout.num_groups, "group_length": layout.group_length}
-    config = fitted_config(flags, layout, vocab_size=layout.num_tokens, max_length=layout.length, **fields)
+    fields: dict[str, Any] = {"vocab_size": layout.num_tokens, "max_length": layout.length, "positions": "learned"}
+    fields |= {"num_groups": layout.num_groups, "group_length": layout.group_length}
+    if isinstance(layout, Masked):
+        fields["pad_id"] = layout.pad_id  # a decoder with a cache hides none
+    config = fitted_config(flags, layout, **fields)
     return dataclasses.replace(config, init_std=config.width**-0.5)
 
 

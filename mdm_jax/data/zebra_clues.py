@@ -74,7 +74,7 @@ class Size(NamedTuple):
 
     @property
     def max_tokens(self) -> int:
-        """The most tokens that they have; 348 at 6 x 6, with which a sequence of triples has Shah et al.'s 457."""
+        """The most tokens that they have, 348 at 6 x 6: with ANSWER and triples behind them Shah et al.'s 457."""
         return 29 * self.num_cells // 3
 
 

@@ -36,34 +36,26 @@ from mdm_jax.data.zebra_tokens import (
     ZERO,
     Tokens,
     clue_tokens,
-    packed,
 )
 from mdm_jax.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
-class Masked:
-    """For a masked diffusion model: `size.max_clues` clues of 13 places each, and the house of every value, in place.
+class _Clued:
+    """What begins with a puzzle's clues: `size.max_clues` of them, 13 places each.
 
-    What a clue leaves empty is padding, and so are clues that a puzzle does not have. Clues are about the houses of
-    values, and so are the cells of the answer: attribute by attribute, each from the first value to the last. Where a
-    puzzle smaller than `size` has no such cell there is padding too. It is prompt, to be hidden from attention:
-    `TransformerConfig.pad_id` has to be `pad_id`; and with its `num_groups` and `group_length` a network reads each
-    clue as one position.
+    What a clue leaves empty is padding, and so are clues that a puzzle does not have. With `num_groups` and
+    `group_length` in its `TransformerConfig` a network reads each clue as one position.
 
     Attributes:
         name: What flags call it.
         size: The most houses and attributes.
     """
 
-    name: str = "in-place"
+    name: str
     size: Size = LARGEST
 
-    method = "mdm"
-    mask_id = MASK
     pad_id = EXTRA
-    zero = ZERO
-    """the token of house 0; house h is `zero + h`"""
     num_tokens = len(SYMBOLS)
     """V"""
     group_length = PLACES
@@ -73,6 +65,36 @@ class Masked:
     def num_groups(self) -> int:
         """How many clues there is room for."""
         return self.size.max_clues
+
+    def _clues(self, clues: Clues) -> Tokens:
+        """The tokens of checked clues, int32 `[num, num_groups * group_length]`; those that are none stand last."""
+        is_none = clues[:, :, 0] == NONE
+        longest = int((~is_none).sum(axis=1).max(initial=0))
+        if longest > self.num_groups:
+            i = int(np.argmax((~is_none).sum(axis=1)))
+            raise InputError(f"puzzle {i} has {longest} clues, and {self.num_groups} is the most here: leave some out")
+        by_use = np.argsort(is_none, axis=1, kind="stable")[:, : self.num_groups]
+        first = np.take_along_axis(clues, by_use[:, :, None], axis=1)
+        more = self.num_groups - first.shape[1]
+        tokens, is_taken = clue_tokens(np.pad(first, ((0, 0), (0, more), (0, 0)), constant_values=NONE))
+        return np.where(is_taken, tokens, EXTRA)
+
+
+@dataclasses.dataclass(frozen=True)
+class Masked(_Clued):
+    """For a masked diffusion model: the clues, and the house of every value, in place.
+
+    Clues are about the houses of values, and so are the cells of the answer: attribute by attribute, each from the
+    first value to the last. Where a puzzle smaller than `size` has no such cell there is padding. It is prompt, to be
+    hidden from attention: `TransformerConfig.pad_id` has to be `pad_id`.
+    """
+
+    name: str = "in-place"
+
+    method = "mdm"
+    mask_id = MASK
+    zero = ZERO
+    """the token of house 0; house h is `zero + h`"""
 
     @property
     def num_prompt(self) -> int:
@@ -106,9 +128,8 @@ class Masked:
         """
         clues = fitting(puzzles, self.size)
         cells = self._kept(is_cell(*sizes_of(clues)))
-        tokens, is_taken = clue_tokens(self._first(clues))
         asked = np.where(cells, MASK, EXTRA).astype(np.int32)
-        return np.concatenate([np.where(is_taken, tokens, EXTRA), asked], axis=1)
+        return np.concatenate([self._clues(clues), asked], axis=1)
 
     def grids(self, tokens: Tokens) -> NDArray[np.int8]:
         """The answers, int8 `[num, 36]`: the value in each house; -1 where there is none, or there is no cell."""
@@ -126,24 +147,13 @@ class Masked:
     def _moved(self, values: NDArray[Any], tokens: Tokens) -> NDArray[Any]:
         attributes, houses = self._shape
         grid = np.full((len(values), STRIDE, STRIDE), NONE, values.dtype)
-        most, num_attributes = _sizes_in(tokens, np.full(len(tokens), self.num_prompt))
+        most, num_attributes = _sizes_in(tokens[:, : self.num_prompt])
         is_asked = np.arange(attributes)[:, None] < num_attributes[:, None, None]
         is_asked = is_asked & (np.arange(houses) < most[:, None, None])
         to = tokens[:, self.num_prompt :].reshape(values.shape) - ZERO
         to = np.where(is_asked & (to < most[:, None, None]), to, NONE)
         grid[:, :attributes, :houses] = _scattered(values, to)
         return grid.reshape(-1, CELLS)
-
-    def _first(self, clues: Clues) -> Clues:
-        """As many rows of clues as there is room for, those that are none behind the others."""
-        is_none = clues[:, :, 0] == NONE
-        longest = int((~is_none).sum(axis=1).max(initial=0))
-        if longest > self.num_groups:
-            i = int(np.argmax((~is_none).sum(axis=1)))
-            raise InputError(f"puzzle {i} has {longest} clues, and {self.num_groups} is the most here: leave some out")
-        by_use = np.argsort(is_none, axis=1, kind="stable")[:, : self.num_groups]
-        first = np.take_along_axis(clues, by_use[:, :, None], axis=1)
-        return np.pad(first, ((0, 0), (0, self.num_groups - first.shape[1]), (0, 0)), constant_values=NONE)
 
     def _kept(self, grids: NDArray[Any]) -> NDArray[Any]:
         """Of grids `[num, 36]` the cells that the layout has."""
@@ -152,25 +162,17 @@ class Masked:
 
 
 @dataclasses.dataclass(frozen=True)
-class Triples:
+class Triples(_Clued):
     """For an autoregressive model: clues, ANSWER, and (attribute, house, value) of each cell (Shah et al. 2024).
 
     Padding fills up behind the answer, and counts as prompt, so that it is not scored. All numbers count from 0.
 
     Attributes:
-        name: What flags call it.
         is_ordered: Whether cells stand in the order in which they fell, those last that deduction alone does not reach
             (see `zebra_deduction`); else attribute by attribute, each from the first house to the last.
-        size: The most houses and attributes.
     """
 
-    name: str
-    is_ordered: bool
-    size: Size = LARGEST
-
-    pad_id = EXTRA
-    num_tokens = len(SYMBOLS)
-    """V"""
+    is_ordered: bool = False
 
     @property
     def method(self) -> str:
@@ -178,9 +180,14 @@ class Triples:
         return "arm_ordered" if self.is_ordered else "arm"
 
     @property
+    def num_prompt(self) -> int:
+        """Where the triples begin, right behind ANSWER."""
+        return self.num_groups * self.group_length + 1
+
+    @property
     def length(self) -> int:
-        """L; 457 at 6 x 6."""
-        return self.size.max_tokens + 1 + 3 * self.size.num_cells
+        """L; 577 at 6 x 6."""
+        return self.num_prompt + 3 * self.size.num_cells
 
     def examples(self, records: Records) -> dict[str, NDArray[Any]]:
         """`tokens` int32 `[num, L]` and `is_prompt` bool `[num, L]` to train on; clues and ANSWER are the prompt.
@@ -188,30 +195,26 @@ class Triples:
         Raises:
             InputError: A puzzle is none, or larger or longer than the layout takes.
         """
-        clues = fitting(records["clues"], self.size)
-        cells = is_cell(*sizes_of(clues))
-        order = np.abs(records["order"]) if self.is_ordered else np.zeros(cells.shape)
-        by_rank = np.argsort(np.where(cells, order, CELLS + 1), axis=1, kind="stable")
+        prompt, most = self.start(records["clues"]), self.size.num_cells
+        is_asked = records["solution"] >= 0
+        order = np.abs(records["order"]) if self.is_ordered else np.zeros(is_asked.shape)
+        by_rank = np.argsort(np.where(is_asked, order, CELLS + 1), axis=1, kind="stable")[:, :most]
         attributes, houses = np.divmod(by_rank, STRIDE)
-        values = np.take_along_axis(records["solution"], by_rank, axis=1)
-        triples = ZERO + np.stack([attributes, houses, values], axis=-1).reshape(len(clues), -1)
-        is_taken = np.repeat(np.take_along_axis(cells, by_rank, axis=1), 3, axis=1)
-        prompt, is_prompt = _question(clues)
-        both = np.concatenate([prompt, triples.astype(np.int32)], axis=1)
-        tokens = packed(both, np.concatenate([is_prompt, is_taken], axis=1), self.length)
-        place = np.arange(self.length) - is_prompt.sum(axis=1)[:, None]
-        return {"tokens": tokens, "is_prompt": (place < 0) | (place >= is_taken.sum(axis=1)[:, None])}
+        triples = ZERO + np.stack(
+            [attributes, houses, np.take_along_axis(records["solution"], by_rank, axis=1)], axis=-1
+        )
+        is_taken = np.arange(most) < is_asked.sum(axis=1)[:, None]
+        answers = np.where(is_taken[..., None], triples, EXTRA).reshape(len(prompt), -1).astype(np.int32)
+        is_prompt = np.pad(np.repeat(~is_taken, 3, axis=1), ((0, 0), (self.num_prompt, 0)), constant_values=True)
+        return {"tokens": np.concatenate([prompt, answers], axis=1), "is_prompt": is_prompt}
 
     def start(self, puzzles: ArrayLike) -> Tokens:
-        """Clues and ANSWER as a prompt, int32 `[num, longest]`; -1 behind those of a puzzle that has fewer.
+        """Clues and ANSWER as a prompt, int32 `[num, num_prompt]`.
 
         Raises:
             InputError: A puzzle is none, or larger or longer than the layout takes.
         """
-        clues = fitting(puzzles, self.size)
-        prompt, is_prompt = _question(clues)
-        longest = min(int(is_prompt.sum(axis=1).max(initial=1)), self.size.max_tokens + 1)
-        return packed(prompt, is_prompt, longest, filler=-1)
+        return np.pad(self._clues(fitting(puzzles, self.size)), ((0, 0), (0, 1)), constant_values=ANSWER)
 
     def grids(self, tokens: Tokens) -> NDArray[np.int8]:
         """The answers, int8 `[num, 36]`, -1 where there is none.
@@ -225,17 +228,16 @@ class Triples:
         return self._scatter(tokens, values)
 
     def _scatter(self, tokens: Tokens, values: NDArray[Any]) -> NDArray[Any]:
-        rows, numbers = np.arange(len(tokens)), tokens - ZERO
-        first = np.argmax(tokens == ANSWER, axis=1) + 1
-        houses, attributes = _sizes_in(tokens, first)
+        rows, triples = np.arange(len(tokens)), tokens[:, self.num_prompt :].reshape(len(tokens), -1, 3) - ZERO
+        moved = values[:, self.num_prompt :].reshape(triples.shape)[:, :, 2]
+        houses, attributes = _sizes_in(tokens[:, : self.num_prompt])
+        most = np.stack([attributes, houses, houses], axis=1)[:, None]
+        is_triple = ((triples >= 0) & (triples < most)).all(axis=2)
+        is_triple &= np.arange(triples.shape[1]) < (houses * attributes)[:, None]
+        places = np.where(is_triple, triples[:, :, 0] * STRIDE + triples[:, :, 1], CELLS)
         grid = np.full((len(tokens), CELLS + 1), NONE, values.dtype)  # the last for triples that are none
-        for triple in range(self.size.num_cells):  # one after the other: an indexed assignment has no order
-            place = np.minimum(first + 3 * triple, tokens.shape[1] - 3)
-            attribute, house, value = (numbers[rows, place + i] for i in range(3))
-            is_triple = (triple < houses * attributes) & (place == first + 3 * triple)
-            is_triple &= (attribute >= 0) & (attribute < attributes)
-            is_triple &= (house >= 0) & (house < houses) & (value >= 0) & (value < houses)
-            grid[rows, np.where(is_triple, attribute * STRIDE + house, CELLS)] = values[rows, place + 2]
+        for i in range(triples.shape[1]):  # one after the other: an indexed assignment has no order
+            grid[rows, places[:, i]] = moved[:, i]
         return grid[:, :CELLS]
 
 
@@ -259,19 +261,11 @@ def fitting(puzzles: ArrayLike, size: Size) -> Clues:
     return clues
 
 
-def _question(clues: Clues) -> tuple[Tokens, NDArray[np.bool_]]:
-    """Clues and ANSWER, int32 `[num, places]`, and which places are taken."""
-    tokens, is_taken = clue_tokens(clues)
-    last = ((0, 0), (0, 1))
-    return np.pad(tokens, last, constant_values=ANSWER), np.pad(is_taken, last, constant_values=True)
-
-
-def _sizes_in(tokens: Tokens, first: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How many houses and attributes the clues before `first` name, as `zebra_clues.sizes_of`: `[num]` each."""
-    heads, attributes, values = tokens[:, :-2], tokens[:, 1:-1] - ZERO, tokens[:, 2:] - ZERO
-    is_clue = np.arange(heads.shape[1]) < first[:, None]
-    is_term = is_clue & ((heads == CELL) | (heads == NUMBER))
-    named = [(values, is_term), (attributes, is_clue & (heads == CELL))]
+def _sizes_in(prompts: Tokens) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many houses and attributes the clues of prompts name, as `zebra_clues.sizes_of`: `[num]` each."""
+    heads, attributes, values = prompts[:, :-2], prompts[:, 1:-1] - ZERO, prompts[:, 2:] - ZERO
+    is_cell_term = heads == CELL
+    named = [(values, is_cell_term | (heads == NUMBER)), (attributes, is_cell_term)]
     houses, num_attributes = (np.where(where, numbers, -1).max(axis=1, initial=-1) + 1 for numbers, where in named)
     return houses, num_attributes
 
@@ -280,8 +274,8 @@ Layout = Masked | Triples
 
 LAYOUTS: dict[str, Callable[[Size], Layout]] = {
     "in-place": lambda size: Masked("in-place", size),
-    "triples": lambda size: Triples("triples", is_ordered=False, size=size),
-    "ordered-triples": lambda size: Triples("ordered-triples", is_ordered=True, size=size),
+    "triples": lambda size: Triples("triples", size),
+    "ordered-triples": lambda size: Triples("ordered-triples", size, is_ordered=True),
 }
 """By name. Where the answer of a masked model stands in the paper is not known; in place is ours."""
 

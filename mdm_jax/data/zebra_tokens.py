@@ -4,7 +4,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdm_jax.data.zebra_clues import ARITY, CELLS, NONE, STRIDE, TYPES, Clues
-from mdm_jax.errors import InputError
 
 Tokens = NDArray[np.int32]
 
@@ -38,27 +37,3 @@ def clue_tokens(clues: Clues) -> tuple[Tokens, NDArray[np.bool_]]:
     needs = np.array([1, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 1])  # terms that a clue must have to fill the place
     is_taken = np.where(kinds == NONE, 0, ARITY[kinds])[..., None] >= needs
     return tokens.reshape(len(clues), -1), is_taken.reshape(len(clues), -1)
-
-
-def packed(tokens: Tokens, is_taken: NDArray[np.bool_], length: int, *, filler: int = EXTRA) -> Tokens:
-    """Moves the tokens that are taken to the left of rows of one length, and fills up behind them.
-
-    Args:
-        tokens: int32 `[num, places]`.
-        is_taken: bool `[num, places]`.
-        length: The length wanted.
-        filler: The token that fills up.
-
-    Returns:
-        int32 `[num, length]`.
-
-    Raises:
-        InputError: A row has more tokens.
-    """
-    longest = int(is_taken.sum(axis=1).max(initial=0))
-    if longest > length:
-        raise InputError(f"a puzzle is {longest} tokens long, and {length} is the most here: choose a larger size")
-    row = np.full((len(tokens), length + 1), filler, np.int32)
-    target = np.where(is_taken, np.cumsum(is_taken, axis=1) - 1, length)  # the last column is for what is left out
-    np.put_along_axis(row, target, tokens, axis=1)
-    return row[:, :length]

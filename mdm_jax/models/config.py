@@ -31,7 +31,8 @@ class TransformerConfig:
       num_groups: how many groups of tokens a sequence begins with. A group is one position, whose vector is the sum of
         one for each of its places and the token there, and which has no place of its own: for a prompt that is a set of
         clauses of one form, such as the clues of a puzzle. Where all of a group is `pad_id`, attention hides it. What
-        comes out at a token of a group is its group's, and no prediction.
+        comes out at a token of a group is its group's, and no prediction, but for what the last of a causal model
+        says of the token behind it.
       group_length: tokens of a group.
       num_layers: the number of blocks.
       num_heads: query heads, each of width / num_heads.
@@ -90,8 +91,8 @@ class TransformerConfig:
         self._check("num_groups", _is_integer(self, "num_groups", 0), "an integer of at least 0")
         fits = self.num_grouped < self.max_length
         self._check("num_groups", fits, f"below max_length / group_length = {self.max_length} / {self.group_length}")
-        is_set = self.num_groups == 0 or (self.positions == "learned" and not self.causal and not self.shift_logits)
-        self._check("num_groups", is_set, '0 unless positions is "learned", causal and shift_logits False')
+        is_set = self.num_groups == 0 or (self.positions == "learned" and not self.shift_logits)
+        self._check("num_groups", is_set, '0 unless positions is "learned" and shift_logits False')
         rows = self.vocab_size + self.num_extra_tokens
         is_row = _is_integer(self, "pad_id", 0, optional=True) and (self.pad_id is None or self.pad_id < rows)
         self._check("pad_id", is_row, f"None or an embedding row, 0 to {rows - 1}")

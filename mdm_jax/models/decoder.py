@@ -26,6 +26,11 @@ class TransformerDecoder:
         """Whether a token sees only itself and those before it."""
         return self.config.causal
 
+    @property
+    def shortest_prompt(self) -> int:
+        """How many tokens it must be given to begin with: all groups, and one to go on from."""
+        return self.config.num_grouped + 1
+
     def init_cache(self, batch: int, length: int) -> dict[str, Any]:
         """An empty cache.
 
@@ -34,7 +39,8 @@ class TransformerDecoder:
           length: L, of the longest sequence it is to hold.
 
         Returns:
-          The collection "cache" of Transformer: keys and values [B, Hkv, L, d] of each layer, in the config's dtype.
+          The collection "cache" of Transformer: keys and values [B, Hkv, L, d] of each layer, in the config's dtype;
+          one slot for each group of tokens.
 
         Raises:
           InputError: the length exceeds max_length.
@@ -45,6 +51,7 @@ class TransformerDecoder:
                 f"a sequence of length {length} exceeds max_length = {config.max_length}: ask for a shorter one, or "
                 "build a model with a larger max_length"
             )
+        length -= config.num_grouped - config.num_groups
         slots = jnp.zeros((batch, config.kv_heads, length, config.head_width), config.dtype)
         return {f"layers_{i}": {"attention": {"keys": slots, "values": slots}} for i in range(config.num_layers)}
 
@@ -78,13 +85,16 @@ def make_decoder(config: TransformerConfig) -> TransformerDecoder:
       A hashable callable; two of equal arguments are equal.
 
     Raises:
-      InputError: the model hides padding, which its positions would then skip, reads groups of tokens, or shifts
-        logits across pieces.
+      InputError: the model hides padding, which its positions would then skip, shifts logits across pieces, or reads
+        groups of tokens and is not causal: pieces behind the first could not be told from those that begin with groups.
     """
     if config.shift_logits:
         raise InputError("decoding piece by piece shifts no logits; give a TransformerConfig with shift_logits = False")
     if config.pad_id is not None:
         raise InputError(f"decoding hides no padding; give a TransformerConfig with pad_id = None, not {config.pad_id}")
-    if config.num_groups:
-        raise InputError("decoding reads token by token; give a TransformerConfig with num_groups = 0")
+    if config.num_groups and (not config.causal or config.num_grouped == 1):
+        raise InputError(
+            "decoding piece by piece reads groups of several tokens before all else, by a causal model alone; give a "
+            "TransformerConfig with num_groups = 0, or causal"
+        )
     return TransformerDecoder(config)

@@ -180,7 +180,7 @@ class Transformer(nn.Module):
           tokens: int32 [B, L].
           deterministic: whether dropout is off.
           start: int32 scalar, the position of the first token, where `tokens` go on from those in the collection
-            "cache"; None for 0.
+            "cache"; None for 0. With groups, the first piece has all of them, and the others are single tokens.
 
         Returns:
           Features(hidden [B, L, D] in the config's dtype, head [D, V] in the parameters').
@@ -193,9 +193,12 @@ class Transformer(nn.Module):
                 "model with a larger max_length"
             )
         length = tokens.shape[1]
-        if length < config.num_grouped:
+        num_groups, num_grouped = config.num_groups, config.num_grouped
+        if start is not None and length == 1:  # behind the groups
+            num_groups, num_grouped = 0, 0
+        if length < num_grouped:
             raise InputError(
-                f"tokens of length {length} are shorter than the {config.num_groups} groups of {config.group_length} "
+                f"tokens of length {length} are shorter than the {num_groups} groups of {config.group_length} "
                 "that this model's sequences begin with: fill up with padding"
             )
         is_real = None if config.pad_id is None else tokens != config.pad_id
@@ -204,24 +207,27 @@ class Transformer(nn.Module):
         else:
             positions = positions_from(is_real)
         positions = positions if start is None else start + positions
+        behind = positions[:, num_grouped:] - config.num_grouped
 
         token_embedding = _embedding(config, config.vocab_size + config.num_extra_tokens, "token_embedding")
-        x = token_embedding(tokens[:, config.num_grouped :]).astype(jnp.float32)
+        x = token_embedding(tokens[:, num_grouped:]).astype(jnp.float32)
         if config.positions == "learned":
             table = _embedding(config, config.max_length - config.num_grouped, "position_embedding")
-            x += table(positions[:, config.num_grouped :] - config.num_grouped).astype(jnp.float32)
+            x += table(behind).astype(jnp.float32)
         if config.num_groups:
+            positions = config.num_groups + behind  # as many as there are vectors
+        if num_groups:
             x = jnp.concatenate([self._groups(tokens), x], axis=1)
-            positions = positions[:, config.num_grouped - config.num_groups :]
+            positions = jnp.concatenate([jnp.arange(num_groups, dtype=jnp.int32)[None], positions], axis=1)
             is_real = None if is_real is None else self._one_for_each_group(is_real, jnp.any)
         x = nn.Dropout(config.dropout, deterministic=deterministic)(x.reshape(-1, config.width))
         block = nn.remat(Block) if config.remat else Block
         for i in range(config.num_layers):
             x = block(config, deterministic, name=f"layers_{i}")(x, positions, is_real)
         x = Norm(config, name="final_norm")(x).reshape(tokens.shape[0], -1, config.width)
-        if config.num_groups:
-            of_groups = jnp.repeat(x[:, : config.num_groups], config.group_length, axis=1)
-            x = jnp.concatenate([of_groups, x[:, config.num_groups :]], axis=1)
+        if num_groups:
+            of_groups = jnp.repeat(x[:, :num_groups], config.group_length, axis=1)
+            x = jnp.concatenate([of_groups, x[:, num_groups:]], axis=1)
         if config.shift_logits:
             x = jnp.concatenate([x[:, :1], x[:, :-1]], axis=1)
         tied = token_embedding.embedding[: config.vocab_size].T if config.tie_head else None
