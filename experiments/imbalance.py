@@ -3,7 +3,7 @@
 Claim (Kim et al. 2025, section 3.3; L&O-NAE-SAT with N = 20, P = 280, 19M parameters, 2,000 iterations): with l latents
 and l P / N observations masked, the error of the conditionals is far larger at latents than at observations. The paper
 measures it against the same model trained for 25 times as long; here also against the exact conditionals.
-`small` takes about ten minutes on two free CPU cores.
+`small` takes about half an hour on two free CPU cores.
 
     python -m experiments.imbalance
     python -m experiments.imbalance reproduce --scale paper
@@ -24,7 +24,7 @@ class Reproduce:
     """Train a model, and the same for 25 times as long, and compare their conditionals with the exact ones."""
 
     scale: Literal["smoke", "small", "paper"] = "small"
-    """smoke: seconds of everything; small: 6 latents, 24 observations, 0.8M parameters; paper: 20 and 280, 19M"""
+    """smoke: seconds of everything; small: 12 latents, 48 observations, 0.8M parameters; paper: 20 and 280, 19M"""
     data: pathlib.Path = pathlib.Path("datasets")
     """folder of prepared data, made once and used again"""
     seed: int = 0
@@ -48,7 +48,7 @@ class Scale:
 PROXY = 25
 SCALES = {
     "smoke": Scale(4, 8, dataclasses.replace(BUDGETS["smoke"], steps=2), 20, 2),
-    "small": Scale(6, 24, dataclasses.replace(BUDGETS["small"], steps=200, batch_size=64), 1000, 3),
+    "small": Scale(12, 48, dataclasses.replace(BUDGETS["small"], steps=800, batch_size=16), 1000, 11),
     "paper": Scale(20, 280, BUDGETS["paper"], 1000, 11),
 }
 

@@ -24,9 +24,12 @@ class Journal:
         whole = text[: text.rfind("\n") + 1]
         if whole != text:  # half a line of a process that was killed
             self._path.write_text(whole)
-        lines = [json.loads(line) for line in whole.splitlines()]
+        lines, head = [json.loads(line) for line in whole.splitlines()], json.loads(json.dumps(head))
         if lines and lines[0] != head:
-            raise InputError(f"{self._path} is of {lines[0]}, not {head}; give the same flags again, or another --out")
+            other = ", ".join(name for name in head | lines[0] if head.get(name) != lines[0].get(name))
+            raise InputError(
+                f"{self._path} was begun with another {other}: give the same flags again, or another --out"
+            )
         self._unwritten = [] if lines else [head]
         self._done = {line["unit"]: line for line in lines[1:]}
 

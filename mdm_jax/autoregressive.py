@@ -22,7 +22,8 @@ from mdm_jax.typing import Array, Features, Params
 class Decoder(Protocol):
     """A network that reads a sequence piece by piece. Hashable; see `models.decoder.make_decoder`.
 
-    It may say `is_causal` (bool), and `shortest_prompt` (int): how many tokens it must be given to begin with.
+    It may say `is_causal` (bool), and `shortest_prompt` (int, 1 if it does not say): how many tokens it must be given
+    to begin with. What its outputs say of those is not used.
     """
 
     def init_cache(self, batch: int, length: int) -> Any:
@@ -86,7 +87,7 @@ def autoregressive_sample(
       key: a typed key, scalar or one per row [B]; consumed (untouched at temperature 0).
       prompt: int [B, P], the first tokens of each sequence; what stands behind a row's prompt is ignored.
       prompt_length: int [B], how many tokens of each row are its prompt, 1 (or the decoder's `shortest_prompt`) to P.
-        Under jit, where this cannot be checked, what is outside counts as the nearest number from 1 to P.
+        Under jit, where this cannot be checked, what is outside counts as the nearest of these.
       length: L, a Python int, at least P.
       temperature: of the tokens drawn; 0 takes the likeliest, ties to the lowest id.
 
@@ -98,14 +99,13 @@ def autoregressive_sample(
     """
     prompt = check_tokens(prompt, "prompt")
     batch, width = prompt.shape
-    shortest = getattr(decoder, "shortest_prompt", 1)
+    check_decoder(decoder, causal=True)
+    shortest = shortest_prompt(decoder)
     if width < shortest:
-        raise InputError(
-            f"prompt must hold at least {shortest} token(s), such as one that starts every row; got {prompt.shape}"
-        )
+        wanted = f"this decoder's {shortest} tokens" if shortest > 1 else "one token, such as a start of every row"
+        raise InputError(f"prompt must hold at least {wanted}; got {prompt.shape}")
     if isinstance(length, bool) or not isinstance(length, int) or length < width:
         raise InputError(f"length must be a whole number, at least the prompt's {width}; got {length!r}")
-    check_decoder(decoder, causal=True)
     return _autoregressive_sample(
         decoder,
         params,
@@ -127,6 +127,11 @@ def check_decoder(decoder: Decoder, *, causal: bool) -> None:
     if getattr(decoder, "is_causal", causal) != causal:
         needed, sampler = ("causal", "cached_sample") if causal else ("bidirectional", "autoregressive_sample")
         raise InputError(f"decoder must be {needed}; this one is for {sampler}")
+
+
+def shortest_prompt(decoder: Decoder) -> int:
+    """How many tokens it must be given to begin with."""
+    return getattr(decoder, "shortest_prompt", 1)
 
 
 def check_prompt_length(prompt_length: ArrayLike, prompt: Array, shortest: int) -> Array:
@@ -155,7 +160,7 @@ def _autoregressive_sample(
     greedy: bool,
 ) -> AutoregressiveResult:
     batch, width = prompt.shape
-    prompt_length = jnp.clip(prompt_length, 1, width)
+    prompt_length = jnp.clip(prompt_length, shortest_prompt(decoder), width)
     first = prompt_length.min()
 
     def cond_fun(state: DecodingState) -> Array:

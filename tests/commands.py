@@ -47,6 +47,15 @@ def run_all(experiment, argvs, **environment):
     return [(status, lines, text) for (status, lines), text in zip(found, printed, strict=True)]
 
 
+def assert_refused(experiment, cases):
+    """Runs each (argv, words): exit code 2, and a last line, the only one of its kind, that has the words in it."""
+    found = run_all(experiment, [argv for argv, _ in cases])
+    for (argv, words), (status, said, _) in zip(cases, found, strict=True):
+        assert [line for line in said if line.startswith("error:")] == said[-1:], (argv, said)
+        assert words in said[-1], argv
+        assert status == 2, argv
+
+
 def rows(folder):
     """Those of a command's results."""
     return json.loads((folder / "results.json").read_text())["rows"]

@@ -158,8 +158,16 @@ def test_transformer_that_reads_its_prompt_in_groups_decodes_with_a_cache_as_wit
     for row in ([5, 4, 6, 5], [0, 6, 6, 5]):
         with pytest.raises(mdm_jax.InputError, match="prompt_length must be from 5 to the prompt's 6"):
             autoregressive_sample(make_decoder(config), params, KEY, prompt, row, length=L)
-    with pytest.raises(mdm_jax.InputError, match="prompt must hold at least 5 token"):
+    with pytest.raises(mdm_jax.InputError, match="prompt must hold at least this decoder's 5 tokens"):
         autoregressive_sample(make_decoder(config), params, KEY, prompt[:, :4], [4] * 4, length=L)
+    sample = jax.jit(lambda n: autoregressive_sample(make_decoder(config), params, KEY, prompt, n, length=L))
+    np.testing.assert_array_equal(sample(jnp.array([0, 7, 6, 5])).tokens, got.tokens)
+    with pytest.raises(mdm_jax.InputError, match="length 4 is shorter than the 5 tokens"):
+        make_decoder(config).init_cache(1, 4)
+    with pytest.raises(mdm_jax.InputError, match=r"length 3 are shorter than the 2 groups of 2 .* in the first piece"):
+        make_decoder(config)(params, jnp.zeros((1, 3), jnp.int32), make_decoder(config).init_cache(1, L), jnp.int32(0))
+    with pytest.raises(mdm_jax.InputError, match="reads groups of tokens says nothing of these"):
+        mdm_jax.causal_nll(make_denoiser(config), params, jnp.asarray(prompt, jnp.int32), bos_id=0)
 
 
 @pytest.mark.parametrize(("config", "dtype"), [(ARM, "float32"), (LLAMA, "float32"), (LLAMA, "bfloat16")])
@@ -299,7 +307,7 @@ class Broken(Recall):
     [
         ({"prompt": PROMPT[0]}, r"prompt must be tokens of shape \[batch, length\], got shape \(4,\)"),
         ({"prompt": PROMPT.astype(np.float32)}, "prompt must hold integer token ids, got dtype float32"),
-        ({"prompt": PROMPT[:, :0]}, "prompt must hold at least 1 token"),
+        ({"prompt": PROMPT[:, :0]}, "prompt must hold at least one token"),
         ({"prompt_length": 3}, r"prompt_length must be integers of shape \(4,\), got int32 \(\)"),
         ({"prompt_length": PROMPT_LENGTH[:3]}, r"prompt_length must be integers of shape \(4,\), got int32 \(3,\)"),
         ({"prompt_length": PROMPT_LENGTH / 1}, "prompt_length must be integers .* got float32"),
@@ -330,8 +338,8 @@ def test_sample_with_unusable_input_is_refused_and_told_why(changes, message):
     [
         ({"causal": False, "shift_logits": True}, "shift_logits = False"),
         ({"pad_id": 0}, "pad_id = None, not 0"),
-        ({"causal": False, "positions": "learned", "num_groups": 2, "group_length": 2}, "num_groups = 0, or causal"),
-        ({"positions": "learned", "num_groups": 1}, "groups of several tokens"),
+        ({"causal": False, "positions": "learned", "num_groups": 2, "group_length": 2}, "only a causal model"),
+        ({"positions": "learned", "num_groups": 1}, "one group of one token is a token"),
     ],
 )
 def test_decoder_of_a_model_that_cannot_decode_is_refused(change, message):

@@ -64,15 +64,16 @@ def test_answer_of_a_masked_model_does_not_depend_on_the_batch_and_takes_the_ste
 @pytest.mark.parametrize("name", ["triples", "ordered-triples"])
 def test_answer_of_an_autoregressive_model_goes_on_behind_the_clues_of_each_puzzle(name):
     layout = zebra_layouts.get(name, SIZE)
-    config = TransformerConfig(vocab_size=layout.num_tokens, max_length=layout.length, causal=True, **NETWORK)
+    sizes = {"vocab_size": layout.num_tokens, "max_length": layout.length}
+    groups = {"num_groups": layout.num_groups, "group_length": layout.group_length}
+    config = TransformerConfig(**sizes, **groups, causal=True, **NETWORK)
     params = init_params(config, jax.random.key(1))
     row, filled = measure(GAME, layout, autoregressive(config, params), RECORDS, batch_size=4)
     apply = jax.jit(make_denoiser(config))
     for number in (0, 5):
-        prompt = [token for token in layout.start(CLUES)[number].tolist() if token >= 0]
         sequence = np.zeros((1, layout.length), np.int32)
-        sequence[0, : len(prompt)] = prompt
-        for place in range(len(prompt), layout.length):
+        sequence[0, : layout.num_prompt] = layout.start(CLUES)[number]
+        for place in range(layout.num_prompt, layout.length):
             sequence[0, place] = np.asarray(apply(params, jnp.asarray(sequence)))[0, place - 1].argmax()
         np.testing.assert_array_equal(filled.tokens[number], layout.grids(sequence)[0])
     assert row["method"] == layout.method

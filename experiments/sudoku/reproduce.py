@@ -1,5 +1,6 @@
 """The paper's Tables 2 and 5 and what belongs to them, at three scales. Started again, it goes on where it was."""
 
+import dataclasses
 import pathlib
 import sys
 from typing import Any
@@ -33,7 +34,13 @@ def reproduce(flags: Reproduce) -> None:
     scale, methods = SCALES[flags.scale], chosen_methods(flags.methods)
     given = None if flags.checkpoint is None else load_model(flags.checkpoint, scale.size)
     weights = [] if given is None else jax.tree.leaves(given[0].params)
-    head = {"scale": flags.scale, "seed": flags.seed, "limit": flags.limit, "checkpoint": str(flags.checkpoint)}
+    head: dict[str, Any] = {
+        "scale": flags.scale,
+        "seed": flags.seed,
+        "limit": flags.limit,
+        "checkpoint": str(flags.checkpoint),
+    }
+    head |= {"settings": dataclasses.asdict(scale)}
     head |= {"weights": digest(*(np.asarray(leaf).tobytes() for leaf in weights))} if given else {}
     journal = Journal(flags.out, head, flags.minutes)
     sets = {

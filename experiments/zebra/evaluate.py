@@ -49,4 +49,7 @@ def load_model(checkpoint: pathlib.Path, puzzles: Mapping[str, Records]) -> tupl
                 f"{checkpoint} solves up to {size_name(*largest)} (houses x attributes), and {name} is "
                 f"{size_name(houses, attributes)}: give a model that was trained on larger puzzles"
             )
-    return model, zebra_layouts.get(task["layout"], largest), task
+    layout = zebra_layouts.get(task["layout"], largest)
+    if (model.config.max_length, model.config.num_groups) != (layout.length, layout.num_groups):
+        raise InputError(f"{checkpoint} was trained on puzzles written in another way than now: train it again")
+    return model, layout, task

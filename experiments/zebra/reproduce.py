@@ -1,7 +1,9 @@
 """The paper's Table 3 at three scales. Started again, it goes on where it was."""
 
+import dataclasses
 import pathlib
 import sys
+from typing import Any
 
 from experiments.common import Results, Row, table
 from experiments.journal import Journal
@@ -20,7 +22,9 @@ def reproduce(flags: Reproduce) -> None:
     """`reproduce`: trains what is not trained, measures what is not measured, and prints and draws all of it."""
     results = Results("zebra", "reproduce", out=flags.out, seed=flags.seed, scale=flags.scale)
     methods = chosen_methods(flags.methods)
-    journal = Journal(flags.out, {"scale": flags.scale, "seed": flags.seed, "limit": flags.limit}, flags.minutes)
+    head: dict[str, Any] = {"scale": flags.scale, "seed": flags.seed, "limit": flags.limit}
+    head |= {"settings": dataclasses.asdict(SCALES[flags.scale])}
+    journal = Journal(flags.out, head, flags.minutes)
     for method in methods:
         train = train_flags(flags, SCALES[flags.scale], method)
         run = Method(GAME, layout_of(train), journal, flags.seed, lambda: train_zebra(train)[0])  # noqa: B023

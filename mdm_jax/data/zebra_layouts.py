@@ -110,7 +110,7 @@ class Masked(_Clued):
         """`tokens` int32 `[num, L]` and `is_prompt` bool `[num, L]` to train on.
 
         Raises:
-            InputError: A puzzle is none, or larger or longer than the layout takes.
+            InputError: A puzzle is none, is larger, or has more clues than there is room for.
         """
         start = self.start(records["clues"])
         values = self._kept(records["solution"]).reshape(-1, *self._shape)
@@ -124,7 +124,7 @@ class Masked(_Clued):
         """What to sample from for clues `[num, clues, 4]`, int32 `[num, L]`: masks where an answer is wanted.
 
         Raises:
-            InputError: A puzzle is none, or larger or longer than the layout takes.
+            InputError: A puzzle is none, is larger, or has more clues than there is room for.
         """
         clues = fitting(puzzles, self.size)
         cells = self._kept(is_cell(*sizes_of(clues)))
@@ -193,7 +193,7 @@ class Triples(_Clued):
         """`tokens` int32 `[num, L]` and `is_prompt` bool `[num, L]` to train on; clues and ANSWER are the prompt.
 
         Raises:
-            InputError: A puzzle is none, or larger or longer than the layout takes.
+            InputError: A puzzle is none, is larger, or has more clues than there is room for.
         """
         prompt, most = self.start(records["clues"]), self.size.num_cells
         is_asked = records["solution"] >= 0
@@ -212,7 +212,7 @@ class Triples(_Clued):
         """Clues and ANSWER as a prompt, int32 `[num, num_prompt]`.
 
         Raises:
-            InputError: A puzzle is none, or larger or longer than the layout takes.
+            InputError: A puzzle is none, is larger, or has more clues than there is room for.
         """
         return np.pad(self._clues(fitting(puzzles, self.size)), ((0, 0), (0, 1)), constant_values=ANSWER)
 

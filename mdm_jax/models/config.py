@@ -30,9 +30,9 @@ class TransformerConfig:
       max_length: the longest sequence; learned positions are those of its tokens behind the groups.
       num_groups: how many groups of tokens a sequence begins with. A group is one position, whose vector is the sum of
         one for each of its places and the token there, and which has no place of its own: for a prompt that is a set of
-        clauses of one form, such as the clues of a puzzle. Where all of a group is `pad_id`, attention hides it. What
-        comes out at a token of a group is its group's, and no prediction, but for what the last of a causal model
-        says of the token behind it.
+        clauses of one form, such as the clues of a puzzle. (Of a causal model each sees those before it, so that their
+        order counts.) Where all of a group is `pad_id`, attention hides it. What comes out at a token of a group is its
+        group's, and no prediction, but for what the last of a causal model says of the token behind it.
       group_length: tokens of a group.
       num_layers: the number of blocks.
       num_heads: query heads, each of width / num_heads.
@@ -51,7 +51,8 @@ class TransformerConfig:
         networks that were causal once, and in Ye et al. 2024.
       dropout: rate after the embedding and after each sub-layer, as in GPT-2. Attention probabilities are not dropped,
         unlike GPT-2's: fused attention kernels never form them.
-      pad_id: a token that attention hides; positions then count from the first token that is another. None for none.
+      pad_id: a token that attention hides; positions then count from the first token that is another, unless there are
+        groups. None for none.
       dtype: what matrix products multiply in; sums, norms, softmax and the residual stream are float32.
       param_dtype: what the parameters are stored in.
       remat: recompute each block in the backward pass instead of storing its activations.

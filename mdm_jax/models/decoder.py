@@ -43,9 +43,14 @@ class TransformerDecoder:
           one slot for each group of tokens.
 
         Raises:
-          InputError: the length exceeds max_length.
+          InputError: the length exceeds max_length, or is that of the groups or less.
         """
         config = self.config
+        if length < self.shortest_prompt:
+            raise InputError(
+                f"a sequence of length {length} is shorter than the {self.shortest_prompt} tokens that it begins with: "
+                "ask for a longer one"
+            )
         if length > config.max_length:
             raise InputError(
                 f"a sequence of length {length} exceeds max_length = {config.max_length}: ask for a shorter one, or "
@@ -60,7 +65,7 @@ class TransformerDecoder:
 
         Args:
           params: as from `init_params`.
-          tokens: int32 [B, T].
+          tokens: int32 [B, T]. With groups, the first piece has all of them, and the others are single tokens.
           cache: of what was read before. A causal model sees what stands before `start` in it; any other sees all.
           start: int32 scalar, the position of the first of `tokens`; start + T is at most the cache's length.
 
@@ -85,16 +90,15 @@ def make_decoder(config: TransformerConfig) -> TransformerDecoder:
       A hashable callable; two of equal arguments are equal.
 
     Raises:
-      InputError: the model hides padding, which its positions would then skip, shifts logits across pieces, or reads
-        groups of tokens and is not causal: pieces behind the first could not be told from those that begin with groups.
+      InputError: the model hides padding, which its positions would then skip, shifts logits across pieces, or has
+        groups and is not causal, or a single token as its group: the first piece could not be told from others.
     """
     if config.shift_logits:
         raise InputError("decoding piece by piece shifts no logits; give a TransformerConfig with shift_logits = False")
     if config.pad_id is not None:
         raise InputError(f"decoding hides no padding; give a TransformerConfig with pad_id = None, not {config.pad_id}")
-    if config.num_groups and (not config.causal or config.num_grouped == 1):
-        raise InputError(
-            "decoding piece by piece reads groups of several tokens before all else, by a causal model alone; give a "
-            "TransformerConfig with num_groups = 0, or causal"
-        )
+    if config.num_groups and not config.causal:
+        raise InputError("only a causal model decodes behind groups; give a TransformerConfig with num_groups = 0")
+    if config.num_grouped == 1:
+        raise InputError("one group of one token is a token; give a TransformerConfig with num_groups = 0")
     return TransformerDecoder(config)

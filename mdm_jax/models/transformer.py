@@ -197,9 +197,12 @@ class Transformer(nn.Module):
         if start is not None and length == 1:  # behind the groups
             num_groups, num_grouped = 0, 0
         if length < num_grouped:
+            mend = (
+                "fill up with padding" if start is None else "give all of these in the first piece, then single tokens"
+            )
             raise InputError(
                 f"tokens of length {length} are shorter than the {num_groups} groups of {config.group_length} "
-                "that this model's sequences begin with: fill up with padding"
+                f"that this model's sequences begin with: {mend}"
             )
         is_real = None if config.pad_id is None else tokens != config.pad_id
         if is_real is None or config.num_groups:  # behind groups every token has its place

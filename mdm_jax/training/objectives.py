@@ -72,7 +72,7 @@ def causal_loss() -> Loss:
     """Σ_i -log p(x^i | x^0, ..., x^{i-1}) over the tokens that are not given, for a causal network.
 
     Nothing precedes position 0, so it is never scored. Give it as prompt: where it is not, the loss per free token
-    counts it as one that cost nothing.
+    counts it as one that cost nothing. So give the tokens that a network reads in groups: it predicts none of them.
     """
 
     def draw(key: Array, batch: Batch) -> Batch:
