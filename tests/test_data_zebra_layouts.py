@@ -120,10 +120,10 @@ def test_triples_are_clues_answer_and_the_cells_in_their_order(name, size):
     assert examples["tokens"].shape == (60, layout.length)
     for i, (clues, houses, attributes, solution, order) in enumerate(rows(size)):
         cells = [6 * attribute + house for attribute in range(attributes) for house in range(houses)]
-        if name == "ordered-triples":
-            cells.sort(key=lambda cell: abs(order[cell]))
+        keys = order if name == "ordered-triples" else [6 * (cell // 6) + solution[cell] for cell in range(36)]
+        cells.sort(key=lambda cell: abs(keys[cell]))
         question = [*written_clues(clues, size), IDS["ANSWER"]]
-        answer = [IDS[str(number)] for cell in cells for number in (*divmod(cell, 6), solution[cell])]
+        answer = [IDS[str(number)] for cell in cells for number in (cell // 6, solution[cell], cell % 6)]
         padding = [IDS["EXTRA"]] * (layout.length - len(question) - len(answer))
         assert examples["tokens"][i].tolist() == question + answer + padding
         is_prompt = [True] * len(question) + [False] * len(answer) + [True] * len(padding)
@@ -145,14 +145,15 @@ def test_triples_read_back_are_the_answer_and_values_move_with_them(name, size):
     if name == "ordered-triples":
         expected = 3 * np.abs(records(size)["order"].astype(int)) - 1
     else:
-        expected = 3 * np.cumsum(is_cell, axis=1) - 1
+        first = np.cumsum(is_cell, axis=1).reshape(60, 6, 6)[:, :, :1] - 1  # the cells before those of an attribute
+        expected = 3 * (first + records(size)["solution"].reshape(60, 6, 6)).reshape(60, 36) + 2
     np.testing.assert_array_equal(rank, np.where(is_cell, expected, -1))
 
 
 def test_triples_that_are_none_are_left_out_and_later_ones_overwrite():
     layout = zebra_layouts.get("triples", Size(4, 4))
     clues = "!= LHS c 2 0 RHS c 2 2 CLUE_END = LHS c 0 1 RHS n 0 1 CLUE_END"  # 3 x 3
-    triples = ["0 0 1", "0 1 2", "0 0 2", "3 0 1", "0 3 1", "1 1 3", "c 1 1", "2 2 MASK", "2 2 0", "1 0 0"]
+    triples = ["0 1 0", "0 2 1", "0 2 0", "3 1 0", "0 1 3", "1 3 1", "c 1 1", "2 MASK 2", "2 0 2", "1 0 0"]
     question = [*written_clues([IDS[word] for word in clues.split()], layout.size), IDS["ANSWER"]]
     answer = [IDS[word] for word in " ".join(triples).split()]
     tokens = np.full((2, layout.length), IDS["1"], np.int32)
@@ -178,7 +179,7 @@ def test_triples_of_any_tokens_are_read_as_one_after_the_other(name):
         grid, places = [-1] * 36, [-1] * 36
         for k in range(houses * attributes):
             at = start.shape[1] + 3 * k
-            attribute, house, value = (int(token) - IDS["0"] for token in tokens[i, at : at + 3])
+            attribute, value, house = (int(token) - IDS["0"] for token in tokens[i, at : at + 3])
             if attribute in range(attributes) and house in range(houses) and value in range(houses):
                 grid[6 * attribute + house], places[6 * attribute + house] = value, values[i, at + 2]
         assert grids[i].tolist() == grid

@@ -57,7 +57,7 @@ class Train(DataFlags, PuzzleRunFlags):
     """a preset of mdm_jax.models.presets, such as arm_42m or sudoku_800k; vocabulary, length, positions and the size
     of fresh weights are fitted"""
     layout: Literal["in-place", "triples", "ordered-triples"] = "in-place"
-    """how a puzzle becomes a sequence; in triples (attribute, house, value) it is learned autoregressively, either row
+    """how a puzzle becomes a sequence; in triples (attribute, value, house) it is learned autoregressively, either row
     by row or in the order of deduction"""
     out: pathlib.Path = pathlib.Path("runs/zebra")
     """folder of the run: checkpoints, metrics, results.json"""

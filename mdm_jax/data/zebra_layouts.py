@@ -1,7 +1,7 @@
 """How a Zebra puzzle is written as a sequence of tokens. Numpy in, numpy out.
 
 A masked diffusion model reads the clues and fills in the house of every value behind them; an autoregressive one goes
-on with (attribute, house, value) triples. A layout is for puzzles up to a size; its sequences have one length.
+on with (attribute, value, house) triples. A layout is for puzzles up to a size; its sequences have one length.
 """
 
 import dataclasses
@@ -38,6 +38,8 @@ from mdm_jax.data.zebra_tokens import (
     clue_tokens,
 )
 from mdm_jax.errors import InputError
+
+_BY_ATTRIBUTE = np.arange(CELLS) // STRIDE * STRIDE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,13 +165,14 @@ class Masked(_Clued):
 
 @dataclasses.dataclass(frozen=True)
 class Triples(_Clued):
-    """For an autoregressive model: clues, ANSWER, and (attribute, house, value) of each cell (Shah et al. 2024).
+    """For an autoregressive model: clues, ANSWER, and (attribute, value, house) of each cell.
 
-    Padding fills up behind the answer, and counts as prompt, so that it is not scored. All numbers count from 0.
+    Source: Shah et al. 2024, who write (attribute, house, value); but clues are about the houses of values. Padding
+    fills up behind the answer, and counts as prompt, so that it is not scored. All numbers count from 0.
 
     Attributes:
         is_ordered: Whether cells stand in the order in which they fell, those last that deduction alone does not reach
-            (see `zebra_deduction`); else attribute by attribute, each from the first house to the last.
+            (see `zebra_deduction`); else attribute by attribute, each from the first value to the last.
     """
 
     is_ordered: bool = False
@@ -197,12 +200,11 @@ class Triples(_Clued):
         """
         prompt, most = self.start(records["clues"]), self.size.num_cells
         is_asked = records["solution"] >= 0
-        order = np.abs(records["order"]) if self.is_ordered else np.zeros(is_asked.shape)
-        by_rank = np.argsort(np.where(is_asked, order, CELLS + 1), axis=1, kind="stable")[:, :most]
+        order = np.abs(records["order"]) if self.is_ordered else _BY_ATTRIBUTE + records["solution"]
+        by_rank = np.argsort(np.where(is_asked, order, CELLS + 1), axis=1)[:, :most]
         attributes, houses = np.divmod(by_rank, STRIDE)
-        triples = ZERO + np.stack(
-            [attributes, houses, np.take_along_axis(records["solution"], by_rank, axis=1)], axis=-1
-        )
+        values = np.take_along_axis(records["solution"], by_rank, axis=1)
+        triples = ZERO + np.stack([attributes, values, houses], axis=-1)
         is_taken = np.arange(most) < is_asked.sum(axis=1)[:, None]
         answers = np.where(is_taken[..., None], triples, EXTRA).reshape(len(prompt), -1).astype(np.int32)
         is_prompt = np.pad(np.repeat(~is_taken, 3, axis=1), ((0, 0), (self.num_prompt, 0)), constant_values=True)
@@ -221,23 +223,25 @@ class Triples(_Clued):
 
         As many triples are read as the puzzle has cells. Later ones overwrite earlier; what is none is left out.
         """
-        return self._scatter(tokens, tokens - ZERO).astype(np.int8)
+        return self._moved(self._triples(tokens)[:, :, 1] - ZERO, tokens).astype(np.int8)
 
     def cells(self, values: NDArray[Any], tokens: Tokens) -> NDArray[Any]:
-        """Of values `[num, L]` those at the values of the triples, moved to their cells: `[num, 36]`, -1 elsewhere."""
-        return self._scatter(tokens, values)
+        """Of values `[num, L]` those at the houses of the triples, moved to their cells: `[num, 36]`, -1 elsewhere."""
+        return self._moved(self._triples(values)[:, :, 2], tokens)
 
-    def _scatter(self, tokens: Tokens, values: NDArray[Any]) -> NDArray[Any]:
-        rows, triples = np.arange(len(tokens)), tokens[:, self.num_prompt :].reshape(len(tokens), -1, 3) - ZERO
-        moved = values[:, self.num_prompt :].reshape(triples.shape)[:, :, 2]
+    def _triples(self, values: NDArray[Any]) -> NDArray[Any]:
+        return values[:, self.num_prompt :].reshape(len(values), -1, 3)
+
+    def _moved(self, values: NDArray[Any], tokens: Tokens) -> NDArray[Any]:
+        rows, triples = np.arange(len(tokens)), self._triples(tokens) - ZERO
         houses, attributes = _sizes_in(tokens[:, : self.num_prompt])
         most = np.stack([attributes, houses, houses], axis=1)[:, None]
         is_triple = ((triples >= 0) & (triples < most)).all(axis=2)
         is_triple &= np.arange(triples.shape[1]) < (houses * attributes)[:, None]
-        places = np.where(is_triple, triples[:, :, 0] * STRIDE + triples[:, :, 1], CELLS)
+        places = np.where(is_triple, triples[:, :, 0] * STRIDE + triples[:, :, 2], CELLS)
         grid = np.full((len(tokens), CELLS + 1), NONE, values.dtype)  # the last for triples that are none
         for i in range(triples.shape[1]):  # one after the other: an indexed assignment has no order
-            grid[rows, places[:, i]] = moved[:, i]
+            grid[rows, places[:, i]] = values[:, i]
         return grid[:, :CELLS]
 
 
