@@ -180,7 +180,7 @@ def plot_training(path: pathlib.Path, rows: Sequence[Mapping[str, Any]], field: 
         examples, shares = series.setdefault(row["oracle"], ([], []))
         examples.append(row["examples"])
         shares.append(row[field])
-    plots.curves(path, series, x_label="training examples", y_label=y_label, title="One model, several orders")
+    plots.curves(path, series, x_label="training examples", y_label=y_label, title="Over training")
 
 
 def say(line: str) -> None:
