@@ -197,9 +197,7 @@ class Transformer(nn.Module):
         if start is not None and length == 1:  # behind the groups
             num_groups, num_grouped = 0, 0
         if length < num_grouped:
-            mend = (
-                "fill up with padding" if start is None else "give all of these in the first piece, then single tokens"
-            )
+            mend = "fill up with padding" if start is None else "give all in the first piece, then single tokens"
             raise InputError(
                 f"tokens of length {length} are shorter than the {num_groups} groups of {config.group_length} "
                 f"that this model's sequences begin with: {mend}"
@@ -217,8 +215,7 @@ class Transformer(nn.Module):
         if config.positions == "learned":
             table = _embedding(config, config.max_length - config.num_grouped, "position_embedding")
             x += table(behind).astype(jnp.float32)
-        if config.num_groups:
-            positions = config.num_groups + behind  # as many as there are vectors
+        positions = config.num_groups + behind  # as many as there are vectors
         if num_groups:
             x = jnp.concatenate([self._groups(tokens), x], axis=1)
             positions = jnp.concatenate([jnp.arange(num_groups, dtype=jnp.int32)[None], positions], axis=1)
