@@ -28,7 +28,7 @@ class Journal:
         if lines and lines[0] != head:
             other = ", ".join(name for name in head | lines[0] if head.get(name) != lines[0].get(name))
             raise InputError(
-                f"{self._path} was begun with another {other}: give the same flags again, or another --out"
+                f"{self._path} is of a run with other {other}: give the same flags again, or another --out"
             )
         self._unwritten = [] if lines else [head]
         self._done = {line["unit"]: line for line in lines[1:]}

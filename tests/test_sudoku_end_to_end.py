@@ -459,7 +459,7 @@ def test_reproduce_takes_no_figures_of_other_weights_under_the_same_name(reprodu
     save_weights(weights, jax.tree.map(lambda leaf: leaf * 2, mdm_jax.load(weights).params))
     ((status, said, _),) = run_all([argv])
     assert status == 2
-    assert "'weights'" in said[-1]
+    assert "is of a run with other weights: give the same flags" in said[-1]
 
 
 def test_reproduce_goes_on_where_it_was_and_takes_in_nothing_else(reproduced, tmp_path):
@@ -489,8 +489,8 @@ def test_reproduce_goes_on_where_it_was_and_takes_in_nothing_else(reproduced, tm
     assert without_times(rows(tmp_path / "killed")) == without_times(row for row in before if row["method"] == "mdm")
     assert (tmp_path / "killed" / "units.jsonl").read_text().startswith("".join(kept[:10]))
     for (status, said, _), words in (
-        (other_seed, "'seed': 1"),
-        (other_limit, "'limit': 3"),
+        (other_seed, "is of a run with other seed:"),
+        (other_limit, "is of a run with other limit:"),
         (weights, "is autoregressive"),
         (readings, "is autoregressive"),
     ):
