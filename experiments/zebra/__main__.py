@@ -3,7 +3,7 @@
 Claim (Kim et al. 2025, Table 3; 3 to 6 houses and attributes): an MDM of 19M parameters solves 76.9% in random order,
 98.5% by top probability and 98.3% by the margin; an autoregressive one of 42M 80.31%, and 91.17% if it was shown in
 which order to fill in the cells. `reproduce --scale small` shows what order does to each of the three at 3x3 to
-4x4, in half an hour on two CPU cores.
+4x4, in about half an hour on two CPU cores.
 
     python -m experiments.zebra solve --riddle fish
     python -m experiments.zebra reproduce --scale small
