@@ -37,9 +37,7 @@ class Scale:
     loss: dict[str, Literal["plain", "skewed"]]
     model: dict[str, str]
     num_evaluations: int = 12
-    """over a training"""
-    evaluate_limit: int = 128
-    """held-out puzzles in each"""
+    """over a training, each of the first 128 held-out puzzles"""
 
     def flags(self, method: str) -> dict[str, Any]:
         """Those of a method's training."""
@@ -58,7 +56,7 @@ class Scale:
             "warmup_steps": min(1000, steps // 10),
             "checkpoint_every": max(steps // (2 * self.num_evaluations), 1),
             "evaluate_every": max(steps // self.num_evaluations, 1),
-            "evaluate_limit": min(self.evaluate_limit, self.num_test),
+            "evaluate_limit": min(128, self.num_test),
             **({} if method == "mdm" else ARM),
         }
 

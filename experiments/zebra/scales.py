@@ -52,7 +52,6 @@ SCALES = {
         loss={"mdm": "skewed", "arm": "plain", "arm_ordered": "plain"},
         model=dict.fromkeys(LAYOUTS, "sudoku_800k"),
         num_evaluations=6,
-        evaluate_limit=64,
     ),
     "paper": ZebraScale(
         largest=LARGEST,
