@@ -171,6 +171,10 @@ class DecodeFlags:
     """in blocks: keep the keys and values of what is outside the block, or before it, between a block's steps; faster,
     and an approximation"""
 
+    def changed(self) -> set[str]:
+        """The names of those that are not as by default: one token a step by margin, the likeliest."""
+        return {field.name for field in dataclasses.fields(DecodeFlags) if getattr(self, field.name) != field.default}
+
     def oracles(self) -> "dict[str, Oracle]":
         """The oracles by name."""
         from mdm_jax import InputError, oracles

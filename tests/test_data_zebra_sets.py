@@ -6,7 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from mdm_jax.data import builders, zebra, zebra_builder, zebra_deduction, zebra_sets
+from mdm_jax.data import builders, zebra, zebra_builder, zebra_deduction
+from mdm_jax.data.difficulty import check_unique
 from mdm_jax.data.zebra_builder import ZebraConfig, prepare_zebra
 from mdm_jax.data.zebra_clues import Size
 from mdm_jax.data.zebra_sets import generate_ordered
@@ -59,13 +60,13 @@ def test_generate_ordered_puzzles_that_hardly_exist_end_in_one_line(monkeypatch)
 
 def test_generated_puzzle_with_another_solution_would_be_noticed():
     puzzles, solutions = zebra.generate(3, largest=Size(3, 3))
-    zebra_sets.check_unique(puzzles, solutions)
+    check_unique(zebra.solve, puzzles, solutions)
     with pytest.raises(AssertionError, match="another solution"):
-        zebra_sets.check_unique(puzzles, solutions[[1, 0, 2]])
+        check_unique(zebra.solve, puzzles, solutions[[1, 0, 2]])
     ambiguous = np.full_like(puzzles, -1)
     ambiguous[:, 0] = [1, 12, 14, -1]
     with pytest.raises(AssertionError, match=r"another solution: \[\[1, 12, 14, -1\]"):
-        zebra_sets.check_unique(ambiguous, zebra.solve(ambiguous)[0])
+        check_unique(zebra.solve, ambiguous, zebra.solve(ambiguous)[0])
 
 
 OPTIONS = {"max_houses": 4, "min_attributes": 4, "max_attributes": 5, "num_train": 300, "num_test": 40, "seed": 5}

@@ -92,8 +92,8 @@ def test_read_puzzle_file_that_holds_none_is_one_line(tmp_path):
     for content, words in (
         (b"", "holds no clue: write one on each line"),
         (b"# nothing\n", "holds no clue"),
-        (FORMS[0][1].encode(), "name 2 attributes, not 3 to 6"),
-        (b"= LHS c 0 1 RHS c 2 1 CLUE_END", "name 2 houses, not 3 to 6"),
+        (FORMS[0][1].encode(), "name 2 attributes, not 3 to 6: .* such as != LHS c 2 0 RHS n 0 0 CLUE_END"),
+        (b"= LHS c 0 1 RHS c 2 1 CLUE_END", "name 2 houses, not 3 to 6: .* such as != LHS c 0 2 RHS n 0 0 CLUE_END"),
         (b"\xff", "not UTF-8"),
     ):
         path.write_bytes(content)

@@ -121,6 +121,8 @@ def test_riddle_is_an_input_of_evaluate():
     assert [int(number[0]) for number in sizes_of(records["clues"])] == [5, 5]
     np.testing.assert_array_equal(records["clues"][0], zebra_riddles.FISH.clues)
     assert zebra.is_solved(records["solution"], records["clues"]).all()
+    for size, names in ((Size(5, 5), ["fish"]), (Size(6, 6), ["fish"]), (Size(4, 6), []), (Size(6, 4), [])):
+        assert list(data.riddles(size)) == names, "reproduce meets those that fit"
 
 
 def test_bad_input_is_one_line_and_code_two(trained, tmp_path):
@@ -132,7 +134,9 @@ def test_bad_input_is_one_line_and_code_two(trained, tmp_path):
     (tmp_path / "none.txt").write_text("= LHS c 0 2 RHS n 0 0 CLUE_END\n= LHS c 0 2 RHS c 2 2 CLUE_END\n" * 2)
     with (tmp_path / "none.txt").open("a") as file:
         file.write("= LHS c 0 2 RHS n 0 1 CLUE_END\n")
+    (tmp_path / "long.txt").write_text("\n".join(3 * lines))
     new = [*flags, "--out", tmp_path / "new"]
+    arm = ["--checkpoint", folder / "all" / "arm", "--out", tmp_path / "out"]
     cases = [
         (["solve", "--out", tmp_path / "out"], "give a puzzle: --riddle fish, or files with --puzzles"),
         (["solve", "--riddle", "dog", "--out", tmp_path / "out"], "unknown riddle 'dog'; choose one of fish"),
@@ -145,6 +149,10 @@ def test_bad_input_is_one_line_and_code_two(trained, tmp_path):
         (["evaluate", "--riddle", "fish", *checkpoint], "give a model that was trained on larger puzzles"),
         (["evaluate", *checkpoint, "--oracle", "best"], "unknown oracle 'best'"),
         (["evaluate", *checkpoint, "--limit", 0], "--limit must be at least 1"),
+        (["solve", "--riddle", "fish", "--limit", 0, "--out", tmp_path / "out"], "--limit must be at least 1"),
+        (["evaluate", "--puzzles", tmp_path / "long.txt", *checkpoint], "reads up to 12 clues, "),
+        (["evaluate", *checkpoint, "--keep", "dual", "--block-length", 4], "--keep is for models without padding"),
+        (["evaluate", *arm, "--num-steps", 2], "--num-steps is for masked models"),
         (["evaluate", "--checkpoint", "sudoku-6m", "--out", tmp_path / "out"], "is a run of sudoku, not of zebra"),
         (["evaluate", "--checkpoint", tmp_path / "absent", "--out", tmp_path / "out"], "no folder"),
         (["train", *new, "--max-houses", 7], "3 to 7 houses: choose two whole numbers from 3 to 6"),

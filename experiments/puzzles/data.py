@@ -37,10 +37,16 @@ def load_splits(prepare: Callable[[], Any]) -> dict[str, Records]:
     return {split: builders.read_split(prepare(), split) for split in ("train", "test")}
 
 
-def first(limit: int | None, records: Records, flag: str = "--limit") -> Records:
-    """The first `limit` records; all if that is None. `flag` is what the message names."""
+def checked_limit(limit: int | None, flag: str = "--limit") -> int | None:
+    """The limit; InputError if nothing is left. `flag` is what the message names."""
     if limit is not None and limit < 1:
         raise InputError(f"{flag} must be at least 1, got {limit}")
+    return limit
+
+
+def first(limit: int | None, records: Records, flag: str = "--limit") -> Records:
+    """The first `limit` records; all if that is None. `flag` is what the message names."""
+    limit = checked_limit(limit, flag)
     return {name: rows[:limit] for name, rows in records.items()}
 
 

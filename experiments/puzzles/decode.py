@@ -91,6 +91,8 @@ def kept(
     """The same in blocks, with keys and values kept from step to step."""
     if block_length is None:
         raise InputError("--keep is for decoding in blocks: give --block-length too")
+    if model.config.pad_id is not None:
+        raise InputError("--keep is for models without padding, and this one hides it: leave it out")
     return functools.partial(
         mdm_jax.cached_sample,
         make_decoder(model.config),
@@ -136,8 +138,12 @@ def asked(
     flags: DecodeFlags, model: Model, layout: Layout, oracles: Mapping[str, Oracle], selector: Selector
 ) -> Iterator[tuple[str, Decode, dict[str, Any]]]:
     """The decoders that the flags ask for: name, decoder, and what a row says of it."""
+    said = {name: getattr(flags, name) for name in ("temperature", "noise") if getattr(flags, name)}
     if not isinstance(layout, Masked):
-        yield "greedy", autoregressive(model.config, model.params, temperature=flags.temperature), {}
+        if of_orders := sorted(flags.changed() - {"temperature"}):
+            flag = of_orders[0].replace("_", "-")
+            raise InputError(f"--{flag} is for masked models, and this one is not: leave it out")
+        yield "greedy", autoregressive(model.config, model.params, temperature=flags.temperature), said
         return
     for name, oracle in oracles.items():
         options: dict[str, Any] = {"temperature": flags.temperature, "block_length": flags.block_length}
@@ -150,7 +156,7 @@ def asked(
         else:
             decode = masked(model.denoiser, model.params, layout, oracle, selector, **options)
         how = {"block_length": flags.block_length, "keep": flags.keep, "remask_steps": flags.remask_steps}
-        yield name, decode, order_fields(name, selector) | how
+        yield name, decode, order_fields(name, selector) | how | said
 
 
 def answer(layout: Layout, decode: Decode, puzzles: np.ndarray, **options: Any) -> Filled:

@@ -7,7 +7,7 @@ which order to fill in the cells. `reproduce --scale small` shows what order doe
 
     python -m experiments.zebra solve --riddle fish
     python -m experiments.zebra reproduce --scale small
-    python -m experiments.zebra train --num-train 1500000 --steps 100000 --out runs/zebra
+    python -m experiments.zebra train --num-train 1500000 --steps 100000 --optimizer muon --learning-rate 3e-3
     python -m experiments.zebra evaluate --checkpoint runs/zebra --oracle random,top_prob,margin
     python -m experiments.zebra solve --riddle fish --checkpoint runs/zebra
 """

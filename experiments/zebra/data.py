@@ -98,6 +98,13 @@ def given(flags: GivenFlags) -> dict[str, Records]:
     return {name: _solved(name, clues) for name, clues in found.items()}
 
 
+def riddles(largest: Size) -> dict[str, Records]:
+    """The famous puzzles that have no more houses and attributes, each alone, with its solution."""
+    sizes = {name: sizes_of(riddle.clues[None]) for name, riddle in zebra_riddles.RIDDLES.items()}
+    fitting = [name for name, size in sizes.items() if all(np.concatenate(size) <= largest)]
+    return {name: given(GivenFlags(riddle=name))[name] for name in fitting}
+
+
 def _solved(name: str, clues: Clues) -> Records:
     solutions, counts = zebra.solve(clues[None])
     if counts[0] == 0:

@@ -4,7 +4,6 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import mdm_jax
 from experiments.common import Results
 from experiments.puzzles.data import Records, first
 from experiments.puzzles.decode import add_row, asked
@@ -28,7 +27,7 @@ def evaluate(flags: Evaluate) -> None:
         records = first(flags.limit, found)
         for name, decode, how in asked(flags, model, layout, oracles, selector):
             options: dict[str, Any] = {"batch_size": flags.batch_size, "seed": flags.seed}
-            is_paper = dataset == PAPER_SET and selector == mdm_jax.PerStep(1)
+            is_paper = dataset == PAPER_SET and flags.changed() <= {"oracle"}
             paper = PAPER.get((layout.method, how.get("oracle"))) if is_paper else None
             fields = {"dataset": dataset, **how, "paper": paper}
             filled = add_row(results, GAME, layout, decode, records, fields, progress=f"{dataset} {name}", **options)
@@ -44,11 +43,14 @@ def load_model(checkpoint: pathlib.Path, puzzles: Mapping[str, Records]) -> tupl
     _, largest = bounds(task)
     for name, records in puzzles.items():
         houses, attributes = (int(number[0]) for number in sizes_of(records["clues"]))
+        num_clues = records["clues"].shape[1]
         if houses > largest.houses or attributes > largest.attributes:
             raise InputError(
                 f"{checkpoint} solves up to {size_name(*largest)} (houses x attributes), and {name} is "
                 f"{size_name(houses, attributes)}: give a model that was trained on larger puzzles"
             )
+        if num_clues > largest.max_clues:
+            raise InputError(f"{checkpoint} reads up to {largest.max_clues} clues, {name} has {num_clues}: drop some")
     layout = zebra_layouts.get(task["layout"], largest)
     if (model.config.max_length, model.config.num_groups) != (layout.length, layout.num_groups):
         raise InputError(f"{checkpoint} was trained on puzzles written in another way than now: train it again")

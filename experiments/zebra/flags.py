@@ -57,8 +57,8 @@ class Train(DataFlags, PuzzleRunFlags):
     """a preset of mdm_jax.models.presets, such as arm_42m or sudoku_800k; vocabulary, length, positions and the size
     of fresh weights are fitted"""
     layout: Literal["in-place", "triples", "ordered-triples"] = "in-place"
-    """how a puzzle becomes a sequence; in triples (attribute, value, house) it is learned autoregressively, either row
-    by row or in the order of deduction"""
+    """how a puzzle becomes a sequence; in triples (attribute, value, house) it is learned autoregressively, either
+    attribute by attribute or in the order of deduction"""
     out: pathlib.Path = pathlib.Path("runs/zebra")
     """folder of the run: checkpoints, metrics, results.json"""
 
@@ -85,6 +85,8 @@ class Solve(GivenFlags, DecodeFlags):
 
     checkpoint: pathlib.Path | None = None
     """a run's folder, or one of its checkpoints (None: no model; the exact solver and deduction answer)"""
+    limit: int | None = None
+    """use only the first so many"""
     seed: int = 0
     """of all draws"""
     out: pathlib.Path = pathlib.Path("runs/zebra-solve")

@@ -31,6 +31,13 @@ def is_of(records: Records, difficulty: str | None) -> NDArray[np.bool_]:
     return np.ones_like(is_hard) if difficulty is None else np.equal(is_hard, difficulty == "hard")
 
 
+def check_unique(solve: Callable[[Any], tuple[Any, Any]], puzzles: NDArray[Any], solutions: NDArray[Any]) -> None:
+    """AssertionError unless an exact search, puzzles -> (solutions, counts), finds each one's solution and no other."""
+    found, counts = solve(puzzles)
+    wrong = np.flatnonzero((counts != 1) | (found != solutions).any(axis=1))
+    assert not len(wrong), f"the generator made a puzzle with another solution: {puzzles[wrong[0]].tolist()}"
+
+
 def choose(
     num: int, difficulty: str | None, make: Callable[[int, int], Records], *, kind: str, instead: str
 ) -> Iterator[Records]:

@@ -6,11 +6,12 @@ observations are 1. Source: Kim et al. 2025, sections 3.3 and D.1.1; that m = 2 
 distinct is read off its numbers.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mdm_jax.data.checks import Split
 from mdm_jax.errors import InputError
 from mdm_jax.theory.predicates import SparseObservations, nae, random_tuples
 
@@ -18,8 +19,6 @@ VERSION = 1
 """Of what a seed stands for."""
 PAD_ID = 2
 MASK_ID = 3
-
-Split = Literal["train", "test"]
 
 
 def observations(num_latents: int, num_observations: int, seed: int = 0) -> SparseObservations:

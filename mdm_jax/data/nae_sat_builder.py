@@ -3,15 +3,14 @@
 import os
 from collections.abc import Iterator
 
-import numpy as np
 import tensorflow_datasets as tfds
-from numpy.typing import NDArray
 
 from mdm_jax.data import builders, nae_sat
-from mdm_jax.errors import InputError
+from mdm_jax.data.base import DataConfig, Generated, Records
+from mdm_jax.data.checks import Split
 
 
-class NaeSatConfig(tfds.core.BuilderConfig):
+class NaeSatConfig(DataConfig):
     """One distribution and how much of it; the name, such as `25-275-0123456789ab`, changes with every part of it.
 
     Attributes:
@@ -26,46 +25,31 @@ class NaeSatConfig(tfds.core.BuilderConfig):
         self, *, num_latents: int, num_observations: int, num_train: int, num_test: int, seed: int = 0
     ) -> None:
         nae_sat.observations(num_latents, num_observations, seed)
-        if num_train < 1 or num_test < 1:
-            raise InputError(f"num_train={num_train} and num_test={num_test}: give each at least 1")
         self.num_latents, self.num_observations, self.seed = num_latents, num_observations, seed
-        self.num_train, self.num_test = num_train, num_test
-        name = builders.digest(nae_sat.VERSION, num_latents, num_observations, num_train, num_test, seed)
-        super().__init__(name=f"{num_latents}-{num_observations}-{name}")
+        super().__init__(
+            num_latents,
+            num_observations,
+            inputs=(nae_sat.VERSION, num_latents, num_observations, seed),
+            num_train=num_train,
+            num_test=num_test,
+        )
 
 
-class NaeSat(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Sequences of latents and observations."""
+class NaeSat(Generated, skip_registration=True):  # type: ignore[call-arg]
+    """Latent bits, then for each fixed triple of them whether they are not all equal."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "tokens"}  # noqa: RUF012
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        shape = (self.builder_config.num_latents + self.builder_config.num_observations,)
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="Latent bits, then for each fixed triple of them whether they are not all equal.",
-            features=tfds.features.FeaturesDict(
-                {"tokens": tfds.features.Tensor(shape=shape, dtype=np.int8, encoding="bytes")}
-            ),
-            disable_shuffling=True,
-        )
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of the one field."""
+        return {"tokens": (self.builder_config.num_latents + self.builder_config.num_observations,)}
 
-    def _split_generators(
-        self, dl_manager: tfds.download.DownloadManager
-    ) -> dict[str, Iterator[tuple[int, dict[str, NDArray[np.int8]]]]]:
-        del dl_manager  # nothing is downloaded
+    def chunks(self, split: Split, num: int) -> Iterator[Records]:
+        """The records of a split, all at once."""
         config = self.builder_config
-        return {
-            "train": self._generate_examples("train", config.num_train),
-            "test": self._generate_examples("test", config.num_test),
-        }
-
-    def _generate_examples(self, split: nae_sat.Split, num: int) -> Iterator[tuple[int, dict[str, NDArray[np.int8]]]]:
-        config = self.builder_config
-        rows = nae_sat.generate(num, config.num_latents, config.num_observations, seed=config.seed, split=split)
-        for number, tokens in enumerate(rows):
-            yield number, {"tokens": tokens}
+        latents, observations = config.num_latents, config.num_observations
+        yield {"tokens": nae_sat.generate(num, latents, observations, seed=config.seed, split=split)}
 
 
 def prepare_nae_sat(

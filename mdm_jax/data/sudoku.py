@@ -6,12 +6,11 @@ A puzzle is a row-major int8 vector of size * size cells, 0 = blank, digits 1 to
 
 import functools
 import itertools
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mdm_jax.data.checks import whole_number
+from mdm_jax.data.checks import Split, side_of, whole_number
 from mdm_jax.errors import InputError
 
 BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}
@@ -20,9 +19,6 @@ BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}
 GENERATOR_VERSION = 2
 """To be raised whenever `generate` gives other puzzles for the same arguments, since prepared data is named by it."""
 
-Split = Literal["train", "test"]
-
-_SIDES = {None: -1, "train": 0, "test": 1}
 _FEWEST_CLUES = {4: 4, 6: 8, 9: 17}  # no puzzle with fewer givens has one solution (9: McGuire et al. 2012)
 _EASY_CLUES = {4: 5, 6: 11, 9: 25}  # what most grids come down to
 _ATTEMPTS = 4096
@@ -131,8 +127,7 @@ def generate(
     """
     cells = check_size(size) ** 2
     num, seed, first = whole_number("num", num), whole_number("seed", seed), whole_number("first", first)
-    if split not in _SIDES:
-        raise InputError(f"split={split!r} is unknown: choose 'train', 'test' or None for both")
+    side = side_of(split)
     clues = check_clues(clues, size)
     from mdm_jax.data import sudoku_kernels
 
@@ -147,7 +142,7 @@ def generate(
             np.uint64(seed),
             np.uint64(first + start),
             clues or 0,
-            _SIDES[split],
+            side,
             _ATTEMPTS,
             puzzles[here],
             solutions[here],

@@ -4,16 +4,17 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-import numpy as np
 import tensorflow_datasets as tfds
 
 from mdm_jax.data import builders, sudoku
+from mdm_jax.data.base import DataConfig, Generated, Records
+from mdm_jax.data.checks import Split
 from mdm_jax.data.difficulty import check_difficulty
-from mdm_jax.data.sudoku_sets import RATING_VERSION, Records, generate_rated, read_rated
+from mdm_jax.data.sudoku_sets import RATING_VERSION, generate_rated, read_rated
 from mdm_jax.errors import InputError
 
 
-class SudokuConfig(tfds.core.BuilderConfig):
+class SudokuConfig(DataConfig):
     """Which puzzles a dataset holds; its name, such as `9x9-normal-0123456789ab`, changes with every one of them.
 
     Attributes:
@@ -39,18 +40,19 @@ class SudokuConfig(tfds.core.BuilderConfig):
         source: str | os.PathLike[str] | None = None,
     ) -> None:
         sudoku.check_clues(clues, sudoku.check_size(size))
-        if num_train < 1 or num_test < 1:
-            raise InputError(f"num_train={num_train} and num_test={num_test}: give each at least 1")
         check_difficulty(difficulty)
         if source is not None and clues is not None:
             raise InputError(f"clues={clues} is for generated puzzles: leave it out, or leave out the file {source}")
-        self.size, self.clues, self.difficulty, self.seed = size, clues, difficulty, seed
-        self.num_train, self.num_test, self.source = num_train, num_test, source
-        inputs: list[bytes | str | int | None] = [sudoku.GENERATOR_VERSION, RATING_VERSION, size, clues, difficulty]
-        inputs += [num_train, num_test]
-        inputs.append(seed if source is None else _read_bytes(source))
+        self.size, self.clues, self.difficulty, self.seed, self.source = size, clues, difficulty, seed, source
         words = [str(word) for word in ("file" if source else None, clues, difficulty) if word] or ["minimal"]
-        super().__init__(name=f"{size}x{size}-{'-'.join(words)}-{builders.digest(*inputs)}")
+        made_from = seed if source is None else _read_bytes(source)
+        super().__init__(
+            f"{size}x{size}",
+            *words,
+            inputs=(sudoku.GENERATOR_VERSION, RATING_VERSION, size, clues, difficulty, made_from),
+            num_train=num_train,
+            num_test=num_test,
+        )
 
 
 def _read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -60,42 +62,24 @@ def _read_bytes(path: str | os.PathLike[str]) -> bytes:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
-class Sudoku(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Puzzles with one solution, and how the seven rules fare with them."""
+class Sudoku(Generated, skip_registration=True):  # type: ignore[call-arg]
+    """Sudokus with exactly one solution; row-major, 0 = blank; order and rule as in `sudoku_rules.Rating`."""
 
     VERSION = tfds.core.Version("2.0.0")
     RELEASE_NOTES = {"2.0.0": "puzzle, solution, order, rule"}  # noqa: RUF012
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        cells = tfds.features.Tensor(shape=(self.builder_config.size**2,), dtype=np.int8, encoding="bytes")
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="Sudokus with exactly one solution; row-major, 0 = blank; order and rule as in sudoku_rules.",
-            features=tfds.features.FeaturesDict(dict.fromkeys(("puzzle", "solution", "order", "rule"), cells)),
-            disable_shuffling=True,
-        )
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of each field."""
+        return dict.fromkeys(("puzzle", "solution", "order", "rule"), (self.builder_config.size**2,))
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, Records]]]:
-        del dl_manager  # nothing is downloaded
-        sizes = _sizes(self.builder_config)
-        return {split: self._generate_examples(split, num) for split, num in sizes.items()}
-
-    def _generate_examples(self, split: sudoku.Split, num: int) -> Iterator[tuple[int, Records]]:
-        return builders.numbered(_chunks(self.builder_config, split), num, f"{split} puzzles")
-
-
-def _sizes(config: SudokuConfig) -> dict[sudoku.Split, int]:
-    return {"train": config.num_train, "test": config.num_test}
-
-
-def _chunks(config: SudokuConfig, split: sudoku.Split) -> Iterator[Records]:
-    """The records of a split, some at a time."""
-    num = _sizes(config)[split]
-    fields = {name: getattr(config, name) for name in ("size", "difficulty")}
-    if config.source is None:
-        yield from generate_rated(num, clues=config.clues, seed=config.seed, split=split, **fields)
-    else:
-        yield read_rated(config.source, num, split=split, **fields)
+    def chunks(self, split: Split, num: int) -> Iterator[Records]:
+        """The records of a split, some at a time."""
+        config = self.builder_config
+        fields = {name: getattr(config, name) for name in ("size", "difficulty")}
+        if config.source is None:
+            yield from generate_rated(num, clues=config.clues, seed=config.seed, split=split, **fields)
+        else:
+            yield read_rated(config.source, num, split=split, **fields)
 
 
 def prepare_sudoku(

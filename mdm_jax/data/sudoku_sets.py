@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdm_jax.data import sudoku, sudoku_files
-from mdm_jax.data.difficulty import choose, is_of
+from mdm_jax.data.checks import Split
+from mdm_jax.data.difficulty import check_unique, choose, is_of
 from mdm_jax.errors import InputError
 
 RATING_VERSION = 1
@@ -25,7 +26,7 @@ def generate_rated(
     clues: int | None = None,
     difficulty: str | None = None,
     seed: int = 0,
-    split: sudoku.Split | None = None,
+    split: Split | None = None,
 ) -> Iterator[Records]:
     """Generates puzzles, rates them and keeps those of one difficulty, some at a time.
 
@@ -46,22 +47,13 @@ def generate_rated(
 
     def make(some: int, first: int) -> Records:
         puzzles, solutions = sudoku.generate(some, size=size, clues=clues, seed=seed, split=split, first=first)
-        check_unique(puzzles, solutions)
+        check_unique(sudoku.solve, puzzles, solutions)
         return rated(puzzles, solutions)
 
     return choose(num, difficulty, make, kind=f"{size}x{size} puzzles", instead="another size, or clues")
 
 
-def check_unique(puzzles: NDArray[np.int8], solutions: NDArray[np.int8]) -> None:
-    """AssertionError unless an exact search finds each puzzle's solution, and no other."""
-    found, counts = sudoku.solve(puzzles)
-    wrong = np.flatnonzero((counts != 1) | (found != solutions).any(axis=1))
-    assert not len(wrong), f"the generator made a puzzle with another solution: {''.join(map(str, puzzles[wrong[0]]))}"
-
-
-def read_rated(
-    path: str | os.PathLike[str], num: int, *, size: int, difficulty: str | None, split: sudoku.Split
-) -> Records:
+def read_rated(path: str | os.PathLike[str], num: int, *, size: int, difficulty: str | None, split: Split) -> Records:
     """Reads a file of puzzles, rates them and takes the first ones of one difficulty and split.
 
     Args:

@@ -6,12 +6,11 @@ these are a reference of their own. The compiled search behind it is in `zebra_k
 
 import functools
 import itertools
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mdm_jax.data.checks import whole_number
+from mdm_jax.data.checks import Split, side_of, whole_number
 from mdm_jax.data.zebra_clues import (
     CELLS,
     LARGEST,
@@ -32,9 +31,6 @@ from mdm_jax.errors import InputError
 GENERATOR_VERSION = 1
 """To be raised whenever `generate` gives other puzzles for the same arguments, since prepared data is named by it."""
 
-Split = Literal["train", "test"]
-
-_SIDES = {None: -1, "train": 0, "test": 1}
 _CHUNK = 1024
 
 
@@ -74,8 +70,7 @@ def generate(
     """
     smallest, largest = check_sizes(smallest, largest)
     num, seed, first = whole_number("num", num), whole_number("seed", seed), whole_number("first", first)
-    if split not in _SIDES:
-        raise InputError(f"split={split!r} is unknown: choose 'train', 'test' or None for both")
+    side = side_of(split)
     from mdm_jax.data import zebra_kernels
 
     clues = np.full((num, largest.max_clues, 4), NONE, np.int8)
@@ -89,7 +84,7 @@ def generate(
             (largest.houses, largest.attributes),
             np.uint64(seed),
             np.uint64(first + start),
-            _SIDES[split],
+            side,
             clues[here],
             solutions[here],
         )

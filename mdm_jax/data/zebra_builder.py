@@ -3,17 +3,17 @@
 import os
 from collections.abc import Iterator
 
-import numpy as np
 import tensorflow_datasets as tfds
 
 from mdm_jax.data import builders, zebra
+from mdm_jax.data.base import DataConfig, Generated, Records
+from mdm_jax.data.checks import Split
 from mdm_jax.data.difficulty import check_difficulty
 from mdm_jax.data.zebra_clues import CELLS, STRIDE, Size, check_sizes
-from mdm_jax.data.zebra_sets import RULES_VERSION, Records, generate_ordered
-from mdm_jax.errors import InputError
+from mdm_jax.data.zebra_sets import RULES_VERSION, generate_ordered
 
 
-class ZebraConfig(tfds.core.BuilderConfig):
+class ZebraConfig(DataConfig):
     """Which puzzles a dataset holds; its name, such as `3x3-to-6x6-0123456789ab`, changes with every one of them.
 
     Attributes:
@@ -38,48 +38,30 @@ class ZebraConfig(tfds.core.BuilderConfig):
     ) -> None:
         self.smallest, self.largest = check_sizes(smallest, largest)
         self.difficulty, self.seed = check_difficulty(difficulty), seed
-        if num_train < 1 or num_test < 1:
-            raise InputError(f"num_train={num_train} and num_test={num_test}: give each at least 1")
-        self.num_train, self.num_test = num_train, num_test
-        digest = builders.digest(
-            zebra.GENERATOR_VERSION, RULES_VERSION, *smallest, *largest, difficulty, num_train, num_test, seed
-        )
         sizes = ["x".join(map(str, size)) for size in dict.fromkeys((self.smallest, self.largest))]
-        words = ["-to-".join(sizes), *([difficulty] if difficulty else []), digest]
-        super().__init__(name="-".join(words))
+        super().__init__(
+            "-to-".join(sizes),
+            *([difficulty] if difficulty else []),
+            inputs=(zebra.GENERATOR_VERSION, RULES_VERSION, *smallest, *largest, difficulty, seed),
+            num_train=num_train,
+            num_test=num_test,
+        )
 
 
-class Zebra(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Puzzles with one solution, and the order in which deduction fills in the cells."""
+class Zebra(Generated, skip_registration=True):  # type: ignore[call-arg]
+    """Zebra puzzles with one solution, and the order in which deduction fills in the cells (`zebra_deduction`)."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "clues, solution, order"}  # noqa: RUF012
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        shapes = {"clues": (self.builder_config.largest.max_clues, 4), "solution": (CELLS,), "order": (CELLS,)}
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="Zebra puzzles with exactly one solution; as zebra_clues and zebra_deduction say.",
-            features=tfds.features.FeaturesDict(
-                {
-                    name: tfds.features.Tensor(shape=shape, dtype=np.int8, encoding="bytes")
-                    for name, shape in shapes.items()
-                }
-            ),
-            disable_shuffling=True,
-        )
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of each field."""
+        return {"clues": (self.builder_config.largest.max_clues, 4), "solution": (CELLS,), "order": (CELLS,)}
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, Records]]]:
-        del dl_manager  # nothing is downloaded
-        config = self.builder_config
-        return {
-            "train": self._generate_examples("train", config.num_train),
-            "test": self._generate_examples("test", config.num_test),
-        }
-
-    def _generate_examples(self, split: zebra.Split, num: int) -> Iterator[tuple[int, Records]]:
+    def chunks(self, split: Split, num: int) -> Iterator[Records]:
+        """The records of a split, some at a time."""
         fields = {name: getattr(self.builder_config, name) for name in ("smallest", "largest", "difficulty", "seed")}
-        return builders.numbered(generate_ordered(num, split=split, **fields), num, f"{split} puzzles")
+        return generate_ordered(num, split=split, **fields)
 
 
 def prepare_zebra(

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdm_jax.data import zebra
-from mdm_jax.data.difficulty import choose
+from mdm_jax.data.checks import Split
+from mdm_jax.data.difficulty import check_unique, choose
 from mdm_jax.data.zebra_clues import LARGEST, SMALLEST, Clues, Size, check_sizes
 
 RULES_VERSION = 1
@@ -25,7 +26,7 @@ def generate_ordered(
     largest: Size = LARGEST,
     difficulty: str | None = None,
     seed: int = 0,
-    split: zebra.Split | None = None,
+    split: Split | None = None,
 ) -> Iterator[Records]:
     """Generates puzzles, orders their cells by deduction and keeps those of one difficulty, some at a time.
 
@@ -47,17 +48,10 @@ def generate_ordered(
 
     def make(some: int, first: int) -> Records:
         puzzles = zebra.generate(some, smallest=smallest, largest=largest, seed=seed, split=split, first=first)
-        check_unique(*puzzles)
+        check_unique(zebra.solve, *puzzles)
         return ordered(*puzzles)
 
     return choose(num, difficulty, make, kind="puzzles", instead="other sizes")
-
-
-def check_unique(clues: Clues, solutions: NDArray[np.int8]) -> None:
-    """AssertionError unless an exact search finds each puzzle's solution, and no other."""
-    found, counts = zebra.solve(clues)
-    wrong = np.flatnonzero((counts != 1) | (found != solutions).any(axis=1))
-    assert not len(wrong), f"the generator made a puzzle with another solution: {clues[wrong[0]].tolist()}"
 
 
 def ordered(clues: Clues, solutions: NDArray[np.int8]) -> Records:

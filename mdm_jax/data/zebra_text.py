@@ -116,9 +116,11 @@ def parse_puzzle(lines: Iterable[str], name: str, size: Size | None = None) -> C
     puzzle = np.array(clues, np.int8)
     for what, found, wanted in zip(Size._fields, sizes_of(puzzle[None]), size or (None, None), strict=True):
         if found[0] < (wanted or _FEWEST):
+            last = (wanted or _FEWEST) - 1
+            example = f"!= LHS c 0 {last} RHS n 0 0" if what == "houses" else f"!= LHS c {last} 0 RHS n 0 0"
             raise InputError(
                 f"{name}: its clues name {found[0]} {what}, not {wanted or f'{_FEWEST} to {STRIDE}'}: add one that "
-                f"names the last, such as != LHS c 0 {_FEWEST - 1} RHS c 0 0 CLUE_END for three houses"
+                f"names the last, such as {example} CLUE_END"
             )
     return puzzle
 
