@@ -14,16 +14,21 @@ from mdm_jax.models.transformer import init_params, num_params
 IN_PLACE = sudoku_layouts.get("in-place")
 
 
-def weights_of_units(params, config, grid, layer, head):
-    """Attention of one head of one layer on the sum of embeddings; per cell, the share in its row, column and box."""
-    x = params["token_embedding"]["embedding"][grid] + params["position_embedding"]["embedding"]
+def attention_weights(params, config, tokens, layer, head):
+    """Of one head of one layer on the sum of embeddings [L, L], without a causal mask."""
+    x = params["token_embedding"]["embedding"][tokens] + params["position_embedding"]["embedding"]
     x = np.asarray(x / np.sqrt(np.mean(np.square(x), axis=1, keepdims=True)), np.float64)
     columns = slice(head * config.head_width, (head + 1) * config.head_width)
     kernels = params[f"layers_{layer}"]["attention"]
     query, key = (x @ np.asarray(kernels[name]["kernel"], np.float64)[:, columns] for name in ("query", "key"))
     scores = query @ key.T / np.sqrt(config.head_width)
     weights = np.exp(scores - scores.max(axis=1, keepdims=True))
-    weights /= weights.sum(axis=1, keepdims=True)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def shares_of_units(params, config, grid, layer, head):
+    """Per cell, the share of its attention in its row, its column and its box."""
+    weights = attention_weights(params, config, grid, layer, head)
     units = sudoku.units_of_cells(sudoku.size_of(config.max_length))
     return [float((weights * (units[:, None, k] == units[None, :, k])).sum(axis=1).mean()) for k in range(3)]
 
@@ -36,7 +41,7 @@ def test_heads_begin_by_attending_to_the_row_the_column_and_the_box_of_a_cell(pr
     grid = np.random.default_rng(0).integers(0, size + 1, size * size)
     for layer in range(config.num_layers):
         for head in range(config.num_heads):
-            shares = weights_of_units(params, config, grid, layer, head)
+            shares = shares_of_units(params, config, grid, layer, head)
             unit = head // (config.num_heads // 4)
             if unit < 3:
                 assert shares[unit] > 0.85, (layer, head)
@@ -45,6 +50,26 @@ def test_heads_begin_by_attending_to_the_row_the_column_and_the_box_of_a_cell(pr
                 )
             else:
                 assert max(shares) < 0.25, "the last heads know of no unit"
+
+
+@pytest.mark.parametrize(("preset", "size"), [("arm_42m", 9), ("sudoku_800k", 6)])
+def test_heads_of_triples_begin_by_attending_to_the_row_and_the_column_of_their_own_triple(preset, size):
+    layout = sudoku_layouts.get("ordered-triples")
+    fields = {"vocab_size": layout.num_tokens(size), "max_length": layout.length(size), "causal": True}
+    config = dataclasses.replace(presets.get(preset), **fields)
+    params = jax.jit(lambda key: start_params(config, layout, key))(jax.random.key(0))
+    assert num_params(params) == num_params(config)
+    tokens = np.random.default_rng(0).integers(0, size + 1, config.max_length)
+    triple, place = np.divmod(np.arange(config.max_length), 3)
+    for layer in range(config.num_layers):
+        for head in range(config.num_heads):
+            weights = np.tril(attention_weights(params, config, tokens, layer, head))
+            weights /= weights.sum(axis=1, keepdims=True)
+            kind = head // (config.num_heads // 4)
+            for wanted in range(2):
+                share = (weights * ((triple == triple[:, None]) & (place == wanted))).sum(axis=1)
+                share = share[place > wanted].mean()  # of those that come after it
+                assert share > 0.5 if kind == wanted else share < 0.25, (layer, head, share)
 
 
 def test_start_draws_fresh_parameters_from_each_key_and_leaves_other_sequences_alone():

@@ -20,6 +20,8 @@ PAPER = {
 
 OPTIMIZERS: dict[str, Literal["adamw", "muon"]] = {"mdm": "muon", "arm": "adamw", "arm_ordered": "adamw"}
 
+MUON: dict[str, Literal["adamw", "muon"]] = dict.fromkeys(LAYOUTS, "muon")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SudokuScale(Scale):
@@ -50,10 +52,10 @@ SCALES = {
         size=6,
         num_train=60_000,
         num_test=500,
-        steps={"mdm": 200, "arm": 600, "arm_ordered": 600},
-        batch_size=dict.fromkeys(LAYOUTS, 128),
-        optimizer=OPTIMIZERS,
-        learning_rate={"mdm": 3e-3, "arm": 2e-3, "arm_ordered": 2e-3},
+        steps={"mdm": 200, "arm": 2000, "arm_ordered": 2000},
+        batch_size={"mdm": 128, "arm": 32, "arm_ordered": 32},
+        optimizer=MUON,
+        learning_rate=dict.fromkeys(LAYOUTS, 3e-3),
         loss=dict.fromkeys(LAYOUTS, "plain"),
         model=dict.fromkeys(LAYOUTS, "sudoku_800k"),
         tokens_per_step=(1, 2, 3, 5, 36),

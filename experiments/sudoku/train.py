@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from experiments.common import Results
 from experiments.puzzles.data import Records
@@ -21,6 +23,8 @@ from mdm_jax.loading import Model
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.transformer import init_params
 from mdm_jax.typing import Array, Oracle, Params
+
+_orthogonal = jax.nn.initializers.orthogonal()
 
 
 def train(flags: Train) -> None:
@@ -63,37 +67,50 @@ def train_sudoku(flags: Train, oracles: Mapping[str, Oracle] = TWO_ORDERS) -> tu
 
 
 def start_params(config: TransformerConfig, layout: Layout, key: Array) -> Params:
-    """Fresh parameters; in place, they start from what a Sudoku's cells have to do with each other.
+    """Fresh parameters; with learned positions they start from what positions have to do with each other.
 
-    A cell's position is the sum of orthogonal vectors of its row, its column and its box, and as long as a token's
-    vector. In each layer a quarter of the heads, rounded down, begin by attending to the cell's row, as many to its
-    column, and as many to its box: with exp(5) times the weight of cells elsewhere.
+    In place, a cell's position is the sum of orthogonal vectors of its row, its column and its box, as long as a
+    token's vector; in triples, of its triple and its place there. In each layer a quarter of the heads, rounded down,
+    begin by attending to the cell's row, as many to its column, and as many to its box: with exp(5) times the weight of
+    cells elsewhere. In triples they attend to the row and to the column of the own triple, with exp(7) for the triple
+    and as much for the place in it.
     """
     params = init_params(config, key)
-    if not (isinstance(layout, Masked) and layout.in_place and config.positions == "learned"):
+    is_in_place = isinstance(layout, Masked) and layout.in_place
+    if config.positions != "learned" or not (is_in_place or isinstance(layout, Triples)):
         return params
-    size = sudoku.size_of(config.max_length)
-    orthogonal = jax.nn.initializers.orthogonal()
     key_units, key_heads = jax.random.split(jax.random.fold_in(key, 1))
-    vectors = orthogonal(key_units, (3 * size, config.width))  # of the rows, the columns, the boxes
-    length = config.init_std * math.sqrt(config.width / 3)
+    if is_in_place:
+        size = sudoku.size_of(config.max_length)
+        parts = sudoku.units_of_cells(size)
+        vectors = _orthogonal(key_units, (3 * size, config.width))  # of the rows, the columns, the boxes
+        asked = sought = [vectors[unit * size : (unit + 1) * size] for unit in range(3)]
+    else:
+        num_triples = config.max_length // 3
+        triple, place = np.divmod(np.arange(config.max_length), 3)
+        parts = np.stack([triple, num_triples + place], axis=1)
+        vectors = _orthogonal(key_units, (num_triples + 3, config.width))  # of the triples, the places
+        triples, places = vectors[:num_triples], vectors[num_triples:]
+        asked = 2 * [jnp.concatenate([triples, places.sum(axis=0, keepdims=True)])]  # from whatever place
+        sought = [jnp.concatenate([triples, places[i : i + 1]]) for i in range(2)]
+    length = config.init_std * math.sqrt(config.width / parts.shape[1])
     table = params["position_embedding"]["embedding"]
-    table = (length * vectors[sudoku.units_of_cells(size)].sum(axis=1)).astype(table.dtype)
-    params["position_embedding"]["embedding"] = table
+    params["position_embedding"]["embedding"] = (length * vectors[parts].sum(axis=1)).astype(table.dtype)
     if config.kv_heads != config.num_heads:
         return params
-    row_square = config.width / 6  # of a normalised input: half is the token's, a third of the rest the row's
-    gain = math.sqrt(5 * math.sqrt(config.head_width) / row_square)
-    heads = [unit for unit in range(3) for _ in range(config.num_heads // 4)]
+    part_square = config.width / (2 * parts.shape[1])  # of a normalised input: half is the token's
+    gain = math.sqrt((5 if is_in_place else 7) * math.sqrt(config.head_width) / part_square)
+    heads = [kind for kind in range(len(asked)) for _ in range(config.num_heads // 4)]
     for layer in range(config.num_layers):
         weights = params[f"layers_{layer}"]["attention"]
-        for head, unit in enumerate(heads):
-            into = orthogonal(jax.random.fold_in(key_heads, layer * len(heads) + head), (size, config.head_width))
-            product = gain * vectors[unit * size : (unit + 1) * size].T @ into
+        for head, kind in enumerate(heads):
+            into = _orthogonal(
+                jax.random.fold_in(key_heads, layer * len(heads) + head), (len(asked[kind]), config.head_width)
+            )
             columns = slice(head * config.head_width, (head + 1) * config.head_width)
-            for name in ("query", "key"):
+            for name, rows in (("query", asked[kind]), ("key", sought[kind])):
                 kernel = weights[name]["kernel"]
-                weights[name]["kernel"] = kernel.at[:, columns].set(product.astype(kernel.dtype))
+                weights[name]["kernel"] = kernel.at[:, columns].set((gain * rows.T @ into).astype(kernel.dtype))
     return params
 
 
