@@ -17,6 +17,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # what a failed Orbax restore leaves behind
 
 
+def pytest_collection_modifyitems(items):
+    """Files of whole commands come first: of two workers, none may be left with the longest at the end."""
+    items.sort(key=lambda item: "end_to_end" not in item.path.name)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
     """Compiles each program once per session, however many tests build it anew."""
