@@ -1,5 +1,6 @@
 """The Zebra commands, run as a user runs them, on puzzles small enough for seconds."""
 
+import dataclasses
 import functools
 import json
 import re
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 from commands import rows, without_times
 
-from experiments.zebra import data
-from experiments.zebra.flags import Evaluate
+from experiments.zebra import data, evaluate
+from experiments.zebra.flags import Evaluate, Reproduce
+from experiments.zebra.reproduce import reproduce
+from experiments.zebra.scales import SCALES
 from mdm_jax.data import zebra, zebra_riddles, zebra_text
 from mdm_jax.data.zebra_clues import Size, sizes_of
 from mdm_jax.data.zebra_english import describe_clues
@@ -64,17 +67,18 @@ def test_test_set_is_what_the_run_held_out(trained):
 
 def test_evaluate_reports_what_the_table_says_and_by_size(trained, tmp_path):
     folder, _, _ = trained
-    evaluate, arm = (["evaluate", "--checkpoint", folder / "all" / name] for name in ("mdm", "arm_ordered"))
+    masked, arm = (["evaluate", "--checkpoint", folder / "all" / name] for name in ("mdm", "arm_ordered"))
     done = run_all(
         [
-            [*evaluate, "--oracle", "random,margin", "--out", tmp_path / "whole"],
-            [*evaluate, "--num-steps", 2, "--limit", 5, "--out", tmp_path / "steps"],
-            [*evaluate, "--puzzles", folder / "one.txt", "--out", tmp_path / "one"],
+            [*masked, "--oracle", "random,margin", "--out", tmp_path / "whole"],
+            [*masked, "--num-steps", 2, "--limit", 5, "--out", tmp_path / "steps"],
+            [*masked, "--puzzles", folder / "one.txt", "--out", tmp_path / "one"],
+            [*masked, "--limit", 5, "--temperature", 0.5, "--noise", 0.1, "--out", tmp_path / "drawn"],
             [*arm, "--out", tmp_path / "arm"],
         ],
         **FAST,
     )
-    assert [status for status, _, _ in done] == [0, 0, 0, 0]
+    assert [status for status, _, _ in done] == [0, 0, 0, 0, 0]
     table = rows(folder / "all")
     for name, methods, orders in (("whole", ["mdm"], ["random", "margin"]), ("arm", ["arm_ordered"], [None])):
         same = [row for row in table if row["method"] in methods and row.get("oracle") in orders]
@@ -82,13 +86,35 @@ def test_evaluate_reports_what_the_table_says_and_by_size(trained, tmp_path):
         assert without_times(rows(tmp_path / name)) == without_times(expected)
         assert not any("paper" in row for row in expected), "its figures are of larger puzzles"
     assert [(row["n"], row["nfe"]) for row in rows(tmp_path / "steps") if "size" not in row] == [(5, 2)]
+    assert {(row["temperature"], row["noise"]) for row in rows(tmp_path / "drawn") if "nfe" in row} == {(0.5, 0.1)}
     (row,) = rows(tmp_path / "one")
     assert (row["dataset"], row["n"], row["nfe"]) == (str(folder / "one.txt"), 1, 12)
 
 
+def test_paper_figure_is_beside_the_same_puzzles_in_the_same_decoding_only():
+    plain = Evaluate(checkpoint="runs")
+    assert evaluate.paper_figure(plain, "3x3-to-6x6", "mdm", "margin") == 0.983
+    assert evaluate.paper_figure(plain, "3x3-to-6x6", "arm_ordered", None) == 0.9117
+    assert evaluate.paper_figure(Evaluate(checkpoint="runs", tokens_per_step=1), "3x3-to-6x6", "mdm", "margin") == 0.983
+    assert evaluate.paper_figure(plain, "3x3-to-5x5", "mdm", "margin") is None
+    for other in ({"tokens_per_step": 2}, {"temperature": 1.0}, {"noise": 0.5}, {"block_length": 6}):
+        assert evaluate.paper_figure(Evaluate(checkpoint="runs", **other), "3x3-to-6x6", "mdm", "margin") is None
+
+
 def test_solve_prints_clues_grid_and_the_step_of_each_cell(trained, tmp_path):
     folder, _, _ = trained
-    flags = ["--puzzles", folder / "one.txt", "--checkpoint", folder / "all" / "mdm", "--oracle", "margin,random"]
+    (tmp_path / "two.txt").write_text((folder / "one.txt").read_text())
+    flags = [
+        "--puzzles",
+        folder / "one.txt",
+        tmp_path / "two.txt",
+        "--limit",
+        1,
+        "--checkpoint",
+        folder / "all" / "mdm",
+        "--oracle",
+        "margin,random",
+    ]
     printed = run("solve", *flags, "--out", tmp_path, **FAST).stdout
     clues = zebra_text.read_puzzle(folder / "one.txt")
     assert [line[2:] for line in printed.splitlines() if line.startswith("  ")][: len(clues)] == describe_clues(clues)
@@ -123,6 +149,23 @@ def test_riddle_is_an_input_of_evaluate():
     assert zebra.is_solved(records["solution"], records["clues"]).all()
     for size, names in ((Size(5, 5), ["fish"]), (Size(6, 6), ["fish"]), (Size(4, 6), []), (Size(6, 4), [])):
         assert list(data.riddles(size)) == names, "reproduce meets those that fit"
+
+
+def test_reproduce_and_evaluate_meet_the_riddle_where_it_fits(tmp_path, monkeypatch, capsys):
+    largest, few = Size(5, 5), {"num_train": 8, "num_test": 8, "steps": {"mdm": 1}, "batch_size": {"mdm": 8}}
+    monkeypatch.setitem(SCALES, "smoke", dataclasses.replace(SCALES["smoke"], smallest=largest, largest=largest, **few))
+    reproduce(Reproduce(scale="smoke", methods="mdm", data=tmp_path / "data", out=tmp_path / "all"))
+    printed, alone = capsys.readouterr().out, [row for row in rows(tmp_path / "all") if row["dataset"] == "fish"]
+    assert [(row["oracle"], row["n"], row["nfe"]) for row in alone] == [(order, 1, 25) for order in ORDERS]
+    for row in alone:
+        verdict = "solved" if row["solved"] else f"{row['cells']:.0%} of the cells right"
+        assert f"fish, mdm, {row['oracle']}: {verdict}\n" in printed
+    table = [line.split()[1] for line in printed.splitlines() if line.startswith("mdm ") and "[" in line]
+    assert table[-4:] == ORDERS, "the riddle has no line in Table 3"
+    evaluate.evaluate(Evaluate(checkpoint=tmp_path / "all" / "mdm", riddle="fish", out=tmp_path / "one"))
+    (row,) = rows(tmp_path / "one")
+    assert row["cells"] == alone[2]["cells"]
+    assert (row["dataset"], row["oracle"], row["n"]) == ("fish", "margin", 1)
 
 
 def test_bad_input_is_one_line_and_code_two(trained, tmp_path):

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from experiments.puzzles.reproduce import LAYOUTS, Scale
+from experiments.puzzles.reproduce import LAYOUTS, MUON, Scale
 
 PAPER = {
     ("arm", "normal", None): 0.0973,
@@ -19,8 +19,6 @@ PAPER = {
 """Tables 2 and 5: share of puzzles solved, by method, set and order."""
 
 OPTIMIZERS: dict[str, Literal["adamw", "muon"]] = {"mdm": "muon", "arm": "adamw", "arm_ordered": "adamw"}
-
-MUON: dict[str, Literal["adamw", "muon"]] = dict.fromkeys(LAYOUTS, "muon")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

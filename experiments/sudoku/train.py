@@ -73,7 +73,7 @@ def start_params(config: TransformerConfig, layout: Layout, key: Array) -> Param
     token's vector; in triples, of its triple and its place there. In each layer a quarter of the heads, rounded down,
     begin by attending to the cell's row, as many to its column, and as many to its box: with exp(5) times the weight of
     cells elsewhere. In triples they attend to the row and to the column of the own triple, with exp(7) for the triple
-    and as much for the place in it.
+    and as much for the place in it, on average: a head has fewer dimensions than there are triples.
     """
     params = init_params(config, key)
     is_in_place = isinstance(layout, Masked) and layout.in_place
@@ -107,6 +107,9 @@ def start_params(config: TransformerConfig, layout: Layout, key: Array) -> Param
             into = _orthogonal(
                 jax.random.fold_in(key_heads, layer * len(heads) + head), (len(asked[kind]), config.head_width)
             )
+            into *= max(
+                1, math.sqrt(len(into) / config.head_width)
+            )  # rows of length 1 on average, also where they are too many
             columns = slice(head * config.head_width, (head + 1) * config.head_width)
             for name, rows in (("query", asked[kind]), ("key", sought[kind])):
                 kernel = weights[name]["kernel"]

@@ -1,13 +1,14 @@
 """The puzzles of the Zebra commands."""
 
 import functools
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from experiments.common import Results, Row
-from experiments.puzzles.data import Game, Records, joined, load_splits
+from experiments.puzzles.data import Game, Records, checked_limit, joined, load_splits
 from experiments.puzzles.reproduce import solved_by
 from experiments.training import say
 from experiments.zebra.flags import DataFlags, GivenFlags, Prepare
@@ -85,7 +86,7 @@ def test_set(task: Mapping[str, Any]) -> Records:
 
 
 def given(flags: GivenFlags) -> dict[str, Records]:
-    """The puzzles that the flags name, each alone, with its solution; none if they name none.
+    """The first `limit` puzzles that the flags name, each alone, with its solution; none if they name none.
 
     Raises:
       InputError: Both kinds of flags are there, or a puzzle cannot be read, or has not exactly one solution.
@@ -95,7 +96,8 @@ def given(flags: GivenFlags) -> dict[str, Records]:
     found = {str(path): zebra_text.read_puzzle(path) for path in flags.puzzles}
     if flags.riddle is not None:
         found[flags.riddle] = zebra_riddles.get(flags.riddle).clues
-    return {name: _solved(name, clues) for name, clues in found.items()}
+    chosen = itertools.islice(found.items(), checked_limit(flags.limit))
+    return {name: _solved(name, clues) for name, clues in chosen}
 
 
 def riddles(largest: Size) -> dict[str, Records]:

@@ -39,6 +39,8 @@ class GivenFlags:
     """a famous one by its name: fish"""
     puzzles: tuple[pathlib.Path, ...] = ()
     """files of one puzzle each, a clue on each line, such as = LHS c 0 1 RHS n 0 2 CLUE_END"""
+    limit: int | None = None
+    """use only the first so many puzzles"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,8 +71,6 @@ class Evaluate(GivenFlags, DecodeFlags):
 
     checkpoint: pathlib.Path
     """a run's folder, or one of its checkpoints"""
-    limit: int | None = None
-    """use only the first so many"""
     batch_size: int = 128
     """puzzles at a time"""
     seed: int = 0
@@ -85,8 +85,6 @@ class Solve(GivenFlags, DecodeFlags):
 
     checkpoint: pathlib.Path | None = None
     """a run's folder, or one of its checkpoints (None: no model; the exact solver and deduction answer)"""
-    limit: int | None = None
-    """use only the first so many"""
     seed: int = 0
     """of all draws"""
     out: pathlib.Path = pathlib.Path("runs/zebra-solve")

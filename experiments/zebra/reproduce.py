@@ -48,7 +48,7 @@ def reproduce(flags: Reproduce) -> None:
     for row in measured:
         if row["dataset"] in famous:
             verdict = "solved" if row["solved"] else f"{row['cells']:.0%} of the cells right"
-            sys.stdout.write(f"{row['dataset']}, {row['method']} {row.get('oracle', '')}: {verdict}\n")
+            sys.stdout.write(f"{row['dataset']}, {row['method']}, {row.get('oracle', 'greedy')}: {verdict}\n")
     draw(flags.out, results.rows)
 
 

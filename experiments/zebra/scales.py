@@ -1,9 +1,8 @@
 """The paper's figures, and how much of everything `reproduce` does at each scale."""
 
 import dataclasses
-from typing import Literal
 
-from experiments.puzzles.reproduce import LAYOUTS, Scale
+from experiments.puzzles.reproduce import LAYOUTS, MUON, Scale
 from mdm_jax.data.zebra_clues import LARGEST, SMALLEST, Size
 
 PAPER = {
@@ -16,8 +15,6 @@ PAPER = {
 """Table 3: share of puzzles solved, by method and order."""
 PAPER_SET = "3x3-to-6x6"
 """What the paper's figures are of."""
-
-MUON: dict[str, Literal["adamw", "muon"]] = dict.fromkeys(LAYOUTS, "muon")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,12 @@
 """One puzzle at a time: its clues in English, and the answer of a model, or of deduction."""
 
-import itertools
 import sys
 from collections.abc import Sequence
 
 import numpy as np
 
 from experiments.common import Results, Row, table
-from experiments.puzzles.data import Records, checked_limit
+from experiments.puzzles.data import Records
 from experiments.puzzles.decode import add_row, asked
 from experiments.zebra.data import GAME, given
 from experiments.zebra.evaluate import load_model
@@ -21,8 +20,7 @@ from mdm_jax.errors import InputError
 def solve(flags: Solve) -> None:
     """`solve`: clues, grid and steps of each puzzle."""
     results = Results("zebra", "solve", out=flags.out, seed=flags.seed)
-    oracles, selector = flags.oracles(), flags.selector()
-    puzzles = dict(itertools.islice(given(flags).items(), checked_limit(flags.limit)))
+    oracles, selector, puzzles = flags.oracles(), flags.selector(), given(flags)
     if not puzzles:
         raise InputError("give a puzzle: --riddle fish, or files with --puzzles")
     riddle = None if flags.riddle is None else zebra_riddles.get(flags.riddle)

@@ -1,4 +1,4 @@
-"""What every tfds builder here shares: a digest in the configuration's name, array_record files, reading into RAM.
+"""How datasets are named, written as array_record files, and read into RAM.
 
 TensorFlow is not needed and never imported.
 """
