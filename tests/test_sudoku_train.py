@@ -55,7 +55,7 @@ def test_heads_begin_by_attending_to_the_row_the_column_and_the_box_of_a_cell(pr
 @pytest.mark.parametrize(("preset", "size"), [("arm_42m", 9), ("sudoku_800k", 6)])
 def test_heads_of_triples_begin_by_attending_to_the_row_and_the_column_of_their_own_triple(preset, size):
     layout = sudoku_layouts.get("ordered-triples")
-    fields = {"vocab_size": layout.num_tokens(size), "max_length": layout.length(size), "causal": True}
+    fields = {"vocab_size": layout.num_tokens(size), "max_length": layout.length(size), "causal": True, "num_layers": 2}
     config = dataclasses.replace(presets.get(preset), **fields)
     params = jax.jit(lambda key: start_params(config, layout, key))(jax.random.key(0))
     assert num_params(params) == num_params(config)
