@@ -218,11 +218,13 @@ def test_generate_larger_puzzles_have_one_solution_by_a_plain_search(size, num):
 
 
 @pytest.mark.slow
-def test_generate_6x6_puzzles_in_bulk_need_each_clue_by_a_plain_search():
-    puzzles, _ = generate(30, LARGEST, seed=5)
-    assert [count_by_search(clues, LARGEST, 2) for clues in puzzles] == [1] * 30
-    for clues in puzzles[:3]:
-        assert {count_by_search(fewer, LARGEST, 2) for fewer in without_each_clue(clues, LARGEST)} == {2}
+def test_generate_1000_puzzles_of_all_sizes_have_one_solution_and_need_each_clue_by_a_plain_search():
+    puzzles, _ = zebra.generate(1000, seed=5)
+    of_size = sizes(puzzles)
+    assert len(set(of_size)) == 16
+    assert {count_by_search(clues, size, 2) for clues, size in zip(puzzles, of_size, strict=True)} == {1}
+    for clues, size in zip(puzzles[:50], of_size, strict=False):
+        assert {count_by_search(fewer, size, 2) for fewer in without_each_clue(clues, size)} == {2}
 
 
 def test_generate_puzzles_of_all_sizes_are_minimal_and_unique():
