@@ -104,12 +104,9 @@ def start_params(config: TransformerConfig, layout: Layout, key: Array) -> Param
     for layer in range(config.num_layers):
         weights = params[f"layers_{layer}"]["attention"]
         for head, kind in enumerate(heads):
-            into = _orthogonal(
-                jax.random.fold_in(key_heads, layer * len(heads) + head), (len(asked[kind]), config.head_width)
-            )
-            into *= max(
-                1, math.sqrt(len(into) / config.head_width)
-            )  # rows of length 1 on average, also where they are too many
+            head_key = jax.random.fold_in(key_heads, layer * len(heads) + head)
+            into = _orthogonal(head_key, (len(asked[kind]), config.head_width))
+            into *= max(1, math.sqrt(len(into) / config.head_width))  # its rows are of length 1 on average
             columns = slice(head * config.head_width, (head + 1) * config.head_width)
             for name, rows in (("query", asked[kind]), ("key", sought[kind])):
                 kernel = weights[name]["kernel"]
