@@ -18,6 +18,9 @@ import mdm_jax
 quick = pytest.fixture(scope="module", autouse=True)(toy.quick_compilation)
 
 L = 4
+ROUNDING = 16 * 2**-24
+"""Relative, of a sum of four conditionals in float32: in each, two roundings (of the difference, of the logarithm) and
+one of the sum, of numbers up to half again as large."""
 ORDERS = np.array(list(itertools.permutations(range(L))))
 SCHEDULES = [mdm_jax.Linear(), mdm_jax.Cosine(), mdm_jax.Polynomial(2), mdm_jax.Polynomial(2.5)]
 PROMPTS = {
@@ -62,7 +65,7 @@ def test_order_nll_of_every_order_is_the_sum_of_its_conditionals(net, prompt):
         while left:
             is_masked = np.isin(np.arange(L), left)
             expected += nll[index[tuple(is_masked)], left.pop(0)]
-        np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(got, expected, rtol=ROUNDING)
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -71,13 +74,13 @@ def test_order_average_over_all_orders_equals_both_weighted_sums_over_subsets(ne
     # Proposition 2.1 with weight 1/|M| / C(L', |M|), and its other form 1/L' / C(L'-1, |M|-1).
     nll, is_free = table(net), ~np.array(PROMPTS[prompt])
     average = all_order_nlls(net, prompt).mean()
-    np.testing.assert_allclose(average, toy.exact_loss(nll, is_free), rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(average, toy.exact_loss(nll, is_free), rtol=ROUNDING)
     other_form = sum(
         row.sum() / (is_free.sum() * math.comb(is_free.sum() - 1, member.sum() - 1))
         for member, row in zip(toy.subsets(L), nll, strict=True)
         if member.any() and not (member & ~is_free).any()
     )
-    np.testing.assert_allclose(average, other_form, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(average, other_form, rtol=ROUNDING)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)

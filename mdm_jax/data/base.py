@@ -1,5 +1,6 @@
 """The base of every tfds dataset here: named by a digest, two splits, fields of int8. Importing this imports tfds."""
 
+import abc
 import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -46,13 +47,13 @@ class DataConfig(tfds.core.BuilderConfig):
 class Generated(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Records of int8 fields in two splits, made some at a time."""
 
+    @abc.abstractmethod
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Of each field."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def chunks(self, split: Split, num: int) -> Iterator[Records]:
         """The records of a split, some at a time: fields int8 `[some, ...]`."""
-        raise NotImplementedError
 
     def _info(self) -> tfds.core.DatasetInfo:
         fields = {
