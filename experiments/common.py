@@ -4,6 +4,7 @@ Nothing heavy is imported before a command runs, so that `--help` answers at onc
 """
 
 import contextlib
+import ctypes
 import importlib
 import io
 import json
@@ -23,6 +24,9 @@ from experiments.flags import RunFlags
 
 PATIENCE = 10.0
 """Seconds that a process which failed waits for the others to end too."""
+
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
+"""Of malloc.h: parameters of mallopt."""
 
 Row = dict[str, Any]
 """One row of `results.json`; fields that do not apply are left out."""
@@ -61,6 +65,7 @@ def main(experiment: str, description: str, commands: Commands, argv: Sequence[s
         if not 0 <= flags.seed < 1 << 32:
             raise InputError(f"--seed must lie in [0, 2^32), got {flags.seed}")
         silence_threads()
+        keep_freed_memory()
         cache_compilations()
         if isinstance(flags, RunFlags):
             flags.distributed.start()
@@ -96,6 +101,18 @@ def silence_threads() -> None:
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     threading.excepthook = lambda failure: None
     sys.unraisablehook = lambda failure: None
+
+
+def keep_freed_memory() -> None:
+    """Has the C library, if it is glibc, keep the memory that is freed for the next who asks, to the process's end.
+
+    XLA's CPU backend asks for the temporary arrays of a step at its start and frees them at its end. Left to itself
+    glibc hands so large a piece back to the system at once, which then fills gigabytes with zeros in every step.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        for parameter, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1), (M_ARENA_MAX, 1)):
+            mallopt(parameter, value)
 
 
 def cache_compilations() -> None:

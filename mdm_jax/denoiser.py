@@ -7,7 +7,7 @@ from jax.typing import ArrayLike
 
 from mdm_jax.errors import InputError
 from mdm_jax.products import project
-from mdm_jax.typing import Array, Denoiser, Features, Params
+from mdm_jax.typing import Array, Denoiser, Features, Params, SelectiveDenoiser
 
 
 def check_mask_id(mask_id: int) -> int:
@@ -53,13 +53,14 @@ def float_logits(output: Array | Features, mask_id: int | None) -> Array:
     return jnp.where(is_mask_id[None, None], -jnp.inf, logits)
 
 
-def call(denoiser: Denoiser, params: Params, tokens: Array) -> Array | Features:
+def call(denoiser: Denoiser, params: Params, tokens: Array, is_wanted: Array | None = None) -> Array | Features:
     """Calls the network and checks what comes back.
 
     Args:
-      denoiser: the network.
+      denoiser: the network; if it is a SelectiveDenoiser, it is told what is wanted.
       params: its parameters.
       tokens: int32 [B, L].
+      is_wanted: bool [B, L], the positions that will be read; None for all.
 
     Returns:
       Logits, float [B, L, V], or Features.
@@ -67,7 +68,11 @@ def call(denoiser: Denoiser, params: Params, tokens: Array) -> Array | Features:
     Raises:
       InputError: the output is not float [B, L, V], or Features of hidden [B, L, D] and head [D, V].
     """
-    return check_output(denoiser(params, tokens), tokens, "denoiser")
+    if is_wanted is not None and isinstance(denoiser, SelectiveDenoiser):
+        output = denoiser.at(params, tokens, is_wanted)
+    else:
+        output = denoiser(params, tokens)
+    return check_output(output, tokens, "denoiser")
 
 
 def check_output(output: Array | Features, tokens: Array, network: str) -> Array | Features:

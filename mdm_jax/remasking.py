@@ -155,7 +155,7 @@ def _remasking_sample(
         scale = noise * jnp.where(anneal, (selector.num_steps - state.j) / selector.num_steps, 1.0)
 
         def reveal(state: RemaskState) -> RemaskState:
-            output = call(denoiser, params, state.tokens)
+            output = call(denoiser, params, state.tokens, is_open)
             confidence = read_confidence(token_keys, output, None if greedy else temperature, mask_id, is_open)
             scores = row_scores(oracle, score_keys, confidence)
             scores = scores + scale * position_gumbel(noise_keys, x_init.shape[1])

@@ -167,7 +167,7 @@ def _sample(
         num_reveal = selector.plan(plan_keys, state.j, state.n_0, is_open.sum(axis=-1, dtype=jnp.int32))
 
         def reveal(state: LoopState) -> LoopState:
-            output = call(denoiser, params, state.tokens)
+            output = call(denoiser, params, state.tokens, is_open)
             confidence = read_confidence(token_keys, output, None if greedy else temperature, mask_id, is_open)
             scores = row_scores(oracle, score_keys, confidence)
             is_chosen = selector.choose(scores, confidence, is_open, num_reveal) & is_open

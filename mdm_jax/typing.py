@@ -1,7 +1,7 @@
 """The vocabulary of the library: aliases, and the two records that modules hand to each other."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 
@@ -41,6 +41,19 @@ class Confidence(NamedTuple):
 
 Denoiser: TypeAlias = Callable[[Params, Array], Array | Features]
 """(params, tokens int32 [B, L]) -> logits float [B, L, V], or Features. It sees no time: p_theta(. | x_t)."""
+
+
+@runtime_checkable
+class SelectiveDenoiser(Protocol):
+    """A Denoiser that can do less where only some positions are read, as samplers read the open ones."""
+
+    def at(self, params: Params, tokens: Array, is_wanted: Array) -> Array | Features:
+        """As the call, of the same shapes, for tokens int32 [B, L].
+
+        It equals the call to rounding where `is_wanted`, bool [B, L], and is finite elsewhere.
+        """
+        ...
+
 
 Oracle: TypeAlias = Callable[[Array, Confidence], Array]
 """(key, confidence) -> scores float32 of the fields' shape; the higher is revealed the sooner. See `oracles`."""

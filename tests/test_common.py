@@ -1,3 +1,4 @@
+import ctypes
 import dataclasses
 import json
 import logging
@@ -160,3 +161,29 @@ def test_programs_compiled_once_are_read_from_disk_by_the_next_process(tmp_path)
         assert hits[0] == 0
         assert hits[1] > 0
         assert any(folder.iterdir())
+
+
+FILL_TWICE = """
+import ctypes, resource, sys
+from experiments.common import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+for _ in range(2):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    piece = libc.malloc(1 << 28)
+    ctypes.memset(piece, 1, 1 << 28)
+    libc.free(piece)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="only glibc gives freed memory back like that")
+def test_memory_once_freed_is_not_fetched_from_the_system_again():
+    given_back, kept = (
+        int(subprocess.run([sys.executable, "-c", FILL_TWICE, word], capture_output=True, text=True, check=True).stdout)
+        for word in ("leave", "keep")
+    )
+    assert given_back >= (1 << 28) // (1 << 21), "256 MiB anew, in pages of 2 MiB at the most"
+    assert kept < 20

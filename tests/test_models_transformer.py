@@ -13,6 +13,7 @@ import pytest
 
 from mdm_jax import InputError
 from mdm_jax.models.transformer import Transformer, TransformerConfig, init_params, make_denoiser, num_params
+from mdm_jax.typing import SelectiveDenoiser
 
 LENGTH, PAD = 8, 12
 TINY = TransformerConfig(
@@ -318,6 +319,40 @@ def test_features_times_head_are_the_logits(config, dtype):
     assert head.dtype == jnp.float32, "so that its gradient, a sum over chunks, is one of float32"
     want = np.asarray(hidden, np.float64) @ np.asarray(head.astype(dtype), np.float64)
     np.testing.assert_allclose(logits_of(config, params, tokens), want, atol=1e-5 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("as_features", [False, True])
+@pytest.mark.parametrize(
+    "config",
+    [
+        TINY,
+        dataclasses.replace(TINY, pad_id=PAD, num_kv_heads=2),
+        dataclasses.replace(GPT2, causal=False, shift_logits=True),
+        dataclasses.replace(TINY, num_layers=1, remat=True),
+        GROUPED,
+    ],
+    ids=["plain", "padding", "shifted", "remat", "groups"],
+)
+def test_denoiser_at_equals_the_call_where_wanted_and_leaves_out_the_rest(config, as_features):
+    params, denoiser = lively_params(config), make_denoiser(config, as_features=as_features)
+    assert isinstance(denoiser, SelectiveDenoiser)
+    tokens = draw_tokens(length=config.max_length)
+    call, at = jax.jit(denoiser), jax.jit(denoiser.at)
+    whole = np.asarray(call(params, tokens)[0] if as_features else call(params, tokens))
+    for most in range(config.max_length + 1):
+        is_wanted = np.argsort(np.random.default_rng(most).random(tokens.shape), axis=1) < most
+        is_wanted[0] = False
+        is_wanted[1, 0] |= most > 0
+        got = np.asarray(at(params, tokens, is_wanted)[0] if as_features else at(params, tokens, is_wanted))
+        np.testing.assert_allclose(got[is_wanted], whole[is_wanted], rtol=1e-4, atol=1e-5)
+        assert np.isfinite(got).all()
+        if most <= config.max_length // 4:
+            assert not np.allclose(got, whole, atol=1e-2), "what nobody reads is not computed"
+
+
+def test_causal_denoiser_at_is_the_call():
+    params, denoiser, tokens = lively_params(LLAMA), make_denoiser(LLAMA), draw_tokens()
+    np.testing.assert_array_equal(denoiser.at(params, tokens, tokens < 0), denoiser(params, tokens))
 
 
 def test_dropout_keys_differ_repeat_and_switch_off():

@@ -131,6 +131,13 @@ def test_remasking_sample_strict_without_noise_is_sample_with_top_k(temperature)
         assert_same(got, mdm_jax.sample(toy.context_net, PARAMS, KEY, X_INIT, mask_id=M, selector=selector, **options))
 
 
+@pytest.mark.parametrize("remask", [True, False], ids=["remask", "strict"])
+def test_remasking_sample_tells_a_selective_denoiser_which_positions_it_reads(remask):
+    options = {"num_steps": 4, "noise": 0.5, "remask": remask}
+    got = mdm_jax.remasking_sample(toy.OnlyAt(), PARAMS, KEY, X_INIT, mask_id=M, **options)
+    jax.tree.map(np.testing.assert_array_equal, got, remasking_sample(KEY, X_INIT, **options))
+
+
 # Hand-made: what the net says depends on the number of masks alone.
 
 

@@ -54,6 +54,17 @@ def context_net(params, tokens):
     return hidden @ head
 
 
+class OnlyAt:
+    """The context net for samplers that say which positions they read; of the others it makes nonsense."""
+
+    def __call__(self, params, tokens):
+        raise AssertionError("asked for all positions")
+
+    def at(self, params, tokens, is_wanted):
+        logits = context_net(params, tokens)
+        return jnp.where(is_wanted[..., None], logits, 1e3 * jnp.arange(logits.shape[-1])[None, None])
+
+
 def log_softmax(logits, mask_id=None):
     """log softmax over the last axis in float64 NumPy; `mask_id`, if it is below V, has probability 0."""
     logits = np.array(logits, np.float64)

@@ -1,7 +1,9 @@
 """The transformer, bidirectional or causal: the library's only Flax module. It sees no time: p_theta(. | x_t)."""
 
 import dataclasses
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -12,6 +14,7 @@ from mdm_jax.denoiser import check_tokens
 from mdm_jax.errors import InputError
 from mdm_jax.models.attention import attention, cached_attention, positions_from, rope
 from mdm_jax.models.config import TransformerConfig
+from mdm_jax.orders import inverse
 from mdm_jax.products import project
 from mdm_jax.typing import Array, Features, Params
 
@@ -71,24 +74,29 @@ class Attention(nn.Module):
     config: TransformerConfig
 
     @nn.compact
-    def __call__(self, x: Array, positions: Array, is_real: Array | None) -> Array:
-        """Float32 [B · L, D] -> float32 [B · L, D]; positions int32 [B or 1, L], is_real bool [B, L] or None."""
+    def __call__(self, x: Array, positions: Array, is_real: Array | None, places: Array | None) -> Array:
+        """Float32 [B · L, D] -> float32 [B · L, D], or [B · P, D] of the places; the other arguments as Block's."""
         config = self.config
 
-        def heads(name: str, number: int) -> Array:
+        def heads(name: str, number: int, x: Array, positions: Array) -> Array:
             y = Linear(config, number * config.head_width, name=name)(x)
             y = y.reshape(-1, positions.shape[1], number, config.head_width)
             if config.positions == "rope" and name != "value":
                 y = rope(y, positions, config.rope_theta)
             return y.astype(config.dtype)
 
-        q, k, v = heads("query", config.num_heads), heads("key", config.kv_heads), heads("value", config.kv_heads)
+        asking, asking_positions = x, positions
+        if places is not None:
+            asking = _at(x, places)
+            asking_positions = jnp.take_along_axis(positions, places, axis=1)
+        q = heads("query", config.num_heads, asking, asking_positions)
+        k, v = (heads(name, config.kv_heads, x, positions) for name in ("key", "value"))
         if self.has_variable("cache", "keys"):
             k, v = self._cached("keys", k, positions), self._cached("values", v, positions)
             out = cached_attention(q, k, v, positions, causal=config.causal)
         else:
             out = attention(q, k, v, causal=config.causal, is_real=is_real)
-        return Linear(config, config.width, into_residual=True, name="output")(out.reshape(x.shape))
+        return Linear(config, config.width, into_residual=True, name="output")(out.reshape(asking.shape))
 
     def _cached(self, name: str, piece: Array, positions: Array) -> Array:
         """Writes the piece [B, T, Hkv, d] from its first position on; the whole, [B, Hkv, L, d]."""
@@ -138,12 +146,64 @@ class Block(nn.Module):
     deterministic: bool
 
     @nn.compact
-    def __call__(self, x: Array, positions: Array, is_real: Array | None) -> Array:
-        """Float32 [B · L, D] -> float32 [B · L, D]; positions int32 [B or 1, L], is_real bool [B, L] or None."""
+    def __call__(self, x: Array, positions: Array, is_real: Array | None, places: Array | None = None) -> Array:
+        """What the block makes of x.
+
+        Args:
+          x: float32 [B · L, D].
+          positions: int32 [B or 1, L].
+          is_real: bool [B, L], or None if all is.
+          places: int32 [B, P], the indices in each row whose output is asked for; None for all, in their order.
+
+        Returns:
+          Float32 [B · L, D], or [B · P, D] of the places: of the others only keys and values are made.
+        """
         config = self.config
         dropout = nn.Dropout(config.dropout, deterministic=self.deterministic)
-        x += dropout(Attention(config, name="attention")(Norm(config, name="attention_norm")(x), positions, is_real))
+        seen = Norm(config, name="attention_norm")(x)
+        x = x if places is None else _at(x, places)
+        x += dropout(Attention(config, name="attention")(seen, positions, is_real, places))
         return x + dropout(Mlp(config, name="mlp")(Norm(config, name="mlp_norm")(x)))
+
+
+def _at(x: Array, places: Array) -> Array:
+    """Of [B · L, D], the rows of the places int32 [B, P]: [B · P, D]."""
+    rows = x.reshape(len(places), -1, x.shape[-1])
+    return jnp.take_along_axis(rows, places[..., None], axis=1).reshape(-1, x.shape[-1])
+
+
+def _where_wanted(block: Block, x: Array, positions: Array, is_real: Array | None, is_wanted: Array) -> Array:
+    """A block whose output is right where it is wanted, and zero or right elsewhere.
+
+    So many positions are computed as the fullest row wants, rounded up to a quarter of the length.
+
+    Args:
+      block: the block.
+      x: float32 [B · L, D].
+      positions: int32 [B or 1, L].
+      is_real: bool [B, L], or None.
+      is_wanted: bool [B, L].
+
+    Returns:
+      Float32 [B · L, D].
+    """
+    batch, length = is_wanted.shape
+    wanted_first = jnp.argsort(~is_wanted, axis=-1, stable=True).astype(jnp.int32)
+    back = inverse(wanted_first)
+    piece = -(-length // 4)
+
+    def few(count: int, block: Block, x: Array) -> Array:
+        y = block(x, positions, is_real, wanted_first[:, :count]).reshape(batch, count, -1)
+        y = jnp.pad(y, ((0, 0), (0, length - count), (0, 0)))
+        return jnp.take_along_axis(y, back[..., None], axis=1).reshape(x.shape)
+
+    def every(block: Block, x: Array) -> Array:
+        return block(x, positions, is_real)
+
+    branches: list[Callable[..., Array]] = [functools.partial(few, count) for count in range(piece, length, piece)]
+    most = is_wanted.sum(axis=-1, dtype=jnp.int32).max()
+    y: Array = nn.switch(jnp.maximum(most - 1, 0) // piece, [*branches, every], block, x)
+    return y
 
 
 class Transformer(nn.Module):
@@ -156,12 +216,13 @@ class Transformer(nn.Module):
 
     config: TransformerConfig
 
-    def __call__(self, tokens: Array, *, deterministic: bool = True) -> Array:
+    def __call__(self, tokens: Array, *, deterministic: bool = True, is_wanted: Array | None = None) -> Array:
         """The logits.
 
         Args:
           tokens: int32 [B, L], L at most max_length.
           deterministic: whether dropout is off.
+          is_wanted: as for `features`.
 
         Returns:
           float32 [B, L, V].
@@ -169,11 +230,18 @@ class Transformer(nn.Module):
         Raises:
           InputError: the tokens' rank, dtype or length.
         """
-        hidden, head = self.features(tokens, deterministic=deterministic)
+        hidden, head = self.features(tokens, deterministic=deterministic, is_wanted=is_wanted)
         return project(hidden, head, self.config.dtype)
 
     @nn.compact
-    def features(self, tokens: Array, *, deterministic: bool = True, start: Array | None = None) -> Features:
+    def features(
+        self,
+        tokens: Array,
+        *,
+        deterministic: bool = True,
+        start: Array | None = None,
+        is_wanted: Array | None = None,
+    ) -> Features:
         """What the logits are the product of: arguments and errors as for `__call__`.
 
         Args:
@@ -181,6 +249,9 @@ class Transformer(nn.Module):
           deterministic: whether dropout is off.
           start: int32 scalar, the position of the first token, where `tokens` go on from those in the collection
             "cache"; None for 0. With groups, the first piece has all of them, and the others are single tokens.
+          is_wanted: bool [B, L], the tokens whose features are asked for; those of the others are finite and no more,
+            and the last layer does what they cost at keys and values alone. None for all of them; not for pieces,
+            nor for causal models.
 
         Returns:
           Features(hidden [B, L, D] in the config's dtype, head [D, V] in the parameters').
@@ -222,8 +293,13 @@ class Transformer(nn.Module):
             is_real = None if is_real is None else self._one_for_each_group(is_real, jnp.any)
         x = nn.Dropout(config.dropout, deterministic=deterministic)(x.reshape(-1, config.width))
         block = nn.remat(Block) if config.remat else Block
-        for i in range(config.num_layers):
-            x = block(config, deterministic, name=f"layers_{i}")(x, positions, is_real)
+        blocks = [block(config, deterministic, name=f"layers_{i}") for i in range(config.num_layers)]
+        for layer in blocks[:-1]:
+            x = layer(x, positions, is_real)
+        if is_wanted is None:
+            x = blocks[-1](x, positions, is_real)
+        else:
+            x = _where_wanted(blocks[-1], x, positions, is_real, self._needed(is_wanted))
         x = Norm(config, name="final_norm")(x).reshape(tokens.shape[0], -1, config.width)
         if num_groups:
             of_groups = jnp.repeat(x[:, :num_groups], config.group_length, axis=1)
@@ -242,6 +318,13 @@ class Transformer(nn.Module):
         places = jnp.arange(config.num_grouped, dtype=jnp.int32) % config.group_length
         vectors = of_places(tokens[:, : config.num_grouped] + (rows * places)[None]).astype(jnp.float32)
         return self._one_for_each_group(vectors, jnp.sum) * math.sqrt(2 / config.group_length)
+
+    def _needed(self, is_wanted: Array) -> Array:
+        """Which outputs of the last layer the features of the wanted tokens [B, L] are made from."""
+        if self.config.shift_logits:  # token i has the output of i - 1, and the first one its own
+            first, rest = is_wanted[:, :2].any(axis=1, keepdims=True), is_wanted[:, 2:]
+            is_wanted = jnp.concatenate([first, rest, jnp.zeros_like(first)], axis=1)[:, : is_wanted.shape[1]]
+        return self._one_for_each_group(is_wanted, jnp.any) if self.config.num_groups else is_wanted
 
     def _one_for_each_group(self, values: Array, reduce: Any) -> Array:
         """[B, L, ...] -> [B, num_groups + L - num_grouped, ...], the values of each group reduced to one."""
@@ -287,14 +370,25 @@ class TransformerDenoiser:
         Returns:
           Logits float32 [B, L, V], or Features.
         """
-        output: Any = Transformer(self.config).apply(
-            {"params": params},
-            tokens,
-            deterministic=dropout_key is None,
-            rngs=None if dropout_key is None else {"dropout": dropout_key},
-            method="features" if self.as_features else "__call__",
-        )
-        return output
+        rngs = None if dropout_key is None else {"dropout": dropout_key}
+        return self._apply(params, tokens, deterministic=dropout_key is None, rngs=rngs)
+
+    def at(self, params: Params, tokens: Array, is_wanted: Array) -> Array | Features:
+        """The network's output where it is wanted, for less: see `SelectiveDenoiser`.
+
+        Args:
+          params: as from `init_params`.
+          tokens: int32 [B, L].
+          is_wanted: bool [B, L].
+
+        Returns:
+          As the call, finite and no more where not wanted.
+        """
+        return self._apply(params, tokens, is_wanted=None if self.config.causal else is_wanted)
+
+    def _apply(self, params: Params, tokens: Array, **options: Any) -> Any:
+        method = "features" if self.as_features else "__call__"
+        return Transformer(self.config).apply({"params": params}, tokens, method=method, **options)
 
 
 def make_denoiser(config: TransformerConfig, *, as_features: bool = False) -> TransformerDenoiser:
