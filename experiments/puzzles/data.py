@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,46 @@ class Game:
     """records -> which cells are to be filled in, [N, C]"""
     is_solved: Callable[[NDArray[Any], NDArray[Any]], NDArray[np.bool_]]
     """(answers [N, C], puzzles) -> which are right, [N]"""
+
+
+class Layout(Protocol):
+    """How a kind of puzzle is written as sequences, of any kind of model."""
+
+    @property
+    def method(self) -> str:
+        """What results call a model of this layout."""
+        ...
+
+    def examples(self, records: Records) -> dict[str, NDArray[Any]]:
+        """`tokens` int32 [N, L] and `is_prompt` bool [N, L] to train on."""
+        ...
+
+    def start(self, puzzles: NDArray[Any]) -> NDArray[np.int32]:
+        """What a model goes on from, [N, L] or shorter; -1 behind a prompt that is."""
+        ...
+
+    def grids(self, tokens: NDArray[np.int32]) -> NDArray[Any]:
+        """The answers in sequences, [N, C]."""
+        ...
+
+    def cells(self, values: NDArray[Any], tokens: NDArray[np.int32]) -> NDArray[Any]:
+        """Of values [N, L] those that belong to the cells of the answers in `tokens`, [N, C]."""
+        ...
+
+
+@runtime_checkable
+class MaskedLayout(Layout, Protocol):
+    """That of a masked diffusion model: where it starts, `mask_id` stands wherever an answer is wanted."""
+
+    @property
+    def mask_id(self) -> int:
+        """The mask token."""
+        ...
+
+    @property
+    def zero(self) -> int:
+        """The first of the tokens that answers are made of."""
+        ...
 
 
 def load_splits(prepare: Callable[[], Any]) -> dict[str, Records]:

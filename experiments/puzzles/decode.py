@@ -11,9 +11,8 @@ import numpy as np
 import mdm_jax
 from experiments.common import Results
 from experiments.flags import DecodeFlags
-from experiments.puzzles.data import Game, Records
+from experiments.puzzles.data import Game, Layout, MaskedLayout, Records
 from mdm_jax import oracles
-from mdm_jax.data import sudoku_layouts, zebra_layouts
 from mdm_jax.errors import InputError
 from mdm_jax.evaluation.puzzles import Decode, Filled, fill_in, score
 from mdm_jax.loading import Model
@@ -21,9 +20,6 @@ from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.decoder import make_decoder
 from mdm_jax.sampling import SampleResult
 from mdm_jax.typing import Array, Denoiser, Oracle, Params, Selector
-
-Masked = sudoku_layouts.Masked | zebra_layouts.Masked
-Layout = sudoku_layouts.Layout | zebra_layouts.Layout
 
 ORACLES: dict[str, Oracle] = {
     "random": oracles.random,
@@ -40,7 +36,7 @@ TWO_ORDERS = {name: ORACLES[name] for name in ("random", "margin")}
 def masked(
     denoiser: Denoiser,
     params: Params,
-    layout: Masked,
+    layout: MaskedLayout,
     oracle: Oracle,
     selector: Selector | None = None,
     *,
@@ -61,7 +57,7 @@ def masked(
 
 
 def remasking(
-    model: Model, layout: Masked, oracle: Oracle, num_steps: int, *, temperature: float, block_length: int | None
+    model: Model, layout: MaskedLayout, oracle: Oracle, num_steps: int, *, temperature: float, block_length: int | None
 ) -> Decode:
     """The decoder that takes tokens back (Ye et al. 2024), without its Gumbel noise: an oracle may have its own."""
     if block_length is not None:
@@ -80,7 +76,7 @@ def remasking(
 
 def kept(
     model: Model,
-    layout: Masked,
+    layout: MaskedLayout,
     oracle: Oracle,
     selector: Selector,
     keep: Literal["dual", "prefix"],
@@ -129,7 +125,7 @@ def autoregressive(config: TransformerConfig, params: Params, *, temperature: fl
 
 def decoders(model: Model, layout: Layout, oracles: Mapping[str, Oracle]) -> dict[str, Decode]:
     """One for each order, or the greedy one of an autoregressive model, which has no choice."""
-    if isinstance(layout, Masked):
+    if isinstance(layout, MaskedLayout):
         return {name: masked(model.denoiser, model.params, layout, oracle) for name, oracle in oracles.items()}
     return {"greedy": autoregressive(model.config, model.params)}
 
@@ -139,7 +135,7 @@ def asked(
 ) -> Iterator[tuple[str, Decode, dict[str, Any]]]:
     """The decoders that the flags ask for: name, decoder, and what a row says of it."""
     said = {name: getattr(flags, name) for name in ("temperature", "noise") if getattr(flags, name)}
-    if not isinstance(layout, Masked):
+    if not isinstance(layout, MaskedLayout):
         if of_orders := sorted(flags.changed() - {"temperature"}):
             flag = of_orders[0].replace("_", "-")
             raise InputError(f"--{flag} is for masked models, and this one is not: leave it out")
@@ -162,7 +158,7 @@ def asked(
 def answer(layout: Layout, decode: Decode, puzzles: np.ndarray, **options: Any) -> Filled:
     """What the model makes of puzzles, as grids `[num, cells]`; options as for `fill_in`."""
     start = layout.start(puzzles)
-    if isinstance(layout, Masked):
+    if isinstance(layout, MaskedLayout):
         is_open = start == layout.mask_id
         finished = np.where(is_open[0], layout.zero + 1, start[0])
         filled = fill_in(decode, start, padding=finished, work=is_open.sum(axis=1), **options)

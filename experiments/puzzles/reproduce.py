@@ -11,8 +11,8 @@ import numpy as np
 import mdm_jax
 from experiments.common import Row
 from experiments.journal import Journal
-from experiments.puzzles.data import Game, Records
-from experiments.puzzles.decode import ORACLES, Layout, Masked, autoregressive, masked, measure, order_fields
+from experiments.puzzles.data import Game, Layout, MaskedLayout, Records
+from experiments.puzzles.decode import ORACLES, autoregressive, masked, measure, order_fields
 from mdm_jax.errors import InputError
 from mdm_jax.evaluation.intervals import wilson
 from mdm_jax.evaluation.puzzles import Decode, Filled
@@ -104,7 +104,7 @@ class Method:
 
     def _decode(self, oracle: str | None, k: int) -> Decode:
         model = self._model()
-        if oracle is None or not isinstance(self.layout, Masked):
+        if oracle is None or not isinstance(self.layout, MaskedLayout):
             return autoregressive(model.config, model.params)
         return masked(model.denoiser, model.params, self.layout, ORACLES[oracle], mdm_jax.PerStep(k))
 

@@ -9,8 +9,8 @@ import numpy as np
 import mdm_jax
 from experiments.common import Results
 from experiments.flags import PuzzleRunFlags
-from experiments.puzzles.data import Game, Records, first
-from experiments.puzzles.decode import TWO_ORDERS, Layout, Masked, add_row, answer, decoders, order_fields
+from experiments.puzzles.data import Game, Layout, MaskedLayout, Records, first
+from experiments.puzzles.decode import TWO_ORDERS, add_row, answer, decoders, order_fields
 from experiments.training import begin
 from mdm_jax.data import pipeline
 from mdm_jax.errors import InputError
@@ -29,7 +29,7 @@ def fitted_config(flags: PuzzleRunFlags, layout: Layout, **fields: Any) -> Trans
     """The preset as the flags want it, with `fields` that the puzzles need."""
     chosen = {name: getattr(flags, name) for name in ("dtype", "param_dtype", "remat")}
     chosen |= {} if flags.dropout is None else {"dropout": flags.dropout}
-    chosen |= {"num_extra_tokens": 0, "causal": not isinstance(layout, Masked), **fields}
+    chosen |= {"num_extra_tokens": 0, "causal": not isinstance(layout, MaskedLayout), **fields}
     return TransformerConfig.from_json(presets.get(flags.model).to_json() | chosen)
 
 
@@ -58,7 +58,7 @@ def train_model(
       initialise: as for `experiments.training.Run.train`.
       augment: likewise.
     """
-    if flags.loss != "plain" and not isinstance(layout, Masked):
+    if flags.loss != "plain" and not isinstance(layout, MaskedLayout):
         raise InputError(f"--loss {flags.loss} is for masked models, and --layout {flags.layout} is not: leave it out")
     init_from = None if flags.init_from is None else str(flags.init_from)
     chosen = {"layout": flags.layout, "loss": flags.loss, "init_from": init_from}
@@ -67,7 +67,7 @@ def train_model(
         config,
         {"name": game.name, **task, **chosen},
         out=flags.out,
-        scores=[f"solved/{name}" for name in (oracles if isinstance(layout, Masked) else ["greedy"])],
+        scores=[f"solved/{name}" for name in (oracles if isinstance(layout, MaskedLayout) else ["greedy"])],
         init_from=flags.init_from,
     )
     data = load_data()
@@ -80,11 +80,11 @@ def train_model(
             values[f"solved/{name}"] = float(game.is_solved(filled.tokens, test[game.field]).mean())
         return values
 
-    plain = masked_loss(layout.mask_id) if isinstance(layout, Masked) else causal_loss()
+    plain = masked_loss(layout.mask_id) if isinstance(layout, MaskedLayout) else causal_loss()
     state = run.train(
         data["train"],
         to_batch=layout.examples,
-        loss=LOSSES[flags.loss](layout.mask_id) if isinstance(layout, Masked) else plain,
+        loss=LOSSES[flags.loss](layout.mask_id) if isinstance(layout, MaskedLayout) else plain,
         plain_loss=plain,
         held_out=layout.examples(test),
         scores=solved,
@@ -99,7 +99,9 @@ def add_trained_rows(
 ) -> None:
     """The rows that end a training: the puzzles that it was evaluated on, one cell at a time."""
     for name, decode in decoders(model, layout, TWO_ORDERS).items():
-        row = {"dataset": dataset} | (order_fields(name, mdm_jax.PerStep(1)) if isinstance(layout, Masked) else {})
+        row = {"dataset": dataset} | (
+            order_fields(name, mdm_jax.PerStep(1)) if isinstance(layout, MaskedLayout) else {}
+        )
         add_row(results, game, layout, decode, first(flags.evaluate_limit, test), row, mesh=flags.mesh.make())
 
 

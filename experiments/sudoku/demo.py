@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import mdm_jax
 from experiments.common import Results
-from experiments.puzzles.data import Records, first
-from experiments.puzzles.decode import ORACLES, TWO_ORDERS, Layout, add_row, decoders, order_fields
+from experiments.puzzles.data import Layout, Records, first
+from experiments.puzzles.decode import ORACLES, TWO_ORDERS, add_row, decoders, order_fields
 from experiments.sudoku.data import GAME, dataset_name, test_set
 from experiments.sudoku.evaluate import load_model
 from experiments.sudoku.flags import Demo, Train

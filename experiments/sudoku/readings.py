@@ -7,8 +7,8 @@ from typing import Any
 
 import mdm_jax
 from experiments.common import Results, table
-from experiments.puzzles.data import first
-from experiments.puzzles.decode import Masked, masked, measure
+from experiments.puzzles.data import MaskedLayout, first
+from experiments.puzzles.decode import masked, measure
 from experiments.sudoku.data import GAME, dataset_name, test_set
 from experiments.sudoku.evaluate import load_model
 from experiments.sudoku.flags import Readings
@@ -33,7 +33,7 @@ def readings(flags: Readings) -> None:
     results = Results("sudoku", "readings", out=flags.out, seed=flags.seed)
     model, task = load_model(flags.checkpoint, None)
     layout = sudoku_layouts.get(task["layout"])
-    if not isinstance(layout, Masked):
+    if not isinstance(layout, MaskedLayout):
         raise InputError(f"{flags.checkpoint} is autoregressive and has no order to choose: give a masked model")
     difficulty = "normal" if task["size"] == 9 else task["difficulty"]
     records = first(flags.limit, test_set(task, difficulty))

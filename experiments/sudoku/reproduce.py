@@ -10,8 +10,8 @@ import numpy as np
 
 from experiments.common import Results, Row, table
 from experiments.journal import Journal
-from experiments.puzzles.data import Records, first
-from experiments.puzzles.decode import ORACLES, Masked
+from experiments.puzzles.data import MaskedLayout, Records, first
+from experiments.puzzles.decode import ORACLES
 from experiments.puzzles.reproduce import LAYOUTS, Method, beside_the_paper, chosen_methods, solved_by
 from experiments.sudoku.data import GAME, dataset_name, test_set
 from experiments.sudoku.evaluate import load_model
@@ -77,7 +77,7 @@ def run_of(
     """A method, with the model that is given or one that is to be trained."""
     if given is not None:
         layout = sudoku_layouts.get(given[1]["layout"])
-        if not isinstance(layout, Masked):
+        if not isinstance(layout, MaskedLayout):
             raise InputError(f"{flags.checkpoint} is autoregressive: give a masked model")
         return Method(GAME, layout, journal, flags.seed, lambda: given[0])
     train = Train(
@@ -95,7 +95,7 @@ def run_of(
 def rows_of(run: Method, scale: SudokuScale, difficulty: str, records: Records) -> list[Row]:
     """The rows of all orders; of a masked model on the normal set also those of several cells per step."""
     dataset, method = dataset_name(scale.size, difficulty), run.layout.method
-    if not isinstance(run.layout, Masked):
+    if not isinstance(run.layout, MaskedLayout):
         return run.rows(dataset, records, None, paper=PAPER.get((method, dataset, None)))
 
     def by_hardest_rule(filled: Filled) -> list[Row]:

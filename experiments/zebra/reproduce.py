@@ -7,8 +7,8 @@ from typing import Any
 
 from experiments.common import Results, Row, table
 from experiments.journal import Journal
-from experiments.puzzles.data import first
-from experiments.puzzles.decode import ORACLES, Masked
+from experiments.puzzles.data import MaskedLayout, first
+from experiments.puzzles.decode import ORACLES
 from experiments.puzzles.reproduce import Method, beside_the_paper, chosen_methods
 from experiments.training import plot_training
 from experiments.zebra.data import GAME, data_fields, dataset_name, riddles, solved_by_size, test_set
@@ -32,7 +32,7 @@ def reproduce(flags: Reproduce) -> None:
         run = Method(GAME, layout_of(train), journal, flags.seed, lambda: train_zebra(train)[0])  # noqa: B023
         task = data_fields(train)
         dataset, records = dataset_name(task), first(flags.limit, test_set(task))
-        for oracle in ORACLES if isinstance(run.layout, Masked) else [None]:
+        for oracle in ORACLES if isinstance(run.layout, MaskedLayout) else [None]:
             paper = PAPER.get((method, oracle)) if dataset == PAPER_SET else None
             by_size = lambda filled: solved_by_size(records, filled.tokens)  # noqa: B023, E731
             for row in run.rows(dataset, records, oracle, paper=paper, parts=by_size):

@@ -9,8 +9,7 @@ from typing import Any
 import jax
 
 from experiments.common import Results
-from experiments.puzzles.data import Records
-from experiments.puzzles.decode import Masked
+from experiments.puzzles.data import MaskedLayout, Records
 from experiments.puzzles.train import add_trained_rows, fitted_config, train_model
 from experiments.training import training_rows
 from experiments.zebra.data import GAME, bounds, data_fields, dataset_name, load_data
@@ -45,7 +44,7 @@ def model_config(flags: Train) -> TransformerConfig:
     layout = layout_of(flags)
     fields: dict[str, Any] = {"vocab_size": layout.num_tokens, "max_length": layout.length, "positions": "learned"}
     fields |= {"num_groups": layout.num_groups, "group_length": layout.group_length}
-    if isinstance(layout, Masked):
+    if isinstance(layout, MaskedLayout):
         fields["pad_id"] = layout.pad_id  # a decoder with a cache hides none
     config = fitted_config(flags, layout, **fields)
     return dataclasses.replace(config, init_std=config.width**-0.5)
@@ -54,7 +53,7 @@ def model_config(flags: Train) -> TransformerConfig:
 def start_params(config: TransformerConfig, layout: Layout, key: Array) -> Params:
     """Fresh parameters; a cell's position starts as the sum of orthogonal vectors of its attribute and its value."""
     params = init_params(config, key)
-    if isinstance(layout, Masked):
+    if isinstance(layout, MaskedLayout):
         houses, attributes = layout.size
         vectors = jax.nn.initializers.orthogonal()(jax.random.fold_in(key, 1), (houses + attributes, config.width))
         cells = (vectors[:attributes, None] + vectors[None, attributes:]).reshape(-1, config.width)
