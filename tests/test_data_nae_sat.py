@@ -34,6 +34,12 @@ def test_triples_are_different_of_distinct_latents_and_fixed_by_the_seed():
     assert (triples != nae_sat.observations(25, 275, seed=2).tuples).any()
 
 
+@pytest.mark.parametrize("split", ["validation", None])
+def test_another_split_is_named(split):
+    with pytest.raises(InputError, match=f"split={split!r}"):
+        nae_sat.generate(1, 5, 6, split=split)
+
+
 def test_splits_have_the_same_triples_and_independent_latents():
     train, test = (nae_sat.generate(2000, 60, 40, split=split) for split in ("train", "test"))
     functions = nae_sat.observations(60, 40)

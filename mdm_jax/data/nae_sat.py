@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdm_jax.data.checks import Split
+from mdm_jax.data.checks import Split, side_of
 from mdm_jax.errors import InputError
 from mdm_jax.theory.predicates import SparseObservations, nae, random_tuples
 
@@ -49,10 +49,13 @@ def generate(num: int, num_latents: int, num_observations: int, *, seed: int = 0
         split: Which of two independent streams. With few latents both hold the same values of them.
 
     Raises:
-        InputError: As `observations`.
+        InputError: As `observations`, or the split is neither of the two.
     """
     functions = observations(num_latents, num_observations, seed)
-    rng = np.random.default_rng([VERSION, 1 + ("train", "test").index(split), seed])
+    side = side_of(split)
+    if side < 0:
+        raise InputError("split=None: choose 'train' or 'test', which are two streams")
+    rng = np.random.default_rng([VERSION, 1 + side, seed])
     latents = rng.integers(2, size=(num, num_latents), dtype=np.int8)
     return np.concatenate([latents, functions.probabilities(latents).astype(np.int8)], axis=1)
 
