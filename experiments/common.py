@@ -107,7 +107,9 @@ def keep_freed_memory() -> None:
     """Has the C library, if it is glibc, keep the memory that is freed for the next who asks, to the process's end.
 
     XLA's CPU backend asks for the temporary arrays of a step at its start and frees them at its end. Left to itself
-    glibc hands so large a piece back to the system at once, which then fills gigabytes with zeros in every step.
+    glibc hands so large a piece back to the system at once, which then fills gigabytes with zeros in every step. It has
+    to be one arena for all threads, for the others hand back large pieces all the same. The price: the process keeps
+    the most that it ever needed.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

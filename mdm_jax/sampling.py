@@ -70,11 +70,13 @@ def sample(
     """Fills in every mask of `x_init`, in the order that `oracle` and `selector` choose.
 
     What is unmasked in `x_init` is the prompt and comes back untouched. Rows are independent: neither the other rows
-    nor padding on the right change a row's tokens. The first call of a shape compiles; denoiser, oracle, the selector's
-    class and schedule, mask_id, block_length and whether the temperature is 0 are static, all else is traced.
+    nor padding on the right change a row's tokens, but for ties within the rounding of the network's products. The
+    first call of a shape compiles; denoiser, oracle, the selector's class and schedule, mask_id, block_length and
+    whether the temperature is 0 are static, all else is traced.
 
     Args:
-      denoiser: the network; hashable, and the same object (or an equal one) in every call.
+      denoiser: the network; hashable, and the same object (or an equal one) in every call. If it has a method `at`
+        (`typing.SelectiveDenoiser`), it is told which positions will be read.
       params: its parameters.
       key: a typed key, scalar or one per row [B]; consumed.
       x_init: int [B, L], `mask_id` wherever a token is wanted.

@@ -45,7 +45,14 @@ Denoiser: TypeAlias = Callable[[Params, Array], Array | Features]
 
 @runtime_checkable
 class SelectiveDenoiser(Protocol):
-    """A Denoiser that can do less where only some positions are read, as samplers read the open ones."""
+    """A Denoiser that can do less where only some positions are read, as samplers read the open ones.
+
+    Samplers know it by its method `at`, which they then call instead of it.
+    """
+
+    def __call__(self, params: Params, tokens: Array) -> Array | Features:
+        """As any Denoiser."""
+        ...
 
     def at(self, params: Params, tokens: Array, is_wanted: Array) -> Array | Features:
         """As the call, of the same shapes, for tokens int32 [B, L].

@@ -370,6 +370,48 @@ def test_rate_minimal_puzzles_in_bulk_writes_no_wrong_digit(minimal):
     np.testing.assert_array_equal(rating.is_solved, (rating.filled == solutions).all(axis=1))
 
 
+@numba.njit
+def wrong_steps(units, cells, sees, puzzles, solutions):
+    """How often one of the compiled rules took the solution's digit from a blank, and how often one took any."""
+    wrong, num_steps = 0, 0
+    for i in range(len(puzzles)):
+        left = np.full(puzzles.shape[1], (1 << cells.shape[1]) - 1)
+        for cell in np.flatnonzero(puzzles[i]):
+            sudoku_rules._place(left, sees, cell, 1 << (puzzles[i, cell] - 1))
+        blanks = puzzles[i] == 0
+        while True:
+            cell, bit = sudoku_rules._hidden_single(left, cells)
+            lone = sudoku_rules._lone_single(left)
+            if lone >= 0:
+                cell, bit = lone, left[lone]
+            if cell >= 0:
+                blanks[cell] = False
+                sudoku_rules._place(left, sees, cell, bit)
+                wrong += bit != 1 << (solutions[i, cell] - 1)
+            elif not (
+                sudoku_rules._naked_pair(left, cells, sees)
+                or sudoku_rules._naked_triplet(left, cells, sees)
+                or sudoku_rules._locked_candidate(left, cells, sees)
+                or sudoku_rules._xy_wing(left, sees)
+                or sudoku_rules._unique_rectangle(left, units)
+            ):
+                break
+            num_steps += 1
+            for blank in np.flatnonzero(blanks):
+                wrong += not left[blank] & (1 << (solutions[i, blank] - 1))
+    return wrong, num_steps
+
+
+def test_rules_on_minimal_puzzles_in_bulk_take_no_right_digit_from_any_blank(minimal):
+    puzzles, solutions, rating = minimal
+    tables = sudoku.units_of_cells(9), sudoku.cells_of_units(9), sudoku_rules._sees(9)
+    wrong, num_steps = wrong_steps(*tables, puzzles, solutions)
+    assert wrong == 0
+    assert num_steps > (rating.order > 0).sum(), "eliminations are steps, too"
+    other = np.roll(solutions, 1, axis=0)
+    assert wrong_steps(*tables, puzzles[:10], other[:10])[0] > 0, "what is wrong is counted"
+
+
 def test_rate_minimal_puzzles_in_bulk_numbers_the_blanks_without_gaps(minimal):
     puzzles, _, rating = minimal
     np.testing.assert_array_equal(rating.order == 0, puzzles > 0)

@@ -124,7 +124,8 @@ def test_attention_cudnn_arguments_mean_the_same_attention(monkeypatch, length, 
 
     def within_limits(q, k, v, *, mask=None, is_causal=False, implementation):
         assert implementation == "cudnn"
-        assert mask is None or (mask.shape == (BATCH, 1, q.shape[1], k.shape[1]) and q.shape[1] % 2 == 0)
+        even = q.shape[1] % 2 == k.shape[1] % 2 == 0
+        assert mask is None or (mask.shape == (BATCH, 1, q.shape[1], k.shape[1]) and even)
         return plain(q, k, v, mask=mask, is_causal=is_causal, implementation="xla")
 
     monkeypatch.setattr(module, "_cudnn_takes", lambda q: True)
@@ -135,6 +136,9 @@ def test_attention_cudnn_arguments_mean_the_same_attention(monkeypatch, length, 
     got = attention(q, k, v, causal=causal, is_real=None if is_real is None else jnp.asarray(is_real))
     assert got.shape == q.shape
     np.testing.assert_allclose(np.asarray(got)[~np.isnan(want)], want[~np.isnan(want)], atol=3e-6)
+    for places in () if causal else ([0], [1, length - 1], [0, 1, length - 1]):
+        fewer = attention(q[:, jnp.array(places)], k, v, causal=False, is_real=is_real)
+        np.testing.assert_allclose(fewer, got[:, jnp.array(places)], atol=3e-6)
 
 
 class _Device:

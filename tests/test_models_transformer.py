@@ -323,31 +323,40 @@ def test_features_times_head_are_the_logits(config, dtype):
 
 @pytest.mark.parametrize("as_features", [False, True])
 @pytest.mark.parametrize(
-    "config",
+    ("config", "bound"),
     [
-        TINY,
-        dataclasses.replace(TINY, pad_id=PAD, num_kv_heads=2),
-        dataclasses.replace(GPT2, causal=False, shift_logits=True),
-        dataclasses.replace(TINY, num_layers=1, remat=True),
-        GROUPED,
+        (TINY, 1e-5),
+        (dataclasses.replace(TINY, pad_id=PAD, num_kv_heads=2), 1e-5),
+        (dataclasses.replace(GPT2, causal=False, shift_logits=True), 1e-5),
+        (dataclasses.replace(TINY, num_layers=1, remat=True), 1e-5),
+        (GROUPED, 1e-5),
+        (dataclasses.replace(TINY, dtype="bfloat16", param_dtype="bfloat16"), 2**-7),
     ],
-    ids=["plain", "padding", "shifted", "remat", "groups"],
+    ids=["plain", "padding", "shifted", "remat", "groups", "bfloat16"],
 )
-def test_denoiser_at_equals_the_call_where_wanted_and_leaves_out_the_rest(config, as_features):
+def test_denoiser_at_equals_the_call_where_wanted_and_leaves_out_the_rest(config, bound, as_features):
     params, denoiser = lively_params(config), make_denoiser(config, as_features=as_features)
     assert isinstance(denoiser, SelectiveDenoiser)
-    tokens = draw_tokens(length=config.max_length)
+    length = config.max_length
+    tokens = draw_tokens(length=length).at[0, -3:].set(PAD).at[1, :3].set(PAD)  # a whole group, too
     call, at = jax.jit(denoiser), jax.jit(denoiser.at)
-    whole = np.asarray(call(params, tokens)[0] if as_features else call(params, tokens))
-    for most in range(config.max_length + 1):
+    whole = np.asarray(call(params, tokens)[0] if as_features else call(params, tokens), np.float32)
+    for most in range(length + 1):
         is_wanted = np.argsort(np.random.default_rng(most).random(tokens.shape), axis=1) < most
-        is_wanted[0] = False
+        is_wanted[2] = False
         is_wanted[1, 0] |= most > 0
-        got = np.asarray(at(params, tokens, is_wanted)[0] if as_features else at(params, tokens, is_wanted))
-        np.testing.assert_allclose(got[is_wanted], whole[is_wanted], rtol=1e-4, atol=1e-5)
+        got = at(params, tokens, is_wanted)
+        got = np.asarray(got[0] if as_features else got, np.float32)
+        np.testing.assert_allclose(got[is_wanted], whole[is_wanted], atol=bound * np.abs(whole).max())
         assert np.isfinite(got).all()
-        if most <= config.max_length // 4:
-            assert not np.allclose(got, whole, atol=1e-2), "what nobody reads is not computed"
+        if most <= length // 4:
+            assert not np.allclose(got, whole, atol=1e-2 * np.abs(whole).max()), "what nobody reads is not computed"
+
+
+@pytest.mark.parametrize("is_wanted", [np.ones((3, LENGTH - 1), bool), np.ones((3, LENGTH), np.int32)])
+def test_denoiser_at_positions_that_do_not_fit_is_refused(is_wanted):
+    with pytest.raises(InputError, match=r"is_wanted must be bool \[3, 8\]"):
+        make_denoiser(TINY).at(lively_params(TINY), draw_tokens(), jnp.asarray(is_wanted))
 
 
 def test_causal_denoiser_at_is_the_call():

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import mdm_jax
 from mdm_jax import oracles
+from mdm_jax.models.transformer import TransformerConfig, init_params, make_denoiser
 
 quick = pytest.fixture(scope="module", autouse=True)(toy.quick_compilation)
 
@@ -580,6 +581,24 @@ def test_sample_tells_a_selective_denoiser_which_positions_are_open(block_length
     got = mdm_jax.sample(toy.OnlyAt(), PARAMS, KEY, X_INIT, mask_id=MASK, **options)
     want = sample(KEY, X_INIT, **options)
     jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
+@pytest.mark.parametrize("block_length", [None, 5])
+@pytest.mark.parametrize("name", ["random", "margin", "token_prob"])
+def test_sample_of_a_transformer_that_skips_closed_positions_is_that_of_the_whole_one(name, block_length):
+    shape = {"max_length": 16, "num_layers": 2, "num_heads": 4, "width": 16, "mlp_width": 24}
+    config = TransformerConfig(vocab_size=11, num_extra_tokens=1, positions="learned", init_std=0.3, **shape)
+    params, denoiser = init_params(config, jax.random.key(0)), make_denoiser(config)
+    x_init = np.where(np.random.default_rng(0).random((4, 16)) < [[0.2], [0.5], [0.9], [1.0]], 11, 3).astype(np.int32)
+    options = {"mask_id": 11, "oracle": ORACLES[name], "selector": mdm_jax.PerStep(2), "block_length": block_length}
+    got = mdm_jax.sample(denoiser, params, KEY, x_init, **options)
+    want = mdm_jax.sample(lambda params, tokens: denoiser(params, tokens), params, KEY, x_init, **options)
+    np.testing.assert_array_equal(got.tokens, want.tokens)
+    np.testing.assert_array_equal(got.reveal_step, want.reveal_step)
+    np.testing.assert_allclose(got.log_prob, want.log_prob, atol=1e-4)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(4))
+    alone = mdm_jax.sample(denoiser, params, keys[:1], x_init[:1], **options)  # needs a quarter of what the others do
+    np.testing.assert_array_equal(alone.tokens, got.tokens[:1])
 
 
 def tied_net(params, tokens):

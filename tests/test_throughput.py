@@ -15,10 +15,11 @@ from experiments.common import main
 from experiments.throughput import roofline
 from experiments.throughput.__main__ import COMMANDS
 from experiments.throughput.flags import Run
-from experiments.throughput.run import network_calls
-from experiments.throughput.workload import ORACLES, workload
+from experiments.throughput.run import network_calls, sampled
+from experiments.throughput.workload import ORACLES, cases_of, workload
 from mdm_jax import confidence
 from mdm_jax.models import presets
+from mdm_jax.models.transformer import TransformerDenoiser
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = ["--model", "sudoku_800k", "--batch", "2", "--length", "12", "--turns", "2", "--dtype", "float32"]
@@ -77,6 +78,18 @@ def test_run_with_all_logits_at_once_needs_the_memory_for_them_and_kept_keys_are
     assert whole["peak_bytes"] - part["peak_bytes"] > 4 * (2 * 32 - 4) * 32_000
     (kept,) = rows_of(tmp_path / "kept", *argv, "--block-length", "16", "--keep", "dual")
     assert (kept["keep"], kept["nfe"]) == ("dual", 4)
+
+
+def test_last_layer_is_that_of_all_positions_if_asked(monkeypatch):
+    config = workload(Run(model="sudoku_800k", batch=1, length=12)).config
+    whole = []
+    monkeypatch.setattr(TransformerDenoiser, "__call__", lambda *args: whole.append(1) or TransformerDenoiser.at(*args))
+    monkeypatch.setattr(TransformerDenoiser, "at", lambda self, *args: jnp.zeros((1, 12, config.vocab_size)))
+    case = next(cases_of(Run(oracle="margin", temperature="0", selector="top_k:2")))
+    for last_layer in ("open", "all"):
+        work = workload(Run(model="sudoku_800k", batch=1, length=12, logits="all", last_layer=last_layer))
+        sampled(work, case, work.params, jax.random.key(0), work.x_init)
+        assert bool(whole) == (last_layer == "all")
 
 
 def test_sudoku_models_are_measured_at_the_81_cells_of_a_puzzle():

@@ -32,7 +32,10 @@ class Run:
     block_length: int | None = None
     """open only the leftmost block of this length that holds a mask"""
     logits: Literal["open", "all"] = "open"
-    """make the logits and the last layer of open positions only, or all of all positions, as the bare network does"""
+    """make logits of open positions, some at a time, or of all positions at once, as samplers did before"""
+    last_layer: Literal["open", "all"] = "open"
+    """compute the last layer at open positions only, or at all, as the bare network does: then the overhead is that of
+    choosing alone"""
     keep: Literal["dual", "prefix"] | None = None
     """in blocks: keep keys and values between a block's steps, an approximation"""
     temperature: str = "0,1"

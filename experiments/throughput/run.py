@@ -46,6 +46,7 @@ def run(flags: Run) -> None:
         "block_length": flags.block_length,
         "keep": flags.keep,
         "logits": flags.logits,
+        "last_layer": flags.last_layer,
         "dtype": flags.dtype,
     }
     network, peers = jax.jit(functools.partial(network_calls, make_denoiser(work.config))), None
@@ -103,10 +104,9 @@ def sampled(work: Workload, case: Case, params: Params, key: Array, x_init: Arra
     options |= {"temperature": case.temperature, "block_length": work.flags.block_length}
     if work.flags.keep is not None:
         return mdm_jax.cached_sample(make_decoder(work.config), params, key, x_init, keep=work.flags.keep, **options)
-    if work.flags.logits == "open":
-        return mdm_jax.sample(make_denoiser(work.config, as_features=True), params, key, x_init, **options)
-    network = make_denoiser(work.config)
-    return mdm_jax.sample(lambda params, tokens: network(params, tokens), params, key, x_init, **options)
+    network = make_denoiser(work.config, as_features=work.flags.logits == "open")
+    denoiser = network if work.flags.last_layer == "open" else lambda params, tokens: network(params, tokens)
+    return mdm_jax.sample(denoiser, params, key, x_init, **options)
 
 
 def in_turns(works: Mapping[str, Callable[[], Any]], turns: int) -> dict[str, list[float]]:

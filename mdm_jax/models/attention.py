@@ -57,14 +57,14 @@ def attention(q: Array, k: Array, v: Array, *, causal: bool, is_real: Array | No
     plain XLA. With fewer heads of keys than of queries, each key head serves H / Hkv neighbouring query heads.
 
     Args:
-      q: [B, L, H, d]; its dtype is what is multiplied in.
+      q: [B, P, H, d]; its dtype is what is multiplied in. P is L if causal; if not, any positions may ask.
       k: [B, L, Hkv, d], H a multiple of Hkv.
       v: [B, L, Hkv, d].
       causal: whether a query sees only keys at its own position and before.
       is_real: bool [B, L], the keys that may be seen; None for all of them.
 
     Returns:
-      [B, L, H, d] in q's dtype. A query that sees no key gets something finite, as do its gradients.
+      [B, P, H, d] in q's dtype. A query that sees no key gets something finite, as do its gradients.
     """
     if _cudnn_takes(q):
         return _cudnn_attention(q, k, v, causal=causal, is_real=is_real)
@@ -133,9 +133,13 @@ def _cudnn_attention(q: Array, k: Array, v: Array, *, causal: bool, is_real: Arr
     if is_real is None:
         return jax.nn.dot_product_attention(q, k, v, is_causal=causal, implementation="cudnn")
     # A mask becomes cuDNN's bias, whose gradient kernel takes even lengths only: one hidden key makes an odd one even.
-    odd = length % 2
-    q, k, v = (jnp.pad(x, ((0, 0), (0, odd), (0, 0), (0, 0))) for x in (q, k, v))
-    visible = _visible(length + odd, causal, jnp.pad(is_real, ((0, 0), (0, odd))))
+    q, k, v, is_real = (_even(x) for x in (q, k, v, is_real))
+    visible = _visible(k.shape[1], causal, is_real)
     assert visible is not None
-    mask = jnp.broadcast_to(visible, (q.shape[0], 1, length + odd, length + odd))
+    mask = jnp.broadcast_to(visible, (q.shape[0], 1, q.shape[1], k.shape[1]))
     return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation="cudnn")[:, :length]
+
+
+def _even(x: Array) -> Array:
+    """[B, L, ...] with an even L: zeros, or False, at one more position if it is odd."""
+    return jnp.pad(x, [(0, 0), (0, x.shape[1] % 2)] + [(0, 0)] * (x.ndim - 2))

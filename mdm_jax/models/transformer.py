@@ -175,7 +175,8 @@ def _at(x: Array, places: Array) -> Array:
 def _where_wanted(block: Block, x: Array, positions: Array, is_real: Array | None, is_wanted: Array) -> Array:
     """A block whose output is right where it is wanted, and zero or right elsewhere.
 
-    So many positions are computed as the fullest row wants, rounded up to a quarter of the length.
+    So many positions are computed as the row that wants most does, rounded up to a quarter of the length. (Under vmap,
+    where each example has a number of its own, all four are computed.)
 
     Args:
       block: the block.
@@ -228,7 +229,7 @@ class Transformer(nn.Module):
           float32 [B, L, V].
 
         Raises:
-          InputError: the tokens' rank, dtype or length.
+          InputError: the tokens' rank, dtype or length, or is_wanted does not fit them.
         """
         hidden, head = self.features(tokens, deterministic=deterministic, is_wanted=is_wanted)
         return project(hidden, head, self.config.dtype)
@@ -249,9 +250,9 @@ class Transformer(nn.Module):
           deterministic: whether dropout is off.
           start: int32 scalar, the position of the first token, where `tokens` go on from those in the collection
             "cache"; None for 0. With groups, the first piece has all of them, and the others are single tokens.
-          is_wanted: bool [B, L], the tokens whose features are asked for; those of the others are finite and no more,
-            and the last layer does what they cost at keys and values alone. None for all of them; not for pieces,
-            nor for causal models.
+          is_wanted: bool [B, L], the tokens whose features are asked for; those of the others are finite and no more.
+            The last layer computes so many positions, besides the keys and values of all, as the row that wants most
+            does, rounded up to a quarter of L. None for all; not for pieces, nor for causal models.
 
         Returns:
           Features(hidden [B, L, D] in the config's dtype, head [D, V] in the parameters').
@@ -273,6 +274,8 @@ class Transformer(nn.Module):
                 f"tokens of length {length} are shorter than the {num_groups} groups of {config.group_length} "
                 f"that this model's sequences begin with: {mend}"
             )
+        if is_wanted is not None and (is_wanted.shape != tokens.shape or is_wanted.dtype != bool):
+            raise InputError(f"is_wanted must be bool {list(tokens.shape)}, got {is_wanted.dtype} {is_wanted.shape}")
         is_real = None if config.pad_id is None else tokens != config.pad_id
         if is_real is None or config.num_groups:  # behind groups every token has its place
             positions = jnp.arange(length, dtype=jnp.int32)[None]
@@ -382,7 +385,10 @@ class TransformerDenoiser:
           is_wanted: bool [B, L].
 
         Returns:
-          As the call, finite and no more where not wanted.
+          As the call, finite and no more where not wanted; a causal model makes all.
+
+        Raises:
+          InputError: as the call, or is_wanted does not fit the tokens.
         """
         return self._apply(params, tokens, is_wanted=None if self.config.causal else is_wanted)
 
