@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import pathlib
+import platform
 import re
 import subprocess
 import sys
@@ -164,6 +165,7 @@ class Results:
             **self._head,
             "seed": self._seed,
             "device": "cpu" if device.platform == "cpu" else device.device_kind,
+            "processor": processor(),
             "jax": jax.__version__,
             "commit": commit(),
             "seconds": round(time.perf_counter() - self._begin if seconds is None else seconds, 1),
@@ -171,6 +173,16 @@ class Results:
         }
         self._path.write_text(json.dumps(record, indent=1) + "\n")
         sys.stdout.write(f"\n{table(self.rows)}\n\n{record['seconds']} s; written to {self._path}\n")
+
+
+def processor() -> str:
+    """The CPU's name, as far as the system tells it, and how many cores there are."""
+    with contextlib.suppress(OSError):
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        if names:
+            return f"{names[0]}, {os.cpu_count()} cores"
+    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
 def commit() -> str:

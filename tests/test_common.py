@@ -70,6 +70,7 @@ def test_results_leave_out_what_does_not_apply_and_say_where_they_come_from(tmp_
     assert {"experiment", "command", "argv", "seed", "device", "jax", "commit", "seconds"} <= record.keys()
     assert (record["experiment"], record["command"], record["seed"]) == ("sudoku", "evaluate", 3)
     assert record["device"] == "cpu"
+    assert record["processor"].endswith(f", {os.cpu_count()} cores")
     assert "margin" in capsys.readouterr().out
 
 
