@@ -14,14 +14,19 @@ from mdm_jax.loading import SHIPPED
 from mdm_jax.models.transformer import num_params
 
 
+@pytest.fixture(scope="module", params=["sudoku-6m", "sudoku-6m-normal"])
+def name(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def model():
-    return mdm_jax.load("sudoku-6m")
+def model(name):
+    return mdm_jax.load(name)
 
 
-def test_sudoku_6m_has_six_million_parameters_in_a_small_file_with_a_card(model):
+def test_sudoku_6m_has_six_million_parameters_in_a_small_file_with_a_card(name, model):
     assert 5e6 < num_params(model.params) < 7e6
-    files = {path.name: path for path in (SHIPPED / "sudoku-6m").iterdir()}
+    files = {path.name: path for path in (SHIPPED / name).iterdir()}
     assert set(files) == {"model.safetensors", "config.json", "README.md"}
     assert files["model.safetensors"].stat().st_size <= 14 * 2**20
     assert f"{num_params(model.params):,} parameters" in files["README.md"].read_text()
