@@ -266,9 +266,10 @@ def test_tail_of_probability_1e_8_is_drawn_at_its_rate(monkeypatch, group):
     def in_batch(key):
         return (confidence.read_confidence(key[None], row, jnp.ones(()), None, None).token != 0).sum()
 
-    count = jax.jit(lambda keys: jax.lax.map(in_batch, keys).sum())
+    keys = jax.random.split(jax.random.key(2), num // 1000)
+    count = jax.jit(lambda keys: jax.lax.map(in_batch, keys).sum()).lower(keys)
     low, high = stats.poisson.ppf([1e-2, 1 - 1e-2], num * 249e-8)
-    assert 1 <= low <= int(count(jax.random.split(jax.random.key(2), num // 1000))) <= high
+    assert 1 <= low <= int(count.compile({"xla_backend_optimization_level": 3})(keys)) <= high  # a billion values
 
 
 def hidden_and_head(batch=3, length=17, width=8, vocab_size=600, dtype=np.float32):

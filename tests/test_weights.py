@@ -32,10 +32,11 @@ def test_sudoku_6m_has_six_million_parameters_in_a_small_file_with_a_card(name, 
     assert f"{num_params(model.params):,} parameters" in files["README.md"].read_text()
 
 
-def test_sudoku_6m_solves_held_out_puzzles_by_margin_and_far_fewer_in_random_order(model):
-    assert solved(model, "normal", "margin") >= 0.9  # 11 of 12, of which 96% are expected
-    assert solved(model, "normal", "random") <= 0.5
-    assert solved(model, "hard", "margin") >= 0.4
+def test_sudoku_6m_solves_held_out_puzzles_by_margin_and_far_fewer_in_random_order(name, model):
+    assert solved(model, "hard", "margin") >= 0.4  # 5 of 12, of which two thirds are expected
+    if name == "sudoku-6m":
+        assert solved(model, "normal", "margin") >= 0.9  # 11 of 12, of which 96% are expected
+        assert solved(model, "normal", "random") <= 0.5
 
 
 def solved(model, difficulty, oracle, num=12):
