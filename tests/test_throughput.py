@@ -34,11 +34,11 @@ def rows_of(out, *argv):
 
 def test_run_measures_every_oracle_at_both_temperatures(tmp_path, monkeypatch):
     monkeypatch.setattr(roofline, "measure", lambda dtype: roofline.Roofline(1e12, 1e10))
-    rows = rows_of(tmp_path, "--selector", "top_k:3", "--prompt", "2")
+    rows = rows_of(tmp_path, "--selector", "top_k:3", "--prompt", "2", "--last-layer", "all")
     assert [(row["oracle"], row["temperature"]) for row in rows] == [(name, t) for name in ORACLES for t in (0, 1)]
     for row in rows:
         assert (row["model"], row["batch"], row["length"], row["nfe"]) == ("sudoku_800k", 2, 12, 3)
-        assert (row["selector"], row["dtype"]) == ("top_k:3", "float32")
+        assert (row["selector"], row["dtype"], row["last_layer"]) == ("top_k:3", "float32", "all")
         assert "peer" not in row
         assert row["tokens_per_s"] == pytest.approx(10 * row["sequences_per_s"]), "the prompt never counts"
         assert row["sequences_per_s"] == pytest.approx(2 / (3 * row["ms_per_nfe"] / 1000))
