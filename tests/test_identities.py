@@ -94,7 +94,7 @@ def test_elbo_integral_of_every_schedule_equals_the_order_average(schedule):
     prob = (1 - alpha) ** size * alpha ** (L - size)
     for net in NETS:
         integral = (weights * elbo_weight * (prob @ table(net).sum(axis=-1))).sum()
-        np.testing.assert_allclose(integral, all_order_nlls(net, "no prompt").mean(), rtol=1e-6, err_msg=net)
+        np.testing.assert_allclose(integral, all_order_nlls(net, "no prompt").mean(), rtol=ROUNDING, err_msg=net)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
@@ -109,7 +109,7 @@ def test_elbo_integral_with_a_prompt_counts_the_free_positions_alone(schedule):
     for net in NETS:
         integrand = np.asarray(schedule.elbo_weight(t), np.float64) * (prob @ table(net).sum(axis=-1))
         average = all_order_nlls(net, "two given").mean()
-        np.testing.assert_allclose((weights * integrand).sum(), average, rtol=1e-6, err_msg=net)
+        np.testing.assert_allclose((weights * integrand).sum(), average, rtol=ROUNDING, err_msg=net)
 
 
 def joint_losses(joint, denoiser, params, num_values):

@@ -99,9 +99,8 @@ def add_trained_rows(
 ) -> None:
     """The rows that end a training: the puzzles that it was evaluated on, one cell at a time."""
     for name, decode in decoders(model, layout, TWO_ORDERS).items():
-        row = {"dataset": dataset} | (
-            order_fields(name, mdm_jax.PerStep(1)) if isinstance(layout, MaskedLayout) else {}
-        )
+        how = order_fields(name, mdm_jax.PerStep(1)) if isinstance(layout, MaskedLayout) else {}
+        row = {"dataset": dataset} | how
         add_row(results, game, layout, decode, first(flags.evaluate_limit, test), row, mesh=flags.mesh.make())
 
 
