@@ -61,7 +61,7 @@ def reproduce(flags: Reproduce) -> None:
     from experiments.nae_sat.train import model_config, train_model
     from mdm_jax.data import nae_sat
     from mdm_jax.evaluation import imbalance
-    from mdm_jax.models.transformer import make_denoiser
+    from mdm_jax.models.denoiser import make_denoiser
     from mdm_jax.report import plots
     from mdm_jax.theory.latents_observations import BayesDenoiser, LatentsObservations, states
 

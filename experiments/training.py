@@ -16,7 +16,8 @@ from mdm_jax.data import pipeline
 from mdm_jax.errors import InputError
 from mdm_jax.loading import Model, load
 from mdm_jax.models.config import TransformerConfig
-from mdm_jax.models.transformer import init_params, make_denoiser, num_params
+from mdm_jax.models.denoiser import make_denoiser
+from mdm_jax.models.transformer import init_params, num_params
 from mdm_jax.report import plots
 from mdm_jax.sharding import check_batch, local_rows
 from mdm_jax.training.checkpoint import CHECKPOINTS

@@ -8,8 +8,9 @@ from jax.sharding import SingleDeviceSharding
 
 from mdm_jax.errors import InputError
 from mdm_jax.models.config import DType, TransformerConfig
+from mdm_jax.models.denoiser import make_denoiser
 from mdm_jax.models.pretrained import WEIGHTS, read_weights, save_weights
-from mdm_jax.models.transformer import init_params, make_denoiser
+from mdm_jax.models.transformer import init_params
 from mdm_jax.training.checkpoint import CHECKPOINTS, restore_params
 from mdm_jax.training.config import read_config, write_config
 from mdm_jax.typing import Denoiser, Params

@@ -13,7 +13,8 @@ import toy
 import mdm_jax
 from mdm_jax.autoregressive import autoregressive_sample
 from mdm_jax.models.decoder import make_decoder
-from mdm_jax.models.transformer import TransformerConfig, init_params, make_denoiser
+from mdm_jax.models.denoiser import make_denoiser
+from mdm_jax.models.transformer import TransformerConfig, init_params
 from mdm_jax.training.objectives import causal_loss
 from mdm_jax.training.state import OptimizerConfig, init_state
 from mdm_jax.training.step import make_train_step

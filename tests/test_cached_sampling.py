@@ -15,7 +15,8 @@ from mdm_jax import oracles
 from mdm_jax.cached_sampling import widths
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.decoder import make_decoder
-from mdm_jax.models.transformer import init_params, make_denoiser
+from mdm_jax.models.denoiser import make_denoiser
+from mdm_jax.models.transformer import init_params
 from mdm_jax.sharding import BATCH, make_mesh, shardings
 
 quick = pytest.fixture(scope="module", autouse=True)(toy.quick_compilation)

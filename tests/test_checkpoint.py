@@ -14,7 +14,8 @@ import tiny
 
 import mdm_jax
 from mdm_jax.errors import InputError
-from mdm_jax.models.transformer import init_params, make_denoiser
+from mdm_jax.models.denoiser import make_denoiser
+from mdm_jax.models.transformer import init_params
 from mdm_jax.sharding import make_mesh
 from mdm_jax.training.checkpoint import Checkpointer, digest
 from mdm_jax.training.config import read_config, write_config

@@ -14,7 +14,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 import mdm_jax
 from mdm_jax import confidence, denoiser, oracles, products, randomness
 from mdm_jax.models.config import TransformerConfig
-from mdm_jax.models.transformer import init_params, make_denoiser
+from mdm_jax.models.denoiser import make_denoiser
+from mdm_jax.models.transformer import init_params
 from mdm_jax.sharding import BATCH, make_mesh, shardings
 
 ROUNDING = 2 * 16 * 2**-24

@@ -10,7 +10,8 @@ import pytest
 import mdm_jax
 from mdm_jax.evaluation.prompts import continue_prompts, padded_length
 from mdm_jax.models.config import TransformerConfig
-from mdm_jax.models.transformer import init_params, make_denoiser
+from mdm_jax.models.denoiser import make_denoiser
+from mdm_jax.models.transformer import init_params
 
 CONFIG = TransformerConfig(
     vocab_size=20,

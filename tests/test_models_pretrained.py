@@ -12,8 +12,9 @@ import tiny
 
 import mdm_jax
 from mdm_jax import InputError, loading
+from mdm_jax.models.denoiser import make_denoiser
 from mdm_jax.models.pretrained import WEIGHTS, read_weights, save_weights
-from mdm_jax.models.transformer import init_params, make_denoiser
+from mdm_jax.models.transformer import init_params
 from mdm_jax.training.config import read_config, write_config
 
 TASK = {"name": "digits", "size": 6}

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from mdm_jax import InputError
-from mdm_jax.models.transformer import Transformer, TransformerConfig, init_params, make_denoiser, num_params
+from mdm_jax.models.denoiser import make_denoiser
+from mdm_jax.models.transformer import Transformer, TransformerConfig, init_params, num_params
 from mdm_jax.typing import SelectiveDenoiser
 
 LENGTH, PAD = 8, 12

@@ -14,7 +14,8 @@ from mdm_jax.data.zebra_clues import Size, sizes_of
 from mdm_jax.errors import InputError
 from mdm_jax.evaluation.intervals import wilson
 from mdm_jax.models.config import TransformerConfig
-from mdm_jax.models.transformer import init_params, make_denoiser
+from mdm_jax.models.denoiser import make_denoiser
+from mdm_jax.models.transformer import init_params
 from mdm_jax.sampling import SampleResult
 
 SIZE = Size(4, 3)

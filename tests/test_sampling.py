@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 import mdm_jax
 from mdm_jax import oracles
-from mdm_jax.models.transformer import TransformerConfig, init_params, make_denoiser
+from mdm_jax.models.denoiser import make_denoiser
+from mdm_jax.models.transformer import TransformerConfig, init_params
 
 quick = pytest.fixture(scope="module", autouse=True)(toy.quick_compilation)
 

@@ -15,7 +15,8 @@ import mdm_jax
 from mdm_jax.errors import InputError
 from mdm_jax.losses import draw_subsets, subset_nll
 from mdm_jax.models import presets
-from mdm_jax.models.transformer import init_params, make_denoiser
+from mdm_jax.models.denoiser import make_denoiser
+from mdm_jax.models.transformer import init_params
 from mdm_jax.sharding import BATCH, abstract, check_batch, gathered, make_mesh, shardings, spec_for
 from mdm_jax.training.metrics import read_metrics
 from mdm_jax.training.objectives import masked_loss

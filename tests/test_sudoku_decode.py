@@ -10,7 +10,8 @@ from experiments.sudoku.data import GAME
 from mdm_jax import PerStep, oracles
 from mdm_jax.data import sudoku, sudoku_layouts, sudoku_sets
 from mdm_jax.models.config import TransformerConfig
-from mdm_jax.models.transformer import init_params, make_denoiser
+from mdm_jax.models.denoiser import make_denoiser
+from mdm_jax.models.transformer import init_params
 from mdm_jax.sampling import SampleResult
 
 RECORDS = sudoku_sets.rated(*sudoku.generate(9, size=4, seed=3))

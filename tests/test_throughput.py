@@ -19,7 +19,7 @@ from experiments.throughput.run import network_calls, sampled
 from experiments.throughput.workload import ORACLES, cases_of, workload
 from mdm_jax import confidence
 from mdm_jax.models import presets
-from mdm_jax.models.transformer import TransformerDenoiser
+from mdm_jax.models.denoiser import TransformerDenoiser
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = ["--model", "sudoku_800k", "--batch", "2", "--length", "12", "--turns", "2", "--dtype", "float32"]
@@ -148,7 +148,7 @@ def test_least_time_is_that_of_the_slower_of_the_two():
 def test_torch_network_is_ours(preset):
     torch = pytest.importorskip("torch", reason="the comparison is for those who have PyTorch")
     from experiments.throughput.torch_peer import Network
-    from mdm_jax.models.transformer import make_denoiser
+    from mdm_jax.models.denoiser import make_denoiser
 
     work = workload(Run(model=preset, layers=2, batch=2, length=20, prompt=10, dtype="float32"))
     theirs = Network(work.config, work.params, torch.float32)(torch.tensor(np.asarray(work.x_init), dtype=torch.int64))

@@ -9,7 +9,8 @@ import pytest
 import tiny
 import toy
 
-from mdm_jax.models.transformer import init_params, make_denoiser
+from mdm_jax.models.denoiser import make_denoiser
+from mdm_jax.models.transformer import init_params
 from mdm_jax.sharding import make_mesh
 from mdm_jax.training.objectives import reweighted_loss, skewed_loss
 from mdm_jax.training.state import OptimizerConfig, init_state

@@ -12,7 +12,8 @@ import tiny
 
 from mdm_jax.errors import InputError, RunError
 from mdm_jax.models import presets
-from mdm_jax.models.transformer import init_params, make_denoiser
+from mdm_jax.models.denoiser import make_denoiser
+from mdm_jax.models.transformer import init_params
 from mdm_jax.sharding import make_mesh
 from mdm_jax.training.checkpoint import digest
 from mdm_jax.training.loop import LoopConfig

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mdm_jax.data.pipeline import Batches
-from mdm_jax.models.transformer import TransformerConfig, init_params, make_denoiser
+from mdm_jax.models.denoiser import make_denoiser
+from mdm_jax.models.transformer import TransformerConfig, init_params
 from mdm_jax.sharding import local_rows, make_mesh
 from mdm_jax.training.checkpoint import Checkpointer
 from mdm_jax.training.loop import LoopConfig, fit

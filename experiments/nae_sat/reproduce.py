@@ -19,7 +19,7 @@ from experiments.nae_sat.train import (
     train_model,
 )
 from mdm_jax.loading import Model
-from mdm_jax.models.transformer import make_denoiser
+from mdm_jax.models.denoiser import make_denoiser
 from mdm_jax.report import plots
 from mdm_jax.typing import Oracle, Selector
 

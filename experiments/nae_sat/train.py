@@ -17,7 +17,7 @@ from mdm_jax.errors import InputError
 from mdm_jax.loading import Model
 from mdm_jax.models import presets
 from mdm_jax.models.config import TransformerConfig
-from mdm_jax.models.transformer import make_denoiser
+from mdm_jax.models.denoiser import make_denoiser
 from mdm_jax.training.distributed import barrier, is_lead
 from mdm_jax.training.objectives import masked_loss
 from mdm_jax.training.state import TrainState

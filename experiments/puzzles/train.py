@@ -17,7 +17,7 @@ from mdm_jax.errors import InputError
 from mdm_jax.loading import Model, run_folder
 from mdm_jax.models import presets
 from mdm_jax.models.config import TransformerConfig
-from mdm_jax.models.transformer import make_denoiser
+from mdm_jax.models.denoiser import make_denoiser
 from mdm_jax.training.config import read_config
 from mdm_jax.training.objectives import causal_loss, masked_loss, reweighted_loss, skewed_loss
 from mdm_jax.typing import Array, Oracle, Params

@@ -22,7 +22,7 @@ from experiments.throughput.flags import Run
 from experiments.throughput.workload import ORACLES, Case, Workload, cases_of, described, workload
 from mdm_jax import confidence
 from mdm_jax.models.decoder import make_decoder
-from mdm_jax.models.transformer import make_denoiser
+from mdm_jax.models.denoiser import make_denoiser
 from mdm_jax.report import plots
 from mdm_jax.typing import Array, Params
 

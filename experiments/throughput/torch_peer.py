@@ -21,7 +21,8 @@ from experiments.common import Row
 from experiments.throughput.workload import ORACLES, Case, Workload
 from mdm_jax.errors import InputError, RunError
 from mdm_jax.models.config import TransformerConfig
-from mdm_jax.models.transformer import init_params, make_denoiser
+from mdm_jax.models.denoiser import make_denoiser
+from mdm_jax.models.transformer import init_params
 from mdm_jax.typing import Selector
 
 try:

@@ -27,7 +27,8 @@ def loop(flags: Loop) -> None:
     import numpy as np
 
     from mdm_jax.data.pipeline import Batches
-    from mdm_jax.models.transformer import init_params, make_denoiser
+    from mdm_jax.models.denoiser import make_denoiser
+    from mdm_jax.models.transformer import init_params
     from mdm_jax.sharding import make_mesh, place
     from mdm_jax.training.loop import LoopConfig, fit
     from mdm_jax.training.objectives import masked_loss
@@ -131,7 +132,8 @@ def lowered_step(
     """The training step, on one device."""
     import jax
 
-    from mdm_jax.models.transformer import init_params, make_denoiser
+    from mdm_jax.models.denoiser import make_denoiser
+    from mdm_jax.models.transformer import init_params
     from mdm_jax.sharding import make_mesh
     from mdm_jax.training.objectives import masked_loss
     from mdm_jax.training.state import OptimizerConfig, abstract_state

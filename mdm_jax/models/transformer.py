@@ -1,6 +1,5 @@
 """The transformer, bidirectional or causal: the library's only Flax module. It sees no time: p_theta(. | x_t)."""
 
-import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -348,66 +347,6 @@ def init_params(config: TransformerConfig, key: Array) -> Params:
       A nested dict of arrays in the config's param_dtype, with the names that Transformer documents.
     """
     return Transformer(config).init(key, jnp.zeros((1, max(config.num_grouped, 1)), dtype=jnp.int32))["params"]
-
-
-@dataclasses.dataclass(frozen=True)
-class TransformerDenoiser:
-    """A Transformer as a Denoiser. Equal and of one hash for equal fields, so that jit compiles it once.
-
-    Attributes:
-      config: of the model.
-      as_features: whether it gives Features instead of logits.
-    """
-
-    config: TransformerConfig
-    as_features: bool = False
-
-    def __call__(self, params: Params, tokens: Array, *, dropout_key: Array | None = None) -> Array | Features:
-        """The network's output.
-
-        Args:
-          params: as from `init_params`.
-          tokens: int32 [B, L].
-          dropout_key: a typed key, consumed, which turns dropout on; None for none.
-
-        Returns:
-          Logits float32 [B, L, V], or Features.
-        """
-        rngs = None if dropout_key is None else {"dropout": dropout_key}
-        return self._apply(params, tokens, deterministic=dropout_key is None, rngs=rngs)
-
-    def at(self, params: Params, tokens: Array, is_wanted: Array) -> Array | Features:
-        """The network's output where it is wanted, for less: see `SelectiveDenoiser`.
-
-        Args:
-          params: as from `init_params`.
-          tokens: int32 [B, L].
-          is_wanted: bool [B, L].
-
-        Returns:
-          As the call, finite and no more where not wanted; a causal model makes all.
-
-        Raises:
-          InputError: as the call, or is_wanted does not fit the tokens.
-        """
-        return self._apply(params, tokens, is_wanted=None if self.config.causal else is_wanted)
-
-    def _apply(self, params: Params, tokens: Array, **options: Any) -> Any:
-        method = "features" if self.as_features else "__call__"
-        return Transformer(self.config).apply({"params": params}, tokens, method=method, **options)
-
-
-def make_denoiser(config: TransformerConfig, *, as_features: bool = False) -> TransformerDenoiser:
-    """The denoiser (params, tokens) -> logits of a configuration.
-
-    Args:
-      config: of the model.
-      as_features: give Features, for callers that need the logits of few positions or of a large vocabulary in pieces.
-
-    Returns:
-      A hashable callable; two of equal arguments are equal.
-    """
-    return TransformerDenoiser(config, as_features)
 
 
 def num_params(params_or_config: Params | TransformerConfig, *, embedding: bool = True) -> int:
