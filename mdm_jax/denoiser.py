@@ -2,6 +2,7 @@
 
 import operator
 
+import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
@@ -53,7 +54,17 @@ def float_logits(output: Array | Features, mask_id: int | None) -> Array:
     return jnp.where(is_mask_id[None, None], -jnp.inf, logits)
 
 
-def call(denoiser: Denoiser, params: Params, tokens: Array, is_wanted: Array | None = None) -> Array | Features:
+def ways_of(tokens: Array) -> int:
+    """Over how many devices the rows of tokens [B, L] are split; if nothing tells, as many as there are rows."""
+    batch = max(tokens.shape[0], 1)
+    if not isinstance(tokens, jax.core.Tracer):
+        return batch // max(tokens.sharding.shard_shape(tokens.shape)[0], 1)
+    return 1 if jax.device_count() == 1 else batch
+
+
+def call(
+    denoiser: Denoiser, params: Params, tokens: Array, is_wanted: Array | None = None, *, ways: int = 1
+) -> Array | Features:
     """Calls the network and checks what comes back.
 
     Args:
@@ -61,6 +72,7 @@ def call(denoiser: Denoiser, params: Params, tokens: Array, is_wanted: Array | N
       params: its parameters.
       tokens: int32 [B, L].
       is_wanted: bool [B, L], the positions that will be read; None for all.
+      ways: as from `ways_of`.
 
     Returns:
       Logits, float [B, L, V], or Features.
@@ -69,7 +81,7 @@ def call(denoiser: Denoiser, params: Params, tokens: Array, is_wanted: Array | N
       InputError: the output is not float [B, L, V], or Features of hidden [B, L, D] and head [D, V].
     """
     if is_wanted is not None and isinstance(denoiser, SelectiveDenoiser):
-        output = denoiser.at(params, tokens, is_wanted)
+        output = denoiser.at(params, tokens, is_wanted, ways=ways)
     else:
         output = denoiser(params, tokens)
     return check_output(output, tokens, "denoiser")

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mdm_jax.confidence import is_greedy, read_confidence
-from mdm_jax.denoiser import call
+from mdm_jax.denoiser import call, ways_of
 from mdm_jax.errors import InputError
 from mdm_jax.oracles import margin
 from mdm_jax.randomness import fold_rows, position_gumbel, split_rows
-from mdm_jax.sampling import SampleResult, check_arguments, row_scores
+from mdm_jax.sampling import SampleResult, check_arguments, row_scores, rows_that_reveal
 from mdm_jax.selection import TopK
 from mdm_jax.typing import Array, Confidence, Denoiser, Oracle, Params
 
@@ -113,6 +113,7 @@ def remasking_sample(
         oracle=oracle,
         remask=remask,
         greedy=is_greedy(temperature),
+        ways=ways_of(tokens),
     )
 
 
@@ -123,7 +124,7 @@ def _is_one(value: Any, *kinds: Any) -> bool:
     return any(jnp.issubdtype(jnp.result_type(value), kind) for kind in kinds)
 
 
-@functools.partial(jax.jit, static_argnames=("denoiser", "mask_id", "oracle", "remask", "greedy"))
+@functools.partial(jax.jit, static_argnames=("denoiser", "mask_id", "oracle", "remask", "greedy", "ways"))
 def _remasking_sample(
     denoiser: Denoiser,
     params: Params,
@@ -138,6 +139,7 @@ def _remasking_sample(
     oracle: Oracle,
     remask: bool,
     greedy: bool,
+    ways: int,
 ) -> SampleResult:
     is_target = x_init == mask_id
     n_0 = is_target.sum(axis=-1, dtype=jnp.int32)
@@ -155,11 +157,12 @@ def _remasking_sample(
         scale = noise * jnp.where(anneal, (selector.num_steps - state.j) / selector.num_steps, 1.0)
 
         def reveal(state: RemaskState) -> RemaskState:
-            output = call(denoiser, params, state.tokens, is_open)
-            confidence = read_confidence(token_keys, output, None if greedy else temperature, mask_id, is_open)
+            is_read = rows_that_reveal(is_open, num_reveal)
+            output = call(denoiser, params, state.tokens, is_read, ways=ways)
+            confidence = read_confidence(token_keys, output, None if greedy else temperature, mask_id, is_read)
             scores = row_scores(oracle, score_keys, confidence)
             scores = scores + scale * position_gumbel(noise_keys, x_init.shape[1])
-            is_chosen = selector.choose(scores, confidence, is_open, num_reveal)
+            is_chosen = selector.choose(scores, confidence, is_read, num_reveal)
             return write_tokens(state, is_open, is_chosen, confidence, mask_id)
 
         return jax.lax.cond(jnp.any(num_reveal > 0), reveal, lambda state: state, state)

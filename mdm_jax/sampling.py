@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mdm_jax.confidence import is_greedy, read_confidence
-from mdm_jax.denoiser import call, check_mask_id, check_tokens
+from mdm_jax.denoiser import call, check_mask_id, check_tokens, ways_of
 from mdm_jax.errors import InputError
 from mdm_jax.oracles import margin, random
 from mdm_jax.randomness import fold_rows, row_keys, split_rows
@@ -108,6 +108,7 @@ def sample(
         oracle=oracle,
         block_length=block_length or tokens.shape[1],
         greedy=is_greedy(temperature),
+        ways=ways_of(tokens),
     )
 
 
@@ -146,7 +147,7 @@ def vanilla_sample(
     return sample(denoiser, params, key, x_init, mask_id=mask_id, oracle=random, selector=selector)
 
 
-@functools.partial(jax.jit, static_argnames=("denoiser", "mask_id", "oracle", "block_length", "greedy"))
+@functools.partial(jax.jit, static_argnames=("denoiser", "mask_id", "oracle", "block_length", "greedy", "ways"))
 def _sample(
     denoiser: Denoiser,
     params: Params,
@@ -159,6 +160,7 @@ def _sample(
     oracle: Oracle,
     block_length: int,
     greedy: bool,
+    ways: int,
 ) -> SampleResult:
     def cond_fun(state: LoopState) -> Array:
         return jnp.any(state.tokens == mask_id)
@@ -167,9 +169,10 @@ def _sample(
         plan_keys, token_keys, score_keys = split_rows(fold_rows(keys, state.iteration), 3)
         state, is_open = open_block(state, mask_id, block_length)
         num_reveal = selector.plan(plan_keys, state.j, state.n_0, is_open.sum(axis=-1, dtype=jnp.int32))
+        is_open = rows_that_reveal(is_open, num_reveal)
 
         def reveal(state: LoopState) -> LoopState:
-            output = call(denoiser, params, state.tokens, is_open)
+            output = call(denoiser, params, state.tokens, is_open, ways=ways)
             confidence = read_confidence(token_keys, output, None if greedy else temperature, mask_id, is_open)
             scores = row_scores(oracle, score_keys, confidence)
             is_chosen = selector.choose(scores, confidence, is_open, num_reveal) & is_open
@@ -234,6 +237,11 @@ def open_block(state: LoopState, mask_id: int, block_length: int, *, together: b
     j = jnp.where(is_new, 1, state.j + 1)
     n_0 = jnp.where(is_new, is_open.sum(axis=-1, dtype=jnp.int32), state.n_0)
     return state._replace(block=block, j=j, n_0=n_0), is_open
+
+
+def rows_that_reveal(is_open: Array, num_reveal: Array | None) -> Array:
+    """The open positions [B, L], but none of rows that this step reveals nothing of."""
+    return is_open if num_reveal is None else is_open & (num_reveal > 0)[:, None]
 
 
 def row_scores(oracle: Oracle, keys: Array, confidence: Confidence) -> Array:

@@ -54,10 +54,11 @@ class SelectiveDenoiser(Protocol):
         """As any Denoiser."""
         ...
 
-    def at(self, params: Params, tokens: Array, is_wanted: Array) -> Array | Features:
+    def at(self, params: Params, tokens: Array, is_wanted: Array, *, ways: int = 1) -> Array | Features:
         """As the call, of the same shapes, for tokens int32 [B, L].
 
-        It equals the call to rounding where `is_wanted`, bool [B, L], and is finite elsewhere.
+        It equals the call to rounding where `is_wanted`, bool [B, L], and is finite elsewhere. Row by row, the batch is
+        split into so many equal ways, which lie on devices of their own: what brings rows of two ways together costs.
         """
         ...
 
