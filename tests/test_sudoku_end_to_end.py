@@ -251,7 +251,7 @@ def test_readings_measure_every_reading_and_the_strict_ones_are_the_plain_sample
         tuple(row[name] for name in ("decoder", "values", "noise", "oracle", "score")): row
         for row in rows(tmp_path / "readings")
     }
-    scores = {"top_prob": ("probability", "log"), "margin": ("probability", "log")}
+    scores = {"top_prob": ("probability", "log"), "margin": ("probability", "log", "log(p1-p2)")}
     expected = {
         (decoder, values, noise, oracle, score)
         for decoder in ("strict", "remasking")
@@ -259,14 +259,14 @@ def test_readings_measure_every_reading_and_the_strict_ones_are_the_plain_sample
         for noise in ("none", "annealed", "constant")
         for oracle in scores
         for score in scores[oracle]
-        if (noise, oracle, score) != ("none", "top_prob", "log")  # the order by probability
+        if (noise, oracle, score) not in (("none", "top_prob", "log"), ("none", "margin", "log(p1-p2)"))
     }
     expected |= {
         (decoder, values, "none", "random", "-")
         for decoder in ("strict", "remasking")
         for values in ("likeliest", "drawn")
     }
-    expected.add(("vanilla", "likeliest", "none", "random", "-"))
+    expected |= {("vanilla", values, "none", "random", "-") for values in ("likeliest", "drawn")}
     assert set(found) == expected
     assert len(rows(tmp_path / "readings")) == len(expected)
     for row in found.values():
@@ -300,20 +300,20 @@ def test_readings_measure_every_reading_and_the_strict_ones_are_the_plain_sample
         score = "-" if row["oracle"] == "random" else "probability"
         reading = found["strict", "likeliest", "none", row["oracle"], score]
         assert (reading["solved"], reading["cells"]) == (row["solved"], row["cells"])
-    lines = done[0][2].strip().splitlines()[-25:]
-    for line in lines[:-1]:
+    lines = done[0][2].strip().splitlines()[-34:]
+    for line in lines[:-2]:
         *reading, random, top_prob, margin = line.split()
         decoder, values, noise, score = reading
-        alike = score if noise != "none" else "probability"
+        alike = "log" if noise != "none" and score != "probability" else "probability"
         shares = [
             found[decoder, values, "none", "random", "-"],
             found[decoder, values, noise, "top_prob", alike],
             found[decoder, values, noise, "margin", score],
         ]
         assert [float(random), float(top_prob), float(margin)] == [share["solved"] for share in shares]
-    assert len({tuple(line.split()[:4]) for line in lines[:-1]}) == 24
-    vanilla = found["vanilla", "likeliest", "none", "random", "-"]["solved"]
-    assert lines[-1].split()[:4] == ["vanilla", "likeliest", "none", "-"]
+    assert len({tuple(line.split()[:4]) for line in lines[:-2]}) == 32
+    vanilla = found["vanilla", "drawn", "none", "random", "-"]["solved"]
+    assert lines[-1].split()[:4] == ["vanilla", "drawn", "none", "-"]
     assert float(lines[-1].split()[4]) == vanilla
 
 
@@ -323,6 +323,7 @@ def test_readings_stand_beside_the_paper_the_nearest_first():
     found = [
         ("random", ("vanilla", "likeliest", "none", "-"), 0.06),
         ("random", ("strict", "drawn", "none", "-"), 0.05),
+        ("margin", ("strict", "drawn", "constant", "log(p1-p2)"), 0.5),
     ]
     for noise, shares in solved.items():
         for order, share in zip(("top_prob", "margin"), shares, strict=True):
@@ -339,8 +340,9 @@ def test_readings_stand_beside_the_paper_the_nearest_first():
         ]
     )
     assert lines[0] == dict.fromkeys(readings.CHOICES, "paper") | paper
-    assert [line["noise"] for line in lines[1:]] == ["annealed", "constant", "none"]
-    assert [line.get("distance") for line in lines[1:]] == [pytest.approx(0.1), pytest.approx(0.3), None]
+    assert [line["noise"] for line in lines[1:]] == ["annealed", "constant", "constant", "none"]
+    assert [line.get("distance") for line in lines[1:]] == [*(pytest.approx(x) for x in (0.1, 0.3, 0.4)), None]
+    assert [lines[3][name] for name in ("score", "top_prob", "margin")] == ["log(p1-p2)", 0.1, 0.5]
     assert (lines[1]["random"], lines[1]["top_prob"], lines[1]["margin"]) == (0.05, 0.3, 0.8)
     assert lines[-1]["random"] == 0.06
 

@@ -5,6 +5,8 @@ import itertools
 import sys
 from typing import Any
 
+import jax.numpy as jnp
+
 import mdm_jax
 from experiments.common import Results, table
 from experiments.puzzles.data import MaskedLayout, first
@@ -17,15 +19,26 @@ from mdm_jax import oracles
 from mdm_jax.data import sudoku_layouts
 from mdm_jax.errors import InputError
 from mdm_jax.evaluation.puzzles import Decode
+from mdm_jax.typing import Array, Confidence, Oracle
 
-ORDERS = {
+
+def log_of_margin(key: Array, confidence: Confidence) -> Array:
+    """log(p1 - p2), nats: the order of `oracles.margin`, on another scale for the noise."""
+    return jnp.log(jnp.maximum(oracles.margin(key, confidence), jnp.finfo(jnp.float32).tiny))
+
+
+ORDERS: dict[str, dict[str, Oracle]] = {
     "random": {"-": oracles.random},
     "top_prob": {"probability": oracles.top_prob, "log": oracles.top_log_prob},
-    "margin": {"probability": oracles.margin, "log": oracles.log_margin},
+    "margin": {"probability": oracles.margin, "log": oracles.log_margin, "log(p1-p2)": log_of_margin},
 }
 """By the paper's name of the order, then by the scale of its score."""
+SAME_WITHOUT_NOISE = (("top_prob", "log"), ("margin", "log(p1-p2)"))
+"""Scores that order as the probabilities do."""
 CHOICES = ("decoder", "values", "noise", "score")
 """What makes a reading."""
+VALUES = {"likeliest": 0.0, "drawn": 1.0}
+"""The digits, by the temperature."""
 
 
 def readings(flags: Readings) -> None:
@@ -47,17 +60,17 @@ def readings(flags: Readings) -> None:
         fields = {"oracle": order, **dict(zip(CHOICES, reading, strict=True))}
         results.add(**{"method": "mdm", **common, **fields, **row, "paper": paper})
 
-    vanilla = masked(model.denoiser, model.params, layout, oracles.random, mdm_jax.Binomial(flags.num_steps))
-    add("random", ("vanilla", "likeliest", "none", "-"), vanilla)
+    for values, temperature in VALUES.items():
+        selector = mdm_jax.Binomial(flags.num_steps)
+        vanilla = masked(model.denoiser, model.params, layout, oracles.random, selector, temperature=temperature)
+        add("random", ("vanilla", values, "none", "-"), vanilla)
     noises = {"none": (0.0, False), "annealed": (flags.noise, True), "constant": (flags.noise, False)}
-    for decoder, values, noise in itertools.product(("strict", "remasking"), ("likeliest", "drawn"), noises):
+    for decoder, values, noise in itertools.product(("strict", "remasking"), VALUES, noises):
         scale, anneal = noises[noise]
         for order, scales in ORDERS.items():
             for score, oracle in scales.items():
-                if score == "log" and order == "top_prob" and not scale:
-                    continue  # the same order as by probability
-                if order == "random" and scale:
-                    continue  # no less random with noise
+                if order == "random" if scale else (order, score) in SAME_WITHOUT_NOISE:
+                    continue  # noise makes the random order no less random
                 decode = functools.partial(
                     mdm_jax.remasking_sample,
                     model.denoiser,
@@ -68,7 +81,7 @@ def readings(flags: Readings) -> None:
                     noise=scale,
                     anneal=anneal,
                     remask=decoder == "remasking",
-                    temperature=float(values == "drawn"),
+                    temperature=VALUES[values],
                 )
                 add(order, (decoder, values, noise, score), decode)
     results.finish()
@@ -84,11 +97,11 @@ def side_by_side(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     paper = {row["oracle"]: row["paper"] for row in rows if "paper" in row}
     lines = []
     for reading in [choice for *choice, order in solved if order == "margin"]:
-        decoder, values, noise, _ = reading
-        by_probability = solved.get((decoder, values, noise, "probability", "top_prob"))
+        decoder, values, noise, score = reading
+        alike = [(decoder, values, noise, name) for name in (score, "log", "probability")]
         shares = {
             "random": solved[decoder, values, "none", "-", "random"],
-            "top_prob": solved.get((*reading, "top_prob"), by_probability),
+            "top_prob": next(solved[*same, "top_prob"] for same in alike if (*same, "top_prob") in solved),
             "margin": solved[*reading, "margin"],
         }
         line = dict(zip(CHOICES, reading, strict=True)) | shares
@@ -96,6 +109,7 @@ def side_by_side(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             line["distance"] = max(abs(shares[order] - paper[order]) for order in ("top_prob", "margin"))
         lines.append(line)
     lines.sort(key=lambda line: line.get("distance", 0.0))
-    vanilla = {"decoder": "vanilla", "values": "likeliest", "noise": "none", "score": "-"}
-    lines.append(vanilla | {"random": solved[*vanilla.values(), "random"]})
+    for *reading, order in solved:
+        if reading[0] == "vanilla":
+            lines.append(dict(zip(CHOICES, reading, strict=True)) | {order: solved[*reading, order]})
     return [dict.fromkeys(CHOICES, "paper") | paper, *lines] if paper else lines
