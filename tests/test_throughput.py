@@ -34,11 +34,11 @@ def rows_of(out, *argv):
 
 def test_run_measures_every_oracle_at_both_temperatures(tmp_path, monkeypatch):
     monkeypatch.setattr(roofline, "measure", lambda dtype: roofline.Roofline(1e12, 1e10))
-    rows = rows_of(tmp_path, "--selector", "top_k:3", "--prompt", "2", "--last-layer", "all")
+    rows = rows_of(tmp_path, "--selector", "top_k:3", "--prompt", "2", "--compute", "all")
     assert [(row["oracle"], row["temperature"]) for row in rows] == [(name, t) for name in ORACLES for t in (0, 1)]
     for row in rows:
         assert (row["model"], row["batch"], row["length"], row["nfe"]) == ("sudoku_800k", 2, 12, 3)
-        assert (row["selector"], row["dtype"], row["last_layer"]) == ("top_k:3", "float32", "all")
+        assert (row["selector"], row["dtype"], row["compute"]) == ("top_k:3", "float32", "all")
         assert "peer" not in row
         assert row["tokens_per_s"] == pytest.approx(10 * row["sequences_per_s"]), "the prompt never counts"
         assert row["sequences_per_s"] == pytest.approx(2 / (3 * row["ms_per_nfe"] / 1000))
@@ -80,16 +80,16 @@ def test_run_with_all_logits_at_once_needs_the_memory_for_them_and_kept_keys_are
     assert (kept["keep"], kept["nfe"]) == ("dual", 4)
 
 
-def test_last_layer_is_that_of_all_positions_if_asked(monkeypatch):
+def test_all_of_the_network_is_computed_if_asked(monkeypatch):
     config = workload(Run(model="sudoku_800k", batch=1, length=12)).config
     whole = []
     monkeypatch.setattr(TransformerDenoiser, "__call__", lambda *args: whole.append(1) or TransformerDenoiser.at(*args))
-    monkeypatch.setattr(TransformerDenoiser, "at", lambda self, *args: jnp.zeros((1, 12, config.vocab_size)))
+    monkeypatch.setattr(TransformerDenoiser, "at", lambda self, *args, ways=1: jnp.zeros((1, 12, config.vocab_size)))
     case = next(cases_of(Run(oracle="margin", temperature="0", selector="top_k:2")))
-    for last_layer in ("open", "all"):
-        work = workload(Run(model="sudoku_800k", batch=1, length=12, logits="all", last_layer=last_layer))
+    for compute in ("open", "all"):
+        work = workload(Run(model="sudoku_800k", batch=1, length=12, logits="all", compute=compute))
         sampled(work, case, work.params, jax.random.key(0), work.x_init)
-        assert bool(whole) == (last_layer == "all")
+        assert bool(whole) == (compute == "all")
 
 
 def test_sudoku_models_are_measured_at_the_81_cells_of_a_puzzle():

@@ -33,9 +33,9 @@ class Run:
     """open only the leftmost block of this length that holds a mask"""
     logits: Literal["open", "all"] = "open"
     """make logits of open positions, some at a time, or of all positions at once, as samplers did before"""
-    last_layer: Literal["open", "all"] = "open"
-    """compute the last layer at open positions only, or at all, as the bare network does: then the overhead is that of
-    choosing alone"""
+    compute: Literal["open", "all"] = "open"
+    """compute of the network what open positions need, or all of it, as the bare network does: then the overhead is
+    that of choosing alone"""
     keep: Literal["dual", "prefix"] | None = None
     """in blocks: keep keys and values between a block's steps, an approximation"""
     temperature: str = "0,1"

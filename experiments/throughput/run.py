@@ -46,7 +46,7 @@ def run(flags: Run) -> None:
         "block_length": flags.block_length,
         "keep": flags.keep,
         "logits": flags.logits,
-        "last_layer": flags.last_layer,
+        "compute": flags.compute,
         "dtype": flags.dtype,
     }
     network, peers = jax.jit(functools.partial(network_calls, make_denoiser(work.config))), None
@@ -105,7 +105,7 @@ def sampled(work: Workload, case: Case, params: Params, key: Array, x_init: Arra
     if work.flags.keep is not None:
         return mdm_jax.cached_sample(make_decoder(work.config), params, key, x_init, keep=work.flags.keep, **options)
     network = make_denoiser(work.config, as_features=work.flags.logits == "open")
-    denoiser = network if work.flags.last_layer == "open" else lambda params, tokens: network(params, tokens)
+    denoiser = network if work.flags.compute == "open" else lambda params, tokens: network(params, tokens)
     return mdm_jax.sample(denoiser, params, key, x_init, **options)
 
 
