@@ -24,9 +24,11 @@ from mdm_jax.sampling import (
     open_block,
     reveal_tokens,
     row_scores,
+    rows_that_reveal,
     start_state,
 )
 from mdm_jax.selection import PerStep
+from mdm_jax.tiles import ways_of
 from mdm_jax.typing import Array, Features, Oracle, Params, Selector
 
 
@@ -104,6 +106,7 @@ def cached_sample(
         block_length=min(block_length, tokens.shape[1]),
         keep=keep,
         greedy=is_greedy(temperature),
+        ways=ways_of(tokens),
     )
 
 
@@ -117,7 +120,7 @@ def widths(length: int, block_length: int, keep: str) -> list[int]:
     return found
 
 
-@functools.partial(jax.jit, static_argnames=("decoder", "mask_id", "oracle", "block_length", "keep", "greedy"))
+@functools.partial(jax.jit, static_argnames=("decoder", "mask_id", "oracle", "block_length", "keep", "greedy", "ways"))
 def _cached_sample(
     decoder: Decoder,
     params: Params,
@@ -131,6 +134,7 @@ def _cached_sample(
     block_length: int,
     keep: str,
     greedy: bool,
+    ways: int,
 ) -> SampleResult:
     batch, length = x_init.shape
     sizes = widths(length, block_length, keep)
@@ -151,8 +155,10 @@ def _cached_sample(
             which = jnp.where(state.is_cached, 1 if keep == "dual" else fitting, 0)
             branches = [functools.partial(call, size=size) for size in sizes]
             output, cache = jax.lax.switch(which, branches, state, start)
-            here = jax.lax.dynamic_slice_in_dim(is_open, start, block_length, axis=1)
-            of_block = read_confidence(token_keys, output, None if greedy else temperature, mask_id, here, first=start)
+            is_read = rows_that_reveal(is_open, num_reveal)
+            here = jax.lax.dynamic_slice_in_dim(is_read, start, block_length, axis=1)
+            heat = None if greedy else temperature
+            of_block = read_confidence(token_keys, output, heat, mask_id, here, first=start, ways=ways)
             confidence = jax.tree.map(
                 lambda field: jax.lax.dynamic_update_slice_in_dim(
                     jnp.zeros((batch, length), field.dtype), field, start, axis=1
@@ -160,7 +166,7 @@ def _cached_sample(
                 of_block,
             )
             scores = row_scores(oracle, score_keys, confidence)
-            is_chosen = selector.choose(scores, confidence, is_open, num_reveal) & is_open
+            is_chosen = selector.choose(scores, confidence, is_read, num_reveal) & is_read
             return state._replace(
                 loop=reveal_tokens(state.loop, is_chosen, confidence), cache=cache, is_cached=jnp.asarray(True)
             )

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from mdm_jax.denoiser import check_mask_id, float_logits
 from mdm_jax.errors import InputError
 from mdm_jax.randomness import gumbel, position_keys, row_keys
+from mdm_jax.tiles import in_tiles, pick, split, ways_of
 from mdm_jax.typing import Array, Confidence, Features
 
 WHOLE = 1 << 22
@@ -101,8 +102,8 @@ def _checked(
     batch = output.hidden.shape[0] if isinstance(output, Features) else output.shape[0]
     mask_id = None if mask_id is None else check_mask_id(mask_id)
     greedy = is_greedy(temperature)
-    keys = row_keys(key, batch)
-    return _read(keys, output, None if greedy else jnp.asarray(temperature), mask_id, is_wanted)
+    keys, ways = row_keys(key, batch), ways_of(output.hidden if isinstance(output, Features) else output)
+    return _read(keys, output, None if greedy else jnp.asarray(temperature), mask_id, is_wanted, ways=ways)
 
 
 def read_confidence(
@@ -112,6 +113,7 @@ def read_confidence(
     mask_id: int | None,
     is_wanted: Array | None,
     first: Array | int = 0,
+    ways: int | None = None,
 ) -> Confidence:
     """Confidence from a network's output.
 
@@ -122,6 +124,7 @@ def read_confidence(
       mask_id: this id cannot be predicted, if it is below V.
       is_wanted: bool [B, L], the positions to read; the others hold zeros. None wants all.
       first: int32 scalar, the position in its sequence of the first one here, which its draws are keyed by.
+      ways: as from `tiles.ways_of`; None for as many as there are rows.
 
     Returns:
       Confidence, each field [B, L].
@@ -134,41 +137,35 @@ def read_confidence(
             f"the denoiser's logits must be over at least 2 tokens, got shape {(batch, length, vocab_size)}"
         )
 
-    def read(places: Array) -> Confidence:
-        """Of positions int32 [B or 1, P]."""
-        here = x if places.shape == (1, length) else jnp.take_along_axis(x, places[..., None], axis=1)
-        logits = float_logits(Features(here, output.head) if isinstance(output, Features) else here, mask_id)
-        noise = None if temperature is None else token_noise(position_keys(keys, first + places), vocab_size)
+    def read(x: Array, keys: Array, positions: Array) -> Confidence:
+        """Of x [N, P, D or V] at positions int32 [N or 1, P], with keys [N] or [N, P]."""
+        logits = float_logits(Features(x, output.head) if isinstance(output, Features) else x, mask_id)
+        noise = None if temperature is None else token_noise(position_keys(keys, first + positions), vocab_size)
         return confidence_given_noise(logits, temperature, noise)
 
     if batch * length * vocab_size <= WHOLE:
-        every = read(jnp.arange(length, dtype=jnp.int32)[None])
+        every = read(x, keys, jnp.arange(length, dtype=jnp.int32)[None])
         return every if is_wanted is None else jax.tree.map(lambda field: jnp.where(is_wanted, field, 0), every)
 
+    ways = ways or batch
+    num = batch // ways * length
     wanted = jnp.ones((batch, length), bool) if is_wanted is None else is_wanted
-    size = min(max(TILE // (batch * vocab_size), 1), -(-length // 8))
-    wanted_first = jnp.argsort(~wanted, axis=-1, stable=True).astype(jnp.int32)
-    num_tiles = -(-length // size)
-    places = jnp.pad(wanted_first, ((0, 0), (0, num_tiles * size - length)))
+    size = min(max(TILE // (ways * vocab_size), 1), -(-num // 8))
+    entries, keys_of_rows = x.reshape(ways, num, x.shape[-1]), split(keys, ways)
 
-    def read_tile(i: Array, fields: Confidence) -> Confidence:
-        tile = read(jax.lax.dynamic_slice_in_dim(places, i * size, size, axis=1))
-        return jax.tree.map(
-            lambda field, new: jax.lax.dynamic_update_slice_in_dim(field, new, i * size, 1), fields, tile
-        )
+    def read_at(places: Array) -> Confidence:
+        """Of the entries int32 [W, P] of each way, row by row and position by position."""
+        return read(pick(entries, places), pick(keys_of_rows, places // length), places % length)
 
-    zeros = jax.tree.map(
-        lambda field: jnp.zeros(places.shape, field.dtype), jax.eval_shape(read, jnp.zeros((batch, size), jnp.int32))
+    like = jax.tree.map(
+        lambda field: jax.ShapeDtypeStruct((ways, num), field.dtype),
+        jax.eval_shape(read_at, jnp.zeros((ways, size), jnp.int32)),
     )
-    last = -(-wanted.sum(axis=-1, dtype=jnp.int32).max() // size)
-    fields = jax.lax.fori_loop(0, last, read_tile, zeros)
-    back = jnp.argsort(wanted_first, axis=-1)
-    return jax.tree.map(
-        lambda field: jnp.where(wanted, jnp.take_along_axis(field[:, :length], back, axis=1), 0), fields
-    )
+    fields = in_tiles(read_at, wanted.reshape(ways, num), size, like)
+    return jax.tree.map(lambda field: jnp.where(wanted, field.reshape(batch, length), 0), fields)
 
 
-_read = jax.jit(read_confidence, static_argnames="mask_id")
+_read = jax.jit(read_confidence, static_argnames=("mask_id", "ways"))
 """For those who call it outside jit, so that it is compiled once."""
 
 

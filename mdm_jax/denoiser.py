@@ -2,7 +2,6 @@
 
 import operator
 
-import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
@@ -54,14 +53,6 @@ def float_logits(output: Array | Features, mask_id: int | None) -> Array:
     return jnp.where(is_mask_id[None, None], -jnp.inf, logits)
 
 
-def ways_of(tokens: Array) -> int:
-    """Over how many devices the rows of tokens [B, L] are split; if nothing tells, as many as there are rows."""
-    batch = max(tokens.shape[0], 1)
-    if not isinstance(tokens, jax.core.Tracer):
-        return batch // max(tokens.sharding.shard_shape(tokens.shape)[0], 1)
-    return 1 if jax.device_count() == 1 else batch
-
-
 def call(
     denoiser: Denoiser, params: Params, tokens: Array, is_wanted: Array | None = None, *, ways: int = 1
 ) -> Array | Features:
@@ -72,7 +63,7 @@ def call(
       params: its parameters.
       tokens: int32 [B, L].
       is_wanted: bool [B, L], the positions that will be read; None for all.
-      ways: as from `ways_of`.
+      ways: as from `tiles.ways_of`.
 
     Returns:
       Logits, float [B, L, V], or Features.

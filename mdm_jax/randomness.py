@@ -50,9 +50,10 @@ def uniform_rows(keys: Array, length: int) -> Array:
 
 
 def position_keys(keys: Array, positions: Array) -> Array:
-    """One key per position: keys [B], positions int [B or 1, P] -> keys [B, P]."""
+    """One key per position: the row's keys [B] or [B, P], positions int [B or 1, P] -> keys [B, P]."""
     positions = jnp.broadcast_to(positions, (keys.shape[0], positions.shape[1]))
-    return jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)))(keys, positions)
+    of_row = None if keys.ndim == 1 else 0
+    return jax.vmap(jax.vmap(jax.random.fold_in, (of_row, 0)))(keys, positions)
 
 
 def gumbel(keys: Array, num: int) -> Array:

@@ -13,12 +13,13 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mdm_jax.confidence import is_greedy, read_confidence
-from mdm_jax.denoiser import call, ways_of
+from mdm_jax.denoiser import call
 from mdm_jax.errors import InputError
 from mdm_jax.oracles import margin
 from mdm_jax.randomness import fold_rows, position_gumbel, split_rows
 from mdm_jax.sampling import SampleResult, check_arguments, row_scores, rows_that_reveal
 from mdm_jax.selection import TopK
+from mdm_jax.tiles import ways_of
 from mdm_jax.typing import Array, Confidence, Denoiser, Oracle, Params
 
 
@@ -159,7 +160,8 @@ def _remasking_sample(
         def reveal(state: RemaskState) -> RemaskState:
             is_read = rows_that_reveal(is_open, num_reveal)
             output = call(denoiser, params, state.tokens, is_read, ways=ways)
-            confidence = read_confidence(token_keys, output, None if greedy else temperature, mask_id, is_read)
+            heat = None if greedy else temperature
+            confidence = read_confidence(token_keys, output, heat, mask_id, is_read, ways=ways)
             scores = row_scores(oracle, score_keys, confidence)
             scores = scores + scale * position_gumbel(noise_keys, x_init.shape[1])
             is_chosen = selector.choose(scores, confidence, is_read, num_reveal)

@@ -12,12 +12,13 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mdm_jax.confidence import is_greedy, read_confidence
-from mdm_jax.denoiser import call, check_mask_id, check_tokens, ways_of
+from mdm_jax.denoiser import call, check_mask_id, check_tokens
 from mdm_jax.errors import InputError
 from mdm_jax.oracles import margin, random
 from mdm_jax.randomness import fold_rows, row_keys, split_rows
 from mdm_jax.schedules import Schedule
 from mdm_jax.selection import Binomial, PerStep
+from mdm_jax.tiles import ways_of
 from mdm_jax.typing import Array, Confidence, Denoiser, Oracle, Params, Selector
 
 
@@ -173,7 +174,8 @@ def _sample(
 
         def reveal(state: LoopState) -> LoopState:
             output = call(denoiser, params, state.tokens, is_open, ways=ways)
-            confidence = read_confidence(token_keys, output, None if greedy else temperature, mask_id, is_open)
+            heat = None if greedy else temperature
+            confidence = read_confidence(token_keys, output, heat, mask_id, is_open, ways=ways)
             scores = row_scores(oracle, score_keys, confidence)
             is_chosen = selector.choose(scores, confidence, is_open, num_reveal) & is_open
             return reveal_tokens(state, is_chosen, confidence)
@@ -206,8 +208,8 @@ def start_state(x_init: Array) -> LoopState:
 def check_arguments(key: Array, x_init: ArrayLike, mask_id: int, oracle: Oracle) -> tuple[Array, Array, int]:
     """What every sampler is given, as tokens int32 [B, L], keys [B] and the mask's id; InputError if it is unusable."""
     tokens = check_tokens(x_init, "x_init")
-    if tokens.shape[1] == 0:
-        raise InputError(f"x_init must hold at least one position, got shape {tokens.shape}")
+    if 0 in tokens.shape:
+        raise InputError(f"x_init must hold at least one row of at least one position, got shape {tokens.shape}")
     if not callable(oracle):
         raise InputError(
             f"oracle must be a function (key, confidence) -> scores, such as oracles.margin; got {oracle!r}"

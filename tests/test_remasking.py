@@ -352,7 +352,7 @@ def test_remasking_sample_under_strict_dtype_promotion_promotes_nothing_implicit
         ({"temperature": -0.5}, "temperature"),
         ({"mask_id": -1}, "mask_id.*at least 0"),
         ({"x_init": X_INIT[0]}, "shape"),
-        ({"x_init": X_INIT[:, :0]}, "at least one position"),
+        ({"x_init": X_INIT[:, :0]}, "at least one row of at least one position"),
         ({"key": 0}, "typed key"),
         ({"oracle": "margin"}, "oracle"),
         ({"oracle": lambda key, c: c.top_prob.sum()}, "oracle.*scores"),

@@ -1,15 +1,16 @@
 """A Transformer as a Denoiser: a function of parameters and tokens, which can leave out what nobody reads."""
 
 import dataclasses
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from mdm_jax.denoiser import check_tokens
+from mdm_jax.errors import InputError
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.transformer import Transformer
+from mdm_jax.tiles import in_tiles, pick, split
 from mdm_jax.typing import Array, Features, Params
 
 TILE = {"cpu": 512}
@@ -62,18 +63,30 @@ class TransformerDenoiser:
         Raises:
           InputError: as the call, or is_wanted does not fit the tokens.
         """
+        tokens = check_tokens(tokens, "tokens")
+        batch, length = tokens.shape
+        if is_wanted.shape != tokens.shape or is_wanted.dtype != bool:
+            raise InputError(f"is_wanted must be bool {[batch, length]}, got {is_wanted.dtype} {is_wanted.shape}")
+        if ways < 1 or batch % ways:
+            raise InputError(f"ways must divide the batch of {batch}, got {ways}")
+        where = None if self.config.causal else is_wanted
+        rows = rows_of_tile(batch // ways, length)
+        if rows == batch // ways:
+            whole: Array | Features = self._apply(params, tokens, is_wanted=where)
+            return whole
 
-        def read(tokens: Array, is_wanted: Array) -> Any:
-            return self._apply(params, tokens, is_wanted=None if self.config.causal else is_wanted)
+        def read(places: Array) -> Array:
+            def here(x: Array) -> Array:
+                return pick(split(x, ways), places).reshape(ways * rows, length)
 
-        rows = rows_of_tile(tokens.shape[0], tokens.shape[1], ways)
-        if rows * ways == tokens.shape[0]:
-            output: Array | Features = read(tokens, is_wanted)
-            return output
-        if not self.as_features:
-            return in_tiles(read, tokens, is_wanted, rows, ways)
-        hidden = in_tiles(lambda *tile: read(*tile).hidden, tokens, is_wanted, rows, ways)
-        return Features(hidden, self._head(params))
+            tile = self._apply(params, here(tokens), is_wanted=None if where is None else here(where))
+            return split(tile.hidden if self.as_features else tile, ways)
+
+        config = self.config
+        last = (config.width, config.dtype) if self.as_features else (config.vocab_size, jnp.float32)
+        like = jax.ShapeDtypeStruct((ways, batch // ways, length, last[0]), last[1])
+        output = in_tiles(read, split(is_wanted.any(axis=-1), ways), rows, like).reshape(batch, length, last[0])
+        return Features(output, self._head(params)) if self.as_features else output
 
     def _head(self, params: Params) -> Array:
         """The head of Features."""
@@ -86,43 +99,12 @@ class TransformerDenoiser:
         return Transformer(self.config).apply({"params": params}, tokens, method=method, **options)
 
 
-def rows_of_tile(batch: int, length: int, ways: int) -> int:
-    """Rows of each way that are computed at a time: all, or a divisor of them."""
-    here = batch // ways
+def rows_of_tile(batch: int, length: int) -> int:
+    """Rows of a device's batch that are computed at a time: all, or enough, and such that few are computed in vain."""
     enough = -(-TILE.get(jax.default_backend(), TILE_ELSEWHERE) // max(length, 1))
-    return next((rows for rows in range(enough, here) if here % rows == 0), here)
-
-
-def in_tiles(read: Callable[[Array, Array], Array], tokens: Array, is_wanted: Array, rows: int, ways: int) -> Array:
-    """`read` of the rows of which anything is wanted, some at a time, and zeros for the others.
-
-    Args:
-      read: (tokens [N, L], is_wanted [N, L]) -> [N, L, X], row by row.
-      tokens: int32 [B, L].
-      is_wanted: bool [B, L].
-      rows: of each way at a time; divides B / ways.
-      ways: equal parts of the batch, no two of which are brought together.
-
-    Returns:
-      [B, L, X].
-    """
-
-    def split(x: Array) -> Array:
-        return x.reshape(ways, -1, *x.shape[1:])
-
-    has_any = split(is_wanted.any(axis=-1))
-    wanted_first = jnp.argsort(~has_any, axis=-1, stable=True).astype(jnp.int32)
-    num_tiles = -(-has_any.sum(axis=-1, dtype=jnp.int32).max() // rows)
-
-    def read_tile(i: Array, output: Array) -> Array:
-        places = jax.lax.dynamic_slice_in_dim(wanted_first, i * rows, rows, axis=1)
-        take = functools.partial(jnp.take_along_axis, indices=places[..., None], axis=1)
-        tile = read(*(take(split(x)).reshape(ways * rows, -1) for x in (tokens, is_wanted)))
-        return jax.vmap(lambda old, place, new: old.at[place].set(new))(output, places, split(tile))
-
-    shape = jax.eval_shape(read, tokens, is_wanted)
-    zeros = split(jnp.zeros(shape.shape, shape.dtype))
-    return jax.lax.fori_loop(0, num_tiles, read_tile, zeros).reshape(shape.shape)
+    if enough >= batch:
+        return batch
+    return min(range(enough, min(2 * enough, batch) + 1), key=lambda rows: -batch % rows)
 
 
 def make_denoiser(config: TransformerConfig, *, as_features: bool = False) -> TransformerDenoiser:

@@ -228,7 +228,7 @@ class Transformer(nn.Module):
           float32 [B, L, V].
 
         Raises:
-          InputError: the tokens' rank, dtype or length, or is_wanted does not fit them.
+          InputError: the tokens' rank, dtype or length does not fit.
         """
         hidden, head = self.features(tokens, deterministic=deterministic, is_wanted=is_wanted)
         return project(hidden, head, self.config.dtype)
@@ -273,8 +273,6 @@ class Transformer(nn.Module):
                 f"tokens of length {length} are shorter than the {num_groups} groups of {config.group_length} "
                 f"that this model's sequences begin with: {mend}"
             )
-        if is_wanted is not None and (is_wanted.shape != tokens.shape or is_wanted.dtype != bool):
-            raise InputError(f"is_wanted must be bool {list(tokens.shape)}, got {is_wanted.dtype} {is_wanted.shape}")
         is_real = None if config.pad_id is None else tokens != config.pad_id
         if is_real is None or config.num_groups:  # behind groups every token has its place
             positions = jnp.arange(length, dtype=jnp.int32)[None]
