@@ -42,8 +42,9 @@ def test_run_measures_every_oracle_at_both_temperatures(tmp_path, monkeypatch):
         assert "peer" not in row
         assert row["tokens_per_s"] == pytest.approx(10 * row["sequences_per_s"]), "the prompt never counts"
         assert row["sequences_per_s"] == pytest.approx(2 / (3 * row["ms_per_nfe"] / 1000))
-        low, high = row["overhead_range"]
-        assert low <= row["overhead"] <= high
+        for name in ("overhead", "ms_per_nfe"):
+            low, high = row[f"{name}_range"]
+            assert low <= row[name] <= high
         assert row["peak_bytes"] > 4 * 800_000, "the parameters at least"
         flops = 2 * presets.get("sudoku_800k").forward_flops(12, num_logits=12)
         assert row["network_tflops"] == pytest.approx(flops / row["network_ms"] / 1e9)
@@ -66,6 +67,15 @@ def test_run_takes_selectors_shrunken_models_and_blocks(tmp_path, monkeypatch):
     assert lines == rows, "written as they come"
 
 
+def test_run_takes_batch_sizes_and_prompts_of_different_lengths(tmp_path, monkeypatch):
+    monkeypatch.setattr(roofline, "measure", lambda dtype: roofline.Roofline(1e12, 1e10))
+    argv = ["--oracle", "margin", "--temperature", "0", "--selector", "per_step:2", "--layers", "1", "--width", "64"]
+    rows = rows_of(tmp_path, *argv, "--batch", "1,3", "--prompt", "2:8")
+    assert [(row["batch"], row["nfe"]) for row in rows] == [(1, 5), (3, 5)]
+    for row, generated in zip(rows, (10, 10 + 7 + 4), strict=True):
+        assert row["tokens_per_s"] == pytest.approx(row["sequences_per_s"] * generated / row["batch"])
+
+
 def test_run_with_all_logits_at_once_needs_the_memory_for_them_and_kept_keys_are_used(tmp_path, monkeypatch):
     monkeypatch.setattr(roofline, "measure", lambda dtype: roofline.Roofline(1e12, 1e10))
     monkeypatch.setattr(confidence, "WHOLE", 0)
@@ -81,20 +91,20 @@ def test_run_with_all_logits_at_once_needs_the_memory_for_them_and_kept_keys_are
 
 
 def test_all_of_the_network_is_computed_if_asked(monkeypatch):
-    config = workload(Run(model="sudoku_800k", batch=1, length=12)).config
+    config = workload(Run(model="sudoku_800k", length=12), 1).config
     whole = []
     monkeypatch.setattr(TransformerDenoiser, "__call__", lambda *args: whole.append(1) or TransformerDenoiser.at(*args))
     monkeypatch.setattr(TransformerDenoiser, "at", lambda self, *args, ways=1: jnp.zeros((1, 12, config.vocab_size)))
     case = next(cases_of(Run(oracle="margin", temperature="0", selector="top_k:2")))
     for compute in ("open", "all"):
-        work = workload(Run(model="sudoku_800k", batch=1, length=12, logits="all", compute=compute))
+        work = workload(Run(model="sudoku_800k", length=12, logits="all", compute=compute), 1)
         sampled(work, case, work.params, jax.random.key(0), work.x_init)
         assert bool(whole) == (compute == "all")
 
 
 def test_sudoku_models_are_measured_at_the_81_cells_of_a_puzzle():
-    assert workload(Run(batch=1)).x_init.shape == (1, 81)
-    assert workload(Run(model="smdm_19m", layers=1, batch=1)).x_init.shape == (1, 1024)
+    assert workload(Run(), 1).x_init.shape == (1, 81)
+    assert workload(Run(model="smdm_19m", layers=1), 1).x_init.shape == (1, 1024)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +112,12 @@ def test_sudoku_models_are_measured_at_the_81_cells_of_a_puzzle():
     [
         (["--oracle", "best"], "unknown oracle 'best'"),
         (["--temperature", "cold"], "--temperature takes numbers"),
-        (["--prompt", "12"], "--prompt must leave room"),
+        (["--prompt", "12"], "--prompt takes NUMBER or LEAST:MOST, below the sequences' 12 tokens; got 12"),
+        (["--prompt", "5:2"], "--prompt takes NUMBER or LEAST:MOST"),
+        (["--prompt", "1:2:3"], "--prompt takes NUMBER or LEAST:MOST"),
+        (["--prompt", "few"], "--prompt takes whole numbers"),
+        (["--batch", "2,0"], "--batch must be at least 1, got 0"),
+        (["--batch", "1.5"], "--batch takes whole numbers"),
         (["--turns", "0"], "--turns"),
         (["--selector", "top_k:x"], "--selector takes per_step:NUMBER"),
         (["--selector", "best"], "--selector takes per_step:NUMBER"),
@@ -150,7 +165,7 @@ def test_torch_network_is_ours(preset):
     from experiments.throughput.torch_peer import Network
     from mdm_jax.models.denoiser import make_denoiser
 
-    work = workload(Run(model=preset, layers=2, batch=2, length=20, prompt=10, dtype="float32"))
+    work = workload(Run(model=preset, layers=2, length=20, prompt="10", dtype="float32"), 2)
     theirs = Network(work.config, work.params, torch.float32)(torch.tensor(np.asarray(work.x_init), dtype=torch.int64))
     ours = make_denoiser(work.config)(work.params, work.x_init)
     np.testing.assert_allclose(theirs.cpu().numpy(), ours, atol=1e-5)

@@ -18,12 +18,13 @@ class Run:
     """shrink it to so many layers; what is measured is not that model any more, and the rows say so"""
     width: int | None = None
     """and to this width, heads and MLP in proportion"""
-    batch: int = 32
-    """sequences at a time"""
+    batch: str = "32"
+    """sequences at a time, several with commas"""
     length: int | None = None
     """tokens per sequence (None: 81 for the Sudoku presets; else the longest, or 1,024)"""
-    prompt: int = 0
-    """tokens of each sequence that are given; they never count as generated"""
+    prompt: str = "0"
+    """tokens of each sequence that are given; they never count as generated. LEAST:MOST spreads them over the batch, so
+    that some sequences are finished long before the others"""
     oracle: str | None = None
     """orders to measure, with commas (None: all of them)"""
     selector: str = "top_k:16"

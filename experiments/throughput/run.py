@@ -7,7 +7,7 @@ import pathlib
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
@@ -19,14 +19,17 @@ import mdm_jax
 from experiments.common import Results, Row
 from experiments.throughput import roofline
 from experiments.throughput.flags import Run
-from experiments.throughput.workload import ORACLES, Case, Workload, cases_of, described, workload
+from experiments.throughput.workload import ORACLES, Case, Workload, batches_of, cases_of, described, workload
 from mdm_jax import confidence
 from mdm_jax.models.decoder import make_decoder
 from mdm_jax.models.denoiser import make_denoiser
 from mdm_jax.report import plots
 from mdm_jax.typing import Array, Params
 
-COLUMNS = ("peer", "oracle", "selector", "temperature", "nfe", "ms_per_nfe", "network_ms", "overhead", "tokens_per_s")
+WHAT = ("batch", "peer", "oracle", "selector", "temperature")
+MEASURED = ("nfe", "ms_per_nfe", "ms_per_nfe_range", "network_ms", "overhead", "sequences_per_s", "tokens_per_s")
+OF_OURS = ("network_tflops", "roofline_share", "peak_bytes", "compile_s")
+COLUMNS = (*WHAT, *MEASURED, *OF_OURS)
 """Of the Markdown table."""
 
 
@@ -35,13 +38,13 @@ def run(flags: Run) -> None:
     jax.config.update("jax_enable_compilation_cache", False)  # compile_s is that of a first start
     if flags.compare is not None:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the other one needs memory too
-    cases, work = list(cases_of(flags)), workload(flags)
+    cases, batches = list(cases_of(flags)), batches_of(flags)
+    works = [workload(flags, batch) for batch in batches]  # all that can be wrong, before anything is timed
     results = Results("throughput", "run", out=flags.out, seed=flags.seed)
     roof = roofline.measure(flags.dtype)
     head = {
         "model": described(flags),
-        "batch": flags.batch,
-        "length": work.x_init.shape[1],
+        "length": works[0].x_init.shape[1],
         "prompt": flags.prompt,
         "block_length": flags.block_length,
         "keep": flags.keep,
@@ -49,13 +52,26 @@ def run(flags: Run) -> None:
         "compute": flags.compute,
         "dtype": flags.dtype,
     }
+    bar = tqdm(total=len(works) * len(cases), unit="case", dynamic_ncols=True)
+    for batch, work in zip(batches, works, strict=True):
+        for row in rows_of(work, cases, roof, bar):
+            results.add(**{**head, "batch": batch, **row})
+            (flags.out / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in results.rows))
+    results.finish()
+    (flags.out / "table.md").write_text(markdown(results.rows))
+    plot(flags.out / "overhead.png", results.rows, described(flags))
+    sys.stdout.write(f"{flags.out / 'table.md'}\n{flags.out / 'overhead.png'}\n")
+
+
+def rows_of(work: Workload, cases: Sequence[Case], roof: roofline.Roofline, bar: Any) -> Iterator[Row]:
+    """Times every case; one row of ours for each, and those of the peers."""
+    flags, key = work.flags, jax.random.key(work.flags.seed)
     network, peers = jax.jit(functools.partial(network_calls, make_denoiser(work.config))), None
     if flags.compare == "torch":
         from experiments.throughput import torch_peer
 
         peers = torch_peer.Peers(work, flags.seed)
-    key, bar = jax.random.key(flags.seed), tqdm(cases, unit="case", dynamic_ncols=True)
-    for case in bar:
+    for case in cases:
         bar.set_description(f"{case.oracle} {case.selector_name} temperature {case.temperature:g}")
         begin = time.perf_counter()
         with mock.patch.object(confidence, "WHOLE", sys.maxsize if flags.logits == "all" else confidence.WHOLE):
@@ -65,27 +81,19 @@ def run(flags: Run) -> None:
         ours = functools.partial(compiled, work.params, key, work.x_init)
         nfe = int(ours().nfe)
         bare = functools.partial(network, work.params, work.x_init, nfe)
-        works: dict[str, Callable[[], Any]] = {"network": bare, "ours": ours}
+        timed: dict[str, Callable[[], Any]] = {"network": bare, "ours": ours}
         checked: Row = {}
         if peers is not None:
             checked = peers.checks(case)
-            works |= {**peers.samplers(case), "torch network": functools.partial(peers.network, nfe)}
-        times = in_turns(works, flags.turns)
-        fields = {**head, "oracle": case.oracle, "selector": case.selector_name, "temperature": case.temperature}
-        results.add(
-            **fields,
-            **row_of(work, nfe, times["ours"], times["network"], roof),
-            peak_bytes=peak_bytes(compiled.memory_analysis()),
-            compile_s=round(compile_s, 2),
-        )
-        for peer in [name for name in works if name.startswith("torch")]:
+            timed |= {**peers.samplers(case), "torch network": functools.partial(peers.network, nfe)}
+        times = in_turns(timed, flags.turns)
+        fields = {"oracle": case.oracle, "selector": case.selector_name, "temperature": case.temperature}
+        needs = {"peak_bytes": peak_bytes(compiled.memory_analysis()), "compile_s": round(compile_s, 2)}
+        yield fields | row_of(work, nfe, times["ours"], times["network"], roof) | needs
+        for peer in [name for name in timed if name.startswith("torch")]:
             ours_s = times["network" if peer == "torch network" else "ours"]
-            results.add(**fields, peer=peer, **peer_row(work, nfe, times[peer], ours_s), **checked)
-        (flags.out / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in results.rows))
-    results.finish()
-    (flags.out / "table.md").write_text(markdown(results.rows))
-    plot(flags.out / "overhead.png", results.rows, described(flags))
-    sys.stdout.write(f"{flags.out / 'table.md'}\n{flags.out / 'overhead.png'}\n")
+            yield fields | {"peer": peer} | peer_row(work, nfe, times[peer], ours_s) | checked
+        bar.update()
 
 
 def network_calls(denoiser: mdm_jax.Denoiser, params: Params, tokens: Array, count: Array) -> Array:
@@ -132,6 +140,7 @@ def row_of(work: Workload, nfe: int, ours: list[float], network: list[float], ro
     return {
         "nfe": nfe,
         "ms_per_nfe": 1000 * seconds / nfe,
+        "ms_per_nfe_range": [1000 * min(ours) / nfe, 1000 * max(ours) / nfe],
         "network_ms": 1000 * network_s,
         "overhead": statistics.median(ratios),
         "overhead_range": [ratios[0], ratios[-1]],
@@ -151,6 +160,7 @@ def peer_row(work: Workload, nfe: int, theirs: list[float], ours: list[float]) -
     return {
         "nfe": nfe,
         "ms_per_nfe": 1000 * seconds / nfe,
+        "ms_per_nfe_range": [1000 * min(theirs) / nfe, 1000 * max(theirs) / nfe],
         "sequences_per_s": work.x_init.shape[0] / seconds,
         "tokens_per_s": work.num_generated / seconds,
         "ours_is_faster": statistics.median(ratios),
@@ -179,6 +189,8 @@ def markdown(rows: list[Row]) -> str:
             return "-" if name != "peer" else "mdm_jax"
         if name == "overhead":
             return f"{100 * value:+.1f}%"
+        if isinstance(value, list):
+            return " to ".join(f"{bound:.4g}" for bound in value)
         return f"{value:.4g}" if isinstance(value, float) else str(value)
 
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
@@ -188,7 +200,8 @@ def markdown(rows: list[Row]) -> str:
 
 def plot(path: pathlib.Path, rows: list[Row], model: str) -> None:
     """What each oracle adds to the network, a bar per temperature."""
-    ours = [row for row in rows if "overhead" in row and row["selector"] == rows[0]["selector"]]
+    alike = ("batch", "selector")
+    ours = [row for row in rows if "overhead" in row and all(row[name] == rows[0][name] for name in alike)]
     series = {}
     for temperature in dict.fromkeys(row["temperature"] for row in ours):
         these = [row for row in ours if row["temperature"] == temperature]

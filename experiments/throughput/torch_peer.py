@@ -207,6 +207,8 @@ class Peers:
         """Copies the weights and compiles; InputError if PyTorch is not there or the model is none that it takes."""
         if work.flags.block_length is not None:
             raise InputError("--compare torch has no blocks: leave --block-length out")
+        if ":" in work.flags.prompt:
+            raise InputError("--compare torch takes sequences of one kind: give one number with --prompt")
         torch.manual_seed(seed)
         self._work = work
         self._network = Network(work.config, work.params, getattr(torch, work.config.dtype))

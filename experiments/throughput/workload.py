@@ -1,8 +1,9 @@
 """What the benchmark samples: networks with random weights, and every way to sample from them."""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,8 @@ from mdm_jax.errors import InputError
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.transformer import init_params
 from mdm_jax.typing import Array, Oracle, Params, Selector
+
+T = TypeVar("T")
 
 ORACLES: dict[str, Oracle] = {
     "random": oracles.random,
@@ -63,10 +66,10 @@ def cases_of(flags: Run) -> Iterator[Case]:
     unknown = [name for name in names if name not in ORACLES]
     if unknown:
         raise InputError(f"unknown oracle {unknown[0]!r}; choose from {', '.join(ORACLES)}")
-    if flags.turns < 1 or flags.batch < 1:
-        raise InputError(f"--turns and --batch must be at least 1, got {flags.turns} and {flags.batch}")
+    if flags.turns < 1:
+        raise InputError(f"--turns must be at least 1, got {flags.turns}")
     selectors = [(selector_of(word), word) for word in flags.selector.split(",")]
-    temperatures = numbers("--temperature", flags.temperature)
+    temperatures = numbers("--temperature", flags.temperature, float)
     return (Case(name, *selector, t) for name, selector, t in itertools.product(names, selectors, temperatures))
 
 
@@ -80,27 +83,46 @@ def selector_of(text: str) -> Selector:
         raise InputError(f"--selector takes {known}, several with commas; got {text!r}") from None
 
 
-def numbers(flag: str, text: str) -> list[float]:
+def numbers(flag: str, text: str, kind: Callable[[str], T]) -> list[T]:
     """Numbers with commas between them."""
     try:
-        return [float(word) for word in text.split(",")]
+        return [kind(word) for word in text.split(",")]
     except ValueError:
-        raise InputError(f"{flag} takes numbers with commas, got {text!r}") from None
+        whole = "whole " if kind is int else ""
+        raise InputError(f"{flag} takes {whole}numbers with commas, got {text!r}") from None
 
 
-def workload(flags: Run) -> Workload:
+def batches_of(flags: Run) -> list[int]:
+    """The batch sizes that are asked for."""
+    sizes = numbers("--batch", flags.batch, int)
+    if min(sizes) < 1:
+        raise InputError(f"--batch must be at least 1, got {min(sizes)}")
+    return sizes
+
+
+def workload(flags: Run, batch: int) -> Workload:
     """Random weights, and sequences of random tokens and masks."""
     config = flags.config()
     length = flags.length or (81 if flags.model.startswith("sudoku") else min(config.max_length, 1024))
     if flags.keep is not None and flags.block_length is None:
         raise InputError("--keep is for decoding in blocks: give --block-length too")
-    if not 0 <= flags.prompt < length:
-        raise InputError(f"--prompt must leave room in the {length} tokens of a sequence, got {flags.prompt}")
+    bounds = numbers("--prompt", flags.prompt.replace(":", ","), int)
+    least, most = bounds[0], bounds[-1]
+    if len(bounds) > 2 or not 0 <= least <= most < length:
+        raise InputError(
+            f"--prompt takes NUMBER or LEAST:MOST, below the sequences' {length} tokens; got {flags.prompt}"
+        )
     mask_id = config.vocab_size - 1 + config.num_extra_tokens
-    tokens = np.random.default_rng(flags.seed).integers(0, config.vocab_size - 1, (flags.batch, length))
-    tokens[:, flags.prompt :] = mask_id
-    params = init_params(config, jax.random.key(flags.seed))  # in one program all would be drawn at once: 60 GB for 8B
-    return Workload(config, params, jnp.asarray(tokens, jnp.int32), mask_id, flags)
+    tokens = np.random.default_rng(flags.seed).integers(0, config.vocab_size - 1, (batch, length))
+    given = np.linspace(least, most, batch).round()
+    tokens[np.arange(length) >= given[:, None]] = mask_id
+    return Workload(config, random_params(config, flags.seed), jnp.asarray(tokens, jnp.int32), mask_id, flags)
+
+
+@functools.lru_cache(1)
+def random_params(config: TransformerConfig, seed: int) -> Params:
+    """Fresh weights, drawn array by array: in one program all would be drawn at once, which takes 60 GB for 8B."""
+    return init_params(config, jax.random.key(seed))
 
 
 def described(flags: Run) -> str:
