@@ -151,18 +151,19 @@ BELOW = {
     "typing": set(),
     "randomness": {"errors", "typing"},
     "products": {"errors", "typing"},
+    "tiles": {"typing"},
     "denoiser": {"errors", "typing", "products"},
     "schedules": {"errors", "typing"},
     "orders": {"errors", "typing", "randomness"},
     "masking": {"errors", "typing", "randomness", "denoiser", "schedules", "orders"},
     "scoring": {"typing", "denoiser", "orders"},
     "losses": {"errors", "typing", "randomness", "denoiser", "schedules", "orders", "masking", "scoring"},
-    "confidence": {"errors", "typing", "randomness", "denoiser"},
+    "confidence": {"errors", "typing", "randomness", "denoiser", "tiles"},
     "oracles": {"errors", "typing", "randomness", "confidence"},
     "selection": {"errors", "typing", "randomness", "confidence", "schedules"},
     "sharding": {"errors", "typing"},
 }
-BELOW["sampling"] = {"errors", "typing", "randomness", "denoiser", "schedules", "confidence", "oracles", "selection"}
+BELOW["sampling"] = {*BELOW["selection"], "selection", "denoiser", "tiles", "oracles"}
 BELOW["remasking"] = BELOW["sampling"] | {"sampling", "masking"}
 BELOW["autoregressive"] = {"errors", "typing", "randomness", "denoiser", "confidence", "orders"}
 BELOW["cached_sampling"] = BELOW["sampling"] | {"sampling", "autoregressive"}
