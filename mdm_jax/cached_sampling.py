@@ -136,6 +136,7 @@ def _cached_sample(
     greedy: bool,
     ways: int,
 ) -> SampleResult:
+    draw_at = None if greedy else temperature
     batch, length = x_init.shape
     sizes = widths(length, block_length, keep)
 
@@ -157,8 +158,7 @@ def _cached_sample(
             output, cache = jax.lax.switch(which, branches, state, start)
             is_read = rows_that_reveal(is_open, num_reveal)
             here = jax.lax.dynamic_slice_in_dim(is_read, start, block_length, axis=1)
-            heat = None if greedy else temperature
-            of_block = read_confidence(token_keys, output, heat, mask_id, here, first=start, ways=ways)
+            of_block = read_confidence(token_keys, output, draw_at, mask_id, here, first=start, ways=ways)
             confidence = jax.tree.map(
                 lambda field: jax.lax.dynamic_update_slice_in_dim(
                     jnp.zeros((batch, length), field.dtype), field, start, axis=1

@@ -142,6 +142,7 @@ def _remasking_sample(
     greedy: bool,
     ways: int,
 ) -> SampleResult:
+    draw_at = None if greedy else temperature
     is_target = x_init == mask_id
     n_0 = is_target.sum(axis=-1, dtype=jnp.int32)
 
@@ -160,8 +161,7 @@ def _remasking_sample(
         def reveal(state: RemaskState) -> RemaskState:
             is_read = rows_that_reveal(is_open, num_reveal)
             output = call(denoiser, params, state.tokens, is_read, ways=ways)
-            heat = None if greedy else temperature
-            confidence = read_confidence(token_keys, output, heat, mask_id, is_read, ways=ways)
+            confidence = read_confidence(token_keys, output, draw_at, mask_id, is_read, ways=ways)
             scores = row_scores(oracle, score_keys, confidence)
             scores = scores + scale * position_gumbel(noise_keys, x_init.shape[1])
             is_chosen = selector.choose(scores, confidence, is_read, num_reveal)

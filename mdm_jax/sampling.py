@@ -163,6 +163,8 @@ def _sample(
     greedy: bool,
     ways: int,
 ) -> SampleResult:
+    draw_at = None if greedy else temperature
+
     def cond_fun(state: LoopState) -> Array:
         return jnp.any(state.tokens == mask_id)
 
@@ -174,8 +176,7 @@ def _sample(
 
         def reveal(state: LoopState) -> LoopState:
             output = call(denoiser, params, state.tokens, is_open, ways=ways)
-            heat = None if greedy else temperature
-            confidence = read_confidence(token_keys, output, heat, mask_id, is_open, ways=ways)
+            confidence = read_confidence(token_keys, output, draw_at, mask_id, is_open, ways=ways)
             scores = row_scores(oracle, score_keys, confidence)
             is_chosen = selector.choose(scores, confidence, is_open, num_reveal) & is_open
             return reveal_tokens(state, is_chosen, confidence)
