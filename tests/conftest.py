@@ -1,5 +1,6 @@
 """Every test runs on CPU with eight host devices, whatever the machine has."""
 
+import gc
 import logging
 import os
 
@@ -27,3 +28,11 @@ def compilation_cache(tmp_path_factory):
     """Compiles each program once per session, however many tests build it anew."""
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_are_freed():
+    """Frees a file's compiled programs: each takes memory maps, and beyond Linux's 65,530 of them a process crashes."""
+    yield
+    jax.clear_caches()
+    gc.collect()
