@@ -36,8 +36,10 @@ def reference(q, k, v, causal, is_real):
 CASES = [(kv, causal, padded) for kv in (4, 2, 1) for causal in (False, True) for padded in (False, True)]
 
 
+@pytest.mark.parametrize("scores", [module.SCORES, 5 * LENGTH**2, 1])  # all at once, a few heads, and one at a time
 @pytest.mark.parametrize(("kv_heads", "causal", "padded"), CASES)
-def test_attention_float32_equals_the_formula(kv_heads, causal, padded):
+def test_attention_float32_equals_the_formula(monkeypatch, kv_heads, causal, padded, scores):
+    monkeypatch.setattr(module, "SCORES", scores)
     is_real = IS_REAL if padded else None
     q, k, v = draws(kv_heads)
     want = reference(q, k, v, causal, is_real)
@@ -67,6 +69,22 @@ def test_attention_scores_of_hundreds_do_not_overflow(dtype):
     got = attention(q, k, v, causal=False, is_real=None)
     bound = 1e-3 if dtype == jnp.float32 else 0.05
     np.testing.assert_allclose(np.asarray(got, np.float64), reference(q, k, v, False, None), atol=bound)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_gradients_do_not_depend_on_how_many_scores_are_made_at_a_time(monkeypatch, causal, padded):
+    is_real = jnp.asarray(IS_REAL) if padded else None
+
+    def total(q, k, v):
+        return (attention(q, k, v, causal=causal, is_real=is_real) ** 2).sum()
+
+    gradient = jax.grad(total, argnums=(0, 1, 2))
+    want = gradient(*draws(2))
+    for scores in (5 * LENGTH**2, 1):
+        monkeypatch.setattr(module, "SCORES", scores)
+        for one, other in zip(want, gradient(*draws(2)), strict=True):
+            np.testing.assert_allclose(other, one, atol=2e-6 * np.abs(one).max())
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -211,6 +229,10 @@ SPECS = [
     ("bli,io->blo", (3, 5, 8), (8, 6)),
     ("bhqd,bhkd->bhqk", (2, 3, 5, 8), (2, 3, 7, 8)),
     ("bhqk,bhkd->bhqd", (2, 3, 5, 7), (2, 3, 7, 8)),
+    ("mi,mo->io", (9, 4), (9, 7)),
+    ("mi,mo->io", (9, 7), (9, 4)),
+    ("bhqk,bhqd->bhkd", (2, 3, 5, 7), (2, 3, 5, 4)),
+    ("mi,om->io", (9, 7), (4, 9)),
 ]
 
 

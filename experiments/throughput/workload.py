@@ -3,7 +3,7 @@
 import functools
 import itertools
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -121,8 +121,27 @@ def workload(flags: Run, batch: int) -> Workload:
 
 @functools.lru_cache(1)
 def random_params(config: TransformerConfig, seed: int) -> Params:
-    """Fresh weights, drawn array by array: in one program all would be drawn at once, which takes 60 GB for 8B."""
-    return init_params(config, jax.random.key(seed))
+    """Fresh weights: normal ones with the config's deviation, and norms that change nothing.
+
+    They are drawn some rows at a time: one program for all of 8B takes 60 GB, and one for its head alone 6 GB.
+    """
+    shapes, keys = jax.eval_shape(functools.partial(init_params, config), jax.random.key(0)), itertools.count()
+
+    def fresh(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> Array:
+        if leaf.ndim == 1:
+            return jnp.full(leaf.shape, "scale" in jax.tree_util.keystr(path), leaf.dtype)
+        return matrix(jax.random.fold_in(jax.random.key(seed), next(keys)), leaf.shape, leaf.dtype)
+
+    @functools.partial(jax.jit, static_argnums=(1, 2))
+    def matrix(key: Array, shape: tuple[int, int], dtype: jnp.dtype) -> Array:
+        def row(key: Array) -> Array:
+            return (config.init_std * jax.random.normal(key, shape[1:])).astype(dtype)
+
+        rows_at_a_time = min(shape[0], -(-(1 << 22) // shape[1]))
+        drawn: Array = jax.lax.map(row, jax.random.split(key, shape[0]), batch_size=rows_at_a_time)
+        return drawn
+
+    return jax.tree_util.tree_map_with_path(fresh, shapes)
 
 
 def described(flags: Run) -> str:
