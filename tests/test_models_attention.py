@@ -185,15 +185,16 @@ def test_attention_backend_is_cudnn_only_within_its_limits(monkeypatch, backend,
     assert module._cudnn_takes(q) is taken
 
 
-def test_rope_equals_multiplication_by_complex_units():
+@pytest.mark.parametrize("module_of_positions", [jnp, np])
+def test_rope_equals_multiplication_by_complex_units(module_of_positions):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, 5, 3, 8))
     positions = rng.integers(0, 2048, (2, 5))
     pairs = x[..., :4] + 1j * x[..., 4:]
     turned = pairs * np.exp(1j * positions[:, :, None, None] * 500.0 ** (-np.arange(4) / 4))
-    got = rope(jnp.asarray(x, jnp.float32), jnp.asarray(positions), 500.0)
+    got = rope(jnp.asarray(x, jnp.float32), module_of_positions.asarray(positions), 500.0)
     np.testing.assert_allclose(got, np.concatenate([turned.real, turned.imag], axis=-1), atol=5e-4)  # 2048 · 2^-24 rad
-    near = rope(jnp.asarray(x, jnp.float32), jnp.asarray(positions % 8), 500.0)
+    near = rope(jnp.asarray(x, jnp.float32), module_of_positions.asarray(positions % 8), 500.0)
     turned = pairs * np.exp(1j * (positions % 8)[:, :, None, None] * 500.0 ** (-np.arange(4) / 4))
     np.testing.assert_allclose(near, np.concatenate([turned.real, turned.imag], axis=-1), atol=3e-6)
 

@@ -4,6 +4,7 @@ Softmax is float32 and every product accumulates in float32, whatever the dtype 
 """
 
 import math
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,8 @@ from mdm_jax.typing import Array
 SCORES = 1 << 21
 """On CPU so many scores are made at a time, 8 MiB: about what its caches hold. With 12 heads over 1,024 positions that
 takes a third of the time that all at once take."""
+Positions: TypeAlias = Array | np.ndarray
+"""int [B or 1, L], each token's place in its sequence: of NumPy where it is known before tracing."""
 _HIDDEN = -1e30  # finite, so that a query that sees no key gets the mean of the values and no NaN
 
 
@@ -32,23 +35,24 @@ def positions_from(is_real: Array) -> Array:
     return jnp.maximum(index[None, :] - first[:, None], 0)
 
 
-def rope(x: Array, positions: Array, theta: float) -> Array:
+def rope(x: Array, positions: Positions, theta: float) -> Array:
     """Rotary position embedding: the pair (x_j, x_{j + d/2}) is turned by the angle position · theta^(-2j/d).
 
     Source: Su et al. 2021 (arXiv:2104.09864), with the pairing of LLaMA's published weights (halves, not neighbours).
 
     Args:
       x: [B, L, H, d], d even.
-      positions: int [B, L], or [1, L] if all rows agree.
+      positions: int [B, L], or [1, L] if all rows agree. Of a NumPy array the sines are constants of the program; else
+        XLA makes them anew for every head, which takes as long as a product.
       theta: the base of the wavelengths.
 
     Returns:
       [B, L, H, d] in the dtype of `x`; the rotation itself is float32.
     """
     half = x.shape[-1] // 2
-    frequencies = jnp.asarray(theta ** (-np.arange(half) / half), dtype=jnp.float32)
-    angles = positions.astype(jnp.float32)[:, :, None, None] * frequencies[None, None, None, :]
-    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    frequencies = np.asarray(theta ** (-np.arange(half) / half), dtype=np.float32)
+    angles = positions.astype(np.float32)[:, :, None, None] * frequencies[None, None, None, :]
+    cos, sin = (f(angles) for f in ((np.cos, np.sin) if isinstance(angles, np.ndarray) else (jnp.cos, jnp.sin)))
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
 
@@ -74,7 +78,7 @@ def attention(q: Array, k: Array, v: Array, *, causal: bool, is_real: Array | No
     return _xla_attention(q, k.swapaxes(1, 2), v.swapaxes(1, 2), _visible(q.shape[1], causal, is_real))
 
 
-def cached_attention(q: Array, k: Array, v: Array, positions: Array, *, causal: bool) -> Array:
+def cached_attention(q: Array, k: Array, v: Array, positions: Positions, *, causal: bool) -> Array:
     """Attention of a piece of a sequence over the cached keys and values of the whole.
 
     Args:
@@ -125,22 +129,20 @@ def _xla_attention(q: Array, k: Array, v: Array, visible: Array | None) -> Array
         out = contract("qk,kd->qd", weights, v, q.dtype) / weights.sum(axis=-1, keepdims=True)
         return out.reshape(rows.shape)
 
-    at_a_time = max(SCORES // (groups * length * k.shape[2]), 1)
-    if jax.default_backend() != "cpu" or batch * kv_heads <= at_a_time:
-        of_row = jax.vmap(of_head, (0, 0, 0, None))
-        if visible is None or visible.shape[0] > 1:
-            out = jax.vmap(of_row)(rows, k, v, visible)
-        else:
-            out = jax.vmap(of_row, (0, 0, 0, None))(rows, k, v, visible[0])
+    if visible is not None:
+        visible = jnp.broadcast_to(visible, (batch, *visible.shape[1:]))
+    num_heads = batch * kv_heads
+    num_pieces = -(-num_heads // max(SCORES // (groups * length * k.shape[2]), 1))
+    if num_pieces == 1 or jax.default_backend() != "cpu":
+        out = jax.vmap(jax.vmap(of_head, (0, 0, 0, None)))(rows, k, v, visible)
     else:
 
         def of_index(operands: tuple[Array, Array, Array, Array]) -> Array:
             index, rows, k, v = operands
-            row = None if visible is None else visible[jnp.minimum(index // kv_heads, visible.shape[0] - 1)]
-            return of_head(rows, k, v, row)
+            return of_head(rows, k, v, None if visible is None else visible[index // kv_heads])
 
-        each = (x.reshape(batch * kv_heads, *x.shape[2:]) for x in (rows, k, v))
-        out = jax.lax.map(of_index, (jnp.arange(batch * kv_heads), *each), batch_size=at_a_time)
+        each = (x.reshape(num_heads, *x.shape[2:]) for x in (rows, k, v))
+        out = jax.lax.map(of_index, (jnp.arange(num_heads), *each), batch_size=-(-num_heads // num_pieces))
     out = out.reshape(batch, kv_heads, groups, length, depth).transpose(0, 3, 1, 2, 4)
     return out.reshape(q.shape).astype(q.dtype)
 

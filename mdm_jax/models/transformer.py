@@ -8,10 +8,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mdm_jax.denoiser import check_tokens
 from mdm_jax.errors import InputError
-from mdm_jax.models.attention import attention, cached_attention, positions_from, rope
+from mdm_jax.models.attention import Positions, attention, cached_attention, positions_from, rope
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.orders import inverse
 from mdm_jax.products import project
@@ -73,11 +74,11 @@ class Attention(nn.Module):
     config: TransformerConfig
 
     @nn.compact
-    def __call__(self, x: Array, positions: Array, is_real: Array | None, places: Array | None) -> Array:
+    def __call__(self, x: Array, positions: Positions, is_real: Array | None, places: Array | None) -> Array:
         """Float32 [B · L, D] -> float32 [B · L, D], or [B · P, D] of the places; the other arguments as Block's."""
         config = self.config
 
-        def heads(name: str, number: int, x: Array, positions: Array) -> Array:
+        def heads(name: str, number: int, x: Array, positions: Positions) -> Array:
             y = Linear(config, number * config.head_width, name=name)(x)
             y = y.reshape(-1, positions.shape[1], number, config.head_width)
             if config.positions == "rope" and name != "value":
@@ -87,7 +88,7 @@ class Attention(nn.Module):
         asking, asking_positions = x, positions
         if places is not None:
             asking = _at(x, places)
-            asking_positions = jnp.take_along_axis(positions, places, axis=1)
+            asking_positions = jnp.take_along_axis(jnp.asarray(positions), places, axis=1)
         q = heads("query", config.num_heads, asking, asking_positions)
         k, v = (heads(name, config.kv_heads, x, positions) for name in ("key", "value"))
         if self.has_variable("cache", "keys"):
@@ -97,7 +98,7 @@ class Attention(nn.Module):
             out = attention(q, k, v, causal=config.causal, is_real=is_real)
         return Linear(config, config.width, into_residual=True, name="output")(out.reshape(asking.shape))
 
-    def _cached(self, name: str, piece: Array, positions: Array) -> Array:
+    def _cached(self, name: str, piece: Array, positions: Positions) -> Array:
         """Writes the piece [B, T, Hkv, d] from its first position on; the whole, [B, Hkv, L, d]."""
         whole: Array = self.get_variable("cache", name)
         whole = jax.lax.dynamic_update_slice_in_dim(whole, piece.swapaxes(1, 2), positions[0, 0], axis=2)
@@ -145,7 +146,7 @@ class Block(nn.Module):
     deterministic: bool
 
     @nn.compact
-    def __call__(self, x: Array, positions: Array, is_real: Array | None, places: Array | None = None) -> Array:
+    def __call__(self, x: Array, positions: Positions, is_real: Array | None, places: Array | None = None) -> Array:
         """What the block makes of x.
 
         Args:
@@ -171,7 +172,7 @@ def _at(x: Array, places: Array) -> Array:
     return jnp.take_along_axis(rows, places[..., None], axis=1).reshape(-1, x.shape[-1])
 
 
-def _where_wanted(block: Block, x: Array, positions: Array, is_real: Array | None, is_wanted: Array) -> Array:
+def _where_wanted(block: Block, x: Array, positions: Positions, is_real: Array | None, is_wanted: Array) -> Array:
     """A block whose output is right where it is wanted, and zero or right elsewhere.
 
     So many positions are computed as the row that wants most does, rounded up to a quarter of the length. (Under vmap,
@@ -275,7 +276,7 @@ class Transformer(nn.Module):
             )
         is_real = None if config.pad_id is None else tokens != config.pad_id
         if is_real is None or config.num_groups:  # behind groups every token has its place
-            positions = jnp.arange(length, dtype=jnp.int32)[None]
+            positions: Positions = np.arange(length, dtype=np.int32)[None]
         else:
             positions = positions_from(is_real)
         positions = positions if start is None else start + positions
