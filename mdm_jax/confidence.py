@@ -249,8 +249,13 @@ def confidence_given_noise(logits: Array, temperature: Array | None, noise: tupl
 
 
 def _first_best(scores: Array) -> tuple[Array, Array]:
-    """The first place of the largest score along the last axis, int32, and the score."""
-    return jnp.argmax(scores, axis=-1).astype(jnp.int32), scores.max(axis=-1)
+    """The first place of the largest score along the last axis, int32, and the score.
+
+    As two reductions: XLA's one of pairs, which argmax is, makes each score inside itself, one after the other.
+    """
+    best, last = scores.max(axis=-1), scores.shape[-1] - 1
+    places = jnp.where(scores == best[..., None], jnp.arange(last + 1, dtype=jnp.int32), last)
+    return places.min(axis=-1), best
 
 
 def _highest_but(scores: Array, index: Array) -> Array:

@@ -1,6 +1,5 @@
 """Every test runs on CPU with eight host devices, whatever the machine has."""
 
-import gc
 import logging
 import os
 
@@ -35,4 +34,3 @@ def programs_are_freed():
     """Frees a file's compiled programs: each takes memory maps, and beyond Linux's 65,530 of them a process crashes."""
     yield
     jax.clear_caches()
-    gc.collect()

@@ -16,7 +16,8 @@ IS_REAL = np.arange(LENGTH)[None] >= np.array([[0], [2], [LENGTH - 1]])
 def draws(kv_heads, length=LENGTH, dtype=jnp.float32, seed=0):
     rng = np.random.default_rng(seed)
     shapes = [(BATCH, length, n, DEPTH) for n in (HEADS, kv_heads, kv_heads)]
-    return [jnp.asarray(2 * rng.standard_normal(shape), dtype) for shape in shapes]
+    scales = (2 / np.sqrt(DEPTH), 2, 2)  # the queries come divided by √d
+    return [jnp.asarray(scale * rng.standard_normal(shape), dtype) for scale, shape in zip(scales, shapes, strict=True)]
 
 
 def reference(q, k, v, causal, is_real):
@@ -27,7 +28,7 @@ def reference(q, k, v, causal, is_real):
     for b, i, h in np.ndindex(q.shape[:3]):
         seen = [j for j in range(k.shape[1]) if (not causal or j <= i) and (is_real is None or is_real[b, j])]
         if seen:
-            scores = np.array([q[b, i, h] @ k[b, j, h // group] for j in seen]) / np.sqrt(q.shape[3])
+            scores = np.array([q[b, i, h] @ k[b, j, h // group] for j in seen])
             weights = np.exp(scores - scores.max())
             out[b, i, h] = (weights / weights.sum()) @ v[b, seen, h // group]
     return out
@@ -140,11 +141,11 @@ def test_attention_cudnn_arguments_mean_the_same_attention(monkeypatch, length, 
     # No GPU here: the arguments that cuDNN would get go to the same jax function's XLA form, within cuDNN's limits.
     plain = jax.nn.dot_product_attention
 
-    def within_limits(q, k, v, *, mask=None, is_causal=False, implementation):
+    def within_limits(q, k, v, *, mask=None, scale, is_causal=False, implementation):
         assert implementation == "cudnn"
         even = q.shape[1] % 2 == k.shape[1] % 2 == 0
         assert mask is None or (mask.shape == (BATCH, 1, q.shape[1], k.shape[1]) and even)
-        return plain(q, k, v, mask=mask, is_causal=is_causal, implementation="xla")
+        return plain(q, k, v, mask=mask, scale=scale, is_causal=is_causal, implementation="xla")
 
     monkeypatch.setattr(module, "_cudnn_takes", lambda q: True)
     monkeypatch.setattr(jax.nn, "dot_product_attention", within_limits)

@@ -102,6 +102,15 @@ def test_all_of_the_network_is_computed_if_asked(monkeypatch):
         assert bool(whole) == (compute == "all")
 
 
+def test_start_times_a_process_with_an_empty_cache_and_one_that_finds_its_programs(tmp_path):
+    small = ["--model", "sudoku_800k", "--layers", "1", "--width", "32", "--length", "8", "--dtype", "float32"]
+    main("throughput", "", COMMANDS, ["start", *small, "--out", str(tmp_path)])
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert [row["cache"] for row in rows] == ["empty", "filled"]
+    for row in rows:
+        assert row["process_s"] > row["first_call_s"] > row["other_call_s"], "which compiles nothing"
+
+
 def test_sudoku_models_are_measured_at_the_81_cells_of_a_puzzle():
     assert workload(Run(), 1).x_init.shape == (1, 81)
     assert workload(Run(model="smdm_19m", layers=1), 1).x_init.shape == (1, 1024)

@@ -2,20 +2,23 @@
 
     python -m experiments.throughput run --model sudoku_6m --batch 32
     python -m experiments.throughput run --model smdm_170m --batch 8 --length 1024 --oracle margin --compare torch
+    python -m experiments.throughput start --model sudoku_6m
     python -m experiments.throughput loop --model sudoku_6m --batch 32 --length 81
     python -m experiments.throughput memory --model smdm_170m --batch 8 --length 2048 --topology v5p:2x2x1
 
 `run`: sampling per oracle, and what choosing the order and the tokens adds to the bare network; at most 5% on a GPU and
-10% on a CPU is the aim. `loop`: what the training loop (data, metrics, progress) adds to the bare jitted step; at most
+10% on a CPU is the aim. `start`: a process up to its first tokens, with nothing compiled before and from what the one
+before it compiled. `loop`: what the training loop (data, metrics, progress) adds to the bare jitted step; at most
 5% is the aim. `memory`: the bytes that the compiled step needs, with the logits of all positions and with those of
 masked positions alone.
 """
 
 from experiments.common import main
-from experiments.throughput.flags import Loop, Memory, Run
+from experiments.throughput.flags import Loop, Memory, Run, Start
 
 COMMANDS = {
     "run": (Run, "experiments.throughput.run:run"),
+    "start": (Start, "experiments.throughput.start:start"),
     "loop": (Loop, "experiments.throughput.training:loop"),
     "memory": (Memory, "experiments.throughput.training:memory"),
 }

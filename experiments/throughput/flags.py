@@ -69,6 +69,28 @@ class Run:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Start:
+    """Time a process up to its first tokens, with nothing in the cache of compiled programs, and then from it."""
+
+    model: str = "sudoku_6m"
+    """a preset of mdm_jax.models.presets, with random weights"""
+    layers: int | None = None
+    """shrink it to so many layers"""
+    width: int | None = None
+    """and to this width"""
+    batch: int = 1
+    """sequences"""
+    length: int | None = None
+    """tokens per sequence (None: as `run`)"""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """what matrix products multiply in, and what the parameters are in"""
+    seed: int = 0
+    """of parameters and tokens"""
+    out: pathlib.Path = pathlib.Path("runs/throughput-start")
+    """folder of results.json"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingFlags:
     """What is trained: random tokens, of which none is given."""
 

@@ -13,7 +13,7 @@ from mdm_jax.models.transformer import Transformer
 from mdm_jax.tiles import in_tiles, pick, split
 from mdm_jax.typing import Array, Features, Params
 
-TILE = {"cpu": 512}
+TILE = {"cpu": 1024}
 """Positions that a device computes at a time where rows may be left out: no fewer, or its matrix products slow down."""
 TILE_ELSEWHERE = 16_384
 """The same on accelerators, where it has not been measured."""

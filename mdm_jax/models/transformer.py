@@ -83,7 +83,7 @@ class Attention(nn.Module):
             y = y.reshape(-1, positions.shape[1], number, config.head_width)
             if config.positions == "rope" and name != "value":
                 y = rope(y, positions, config.rope_theta)
-            return y.astype(config.dtype)
+            return (y / math.sqrt(config.head_width) if name == "query" else y).astype(config.dtype)
 
         asking, asking_positions = x, positions
         if places is not None:
