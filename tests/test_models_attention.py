@@ -41,6 +41,7 @@ CASES = [(kv, causal, padded) for kv in (4, 2, 1) for causal in (False, True) fo
 @pytest.mark.parametrize(("kv_heads", "causal", "padded"), CASES)
 def test_attention_float32_equals_the_formula(monkeypatch, kv_heads, causal, padded, scores):
     monkeypatch.setattr(module, "SCORES", scores)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
     is_real = IS_REAL if padded else None
     q, k, v = draws(kv_heads)
     want = reference(q, k, v, causal, is_real)
@@ -82,8 +83,11 @@ def test_attention_gradients_do_not_depend_on_how_many_scores_are_made_at_a_time
 
     gradient = jax.grad(total, argnums=(0, 1, 2))
     want = gradient(*draws(2))
+    assert "scan" not in str(jax.make_jaxpr(total)(*draws(2)))
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
     for scores in (5 * LENGTH**2, 1):
         monkeypatch.setattr(module, "SCORES", scores)
+        assert "scan" in str(jax.make_jaxpr(total)(*draws(2)))
         for one, other in zip(want, gradient(*draws(2)), strict=True):
             np.testing.assert_allclose(other, one, atol=2e-6 * np.abs(one).max())
 

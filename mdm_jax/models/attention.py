@@ -13,8 +13,8 @@ from mdm_jax.products import contract
 from mdm_jax.typing import Array
 
 SCORES = 1 << 21
-"""On CPU so many scores are made at a time, 8 MiB: about what its caches hold. With 12 heads over 1,024 positions that
-takes a third of the time that all at once take."""
+"""A CPU alone makes so many scores at a time, 8 MiB: about what its caches hold. For 12 heads over 1,024 positions that
+takes a third of the time. (Pieces of what is split over devices would be gathered on all of them.)"""
 Positions: TypeAlias = Array | np.ndarray
 """int [B or 1, L], each token's place in its sequence: of NumPy where it is known before tracing."""
 _HIDDEN = -1e30  # finite, so that a query that sees no key gets the mean of the values and no NaN
@@ -134,7 +134,7 @@ def _xla_attention(q: Array, k: Array, v: Array, visible: Array | None) -> Array
         visible = jnp.broadcast_to(visible, (batch, *visible.shape[1:]))
     num_heads = batch * kv_heads
     num_pieces = -(-num_heads // max(SCORES // (groups * length * k.shape[2]), 1))
-    if num_pieces == 1 or jax.default_backend() != "cpu":
+    if num_pieces == 1 or jax.default_backend() != "cpu" or jax.device_count() > 1:
         out = jax.vmap(jax.vmap(of_head, (0, 0, 0, None)))(rows, k, v, visible)
     else:
 
