@@ -251,10 +251,10 @@ def confidence_given_noise(logits: Array, temperature: Array | None, noise: tupl
 def _first_best(scores: Array) -> tuple[Array, Array]:
     """The first place of the largest score along the last axis, int32, and the score.
 
-    As two reductions: XLA's one of pairs, which argmax is, makes each score inside itself, one after the other.
+    As two reductions: argmax is one over pairs, inside which XLA's CPU backend computes the scores one by one.
     """
-    best, last = scores.max(axis=-1), scores.shape[-1] - 1
-    places = jnp.where(scores == best[..., None], jnp.arange(last + 1, dtype=jnp.int32), last)
+    best, size = scores.max(axis=-1), scores.shape[-1]
+    places = jnp.where(scores == best[..., None], jnp.arange(size, dtype=jnp.int32), size - 1)
     return places.min(axis=-1), best
 
 

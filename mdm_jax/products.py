@@ -35,11 +35,12 @@ def _product(spec: str, x: Array, y: Array) -> Array:
     # XLA's CPU backend folds neighbouring operations into a product: that makes the backward pass of an MLP two to
     # three times slower, and a low-precision product with a transposition folded in has no kernel at all.
     left, right, out = spec.replace("->", ",").split(",")
-    if x.dtype == jnp.float32 or left[-1] not in out:
+    if x.dtype == jnp.float32 or left[-1] not in out or jax.device_count() > 1:
         x, y = jax.lax.optimization_barrier((x, y))
         return jax.lax.optimization_barrier(jnp.einsum(spec, x, y, preferred_element_type=jnp.float32))
     # Nor has one that sums over the rows of its left operand, as the gradient of a weight does. So one of the two is
-    # turned and put on the left: the smaller one, since turning takes as long as a quarter of the product.
+    # turned and put on the left: the smaller one, since turning takes as long as a quarter of the product. (What is
+    # split over devices would be gathered on all of them.)
     if y.size < x.size:
         x, y, left, right = y, x, right, left
     turned = "".join(sorted(left, key=lambda letter: letter not in out))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mdm_jax.models import attention as module
-from mdm_jax.models.attention import attention, positions_from, rope
+from mdm_jax.models.attention import attention, positions_from, rope, rotation
 from mdm_jax.products import contract
 
 BATCH, LENGTH, HEADS, DEPTH = 3, 7, 4, 8
@@ -37,7 +37,7 @@ def reference(q, k, v, causal, is_real):
 CASES = [(kv, causal, padded) for kv in (4, 2, 1) for causal in (False, True) for padded in (False, True)]
 
 
-@pytest.mark.parametrize("scores", [module.SCORES, 5 * LENGTH**2, 1])  # all at once, a few heads, and one at a time
+@pytest.mark.parametrize("scores", [module.SCORES, 8 * LENGTH**2, 1])  # all at once, a few heads, and one at a time
 @pytest.mark.parametrize(("kv_heads", "causal", "padded"), CASES)
 def test_attention_float32_equals_the_formula(monkeypatch, kv_heads, causal, padded, scores):
     monkeypatch.setattr(module, "SCORES", scores)
@@ -83,9 +83,10 @@ def test_attention_gradients_do_not_depend_on_how_many_scores_are_made_at_a_time
 
     gradient = jax.grad(total, argnums=(0, 1, 2))
     want = gradient(*draws(2))
+    monkeypatch.setattr(module, "SCORES", 1)
     assert "scan" not in str(jax.make_jaxpr(lambda *x: total(*x))(*draws(2)))
     monkeypatch.setattr(jax, "device_count", lambda: 1)
-    for scores in (5 * LENGTH**2, 1):
+    for scores in (8 * LENGTH**2, 1):
         monkeypatch.setattr(module, "SCORES", scores)
         assert "scan" in str(jax.make_jaxpr(lambda *x: total(*x))(*draws(2)))
         for one, other in zip(want, gradient(*draws(2)), strict=True):
@@ -197,9 +198,9 @@ def test_rope_equals_multiplication_by_complex_units(module_of_positions):
     positions = rng.integers(0, 2048, (2, 5))
     pairs = x[..., :4] + 1j * x[..., 4:]
     turned = pairs * np.exp(1j * positions[:, :, None, None] * 500.0 ** (-np.arange(4) / 4))
-    got = rope(jnp.asarray(x, jnp.float32), module_of_positions.asarray(positions), 500.0)
+    got = rope(jnp.asarray(x, jnp.float32), *rotation(module_of_positions.asarray(positions), 8, 500.0))
     np.testing.assert_allclose(got, np.concatenate([turned.real, turned.imag], axis=-1), atol=5e-4)  # 2048 · 2^-24 rad
-    near = rope(jnp.asarray(x, jnp.float32), module_of_positions.asarray(positions % 8), 500.0)
+    near = rope(jnp.asarray(x, jnp.float32), *rotation(module_of_positions.asarray(positions % 8), 8, 500.0))
     turned = pairs * np.exp(1j * (positions % 8)[:, :, None, None] * 500.0 ** (-np.arange(4) / 4))
     np.testing.assert_allclose(near, np.concatenate([turned.real, turned.imag], axis=-1), atol=3e-6)
 
@@ -209,7 +210,7 @@ def test_rope_products_depend_on_the_distance_alone():
     q, k = (jnp.asarray(rng.standard_normal((1, 1, 2, 16)), jnp.float32) for _ in range(2))
 
     def product(i, j):
-        turned = [rope(x, jnp.full((1, 1), p), 10_000.0) for x, p in ((q, i), (k, j))]
+        turned = [rope(x, *rotation(jnp.full((1, 1), p), 16, 10_000.0)) for x, p in ((q, i), (k, j))]
         return np.einsum("blhd,blhd->h", *turned)
 
     np.testing.assert_allclose(product(3, 1), product(103, 101), atol=2e-5)
@@ -218,10 +219,11 @@ def test_rope_products_depend_on_the_distance_alone():
 
 def test_rope_keeps_norms_and_leaves_position_zero_alone():
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 6, 3, 8)), jnp.float32)
-    got = rope(x, jnp.arange(6)[None], 10_000.0)
+    turned = rotation(np.arange(6)[None], 8, 10_000.0)
+    got = rope(x, *turned)
     np.testing.assert_allclose(np.linalg.norm(got, axis=-1), np.linalg.norm(x, axis=-1), rtol=1e-5)
     np.testing.assert_array_equal(got[:, 0], x[:, 0])
-    assert rope(x.astype(jnp.bfloat16), jnp.arange(6)[None], 10_000.0).dtype == jnp.bfloat16
+    assert rope(x.astype(jnp.bfloat16), *turned).dtype == jnp.bfloat16
 
 
 def test_positions_padding_left_shifts_and_right_does_not():
@@ -242,8 +244,10 @@ SPECS = [
 ]
 
 
+@pytest.mark.parametrize("num_devices", [1, 8])
 @pytest.mark.parametrize(("spec", "left", "right"), SPECS)
-def test_contract_bfloat16_rounds_operands_and_nothing_else(spec, left, right):
+def test_contract_bfloat16_rounds_operands_and_nothing_else(monkeypatch, spec, left, right, num_devices):
+    monkeypatch.setattr(jax, "device_count", lambda: num_devices)
     rng = np.random.default_rng(0)
     x, y = (jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in (left, right))
     rounded = [np.asarray(a.astype(jnp.bfloat16), np.float64) for a in (x, y)]
@@ -252,8 +256,10 @@ def test_contract_bfloat16_rounds_operands_and_nothing_else(spec, left, right):
     np.testing.assert_allclose(got, np.einsum(spec, *rounded), atol=1e-5)
 
 
+@pytest.mark.parametrize("num_devices", [1, 8])
 @pytest.mark.parametrize(("spec", "left", "right"), SPECS)
-def test_contract_bfloat16_gradients_are_products_of_rounded_operands(spec, left, right):
+def test_contract_bfloat16_gradients_are_products_of_rounded_operands(monkeypatch, spec, left, right, num_devices):
+    monkeypatch.setattr(jax, "device_count", lambda: num_devices)
     rng = np.random.default_rng(0)
     x, y = (jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in (left, right))
     out, pull = jax.vjp(lambda x, y: contract(spec, x, y, "bfloat16"), x, y)

@@ -44,12 +44,12 @@ def rows(request, monkeypatch):
 
 
 def test_rows_of_tile_are_enough_to_keep_a_device_busy_and_waste_few():
-    assert module.TILE == {"cpu": 1024}
-    assert rows_of_tile(32, 81) == 16  # 13 would be enough: of 3 tiles the last has 7 rows too many
-    assert rows_of_tile(16, 81) == 16
+    assert module.TILE == {"cpu": 512}
+    assert rows_of_tile(32, 81) == 8  # 7 would be enough: of 5 tiles the last has 3 rows too many
+    assert rows_of_tile(8, 81) == 8
     assert rows_of_tile(7, 81) == rows_of_tile(3, 81) + 4 == 7
-    assert rows_of_tile(127, 81) == 16
-    assert rows_of_tile(17, 81) == 17
+    assert rows_of_tile(127, 81) == 8
+    assert rows_of_tile(17, 81) == 9
     assert rows_of_tile(6, 1024) == 1
     assert rows_of_tile(0, 81) == 0
 

@@ -107,8 +107,10 @@ def test_start_times_a_process_with_an_empty_cache_and_one_that_finds_its_progra
     main("throughput", "", COMMANDS, ["start", *small, "--out", str(tmp_path)])
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     assert [row["cache"] for row in rows] == ["empty", "filled"]
+    assert [row["programs_found"] > 0 for row in rows] == [False, True]
     for row in rows:
-        assert row["process_s"] > row["first_call_s"] > row["other_call_s"], "which compiles nothing"
+        assert row["programs_compiled"] == 0, "by a call with another key, temperature and number of steps"
+        assert row["process_s"] > row["first_call_s"] > 0 < row["other_call_s"]
 
 
 def test_sudoku_models_are_measured_at_the_81_cells_of_a_puzzle():

@@ -1,5 +1,6 @@
 """How long a process takes to its first tokens: with nothing in the cache of compiled programs, and then from it."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -7,17 +8,23 @@ import sys
 import tempfile
 import time
 
+import jax
+
+import mdm_jax
 from experiments.common import Results, cache_compilations
 from experiments.throughput.flags import Run, Start
+from experiments.throughput.workload import batches_of, workload
 from mdm_jax.errors import RunError
-
-OPTIONS = ("model", "layers", "width", "batch", "length", "dtype", "seed")
+from mdm_jax.models.denoiser import make_denoiser
 
 
 def start(flags: Start) -> None:
     """`start`."""
+    options = dataclasses.asdict(flags) | {"batch": str(flags.batch)}
+    del options["out"]
+    batches_of(Run(**options))
+    Run(**options).config()  # what is wrong with the flags, before anything is started
     results = Results("throughput", "start", out=flags.out, seed=flags.seed)
-    options = {name: getattr(flags, name) for name in OPTIONS}
     command = [sys.executable, "-m", "experiments.throughput.start", json.dumps(options)]
     with tempfile.TemporaryDirectory() as folder:
         for cache in ("empty", "filled"):
@@ -33,25 +40,35 @@ def start(flags: Start) -> None:
 
 
 def first_calls(flags: Run) -> dict[str, float]:
-    """Seconds of the first call of `sample`, and of one with another key, temperature and number of steps."""
-    import jax
+    """Seconds of the first call of `sample`, and of one with another key, temperature and number of steps.
 
-    import mdm_jax
-    from experiments.throughput.workload import workload
-    from mdm_jax.models.denoiser import make_denoiser
+    With them, how many programs the first one found in the cache, and how many the other one compiled.
+    """
+    events: list[str] = []
 
+    def note(event: str, **_: str | int) -> None:
+        events.append(event)
+
+    def note_duration(event: str, duration_secs: float, **_: str | int) -> None:
+        events.append(event)
+
+    jax.monitoring.register_event_listener(note)
+    jax.monitoring.register_event_duration_secs_listener(note_duration)
     cache_compilations()
     work = workload(flags, int(flags.batch))
     denoiser = make_denoiser(work.config, as_features=True)
 
     def seconds(seed: int, temperature: float, num_steps: int) -> float:
+        events.clear()
         begin = time.perf_counter()
         given = (denoiser, work.params, jax.random.key(seed), work.x_init)
         selector = mdm_jax.TopK(num_steps)
         jax.block_until_ready(mdm_jax.sample(*given, mask_id=work.mask_id, selector=selector, temperature=temperature))
         return time.perf_counter() - begin
 
-    return {"first_call_s": seconds(0, 1.0, 2), "other_call_s": seconds(1, 0.5, 3)}
+    first_s, found = seconds(0, 1.0, 2), events.count("/jax/compilation_cache/cache_hits")
+    other_s, compiled = seconds(1, 0.5, 3), events.count("/jax/core/compile/backend_compile_duration")
+    return {"first_call_s": first_s, "programs_found": found, "other_call_s": other_s, "programs_compiled": compiled}
 
 
 if __name__ == "__main__":

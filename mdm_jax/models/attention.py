@@ -3,8 +3,6 @@
 Softmax is float32 and every product accumulates in float32, whatever the dtype of the operands.
 """
 
-from typing import TypeAlias
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,8 +13,6 @@ from mdm_jax.typing import Array
 SCORES = 1 << 21
 """A CPU alone makes so many scores at a time, 8 MiB: about what its caches hold. For 12 heads over 1,024 positions that
 takes a third of the time. (Pieces of what is split over devices would be gathered on all of them.)"""
-Positions: TypeAlias = Array | np.ndarray
-"""int [B or 1, L], each token's place in its sequence: of NumPy where it is known before tracing."""
 _HIDDEN = -1e30  # finite, so that a query that sees no key gets the mean of the values and no NaN
 
 
@@ -34,24 +30,41 @@ def positions_from(is_real: Array) -> Array:
     return jnp.maximum(index[None, :] - first[:, None], 0)
 
 
-def rope(x: Array, positions: Positions, theta: float) -> Array:
-    """Rotary position embedding: the pair (x_j, x_{j + d/2}) is turned by the angle position · theta^(-2j/d).
+def rotation(positions: Array | np.ndarray, width: int, theta: float) -> tuple[Array, Array]:
+    """The cosines and sines of RoPE's angles, position · theta^(-2j/d).
+
+    Of positions that are NumPy's they are constants of the program. Those of others XLA's CPU backend makes anew for
+    every head that reads them, which takes as long as a product.
+
+    Args:
+      positions: int [B, L], or [1, L] if all rows agree.
+      width: d of a head, even.
+      theta: the base of the wavelengths.
+
+    Returns:
+      Two of float32 [B or 1, L, d / 2].
+    """
+    frequencies = np.asarray(theta ** (-np.arange(width // 2) / (width // 2)), dtype=np.float32)
+    angles = positions.astype(np.float32)[..., None] * frequencies[None, None]
+    if isinstance(angles, np.ndarray):
+        return jnp.asarray(np.cos(angles)), jnp.asarray(np.sin(angles))
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def rope(x: Array, cos: Array, sin: Array) -> Array:
+    """Rotary position embedding: the pair (x_j, x_{j + d/2}) is turned by its angle.
 
     Source: Su et al. 2021 (arXiv:2104.09864), with the pairing of LLaMA's published weights (halves, not neighbours).
 
     Args:
       x: [B, L, H, d], d even.
-      positions: int [B, L], or [1, L] if all rows agree. Of a NumPy array the sines are constants of the program; else
-        XLA makes them anew for every head, which takes as long as a product.
-      theta: the base of the wavelengths.
+      cos: float32 [B or 1, L, d / 2], as from `rotation`.
+      sin: the same.
 
     Returns:
       [B, L, H, d] in the dtype of `x`; the rotation itself is float32.
     """
-    half = x.shape[-1] // 2
-    frequencies = np.asarray(theta ** (-np.arange(half) / half), dtype=np.float32)
-    angles = positions.astype(np.float32)[:, :, None, None] * frequencies[None, None, None, :]
-    cos, sin = (f(angles) for f in ((np.cos, np.sin) if isinstance(angles, np.ndarray) else (jnp.cos, jnp.sin)))
+    cos, sin = cos[:, :, None], sin[:, :, None]
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
 
@@ -79,11 +92,11 @@ def attention(q: Array, k: Array, v: Array, *, causal: bool, is_real: Array | No
     return _xla_attention(q, k.swapaxes(1, 2), v.swapaxes(1, 2), _visible(q.shape[1], causal, is_real))
 
 
-def cached_attention(q: Array, k: Array, v: Array, positions: Positions, *, causal: bool) -> Array:
+def cached_attention(q: Array, k: Array, v: Array, positions: Array, *, causal: bool) -> Array:
     """Attention of a piece of a sequence over the cached keys and values of the whole.
 
     Args:
-      q: [B, T, H, d], the piece.
+      q: [B, T, H, d], the piece, divided by √d.
       k: [B, Hkv, L, d], slot j for position j; H a multiple of Hkv. Heads lie before positions, so that a step that
         asks with one query copies no key.
       v: [B, Hkv, L, d], finite also where no query sees it.
@@ -110,6 +123,7 @@ def _visible(length: int, causal: bool, is_real: Array | None) -> Array | None:
 def _xla_attention(q: Array, k: Array, v: Array, visible: Array | None) -> Array:
     """The form that is fastest on CPU: heads before positions, and the division by the softmax sum after P·V.
 
+    There it also takes as many heads at a time as SCORES says.
     q [B, T, H, d], k and v [B, Hkv, L, d], visible bool [B or 1, 1, T or 1, L], or None if all is.
     """
     batch, length, heads, depth = q.shape
@@ -134,7 +148,7 @@ def _xla_attention(q: Array, k: Array, v: Array, visible: Array | None) -> Array
         visible = jnp.broadcast_to(visible, (batch, *visible.shape[1:]))
     num_heads = batch * kv_heads
     num_pieces = -(-num_heads // max(SCORES // (groups * length * k.shape[2]), 1))
-    if num_pieces == 1 or jax.default_backend() != "cpu" or jax.device_count() > 1:
+    if num_pieces <= 1 or jax.default_backend() != "cpu" or jax.device_count() > 1:
         out = jax.vmap(jax.vmap(of_head, (0, 0, 0, None)))(rows, k, v, visible)
     else:
 

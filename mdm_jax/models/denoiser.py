@@ -13,7 +13,7 @@ from mdm_jax.models.transformer import Transformer
 from mdm_jax.tiles import in_tiles, pick, split
 from mdm_jax.typing import Array, Features, Params
 
-TILE = {"cpu": 1024}
+TILE = {"cpu": 512}
 """Positions that a device computes at a time where rows may be left out: no fewer, or its matrix products slow down."""
 TILE_ELSEWHERE = 16_384
 """The same on accelerators, where it has not been measured."""
@@ -71,21 +71,30 @@ class TransformerDenoiser:
             raise InputError(f"ways must divide the batch of {batch}, got {ways}")
         where = None if self.config.causal else is_wanted
         rows = rows_of_tile(batch // ways, length)
-        if rows == batch // ways:
+        num_tiles = -(-batch // ways // max(rows, 1))
+        if num_tiles <= 1:
             whole: Array | Features = self._apply(params, tokens, is_wanted=where)
             return whole
 
-        def read(places: Array) -> Array:
+        def read(x: Array, is_wanted: Array | None) -> Array:
+            output = self._apply(params, x, is_wanted=is_wanted)
+            return output.hidden if self.as_features else output
+
+        def read_tile(places: Array) -> Array:
             def here(x: Array) -> Array:
                 return pick(split(x, ways), places).reshape(ways * rows, length)
 
-            tile = self._apply(params, here(tokens), is_wanted=None if where is None else here(where))
-            return split(tile.hidden if self.as_features else tile, ways)
+            return split(read(here(tokens), None if where is None else here(where)), ways)
 
         config = self.config
         last = (config.width, config.dtype) if self.as_features else (config.vocab_size, jnp.float32)
         like = jax.ShapeDtypeStruct((ways, batch // ways, length, last[0]), last[1])
-        output = in_tiles(read, split(is_wanted.any(axis=-1), ways), rows, like).reshape(batch, length, last[0])
+        rows_wanted = split(is_wanted.any(axis=-1), ways)
+        output: Array = jax.lax.cond(
+            rows_wanted.sum(axis=-1).max() > (num_tiles - 1) * rows,  # all tiles: they cost more than all at once
+            lambda: read(tokens, where),
+            lambda: in_tiles(read_tile, rows_wanted, rows, like).reshape(batch, length, last[0]),
+        )
         return Features(output, self._head(params)) if self.as_features else output
 
     def _head(self, params: Params) -> Array:

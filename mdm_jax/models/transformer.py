@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import flax.linen as nn
 import jax
@@ -12,13 +12,15 @@ import numpy as np
 
 from mdm_jax.denoiser import check_tokens
 from mdm_jax.errors import InputError
-from mdm_jax.models.attention import Positions, attention, cached_attention, positions_from, rope
+from mdm_jax.models.attention import attention, cached_attention, positions_from, rope, rotation
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.orders import inverse
 from mdm_jax.products import project
 from mdm_jax.typing import Array, Features, Params
 
 _normal = nn.initializers.normal
+Rotation: TypeAlias = tuple[Array, Array] | None
+"""Cosines and sines [B or 1, L, d / 2], or nothing that turns."""
 
 
 def _embedding(config: TransformerConfig, rows: int, name: str) -> nn.Embed:
@@ -74,31 +76,33 @@ class Attention(nn.Module):
     config: TransformerConfig
 
     @nn.compact
-    def __call__(self, x: Array, positions: Positions, is_real: Array | None, places: Array | None) -> Array:
+    def __call__(
+        self, x: Array, positions: Array, turned: Rotation, is_real: Array | None, places: Array | None
+    ) -> Array:
         """Float32 [B · L, D] -> float32 [B · L, D], or [B · P, D] of the places; the other arguments as Block's."""
         config = self.config
 
-        def heads(name: str, number: int, x: Array, positions: Positions) -> Array:
+        def heads(name: str, number: int, x: Array, length: int, turned: Rotation) -> Array:
             y = Linear(config, number * config.head_width, name=name)(x)
-            y = y.reshape(-1, positions.shape[1], number, config.head_width)
-            if config.positions == "rope" and name != "value":
-                y = rope(y, positions, config.rope_theta)
+            y = y.reshape(-1, length, number, config.head_width)
+            if turned is not None and name != "value":
+                y = rope(y, *turned)
             return (y / math.sqrt(config.head_width) if name == "query" else y).astype(config.dtype)
 
-        asking, asking_positions = x, positions
+        length = positions.shape[1]
+        k, v = (heads(name, config.kv_heads, x, length, turned) for name in ("key", "value"))
         if places is not None:
-            asking = _at(x, places)
-            asking_positions = jnp.take_along_axis(jnp.asarray(positions), places, axis=1)
-        q = heads("query", config.num_heads, asking, asking_positions)
-        k, v = (heads(name, config.kv_heads, x, positions) for name in ("key", "value"))
+            x, length = _at(x, places), places.shape[1]
+            turned = jax.tree.map(lambda table: jnp.take_along_axis(table, places[..., None], axis=1), turned)
+        q = heads("query", config.num_heads, x, length, turned)
         if self.has_variable("cache", "keys"):
             k, v = self._cached("keys", k, positions), self._cached("values", v, positions)
             out = cached_attention(q, k, v, positions, causal=config.causal)
         else:
             out = attention(q, k, v, causal=config.causal, is_real=is_real)
-        return Linear(config, config.width, into_residual=True, name="output")(out.reshape(asking.shape))
+        return Linear(config, config.width, into_residual=True, name="output")(out.reshape(x.shape))
 
-    def _cached(self, name: str, piece: Array, positions: Positions) -> Array:
+    def _cached(self, name: str, piece: Array, positions: Array) -> Array:
         """Writes the piece [B, T, Hkv, d] from its first position on; the whole, [B, Hkv, L, d]."""
         whole: Array = self.get_variable("cache", name)
         whole = jax.lax.dynamic_update_slice_in_dim(whole, piece.swapaxes(1, 2), positions[0, 0], axis=2)
@@ -146,12 +150,15 @@ class Block(nn.Module):
     deterministic: bool
 
     @nn.compact
-    def __call__(self, x: Array, positions: Positions, is_real: Array | None, places: Array | None = None) -> Array:
+    def __call__(
+        self, x: Array, positions: Array, turned: Rotation, is_real: Array | None, places: Array | None = None
+    ) -> Array:
         """What the block makes of x.
 
         Args:
           x: float32 [B · L, D].
           positions: int32 [B or 1, L].
+          turned: what RoPE turns the positions by, as from `rotation`; None for none.
           is_real: bool [B, L], or None if all is.
           places: int32 [B, P], the indices in each row whose output is asked for; None for all, in their order.
 
@@ -162,7 +169,7 @@ class Block(nn.Module):
         dropout = nn.Dropout(config.dropout, deterministic=self.deterministic)
         seen = Norm(config, name="attention_norm")(x)
         x = x if places is None else _at(x, places)
-        x += dropout(Attention(config, name="attention")(seen, positions, is_real, places))
+        x += dropout(Attention(config, name="attention")(seen, positions, turned, is_real, places))
         return x + dropout(Mlp(config, name="mlp")(Norm(config, name="mlp_norm")(x)))
 
 
@@ -172,7 +179,7 @@ def _at(x: Array, places: Array) -> Array:
     return jnp.take_along_axis(rows, places[..., None], axis=1).reshape(-1, x.shape[-1])
 
 
-def _where_wanted(block: Block, x: Array, positions: Positions, is_real: Array | None, is_wanted: Array) -> Array:
+def _where_wanted(block: Block, x: Array, where: tuple[Array, Rotation, Array | None], is_wanted: Array) -> Array:
     """A block whose output is right where it is wanted, and zero or right elsewhere.
 
     So many positions are computed as the row that wants most does, rounded up to a quarter of the length. (Under vmap,
@@ -181,8 +188,7 @@ def _where_wanted(block: Block, x: Array, positions: Positions, is_real: Array |
     Args:
       block: the block.
       x: float32 [B · L, D].
-      positions: int32 [B or 1, L].
-      is_real: bool [B, L], or None.
+      where: what else the block is given, but for places.
       is_wanted: bool [B, L].
 
     Returns:
@@ -194,12 +200,12 @@ def _where_wanted(block: Block, x: Array, positions: Positions, is_real: Array |
     piece = -(-length // 4)
 
     def few(count: int, block: Block, x: Array) -> Array:
-        y = block(x, positions, is_real, wanted_first[:, :count]).reshape(batch, count, -1)
+        y = block(x, *where, wanted_first[:, :count]).reshape(batch, count, -1)
         y = jnp.pad(y, ((0, 0), (0, length - count), (0, 0)))
         return jnp.take_along_axis(y, back[..., None], axis=1).reshape(x.shape)
 
     def every(block: Block, x: Array) -> Array:
-        return block(x, positions, is_real)
+        return block(x, *where)
 
     branches: list[Callable[..., Array]] = [functools.partial(few, count) for count in range(piece, length, piece)]
     most = is_wanted.sum(axis=-1, dtype=jnp.int32).max()
@@ -276,7 +282,7 @@ class Transformer(nn.Module):
             )
         is_real = None if config.pad_id is None else tokens != config.pad_id
         if is_real is None or config.num_groups:  # behind groups every token has its place
-            positions: Positions = np.arange(length, dtype=np.int32)[None]
+            positions: Array | np.ndarray = np.arange(length, dtype=np.int32)[None]
         else:
             positions = positions_from(is_real)
         positions = positions if start is None else start + positions
@@ -295,12 +301,12 @@ class Transformer(nn.Module):
         x = nn.Dropout(config.dropout, deterministic=deterministic)(x.reshape(-1, config.width))
         block = nn.remat(Block) if config.remat else Block
         blocks = [block(config, deterministic, name=f"layers_{i}") for i in range(config.num_layers)]
+        turned = rotation(positions, config.head_width, config.rope_theta) if config.positions == "rope" else None
+        where = (jnp.asarray(positions), turned, is_real)
         for layer in blocks[:-1]:
-            x = layer(x, positions, is_real)
-        if is_wanted is None:
-            x = blocks[-1](x, positions, is_real)
-        else:
-            x = _where_wanted(blocks[-1], x, positions, is_real, self._needed(is_wanted))
+            x = layer(x, *where)
+        last = blocks[-1]
+        x = last(x, *where) if is_wanted is None else _where_wanted(last, x, where, self._needed(is_wanted))
         x = Norm(config, name="final_norm")(x).reshape(tokens.shape[0], -1, config.width)
         if num_groups:
             of_groups = jnp.repeat(x[:, :num_groups], config.group_length, axis=1)
