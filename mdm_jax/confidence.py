@@ -19,6 +19,10 @@ WHOLE = 1 << 22
 """Up to so many logits, 16 MiB of float32, all are read at once, asked for or not."""
 TILE = 1 << 25
 """Above, at most so many at a time."""
+LEAST = {"cpu": 32}
+"""But of so many positions at least: for each tile the head is read anew, which takes as long as their products."""
+LEAST_ELSEWHERE = 256
+"""The same on accelerators: by their data sheets, it has not been measured."""
 GROUP = 256
 """At most so many neighbouring tokens share a draw, which the tokens of one group then share out among themselves."""
 
@@ -150,7 +154,8 @@ def read_confidence(
     ways = ways or batch
     num = batch // ways * length
     wanted = jnp.ones((batch, length), bool) if is_wanted is None else is_wanted
-    size = min(max(TILE // (ways * vocab_size), 1), -(-num // 8))
+    least = LEAST.get(jax.default_backend(), LEAST_ELSEWHERE)
+    size = min(max(TILE // (ways * vocab_size), 1), max(-(-num // 8), least), num)
     entries, keys_of_rows = x.reshape(ways, num, x.shape[-1]), split(keys, ways)
 
     def read_at(places: Array) -> Confidence:
