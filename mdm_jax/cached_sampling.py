@@ -27,7 +27,7 @@ from mdm_jax.sampling import (
     rows_that_reveal,
     start_state,
 )
-from mdm_jax.selection import PerStep
+from mdm_jax.selection import PerStep, classes_in
 from mdm_jax.tiles import ways_of
 from mdm_jax.typing import Array, Features, Oracle, Params, Selector
 
@@ -103,6 +103,7 @@ def cached_sample(
         jnp.asarray(temperature, jnp.float32),
         mask_id=mask_id,
         oracle=oracle,
+        classes=classes_in(selector),
         block_length=min(block_length, tokens.shape[1]),
         keep=keep,
         greedy=is_greedy(temperature),
@@ -120,7 +121,9 @@ def widths(length: int, block_length: int, keep: str) -> list[int]:
     return found
 
 
-@functools.partial(jax.jit, static_argnames=("decoder", "mask_id", "oracle", "block_length", "keep", "greedy", "ways"))
+@functools.partial(
+    jax.jit, static_argnames=("decoder", "mask_id", "oracle", "classes", "block_length", "keep", "greedy", "ways")
+)
 def _cached_sample(
     decoder: Decoder,
     params: Params,
@@ -131,11 +134,13 @@ def _cached_sample(
     *,
     mask_id: int,
     oracle: Oracle,
+    classes: Any,
     block_length: int,
     keep: str,
     greedy: bool,
     ways: int,
 ) -> SampleResult:
+    del classes  # as in `sample`
     draw_at = None if greedy else temperature
     batch, length = x_init.shape
     sizes = widths(length, block_length, keep)

@@ -5,7 +5,7 @@ one; the oracle scores the open positions; the best of them take their tokens. S
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from mdm_jax.errors import InputError
 from mdm_jax.oracles import margin, random
 from mdm_jax.randomness import fold_rows, row_keys, split_rows
 from mdm_jax.schedules import Schedule
-from mdm_jax.selection import Binomial, PerStep
+from mdm_jax.selection import Binomial, PerStep, classes_in
 from mdm_jax.tiles import ways_of
 from mdm_jax.typing import Array, Confidence, Denoiser, Oracle, Params, Selector
 
@@ -107,6 +107,7 @@ def sample(
         jnp.asarray(temperature, jnp.float32),
         mask_id=mask_id,
         oracle=oracle,
+        classes=classes_in(selector),
         block_length=block_length or tokens.shape[1],
         greedy=is_greedy(temperature),
         ways=ways_of(tokens),
@@ -148,7 +149,9 @@ def vanilla_sample(
     return sample(denoiser, params, key, x_init, mask_id=mask_id, oracle=random, selector=selector)
 
 
-@functools.partial(jax.jit, static_argnames=("denoiser", "mask_id", "oracle", "block_length", "greedy", "ways"))
+@functools.partial(
+    jax.jit, static_argnames=("denoiser", "mask_id", "oracle", "classes", "block_length", "greedy", "ways")
+)
 def _sample(
     denoiser: Denoiser,
     params: Params,
@@ -159,10 +162,12 @@ def _sample(
     *,
     mask_id: int,
     oracle: Oracle,
+    classes: Any,
     block_length: int,
     greedy: bool,
     ways: int,
 ) -> SampleResult:
+    del classes  # part of the program's identity, and no more
     draw_at = None if greedy else temperature
 
     def cond_fun(state: LoopState) -> Array:

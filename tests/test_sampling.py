@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mdm_jax
-from mdm_jax import oracles
+from mdm_jax import cached_sampling, oracles, sampling
+from mdm_jax.models.decoder import make_decoder
 from mdm_jax.models.denoiser import make_denoiser
 from mdm_jax.models.transformer import TransformerConfig, init_params
 
@@ -370,6 +371,23 @@ def test_sample_with_other_numbers_keys_and_parameters_is_traced_once(selectors)
         )
     assert net.traces == 1
     assert len({np.asarray(tokens).tobytes() for tokens in results}) > 1
+
+
+@pytest.mark.parametrize("sampler", [sampling, cached_sampling])
+def test_selectors_of_equal_fields_are_different_programs_to_jit(monkeypatch, sampler):
+    # That each runs its own shows in one pair of fifty only: jit finds a program by the hash of what is static.
+    seen, (name,) = [], [name for name in ("_sample", "_cached_sample") if name in vars(sampler)]
+    monkeypatch.setattr(sampler, name, lambda *args, **static: seen.append((jax.tree.structure(args), static)))
+    config = TransformerConfig(vocab_size=5, max_length=L, num_layers=1, num_heads=1, width=4, mlp_width=4)
+    for selector in (mdm_jax.TopK(4), mdm_jax.Binomial(4), mdm_jax.TopK(5)):
+        if sampler is sampling:
+            sample(KEY, X_INIT, selector=selector)
+        else:
+            mdm_jax.cached_sample(
+                make_decoder(config), {}, KEY, X_INIT, mask_id=MASK, block_length=3, selector=selector
+            )
+    assert seen[0] != seen[1]
+    assert seen[0] == seen[2]
 
 
 def test_sample_again_with_another_static_choice_is_traced_anew_and_then_no_more():

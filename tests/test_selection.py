@@ -280,3 +280,18 @@ def test_entropy_budget_without_a_limit_takes_all_that_is_open():
     entropy = jnp.asarray([[0.5, 9.0, 2.0, 2.0]])
     got = choose(mdm_jax.EntropyBudget(math.inf), -entropy, entropy, is_open, None)
     np.testing.assert_array_equal(got, is_open)
+
+
+def test_classes_in_tells_apart_what_jax_takes_for_one_structure():
+    @jax.tree_util.register_dataclass
+    @dataclasses.dataclass(frozen=True)
+    class Nested:
+        parts: tuple
+
+    one, other = mdm_jax.TopK(5), mdm_jax.Binomial(5)
+    assert selection.classes_in(one) == (mdm_jax.TopK, None)
+    assert selection.classes_in(one) == selection.classes_in(mdm_jax.TopK(jnp.int32(7), mdm_jax.Cosine()))
+    assert selection.classes_in(one) != selection.classes_in(other)
+    assert selection.classes_in(mdm_jax.Threshold(0.5)) != selection.classes_in(mdm_jax.EntropyBudget(0.5))
+    assert selection.classes_in(Nested((one, 1))) == (Nested, (tuple, (mdm_jax.TopK, None), None))
+    assert selection.classes_in(Nested((one,))) != selection.classes_in(Nested((other,)))
