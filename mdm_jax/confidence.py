@@ -4,6 +4,7 @@ Where the vocabulary is large the logits are made and read some positions at a t
 asked for, so that no [B, L, V] is ever whole in float32.
 """
 
+import functools
 import math
 
 import jax
@@ -18,7 +19,7 @@ from mdm_jax.typing import Array, Confidence, Features
 WHOLE = 1 << 22
 """Up to so many logits, 16 MiB of float32, all are read at once, asked for or not."""
 TILE = 1 << 25
-"""Above, at most so many at a time."""
+"""Above, at most so many at a time, of half the positions where most are asked for, and else of an eighth."""
 LEAST = {"cpu": 32}
 """But of so many positions at least: for each tile the head is read anew, which takes as long as their products."""
 LEAST_ELSEWHERE = 256
@@ -154,19 +155,28 @@ def read_confidence(
     ways = ways or batch
     num = batch // ways * length
     wanted = jnp.ones((batch, length), bool) if is_wanted is None else is_wanted
-    least = LEAST.get(jax.default_backend(), LEAST_ELSEWHERE)
-    size = min(max(TILE // (ways * vocab_size), 1), max(-(-num // 8), least), num)
+    most = max(TILE // (ways * vocab_size), 1)
+    small = min(max(-(-num // 8), LEAST.get(jax.default_backend(), LEAST_ELSEWHERE)), most, num)
+    large = min(-(-num // 2), most)
     entries, keys_of_rows = x.reshape(ways, num, x.shape[-1]), split(keys, ways)
+    wanted_of = wanted.reshape(ways, num)
 
     def read_at(places: Array) -> Confidence:
         """Of the entries int32 [W, P] of each way, row by row and position by position."""
         return read(pick(entries, places), pick(keys_of_rows, places // length), places % length)
 
-    like = jax.tree.map(
-        lambda field: jax.ShapeDtypeStruct((ways, num), field.dtype),
-        jax.eval_shape(read_at, jnp.zeros((ways, size), jnp.int32)),
-    )
-    fields = in_tiles(read_at, wanted.reshape(ways, num), size, like)
+    def read_wanted(size: int) -> Confidence:
+        like = jax.tree.map(
+            lambda field: jax.ShapeDtypeStruct((ways, num), field.dtype),
+            jax.eval_shape(read_at, jnp.zeros((ways, size), jnp.int32)),
+        )
+        return in_tiles(read_at, wanted_of, size, like)
+
+    if large < 2 * small:
+        fields = read_wanted(small)
+    else:
+        sizes = [functools.partial(read_wanted, size) for size in (large, small)]
+        fields = jax.lax.cond(wanted_of.sum(axis=-1).max() > num // 2, *sizes)
     return jax.tree.map(lambda field: jnp.where(wanted, field.reshape(batch, length), 0), fields)
 
 

@@ -279,29 +279,32 @@ def hidden_and_head(batch=3, length=17, width=8, vocab_size=600, dtype=np.float3
     return jnp.asarray(hidden, dtype), jnp.asarray(head, dtype)
 
 
-@pytest.fixture(params=["whole", "tiles"])
+@pytest.fixture(params=["whole", "tiles", "either"])
 def tiles(request, monkeypatch):
     if request.param == "tiles":
         in_tiles_of(monkeypatch, 3 * 600 * 2)
+    if request.param == "either":
+        in_tiles_of(monkeypatch, 3 * 600 * 17, least=3)
     yield request.param
     confidence._read.clear_cache()
 
 
-def in_tiles_of(monkeypatch, num_logits):
-    """Nothing is read whole any more, and tiles are small."""
+def in_tiles_of(monkeypatch, num_logits, least=32):
+    """Nothing is read whole just because it is small any more, and tiles are small."""
     monkeypatch.setattr(confidence, "WHOLE", 0)
     monkeypatch.setattr(confidence, "TILE", num_logits)
+    monkeypatch.setattr(confidence, "LEAST", {"cpu": least})
     confidence._read.clear_cache()
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 @pytest.mark.parametrize("mask_id", [None, 599, 600])
-@pytest.mark.parametrize("wanted", ["all", "none", "some"])
+@pytest.mark.parametrize("wanted", ["all", "none", "few", "some"])
 def test_confidence_from_hidden_is_that_from_logits_where_it_is_wanted(tiles, wanted, mask_id, temperature):
     hidden, head = hidden_and_head()
     is_wanted = None
     if wanted != "all":
-        share = np.array([[0.0], [0.4], [1.0]]) if wanted == "some" else 0
+        share = {"none": 0, "few": np.array([[0.0], [0.2], [0.1]]), "some": np.array([[0.0], [0.4], [1.0]])}[wanted]
         is_wanted = jnp.asarray(np.random.default_rng(11).random((3, 17)) < share)
     options = {"temperature": temperature, "mask_id": mask_id}
     got = jax.jit(lambda key: mdm_jax.confidence_from_hidden(key, hidden, head, is_wanted=is_wanted, **options))(
@@ -317,9 +320,9 @@ def test_confidence_from_hidden_is_that_from_logits_where_it_is_wanted(tiles, wa
         assert field.dtype == other.dtype
 
 
-def test_confidence_from_hidden_makes_no_logits_of_the_whole_batch_and_none_that_are_not_wanted(monkeypatch):
-    in_tiles_of(monkeypatch, 4 * 1000 * 16)
-    hidden, head = hidden_and_head(batch=4, length=128, vocab_size=1000)
+@pytest.fixture
+def projected(monkeypatch):
+    """Of how many positions logits are made, product by product, once `jax.effects_barrier` is passed."""
     rows = []
 
     def project(x, kernel, dtype):
@@ -327,14 +330,32 @@ def test_confidence_from_hidden_makes_no_logits_of_the_whole_batch_and_none_that
         return products.project(x, kernel, dtype)
 
     monkeypatch.setattr(denoiser, "project", project)
+    return rows
+
+
+def test_confidence_from_hidden_makes_no_logits_of_the_whole_batch_and_none_that_are_not_wanted(monkeypatch, projected):
+    in_tiles_of(monkeypatch, 4 * 1000 * 16)
+    hidden, head = hidden_and_head(batch=4, length=128, vocab_size=1000)
     is_wanted = jnp.zeros((4, 128), bool).at[0, :20].set(True).at[2, 100:].set(True)
     mdm_jax.confidence_from_hidden(jax.random.key(0), hidden, head, is_wanted=is_wanted).token.block_until_ready()
     jax.effects_barrier()
-    assert rows == [64], "48 positions of the batch, 64 at a time, wherever they are"
+    assert projected == [64], "48 positions of the batch, 64 at a time, wherever they are"
     read_all = jax.jit(mdm_jax.confidence_from_hidden)
     read_all(jax.random.key(0), hidden, head, is_wanted=is_wanted).token.block_until_ready()
     jax.effects_barrier()
-    assert rows[1:] == [64, 64], "inside jit, on several devices: 28 of the fullest row, 16 at a time, of 4 rows"
+    assert projected[1:] == [64, 64], "inside jit, on several devices: 28 of the fullest row, 16 at a time, of 4 rows"
+
+
+@pytest.mark.parametrize(("num_wanted", "made"), [(0, []), (3, [8]), (32, [8] * 4), (33, [32] * 2), (64, [32] * 2)])
+def test_confidence_from_hidden_reads_half_of_the_positions_at_a_time_where_most_are_wanted(
+    monkeypatch, projected, num_wanted, made
+):
+    in_tiles_of(monkeypatch, 64 * 1100, least=8)
+    hidden, head = hidden_and_head(batch=2, length=32, vocab_size=1100)
+    is_wanted = jnp.asarray(np.random.default_rng(0).permutation(np.arange(64) < num_wanted).reshape(2, 32))
+    mdm_jax.confidence_from_hidden(jax.random.key(0), hidden, head, is_wanted=is_wanted).token.block_until_ready()
+    jax.effects_barrier()
+    assert projected == made
 
 
 @pytest.mark.parametrize("vocab_size", [1536, 2000, 2048])
