@@ -4,7 +4,6 @@ Where the vocabulary is large the logits are made and read some positions at a t
 asked for, so that no [B, L, V] is ever whole in float32.
 """
 
-import functools
 import math
 
 import jax
@@ -19,11 +18,13 @@ from mdm_jax.typing import Array, Confidence, Features
 WHOLE = 1 << 22
 """Up to so many logits, 16 MiB of float32, all are read at once, asked for or not."""
 TILE = 1 << 25
-"""Above, at most so many at a time, of half the positions where most are asked for, and else of an eighth."""
+"""Above, at most so many at a time."""
 LEAST = {"cpu": 32}
 """But of so many positions at least: for each tile the head is read anew, which takes as long as their products."""
 LEAST_ELSEWHERE = 256
 """The same on accelerators: by their data sheets, it has not been measured."""
+COLUMN = 64
+"""And of one for each so many bytes of a token's weights in the head: the larger it is, the fewer times it is read."""
 GROUP = 256
 """At most so many neighbouring tokens share a draw, which the tokens of one group then share out among themselves."""
 
@@ -155,28 +156,21 @@ def read_confidence(
     ways = ways or batch
     num = batch // ways * length
     wanted = jnp.ones((batch, length), bool) if is_wanted is None else is_wanted
-    most = max(TILE // (ways * vocab_size), 1)
-    small = min(max(-(-num // 8), LEAST.get(jax.default_backend(), LEAST_ELSEWHERE)), most, num)
-    large = min(-(-num // 2), most)
+    column = output.head.shape[0] * output.head.dtype.itemsize if isinstance(output, Features) else 0
+    least = max(LEAST.get(jax.default_backend(), LEAST_ELSEWHERE), column // COLUMN)
+    size = min(max(TILE // (ways * vocab_size), 1), max(-(-num // 8), least), num)
+    size = -(-num // -(-num // size))  # all tiles alike
     entries, keys_of_rows = x.reshape(ways, num, x.shape[-1]), split(keys, ways)
-    wanted_of = wanted.reshape(ways, num)
 
     def read_at(places: Array) -> Confidence:
         """Of the entries int32 [W, P] of each way, row by row and position by position."""
         return read(pick(entries, places), pick(keys_of_rows, places // length), places % length)
 
-    def read_wanted(size: int) -> Confidence:
-        like = jax.tree.map(
-            lambda field: jax.ShapeDtypeStruct((ways, num), field.dtype),
-            jax.eval_shape(read_at, jnp.zeros((ways, size), jnp.int32)),
-        )
-        return in_tiles(read_at, wanted_of, size, like)
-
-    if large < 2 * small:
-        fields = read_wanted(small)
-    else:
-        sizes = [functools.partial(read_wanted, size) for size in (large, small)]
-        fields = jax.lax.cond(wanted_of.sum(axis=-1).max() > num // 2, *sizes)
+    like = jax.tree.map(
+        lambda field: jax.ShapeDtypeStruct((ways, num), field.dtype),
+        jax.eval_shape(read_at, jnp.zeros((ways, size), jnp.int32)),
+    )
+    fields = in_tiles(read_at, wanted.reshape(ways, num), size, like)
     return jax.tree.map(lambda field: jnp.where(wanted, field.reshape(batch, length), 0), fields)
 
 
@@ -187,7 +181,8 @@ _read = jax.jit(read_confidence, static_argnames=("mask_id", "ways"))
 def group_shape(vocab_size: int) -> tuple[int, int]:
     """How many groups the tokens are in, and how many are in each but the last ones.
 
-    Groups are a multiple of 16, so that where the vocabulary is split over devices each has whole groups of its own.
+    Groups are a multiple of 16, so that where the vocabulary is split over devices each has its own, but for tokens
+    that the padding of the last groups moves across.
     """
     num_groups = 1 if vocab_size <= GROUP else 16 * -(-vocab_size // (16 * GROUP))
     return num_groups, -(-vocab_size // num_groups)

@@ -2,13 +2,13 @@
 
 import dataclasses
 import functools
-import math
 import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toy
 from jax.sharding import NamedSharding
 
 import mdm_jax
@@ -123,13 +123,6 @@ def test_denoiser_at_what_does_not_fit_is_refused(change, message):
         make_denoiser(CONFIG).at(init_params(CONFIG, jax.random.key(0)), **given)
 
 
-def largest_exchange(compiled):
-    """Numbers in the largest array that devices exchange."""
-    lines = re.findall(r"= (.*) (?:all-gather|all-reduce|all-to-all|collective-permute)(?:-start)?\(", compiled)
-    shapes = [shape for line in lines for shape in re.findall(r"\w+\[([\d,]*)\]", line)]
-    return max((math.prod(int(n) for n in shape.split(",") if n) for shape in shapes), default=0)
-
-
 def test_denoiser_at_over_a_mesh_leaves_rows_out_and_keeps_each_where_it_is(rows):
     mesh, denoiser = make_mesh(data=8), make_denoiser(CONFIG)
     params = init_params(CONFIG, jax.random.key(0))
@@ -143,7 +136,7 @@ def test_denoiser_at_over_a_mesh_leaves_rows_out_and_keeps_each_where_it_is(rows
     np.testing.assert_allclose(np.asarray(got)[chosen], np.asarray(want)[chosen], atol=1e-5 * np.abs(want).max())
     assert not np.asarray(got)[7].any()
     compiled = at.lower(params, tokens, is_wanted).compile().as_text()
-    assert largest_exchange(compiled) < LENGTH * 16, "not one row of activations"
+    assert toy.largest_exchange(compiled) < LENGTH * 16, "not one row of activations"
     hidden = {int(num) for num in re.findall(r"f32\[(\d+),32\]", compiled)}
     assert rows * LENGTH in hidden, "each device makes a tile of its own"
     assert max(hidden) == 4 * LENGTH, "or all of its rows"

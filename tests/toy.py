@@ -3,6 +3,7 @@
 import functools
 import itertools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -160,3 +161,10 @@ def assert_frequencies(indices, probs, tail=1e-5):
     statistic = chi_square(counts, probs)
     bound = chi_square_bound((probs > 0).sum() - 1, tail)
     assert statistic < bound, f"chi-square {statistic:.1f} exceeds {bound:.1f}\n{counts}\n{counts.sum() * probs}"
+
+
+def largest_exchange(compiled):
+    """Numbers in the largest array that devices exchange in a compiled program, given as text."""
+    lines = re.findall(r"= (.*) (?:all-gather|all-reduce|all-to-all|collective-permute)(?:-start)?\(", compiled)
+    shapes = [shape for line in lines for shape in re.findall(r"\w+\[([\d,]*)\]", line)]
+    return max((math.prod(int(n) for n in shape.split(",") if n) for shape in shapes), default=0)
