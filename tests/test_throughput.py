@@ -190,9 +190,8 @@ def test_torch_loops_choose_the_same_tokens(tmp_path, monkeypatch, model):
     rows = rows_of(tmp_path, "--selector", "top_k:5", "--model", model, "--layers", "2", "--compare", "torch")
     theirs = [row for row in rows if "peer" in row]
     assert len(theirs) == 3 * len(rows) / 4
-    compared = [row for row in theirs if row["temperature"] == 0 and row["oracle"] != "random"]
-    assert {row["same_tokens"] for row in compared} == {1.0}
-    assert not any("same_tokens" in row for row in theirs if row not in compared)
+    assert {row.get("same_tokens") for row in theirs if row["oracle"] != "random"} == {1.0}
+    assert not any("same_tokens" in row for row in theirs if row["oracle"] == "random")
     assert all(row["ours_is_faster"] > 0 for row in theirs)
 
 

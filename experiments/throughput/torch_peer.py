@@ -2,8 +2,9 @@
 
 Two loops of LLaDA's kind (Nie et al. 2025, arXiv:2502.09992), in our own words. "eager, float64" is what their users
 run: scores and Gumbel noise in float64 over the whole vocabulary at every position, and a Python loop over the rows.
-"compiled, float32" is the best that we know how to do: torch.compile, scores and noise in float32, logits of masked
-positions only, all rows at once. "network" is the compiled network alone.
+"compiled, float32" is the best that we know how to do: torch.compile of the network and of all that is read off the
+logits, in float32, of masked positions only, all rows at once. "network" is the compiled network alone. (Inductor's
+freezing and max_autotune, and compiling the head with the rest, changed nothing on a CPU.)
 """
 
 import copy
@@ -173,6 +174,22 @@ def as_users_run_it(
     return x
 
 
+@functools.partial(torch.compile, dynamic=True)
+def tokens_and_scores(
+    logits: Tensor, places: Tensor, mask_id: int, oracle: str, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """A token and a score for each of the logits [B, P, V], which are of the positions [B, P]."""
+    logits = logits.float().clone()
+    logits[..., mask_id : mask_id + 1] = -torch.inf
+    noisy = logits
+    if temperature > 0:
+        noisy = logits - temperature * (-torch.rand_like(logits).log()).log()
+    token = noisy.argmax(dim=-1)
+    if oracle == "left_to_right":
+        return token, -places.float()
+    return token, scores_of(oracle, logits.softmax(dim=-1), token)
+
+
 @torch.no_grad()
 def at_its_best(network: Network, x: Tensor, mask_id: int, oracle: str, plan: list[int], temperature: float) -> Tensor:
     """The same in float32, reading only what is masked."""
@@ -180,13 +197,8 @@ def at_its_best(network: Network, x: Tensor, mask_id: int, oracle: str, plan: li
     for num_reveal in plan:
         places = (x == mask_id).nonzero()[:, 1].reshape(x.shape[0], -1)
         hidden = network.hidden(x)
-        here = network.logits(hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[2]))).float()
-        here[..., mask_id : mask_id + 1] = -torch.inf
-        noisy = here
-        if temperature > 0:
-            noisy = here - temperature * torch.empty_like(here).exponential_().log()
-        token = noisy.argmax(dim=-1)
-        scores = -places.float() if oracle == "left_to_right" else scores_of(oracle, here.softmax(dim=-1), token)
+        logits = network.logits(hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[2])))
+        token, scores = tokens_and_scores(logits, places, mask_id, oracle, temperature)
         best = scores.topk(num_reveal, dim=-1).indices
         x.scatter_(1, places.gather(1, best), token.gather(1, best))
     return x
@@ -210,6 +222,7 @@ class Peers:
         if ":" in work.flags.prompt:
             raise InputError("--compare torch takes sequences of one kind: give one number with --prompt")
         torch.manual_seed(seed)
+        torch._dynamo.config.recompile_limit = 64  # of `tokens_and_scores`, for every oracle at every temperature
         self._work = work
         self._network = Network(work.config, work.params, getattr(torch, work.config.dtype))
         self._compiled = self._network.compile()
@@ -234,9 +247,11 @@ class Peers:
         return x.cpu().numpy()
 
     def checks(self, case: Case) -> Row:
-        """`same_tokens`: the share of tokens at temperature 0 that all agree on; RunError unless it is 1."""
-        is_comparable = case.temperature == 0 and case.oracle != "random"  # or the draws differ
-        return {"same_tokens": self._checked.same_tokens(case)} if is_comparable else {}
+        """What else its rows say. `same_tokens`: how many all agree on at temperature 0; RunError unless all."""
+        said: Row = {"torch": torch.__version__, "torch_threads": torch.get_num_threads()}
+        if case.oracle != "random":  # whose draws differ
+            said["same_tokens"] = self._checked.same_tokens(case)
+        return said
 
 
 class Checked:
@@ -260,7 +275,7 @@ class Checked:
         self._networks = {as_users_run_it: eager, at_its_best: eager.compile()}
 
     def same_tokens(self, case: Case) -> float:
-        """The share that all three agree on, which is 1."""
+        """The share that all three agree on, which is 1; the case's temperature does not matter."""
         options: dict[str, Any] = {"mask_id": self._mask_id, "selector": case.selector, "temperature": 0.0}
         denoiser = make_denoiser(self._config, as_features=True)
         arguments = (denoiser, self._params, jax.random.key(0), self._x_init)
