@@ -359,6 +359,19 @@ def test_confidence_from_hidden_reads_more_positions_at_a_time_the_larger_the_he
     assert projected == [at_a_time] * (100 // at_a_time + (100 % at_a_time > 0))
 
 
+def test_sampling_makes_logits_of_open_positions_of_the_active_block_alone(in_tiles_of, projected):
+    in_tiles_of(2 * 5)
+    x_init = np.full((1, 12), toy.MASK, np.int32)
+    x_init[0, 6] = 3
+    options = {"mask_id": toy.MASK, "selector": mdm_jax.PerStep(2), "block_length": 4}
+    mdm_jax.sample(
+        lambda params, tokens: toy.features_net(params, tokens), toy.net_params(0), jax.random.key(0), x_init, **options
+    ).tokens.block_until_ready()
+    jax.effects_barrier()
+    # Of 4, 3 and 4 masks in a block 4 and 2, 3 and 1, 4 and 2 are open, read two at a time.
+    assert projected == [2] * (2 + 1 + 2 + 1 + 2 + 1)
+
+
 @pytest.mark.parametrize("vocab_size", [1536, 2000, 2004, 2048, 126464])
 def test_confidence_from_a_head_sharded_over_the_vocabulary_is_the_same_and_gathers_no_logits(in_tiles_of, vocab_size):
     in_tiles_of(4 * vocab_size * 16)
