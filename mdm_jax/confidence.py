@@ -24,7 +24,7 @@ LEAST = {"cpu": 32}
 LEAST_ELSEWHERE = 256
 """The same on accelerators: by their data sheets, it has not been measured."""
 COLUMN = 64
-"""And of one for each so many bytes of a token's weights in the head: the larger it is, the fewer times it is read."""
+"""And of one for every so many bytes of a token's weights in the head: the wider it is, the longer it takes to read."""
 GROUP = 256
 """At most so many neighbouring tokens share a draw, which the tokens of one group then share out among themselves."""
 
@@ -181,8 +181,8 @@ _read = jax.jit(read_confidence, static_argnames=("mask_id", "ways"))
 def group_shape(vocab_size: int) -> tuple[int, int]:
     """How many groups the tokens are in, and how many are in each but the last ones.
 
-    Groups are a multiple of 16, so that where the vocabulary is split over devices each has its own, but for tokens
-    that the padding of the last groups moves across.
+    Groups are a multiple of 16, so that over 2, 4, 8 or 16 devices each reads groups of its own; where the last groups
+    are padded, a few tokens change devices.
     """
     num_groups = 1 if vocab_size <= GROUP else 16 * -(-vocab_size // (16 * GROUP))
     return num_groups, -(-vocab_size // num_groups)

@@ -24,8 +24,9 @@ from mdm_jax.typing import Array, Confidence
 def classes_in(tree: Any) -> Any:
     """The classes that a pytree is made of, nested as it is; None for a leaf. What jit must be told beside a selector.
 
-    Two dataclasses with equal static fields are one structure to JAX (up to 0.10.2 at least): their PyTreeDefs compare
-    equal and differ in their hashes alone, so that of some fifty such pairs jit runs one by the program of the other.
+    To JAX (0.10.2) registered dataclasses with equal static fields and as many others are one structure: their
+    PyTreeDefs compare equal and differ in their hashes alone, so that jit takes one for the other in about one pair of
+    fifty.
     """
     level = jax.tree_util.default_registry.flatten_one_level(tree)
     return None if level is None else (type(tree), *map(classes_in, level[0]))

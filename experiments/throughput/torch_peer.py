@@ -3,8 +3,8 @@
 Two loops of LLaDA's kind (Nie et al. 2025, arXiv:2502.09992), in our own words. "eager, float64" is what their users
 run: scores and Gumbel noise in float64 over the whole vocabulary at every position, and a Python loop over the rows.
 "compiled, float32" is the best that we know how to do: torch.compile of the network and of all that is read off the
-logits, in float32, of masked positions only, all rows at once. "network" is the compiled network alone. (Inductor's
-freezing and max_autotune, and compiling the head with the rest, changed nothing on a CPU.)
+logits, in float32, of masked positions only, all rows at once; on a CPU with the weights frozen, which lays them out as
+its products take them. "network" is the compiled network alone.
 """
 
 import copy
@@ -46,12 +46,11 @@ class Network:
             raise InputError("--compare torch takes bidirectional models without padding, groups or fewer key heads")
         self.config = config
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.weights = {
-            jax.tree_util.keystr(path, simple=True, separator="/"): torch.tensor(
-                np.asarray(leaf, np.float32), dtype=dtype, device=self.device
-            )
-            for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-        }
+        self.weights = torch.nn.ParameterDict()
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+            weight = torch.tensor(np.asarray(leaf, np.float32), dtype=dtype, device=self.device)
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            self.weights[name] = torch.nn.Parameter(weight, requires_grad=False)
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """The logits."""
@@ -89,9 +88,10 @@ class Network:
             return hidden @ self.weights["token_embedding/embedding"][: self.config.vocab_size].T
         return hidden @ self.weights["head/kernel"]
 
-    def compile(self) -> "Network":
-        """Itself, compiled from here on."""
+    def compiled(self) -> "Network":
+        """The same, compiled."""
         mode = "reduce-overhead" if self.device == "cuda" else None  # CUDA graphs
+        torch._inductor.config.freezing = self.device == "cpu"
         compiled = copy.copy(self)
         compiled.hidden = torch.compile(self.hidden, dynamic=False, mode=mode)  # type: ignore[method-assign]
         return compiled
@@ -179,7 +179,7 @@ def tokens_and_scores(
     logits: Tensor, places: Tensor, mask_id: int, oracle: str, temperature: float
 ) -> tuple[Tensor, Tensor]:
     """A token and a score for each of the logits [B, P, V], which are of the positions [B, P]."""
-    logits = logits.float().clone()
+    logits = logits.to(torch.float32, copy=True)  # which is written to
     logits[..., mask_id : mask_id + 1] = -torch.inf
     noisy = logits
     if temperature > 0:
@@ -223,9 +223,10 @@ class Peers:
             raise InputError("--compare torch takes sequences of one kind: give one number with --prompt")
         torch.manual_seed(seed)
         torch._dynamo.config.recompile_limit = 64  # of `tokens_and_scores`, for every oracle at every temperature
+        torch._dynamo.config.fail_on_recompile_limit_hit = True  # instead of going on uncompiled
         self._work = work
         self._network = Network(work.config, work.params, getattr(torch, work.config.dtype))
-        self._compiled = self._network.compile()
+        self._compiled = self._network.compiled()
         self._x = torch.tensor(np.asarray(work.x_init), dtype=torch.int64, device=self._network.device)
         self._checked = Checked(work)
 
@@ -247,7 +248,7 @@ class Peers:
         return x.cpu().numpy()
 
     def checks(self, case: Case) -> Row:
-        """What else its rows say. `same_tokens`: how many all agree on at temperature 0; RunError unless all."""
+        """Versions, and `same_tokens`, the share of tokens at temperature 0 that all agree on; RunError unless 1."""
         said: Row = {"torch": torch.__version__, "torch_threads": torch.get_num_threads()}
         if case.oracle != "random":  # whose draws differ
             said["same_tokens"] = self._checked.same_tokens(case)
@@ -272,7 +273,7 @@ class Checked:
         self._x_init = np.random.default_rng(0).integers(0, work.config.vocab_size - 1, shape)
         self._x_init[:, ::2] = work.mask_id
         eager = Network(self._config, self._params, torch.float32)
-        self._networks = {as_users_run_it: eager, at_its_best: eager.compile()}
+        self._networks = {as_users_run_it: eager, at_its_best: eager.compiled()}
 
     def same_tokens(self, case: Case) -> float:
         """The share that all three agree on, which is 1; the case's temperature does not matter."""
