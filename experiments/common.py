@@ -61,8 +61,10 @@ def main(experiment: str, description: str, commands: Commands, argv: Sequence[s
     flags = parse(experiment, description, kinds, sys.argv[1:] if argv is None else argv)
     module, function = next(work for kind, work in commands.values() if kind is type(flags)).split(":")
     from mdm_jax.errors import InputError, LostPeerError, Preempted, RunError
+    from mdm_jax.ranges import check_ranges
 
     try:
+        check_ranges(flags, name_of=lambda path: "--" + path.replace("_", "-"))
         if not 0 <= flags.seed < 1 << 32:
             raise InputError(f"--seed must lie in [0, 2^32), got {flags.seed}")
         silence_threads()

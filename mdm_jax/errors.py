@@ -1,5 +1,29 @@
 """What this library raises on purpose. Each message is one line; any other exception is a defect."""
 
+LONGEST = 1000
+"""Characters of a message; a longer one loses its middle."""
+
+
+def one_line(text: object, longest: int = LONGEST) -> str:
+    r"""`text` on one printable line: white space collapsed, control characters escaped, the middle cut if it is long.
+
+    >>> one_line("a\nb" + chr(27) + "[31m")
+    'a b\\x1b[31m'
+    """
+    words = " ".join(str(text).split())
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in words)
+    half = (longest - 5) // 2
+    return line if len(line) <= longest else f"{line[:half]} ... {line[-half:]}"
+
+
+def shown(value: object, longest: int = 80) -> str:
+    """`value` as a message quotes it: its `repr` on one line, cut where it is long; never an exception."""
+    try:
+        text = repr(value[:longest] if isinstance(value, str | bytes) and len(value) > longest else value)
+    except Exception:  # of a foreign object, or an integer of more digits than Python prints
+        text = f"a value of type {type(value).__name__}"
+    return one_line(text, longest)
+
 
 class InputError(ValueError):
     """The caller's input is wrong. The message is one line: what was got, what was wanted, how to mend it.
@@ -7,12 +31,18 @@ class InputError(ValueError):
     The command line prints that line and exits with code 2; any other exception is a defect and keeps its traceback.
     """
 
+    def __init__(self, message: object) -> None:
+        super().__init__(one_line(message))
+
 
 class RunError(RuntimeError):
     """A run cannot go on. The message says why, what is safe on disk, and how to go on.
 
     The command line prints that line and exits with code 1.
     """
+
+    def __init__(self, message: object) -> None:
+        super().__init__(one_line(message))
 
 
 class LostPeerError(RunError):

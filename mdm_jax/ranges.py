@@ -1,0 +1,131 @@
+"""The range of every setting, written beside the setting: `beta2: Annotated[float, Range(0, below=1)] = 0.98`.
+
+A dataclass of settings calls `check_ranges(self)` when it is made; the command line does the same for its flags, under
+their names there. Importing this imports nothing heavy.
+"""
+
+import dataclasses
+import inspect
+import math
+import numbers
+import operator
+import types
+import typing
+from typing import Any
+
+from mdm_jax.errors import InputError, shown
+
+INT32 = 2**31 - 1
+"""The most that a number of tokens, steps or rows may be: JAX's integers are int32."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """From `least` to `most`, or strictly between `above` and `below`. Never not-a-number, infinite only if it says so.
+
+    Attributes:
+      least: the smallest value.
+      most: the largest value.
+      above: what the value exceeds.
+      below: what the value stays under.
+      infinite: whether infinities count as within.
+    """
+
+    least: float = -math.inf
+    most: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+    infinite: bool = False
+
+    def holds(self, value: float) -> bool:
+        """Whether `value` lies within."""
+        if math.isnan(value) or (math.isinf(value) and not self.infinite):
+            return False
+        if not self.least <= value <= self.most:
+            return False
+        return (self.above < value or math.isinf(self.above)) and (value < self.below or math.isinf(self.below))
+
+    def __str__(self) -> str:
+        words = [
+            f"{word} {bound}"
+            for word, bound in (
+                ("at least", self.least),
+                ("above", self.above),
+                ("at most", self.most),
+                ("below", self.below),
+            )
+            if not math.isinf(bound)
+        ]
+        return " and ".join(words) or ("a number" if self.infinite else "finite")
+
+
+def check_number(name: str, value: Any, range: Range, *, whole: bool = False) -> None:
+    """InputError unless `value` is a number (a whole one, if `whole`) within `range`."""
+    kind = "a whole number" if whole else "a number"
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value) if whole else value
+        fits = isinstance(number, numbers.Real) and range.holds(float(number))
+    except (TypeError, ValueError):
+        fits = False
+    except OverflowError:  # an integer beyond all floats
+        fits = False
+    if not fits:
+        raise InputError(f"{name} must be {kind}, {range}; got {shown(value)}")
+
+
+def check_ranges(settings: Any, *, name_of: Any = lambda path: path.replace(".", " ")) -> None:
+    """InputError for the first number of a dataclass of settings that lies outside its range.
+
+    Args:
+      settings: a dataclass; the dataclasses in it are looked through too. None passes where the type allows it; a
+        tuple is checked entry by entry.
+      name_of: makes what a message calls a setting out of its path, such as "mesh.data".
+    """
+    for path, value, range, whole in _ranged(settings):
+        for entry in value if isinstance(value, tuple) else (value,):
+            if entry is not None:
+                check_number(name_of(path), entry, range, whole=whole)
+
+
+def _ranged(settings: Any, prefix: str = "") -> typing.Iterator[tuple[str, Any, Range, bool]]:
+    hints = _hints(type(settings))
+    for field in dataclasses.fields(settings):
+        value, path = getattr(settings, field.name), prefix + field.name
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            yield from _ranged(value, f"{path}.")
+        range, whole = _range_of(hints[field.name])
+        if range is not None:
+            yield path, value, range, whole
+
+
+def _hints(kind: type) -> dict[str, Any]:
+    return {
+        name: hint
+        for cls in reversed(kind.__mro__)
+        if dataclasses.is_dataclass(cls)
+        for name, hint in _annotations(cls).items()
+    }
+
+
+def _annotations(cls: type) -> dict[str, Any]:
+    """Of one class, without those that are text: they name what is imported for type checking only."""
+    return {name: hint for name, hint in inspect.get_annotations(cls).items() if not isinstance(hint, str)}
+
+
+def _range_of(hint: Any) -> tuple[Range | None, bool]:
+    """The range in a type, `Annotated[int, Range(1)]`, `Annotated[float, Range(0)] | None` or a tuple of such."""
+    if typing.get_origin(hint) is typing.Annotated:
+        found = [extra for extra in hint.__metadata__ if isinstance(extra, Range)]
+        return (found[0] if found else None), _is_whole(hint.__origin__)
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) in (typing.Union, tuple):
+        for part in typing.get_args(hint):
+            range, whole = _range_of(part)
+            if range is not None:
+                return range, whole
+    return None, False
+
+
+def _is_whole(kind: Any) -> bool:
+    return kind is int or int in typing.get_args(kind)
