@@ -9,13 +9,20 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
 from mdm_jax.confidence import is_greedy, read_confidence
-from mdm_jax.denoiser import check_output, check_tokens
-from mdm_jax.errors import InputError
+from mdm_jax.denoiser import (
+    as_tokens,
+    check_ids,
+    check_network,
+    check_output,
+    has_unknown_ids,
+    known_values,
+)
+from mdm_jax.errors import InputError, shown
 from mdm_jax.randomness import fold_rows, row_keys
+from mdm_jax.ranges import INT32
 from mdm_jax.typing import Array, Features, Params
 
 
@@ -97,21 +104,26 @@ def autoregressive_sample(
     Raises:
       InputError: a shape, a dtype or an option is off, or the decoder's output is.
     """
-    prompt = check_tokens(prompt, "prompt")
-    batch, width = prompt.shape
     check_decoder(decoder, causal=True)
+    check_network(decoder, "decoder")
+    prompt, _ = as_tokens(prompt, "prompt")
+    batch, width = prompt.shape
     shortest = shortest_prompt(decoder)
     if width < shortest:
         wanted = f"this decoder's {shortest} tokens" if shortest > 1 else "one token, such as a start of every row"
         raise InputError(f"prompt must hold at least {wanted}; got {prompt.shape}")
-    if isinstance(length, bool) or not isinstance(length, int) or length < width:
-        raise InputError(f"length must be a whole number, at least the prompt's {width}; got {length!r}")
+    if isinstance(length, bool) or not isinstance(length, int) or not width <= length <= INT32:
+        raise InputError(f"length must be a whole number, at least the prompt's {width}; got {shown(length)}")
+    lengths = jnp.clip(check_prompt_length(prompt_length, prompt, shortest), shortest, width)
+    # What is behind a prompt could be no token at all, and its keys and values NaN, which no mask hides.
+    tokens = jnp.where(jnp.arange(width, dtype=jnp.int32)[None] < lengths[:, None], prompt, 0)
+    check_ids(tokens, decoder, "prompt")
     return _autoregressive_sample(
         decoder,
         params,
         row_keys(key, batch),
-        prompt,
-        check_prompt_length(prompt_length, prompt, shortest),
+        tokens,
+        lengths,
         jnp.asarray(temperature, jnp.float32),
         length=length,
         greedy=is_greedy(temperature),
@@ -122,7 +134,8 @@ def check_decoder(decoder: Decoder, *, causal: bool) -> None:
     """InputError for what is no decoder, or says that it is of the other kind."""
     if not (callable(decoder) and hasattr(decoder, "init_cache")):
         raise InputError(
-            f"decoder must be callable and have init_cache, as that of models.decoder.make_decoder; got {decoder!r}"
+            "decoder must be callable and have init_cache, as that of models.decoder.make_decoder; got "
+            f"{shown(decoder)}"
         )
     if getattr(decoder, "is_causal", causal) != causal:
         needed, sampler = ("causal", "cached_sample") if causal else ("bidirectional", "autoregressive_sample")
@@ -137,11 +150,15 @@ def shortest_prompt(decoder: Decoder) -> int:
 def check_prompt_length(prompt_length: ArrayLike, prompt: Array, shortest: int) -> Array:
     """`prompt_length` as int32 [B]; InputError for another shape or dtype, or, if no tracer, out of `shortest` to P."""
     batch, width = prompt.shape
-    lengths = jnp.asarray(prompt_length)
+    try:
+        lengths = jnp.asarray(prompt_length)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"prompt_length must be integers of shape ({batch},), got {shown(prompt_length)}") from None
     if lengths.shape != (batch,) or not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise InputError(f"prompt_length must be integers of shape ({batch},), got {lengths.dtype} {lengths.shape}")
-    if not isinstance(lengths, jax.core.Tracer) and lengths.is_fully_addressable:
-        outside = [n for n in np.asarray(lengths).tolist() if not shortest <= n <= width]
+    values = known_values(lengths)
+    if values is not None:
+        outside = [n for n in values.tolist() if not shortest <= n <= width]
         if outside:
             raise InputError(f"prompt_length must be from {shortest} to the prompt's {width}, got {outside[0]}")
     return lengths.astype(jnp.int32)
@@ -160,7 +177,6 @@ def _autoregressive_sample(
     greedy: bool,
 ) -> AutoregressiveResult:
     batch, width = prompt.shape
-    prompt_length = jnp.clip(prompt_length, shortest_prompt(decoder), width)
     first = prompt_length.min()
 
     def cond_fun(state: DecodingState) -> Array:
@@ -181,15 +197,13 @@ def _autoregressive_sample(
             position=state.position + 1,
         )
 
-    # What is behind a prompt could be no token at all, and its keys and values NaN, which no mask hides.
-    is_prompt = jnp.arange(width, dtype=jnp.int32)[None] < prompt_length[:, None]
-    tokens = jnp.where(is_prompt, prompt, 0)
     cache = decoder.init_cache(batch, length)
     if width > 1:
-        _, cache = read(decoder, params, tokens[:, :-1], cache, jnp.zeros((), jnp.int32))
-    start = DecodingState(jnp.pad(tokens, ((0, 0), (0, length - width))), jnp.zeros(batch), cache, first)
+        _, cache = read(decoder, params, prompt[:, :-1], cache, jnp.zeros((), jnp.int32))
+    start = DecodingState(jnp.pad(prompt, ((0, 0), (0, length - width))), jnp.zeros(batch), cache, first)
     end = jax.lax.while_loop(cond_fun, body_fun, start)
-    return AutoregressiveResult(end.tokens, end.log_prob, end.position - first + int(width > 1))
+    log_prob = jnp.where(has_unknown_ids(prompt, decoder), jnp.nan, end.log_prob)
+    return AutoregressiveResult(end.tokens, log_prob, end.position - first + int(width > 1))
 
 
 def read(decoder: Decoder, params: Params, tokens: Array, cache: Any, start: Array) -> tuple[Array | Features, Any]:

@@ -4,45 +4,23 @@ An approximation: what is kept was computed when the block was opened, and does 
 Source: Wu et al. 2025 (Fast-dLLM, arXiv:2505.22618).
 """
 
+import dataclasses
 import functools
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mdm_jax.autoregressive import Decoder, check_decoder, read
-from mdm_jax.confidence import is_greedy, read_confidence
-from mdm_jax.errors import InputError
+from mdm_jax.confidence import is_greedy
+from mdm_jax.errors import InputError, shown
+from mdm_jax.loop import Loop, Reading, State, init, run
 from mdm_jax.oracles import margin
-from mdm_jax.randomness import split_rows
-from mdm_jax.sampling import (
-    LoopState,
-    SampleResult,
-    check_arguments,
-    check_selector,
-    open_block,
-    reveal_tokens,
-    row_scores,
-    rows_that_reveal,
-    start_state,
-)
-from mdm_jax.selection import PerStep, classes_in
+from mdm_jax.sampling import SampleResult, check_arguments, check_block_length, sampled
+from mdm_jax.selection import PerStep, check_selector, classes_in
 from mdm_jax.tiles import ways_of
 from mdm_jax.typing import Array, Features, Oracle, Params, Selector
-
-
-class CachedState(NamedTuple):
-    """The carry of the loop."""
-
-    loop: LoopState
-    """as in `sample`, but all rows are in the same block: those that hold no mask in it wait"""
-    cache: Any
-    """the decoder's, of all L positions"""
-    is_cached: Array
-    """bool scalar, whether it was filled since the block was opened"""
-    steps: Array
-    """int32 [B], steps that the row took part in: what its draws are keyed by"""
 
 
 def cached_sample(
@@ -87,13 +65,13 @@ def cached_sample(
     Raises:
       InputError: a shape, a dtype or an option is off, or the decoder's output is.
     """
-    tokens, keys, mask_id = check_arguments(key, x_init, mask_id, oracle)
-    check_selector(selector)
     check_decoder(decoder, causal=False)
-    if not (isinstance(block_length, int) and block_length >= 1):
-        raise InputError(f"block_length must be a whole number of at least 1, got {block_length!r}")
+    tokens, keys, mask_id = check_arguments(decoder, key, x_init, mask_id, oracle)
+    check_selector(selector)
+    if block_length is None:
+        raise InputError("block_length must be a whole number of at least 1, got None")
     if keep not in ("dual", "prefix"):
-        raise InputError(f"keep must be 'dual' or 'prefix', got {keep!r}")
+        raise InputError(f"keep must be 'dual' or 'prefix', got {shown(keep)}")
     return _cached_sample(
         decoder,
         params,
@@ -104,7 +82,7 @@ def cached_sample(
         mask_id=mask_id,
         oracle=oracle,
         classes=classes_in(selector),
-        block_length=min(block_length, tokens.shape[1]),
+        block_length=check_block_length(block_length, tokens.shape[1]),
         keep=keep,
         greedy=is_greedy(temperature),
         ways=ways_of(tokens),
@@ -119,6 +97,45 @@ def widths(length: int, block_length: int, keep: str) -> list[int]:
     while -(-found[-1] // 2) >= block_length and found[-1] > 1:
         found.append(-(-found[-1] // 2))
     return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Cached:
+    """The network of `cached_sample`: a block's first call reads all tokens, the others some that hold the block."""
+
+    decoder: Decoder
+    block_length: int
+    keep: str
+    together: ClassVar[bool] = True
+
+    def init(self, batch: int, length: int) -> Any:
+        """The decoder's cache, of all L positions, and the block that it was filled for."""
+        return self.decoder.init_cache(batch, length), jnp.full((), -1, jnp.int32)
+
+    def read(self, params: Params, state: State, is_read: Array) -> Reading:
+        """The block; the last one may reach back."""
+        length, block = state.tokens.shape[1], state.block[0]
+        start = jnp.minimum(block * self.block_length, length - self.block_length)
+        sizes = widths(length, self.block_length, self.keep)
+        fitting = sum(((length - size <= start).astype(jnp.int32) for size in sizes[1:]), jnp.zeros((), jnp.int32))
+        further = jnp.ones((), jnp.int32) if self.keep == "dual" else fitting
+        which = jnp.where(state.memory[1] == block, further, 0)
+        branches = [functools.partial(self._call, params, size=size) for size in sizes]
+        output, cache = jax.lax.switch(which, branches, state, start)
+        return Reading(output, start, (cache, block))
+
+    def _call(self, params: Params, state: State, start: Array, *, size: int) -> tuple[Array | Features, Any]:
+        """Reads `size` tokens that hold the block at `start`; what it says of the block, and the cache."""
+        first = jnp.minimum(start, state.tokens.shape[1] - size)
+        tokens = jax.lax.dynamic_slice_in_dim(state.tokens, first, size, axis=1)
+        output, cache = read(self.decoder, params, tokens, state.memory[0], first)
+
+        def of_block(x: Array) -> Array:
+            return jax.lax.dynamic_slice_in_dim(x, start - first, self.block_length, axis=1)
+
+        if isinstance(output, Features):
+            return Features(of_block(output.hidden), output.head), cache
+        return of_block(output), cache
 
 
 @functools.partial(
@@ -141,65 +158,6 @@ def _cached_sample(
     ways: int,
 ) -> SampleResult:
     del classes  # as in `sample`
-    draw_at = None if greedy else temperature
-    batch, length = x_init.shape
-    sizes = widths(length, block_length, keep)
-
-    def cond_fun(state: CachedState) -> Array:
-        return jnp.any(state.loop.tokens == mask_id)
-
-    def body_fun(state: CachedState) -> CachedState:
-        step_keys = jax.vmap(jax.random.fold_in)(keys, state.steps)
-        plan_keys, token_keys, score_keys = split_rows(step_keys, 3)
-        loop, is_open = open_block(state.loop, mask_id, block_length, together=True)
-        state = state._replace(loop=loop, is_cached=state.is_cached & (loop.block[0] == state.loop.block[0]))
-        num_reveal = selector.plan(plan_keys, loop.j, loop.n_0, is_open.sum(axis=-1, dtype=jnp.int32))
-        start = jnp.minimum(loop.block[0] * block_length, length - block_length)  # the last block may reach back
-
-        def reveal(state: CachedState) -> CachedState:
-            fitting = sum(((length - size <= start).astype(jnp.int32) for size in sizes[1:]), jnp.zeros((), jnp.int32))
-            which = jnp.where(state.is_cached, 1 if keep == "dual" else fitting, 0)
-            branches = [functools.partial(call, size=size) for size in sizes]
-            output, cache = jax.lax.switch(which, branches, state, start)
-            is_read = rows_that_reveal(is_open, num_reveal)
-            here = jax.lax.dynamic_slice_in_dim(is_read, start, block_length, axis=1)
-            of_block = read_confidence(token_keys, output, draw_at, mask_id, here, first=start, ways=ways)
-            confidence = jax.tree.map(
-                lambda field: jax.lax.dynamic_update_slice_in_dim(
-                    jnp.zeros((batch, length), field.dtype), field, start, axis=1
-                ),
-                of_block,
-            )
-            scores = row_scores(oracle, score_keys, confidence)
-            is_chosen = selector.choose(scores, confidence, is_read, num_reveal) & is_read
-            return state._replace(
-                loop=reveal_tokens(state.loop, is_chosen, confidence), cache=cache, is_cached=jnp.asarray(True)
-            )
-
-        if num_reveal is None:
-            state = reveal(state)
-        else:
-            state = jax.lax.cond(jnp.any(num_reveal > 0), reveal, lambda state: state, state)
-        return state._replace(steps=state.steps + jnp.any(is_open, axis=-1))
-
-    def call(state: CachedState, start: Array, *, size: int) -> tuple[Array | Features, Any]:
-        """Reads `size` tokens that hold the block at `start`; what it says of the block, and the cache."""
-        first = jnp.minimum(start, length - size)
-        tokens = jax.lax.dynamic_slice_in_dim(state.loop.tokens, first, size, axis=1)
-        output, cache = read(decoder, params, tokens, state.cache, first)
-
-        def of_block(x: Array) -> Array:
-            return jax.lax.dynamic_slice_in_dim(x, start - first, block_length, axis=1)
-
-        if isinstance(output, Features):
-            return Features(of_block(output.hidden), output.head), cache
-        return of_block(output), cache
-
-    begin = CachedState(
-        loop=start_state(x_init),
-        cache=decoder.init_cache(batch, length),
-        is_cached=jnp.asarray(False),
-        steps=jnp.zeros(batch, jnp.int32),
-    )
-    end = jax.lax.while_loop(cond_fun, body_fun, begin).loop
-    return SampleResult(end.tokens, end.reveal_step, end.log_prob, end.nfe)
+    loop = Loop(Cached(decoder, block_length, keep), oracle, mask_id, block_length, ways)
+    end = run(loop, params, selector, keys, init(loop, x_init), None if greedy else temperature)
+    return sampled(end, x_init, decoder)

@@ -4,13 +4,12 @@ Where the vocabulary is large the logits are made and read some positions at a t
 asked for, so that no [B, L, V] is ever whole in float32.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mdm_jax.denoiser import check_mask_id, float_logits
-from mdm_jax.errors import InputError
+from mdm_jax.errors import InputError, shown
 from mdm_jax.randomness import gumbel, position_keys, row_keys
 from mdm_jax.tiles import in_tiles, pick, split, ways_of
 from mdm_jax.typing import Array, Confidence, Features
@@ -30,15 +29,18 @@ GROUP = 256
 
 
 def is_greedy(temperature: Array | float) -> bool:
-    """Whether it is known before tracing that tokens are the argmax; InputError for a negative temperature."""
-    if isinstance(temperature, jax.core.Tracer):
+    """Whether it is known before tracing that tokens are the argmax; InputError for what is no temperature."""
+    if isinstance(temperature, jax.core.Tracer) and temperature.ndim == 0:
         return False
     try:
+        if isinstance(temperature, str | bytes | bool) or np.ndim(temperature) != 0:
+            raise TypeError
         value = float(temperature)
-    except TypeError:
-        raise InputError(f"temperature must be one number, got {temperature!r}") from None
-    if not 0 <= value < math.inf:
-        raise InputError(f"temperature must be at least 0 and finite, got {value}")
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"temperature must be one number, got {shown(temperature)}") from None
+    most = float(np.finfo(np.float32).max)
+    if not 0 <= value <= most:
+        raise InputError(f"temperature must be at least 0 and at most {most:.3g}, got {value}")
     return value == 0
 
 
@@ -147,7 +149,7 @@ def read_confidence(
         """Of x [N, P, D or V] at positions int32 [N or 1, P], with keys [N] or [N, P]."""
         logits = float_logits(Features(x, output.head) if isinstance(output, Features) else x, mask_id)
         noise = None if temperature is None else token_noise(position_keys(keys, first + positions), vocab_size)
-        return confidence_given_noise(logits, temperature, noise)
+        return confidence_given_noise(logits, temperature, noise, mask_id)
 
     if batch * length * vocab_size <= WHOLE:
         every = read(x, keys, jnp.arange(length, dtype=jnp.int32)[None])
@@ -203,23 +205,33 @@ def token_noise(keys: Array, vocab_size: int) -> tuple[Array, Array]:
     return gumbel(keys[..., 0], num_groups), gumbel(keys[..., 1], width)
 
 
-def confidence_given_noise(logits: Array, temperature: Array | None, noise: tuple[Array, Array] | None) -> Confidence:
+def confidence_given_noise(
+    logits: Array, temperature: Array | None, noise: tuple[Array, Array] | None, mask_id: int | None = None
+) -> Confidence:
     """The deterministic core. The token is the Gumbel-max draw, taken in two stages of one law.
 
     The largest of l_i + τ G_i over a group of tokens has the law of τ log Σ exp(l_i / τ) + τ G, and which of them it is
     does not depend on it. So a group is drawn by one G each, and in it a token by one G each: for V = 126,464
     that is 751 draws.
 
+    The token is below V, and no token that cannot be, whatever the logits hold: not-a-number counts as -inf, +inf as
+    the largest number, a temperature that is none as 0. Where that was so, and where no token can be, the token's log
+    probability is not-a-number. Where no token can be, so are the other fields, and the token is the lowest id but the
+    mask's.
+
     Args:
       logits: float32 [B, P, V]; -inf where a token cannot be.
       temperature: τ, float32 scalar, or None for the likeliest token, ties to the lowest id.
       noise: as from `token_noise`, or None.
+      mask_id: the id whose logit was made -inf, if any.
 
     Returns:
       Confidence, each field [B, P].
     """
-    vocab_size = logits.shape[-1]
+    vocab_size, largest = logits.shape[-1], jnp.finfo(jnp.float32).max
     num_groups, width = group_shape(vocab_size)
+    is_sound = logits.max(axis=-1) < jnp.inf  # a maximum with not-a-number is not-a-number
+    logits = jnp.where(jnp.isnan(logits), -jnp.inf, jnp.minimum(logits, largest))
     padded = jnp.pad(logits, ((0, 0), (0, 0), (0, num_groups * width - vocab_size)), constant_values=-jnp.inf)
     groups = padded.reshape(*logits.shape[:2], num_groups, width)
     highest = groups.max(axis=-1)
@@ -235,18 +247,23 @@ def confidence_given_noise(logits: Array, temperature: Array | None, noise: tupl
 
     token, token_logit = best_group * width + in_best, top
     if temperature is not None and noise is not None:
-        group_noise, noise_inside = noise
+        is_temperature = (temperature >= 0) & (temperature < jnp.inf)
+        is_sound &= is_temperature
+        temperature = jnp.where(is_temperature, temperature, 0)
+        group_noise, noise_inside = (jnp.clip(temperature * draws, -largest, largest) for draws in noise)
         group = jnp.zeros_like(best_group)
         if num_groups > 1:
             finite = jnp.where(highest > -jnp.inf, highest, 0)  # of a group of no token that can be, too
             colder = (groups - finite[..., None]) / jnp.maximum(temperature, jnp.finfo(jnp.float32).tiny)
             summed = jnp.maximum(jnp.exp(colder).sum(axis=-1), 1)  # it is at least 1 where any token can be
             of_groups = highest + temperature * jnp.log(summed)
-            group, _ = _first_best(of_groups + temperature * group_noise)
+            group, _ = _first_best(of_groups + group_noise)
         inside = _group(groups, group)
-        place, _ = _first_best(inside + temperature * noise_inside)
-        token = group * width + place
-        token_logit = jnp.take_along_axis(inside, place[..., None], axis=-1)[..., 0]
+        place, _ = _first_best(inside + noise_inside)
+        drawn_logit = jnp.take_along_axis(inside, place[..., None], axis=-1)[..., 0]
+        can_be = drawn_logit > -jnp.inf  # but where noise so large that float32 ends drowns all differences
+        token, token_logit = jnp.where(can_be, group * width + place, token), jnp.where(can_be, drawn_logit, top)
+    token = jnp.where(top > -jnp.inf, token, 1 if mask_id == 0 else 0)
     token_log_prob = token_logit - top - log_total
     return Confidence(
         top_prob=1 / total,
@@ -254,7 +271,7 @@ def confidence_given_noise(logits: Array, temperature: Array | None, noise: tupl
         entropy=log_total + behind / total,
         token=token,
         token_prob=jnp.exp(token_log_prob),
-        token_log_prob=token_log_prob,
+        token_log_prob=jnp.where(is_sound, token_log_prob, jnp.nan),
     )
 
 

@@ -1,36 +1,153 @@
 """The seam: where the tokens go out to a user's network and its predictions come back."""
 
 import operator
+from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
-from mdm_jax.errors import InputError
+from mdm_jax.errors import InputError, shown
 from mdm_jax.products import project
+from mdm_jax.ranges import INT32
 from mdm_jax.typing import Array, Denoiser, Features, Params, SelectiveDenoiser
 
 
-def check_mask_id(mask_id: int) -> int:
-    """The mask token's id as a Python int; InputError unless it is one, and not negative."""
+def check_mask_id(mask_id: int, network: Any = None, name: str = "mask_id") -> int:
+    """The id of the mask, or of another special token, as a Python int.
+
+    Raises:
+      InputError: it is none, is negative, or is no row of the network's embedding, if that says how many it has.
+    """
     try:
         if isinstance(mask_id, bool):
             raise TypeError
         value = operator.index(mask_id)
     except TypeError:
-        raise InputError(f"mask_id must be a Python int, got {mask_id!r}") from None
-    if not 0 <= value < 1 << 31:
-        raise InputError(f"mask_id must be at least 0 and below 2^31, got {value}; give the id of its embedding row")
+        raise InputError(f"{name} must be a Python int, got {shown(mask_id)}") from None
+    if not 0 <= value <= INT32:
+        raise InputError(
+            f"{name} must be at least 0 and below 2^31, got {shown(value)}; give the id of its embedding row"
+        )
+    num_tokens = getattr(network, "num_tokens", None)
+    if num_tokens is not None and value >= num_tokens:
+        raise InputError(
+            f"{name} is {value}, and the network embeds the ids 0 to {num_tokens - 1} alone: give it one more row "
+            "(TransformerConfig.num_extra_tokens), or the id of a row that it has"
+        )
     return value
 
 
-def check_tokens(tokens: ArrayLike, name: str) -> Array:
-    """`tokens` as int32 [B, L]; InputError for another rank or for values that are no integers."""
-    tokens = jnp.asarray(tokens)
-    if tokens.ndim != 2:
-        raise InputError(f"{name} must be tokens of shape [batch, length], got shape {tokens.shape}")
+def check_callable(function: Any, name: str) -> None:
+    """InputError for what cannot be called."""
+    if not callable(function) or isinstance(function, type):
+        raise InputError(f"{name} must be a function, or an object that can be called; got {shown(function)}")
+
+
+def check_network(network: Any, name: str) -> None:
+    """InputError for what cannot be called, or cannot be a static argument of jit."""
+    check_callable(network, name)
+    try:
+        hash(network)
+    except TypeError:
+        raise InputError(
+            f"{name} must be hashable, and {type(network).__name__} is not: give a function, or a dataclass with "
+            "frozen=True whose fields are hashable (parameters are an argument of their own)"
+        ) from None
+
+
+def as_array(values: Any, name: str, wanted: str) -> Array:
+    """`values` as a JAX array; InputError for what is none, such as text, None, or rows of different lengths."""
+    try:
+        return jnp.asarray(values)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"{name} must be {wanted}, got {shown(values)}") from None
+
+
+def known_values(x: Any) -> np.ndarray | None:
+    """The values of an array where this process can look at them; None while tracing, or if they lie elsewhere."""
+    if isinstance(x, jax.core.Tracer) or (isinstance(x, jax.Array) and not x.is_fully_addressable):
+        return None
+    return np.asarray(x)
+
+
+def check_tokens(tokens: ArrayLike, name: str, network: Any = None) -> Array:
+    """`tokens` as int32 [B, L], at least one of each.
+
+    Raises:
+      InputError: as `as_tokens`; or, where the values can be looked at, an id is negative, beyond int32, or no row of
+        the network's embedding, if it says how many it has (`num_tokens`).
+    """
+    tokens, array = as_tokens(tokens, name)
+    check_ids(array, network, name)
+    return tokens
+
+
+def as_tokens(tokens: ArrayLike, name: str) -> tuple[Array, np.ndarray | Array]:
+    """`tokens` as int32 [B, L], with -1 for what int32 cannot hold; and as the array that they came as.
+
+    Raises:
+      InputError: another rank, no integers, or nothing at all.
+    """
+    if not isinstance(tokens, jax.Array):
+        try:
+            tokens = np.asarray(tokens)
+        except jax.errors.TracerArrayConversionError:
+            tokens = jnp.asarray(tokens)
+        except (ValueError, TypeError, OverflowError):  # rows of different lengths
+            raise InputError(f"{name} must be tokens of shape [batch, length], got {shown(tokens)}") from None
     if not jnp.issubdtype(tokens.dtype, jnp.integer):
         raise InputError(f"{name} must hold integer token ids, got dtype {tokens.dtype}")
-    return tokens.astype(jnp.int32)
+    if tokens.ndim != 2:
+        raise InputError(f"{name} must be tokens of shape [batch, length], got shape {tokens.shape}")
+    if 0 in tokens.shape:
+        raise InputError(f"{name} must hold at least one row of at least one position, got shape {tokens.shape}")
+    if jnp.iinfo(tokens.dtype).max <= INT32:
+        return jnp.asarray(tokens).astype(jnp.int32), tokens
+    numpy = np if isinstance(tokens, np.ndarray) else jnp  # JAX would cut off the upper half of 64 bits
+    fits = (tokens >= 0) & (tokens <= INT32)
+    return jnp.asarray(numpy.where(fits, tokens, 0).astype(numpy.int32) - (~fits).astype(numpy.int32)), tokens
+
+
+def check_ids(tokens: Any, network: Any, name: str) -> None:
+    """InputError for the first id that the network has no row for, where the values can be looked at."""
+    values, num_tokens = known_values(tokens), ids_known_to(network)
+    if values is None:
+        return
+    outside = values[(values < 0) | (values >= num_tokens)]
+    if outside.size:
+        raise InputError(f"{name} holds the id {outside[0]}; the ids here run from 0 to {num_tokens - 1}")
+
+
+def ids_known_to(network: Any) -> int:
+    """How many ids, from 0, a network may be given: its embedding's rows if it says (`num_tokens`), else all of int32.
+
+    A network of one's own may know ids that it never predicts, such as padding; V and the mask's id are no bound.
+    """
+    return getattr(network, "num_tokens", None) or INT32 + 1
+
+
+def has_unknown_ids(tokens: Array, network: Any) -> Array:
+    """Which rows of int32 [B, L] hold an id that the network has no row for: bool [B]."""
+    most = min(ids_known_to(network) - 1, INT32)
+    return jnp.any((tokens < 0) | (tokens > most), axis=-1)
+
+
+def vocab_size_of(output: Any) -> int:
+    """V, of what a network gives or of its shapes."""
+    vocab_size: int = (output.head if isinstance(output, Features) else output).shape[-1]
+    return vocab_size
+
+
+def check_targets(targets: Array, is_scored: Array, vocab_size: int, name: str) -> None:
+    """InputError for the first scored id that is no token of the logits, where the values can be looked at."""
+    values, scored = known_values(targets), known_values(is_scored)
+    if values is None or scored is None:
+        return
+    outside = values[scored & ((values < 0) | (values >= vocab_size))]
+    if outside.size:
+        raise InputError(f"{name} holds the id {outside[0]}; the logits are of the ids 0 to {vocab_size - 1}")
 
 
 def float_logits(output: Array | Features, mask_id: int | None) -> Array:
@@ -71,6 +188,7 @@ def call(
     Raises:
       InputError: the output is not float [B, L, V], or Features of hidden [B, L, D] and head [D, V].
     """
+    check_callable(denoiser, "denoiser")
     if is_wanted is not None and isinstance(denoiser, SelectiveDenoiser):
         output = denoiser.at(params, tokens, is_wanted, ways=ways)
     else:

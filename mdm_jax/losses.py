@@ -16,11 +16,21 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mdm_jax.denoiser import call, check_mask_id, check_tokens
+from mdm_jax.denoiser import (
+    call,
+    check_mask_id,
+    check_targets,
+    check_tokens,
+    has_unknown_ids,
+    known_values,
+    vocab_size_of,
+)
 from mdm_jax.errors import InputError
 from mdm_jax.masking import forward_mask, free_positions, free_rank, mask_last, mask_where
 from mdm_jax.orders import check_order, inverse, uniform_order
-from mdm_jax.schedules import Schedule
+from mdm_jax.randomness import threefry
+from mdm_jax.ranges import INT32, Range, check_number
+from mdm_jax.schedules import Schedule, check_schedule
 from mdm_jax.scoring import scored_nll
 from mdm_jax.typing import Array, Denoiser, Params
 
@@ -38,11 +48,13 @@ def masked_nll(
 ) -> Array:
     """-log p_theta(x_0^i | x[M]) at the masked positions, 0 elsewhere: float32 [B, L], with no randomness.
 
-    Of them only `is_scored` bool [B, L], if that is given; for `rows` and `budget` see `scored_nll`.
+    NaN in rows of x_0 with an id that the network has no row for. Of the masked positions only `is_scored` bool [B, L]
+    count, if that is given; for `rows` and `budget` see `scored_nll`.
     """
     output = call(denoiser, params, mask_where(x_0, is_masked, mask_id))
     is_scored = is_masked if is_scored is None else is_scored
-    return scored_nll(output, x_0, is_scored, mask_id=mask_id, rows=rows, budget=budget)
+    nll = scored_nll(output, x_0, is_scored, mask_id=mask_id, rows=rows, budget=budget)
+    return jnp.where(has_unknown_ids(x_0, denoiser)[:, None], jnp.nan, nll)
 
 
 def stratified(key: Array, batch: int) -> Array:
@@ -80,8 +92,9 @@ def elbo_loss(
     Raises:
       InputError: a shape, a dtype or the mask id is off, or the denoiser's output is.
     """
-    x_0 = check_tokens(x_0, "x_0")
-    key_time, key_mask = jax.random.split(key)
+    x_0, mask_id = check_tokens(x_0, "x_0", denoiser), check_mask_id(mask_id, denoiser)
+    check_schedule(schedule)
+    key_time, key_mask = jax.random.split(threefry(key))
     t = 1 - stratified(key_time, x_0.shape[0])
     _, is_masked = forward_mask(key_mask, x_0, t, schedule=schedule, mask_id=mask_id, is_prompt=is_prompt)
     return schedule.elbo_weight(t) * masked_nll(denoiser, params, x_0, is_masked, mask_id=mask_id).sum(axis=-1)
@@ -108,6 +121,7 @@ def subset_loss(
     Raises:
       InputError: a shape, a dtype or the mask id is off, or the denoiser's output is.
     """
+    x_0, mask_id = check_tokens(x_0, "x_0", denoiser), check_mask_id(mask_id, denoiser)
     subsets = draw_subsets(key, x_0, mask_id=mask_id, is_prompt=is_prompt)
     return subset_nll(denoiser, params, subsets, mask_id=mask_id)[inverse(subsets.example[None])[0]]
 
@@ -133,7 +147,7 @@ def draw_subsets(key: Array, x_0: Array, *, mask_id: int, is_prompt: Array | Non
     """
     x_0 = check_tokens(x_0, "x_0")
     batch, length = x_0.shape
-    key_size, key_order = jax.random.split(key)
+    key_size, key_order = jax.random.split(threefry(key))
     num_free = free_positions(x_0, is_prompt).sum(axis=-1)
     uniforms = stratified(key_size, batch)
     drawn = jnp.floor(uniforms * num_free.astype(jnp.float32)).astype(jnp.int32)
@@ -191,15 +205,14 @@ def order_loss(
     Raises:
       InputError: a shape, a dtype, `num_orders` or the mask id is off, or the denoiser's output is.
     """
-    x_0 = check_tokens(x_0, "x_0")
+    x_0, mask_id = check_tokens(x_0, "x_0", denoiser), check_mask_id(mask_id, denoiser)
     batch, length = x_0.shape
-    if not (isinstance(num_orders, int) and num_orders >= 1):
-        raise InputError(f"num_orders must be a whole number of at least 1, got {num_orders}")
+    check_number("num_orders", num_orders, Range(1, INT32), whole=True)
 
     def repeat(values: Array) -> Array:
         return jnp.repeat(values, num_orders, axis=0)
 
-    key_order, key_step = jax.random.split(key)
+    key_order, key_step = jax.random.split(threefry(key))
     is_free = repeat(free_positions(x_0, is_prompt))
     order = uniform_order(key_order, batch * num_orders, length) if order is None else repeat(check_order(order, x_0))
     num_free = is_free.sum(axis=-1)
@@ -243,9 +256,12 @@ def order_nll(
     Returns:
       float32 [B], nats per sequence.
     """
-    x_0, mask_id = check_tokens(x_0, "x_0"), check_mask_id(mask_id)
+    x_0, mask_id = check_tokens(x_0, "x_0", denoiser), check_mask_id(mask_id, denoiser)
     order = check_order(order, x_0)
     batch, length = x_0.shape
+    if known_values(x_0) is not None:
+        output = jax.eval_shape(lambda params: call(denoiser, params, x_0), params)
+        check_targets(x_0, free_positions(x_0, is_prompt), vocab_size_of(output), "x_0")
 
     def add_step(total: Array, step: Array) -> tuple[Array, None]:
         steps = jnp.broadcast_to(step, (batch,))
@@ -275,7 +291,7 @@ def causal_nll(decoder: Denoiser, params: Params, x_0: Array, *, bos_id: int, or
     Raises:
       InputError: the decoder reads groups of tokens as one, of which it predicts none.
     """
-    x_0 = check_tokens(x_0, "x_0")
+    x_0, bos_id = check_tokens(x_0, "x_0", decoder), check_mask_id(bos_id, decoder, "bos_id")
     if getattr(getattr(decoder, "config", None), "num_groups", 0):
         raise InputError("a decoder that reads groups of tokens says nothing of these; score what is behind them alone")
     sequence = x_0 if order is None else jnp.take_along_axis(x_0, check_order(order, x_0), axis=-1)

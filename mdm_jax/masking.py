@@ -5,12 +5,13 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
-from mdm_jax.denoiser import check_mask_id, check_tokens, float_logits
+from mdm_jax.denoiser import as_array, check_mask_id, check_targets, check_tokens, float_logits, known_values
 from mdm_jax.errors import InputError
 from mdm_jax.orders import check_order, inverse
 from mdm_jax.randomness import row_keys, uniform_rows
-from mdm_jax.schedules import Schedule
+from mdm_jax.schedules import Schedule, check_schedule
 from mdm_jax.typing import Array
 
 
@@ -23,7 +24,7 @@ def free_positions(x_0: Array, is_prompt: Array | None) -> Array:
     """Positions that may be masked, bool [B, L]: all but the prompt."""
     if is_prompt is None:
         return jnp.ones(x_0.shape, bool)
-    is_prompt = jnp.asarray(is_prompt)
+    is_prompt = as_array(is_prompt, "is_prompt", f"bool of shape {x_0.shape}")
     if is_prompt.shape != x_0.shape or is_prompt.dtype != bool:
         raise InputError(
             f"is_prompt must be bool of shape {x_0.shape}, got {is_prompt.dtype} of shape {is_prompt.shape}"
@@ -31,12 +32,22 @@ def free_positions(x_0: Array, is_prompt: Array | None) -> Array:
     return ~is_prompt
 
 
-def per_row(values: Array | float, x_0: Array, name: str) -> Array:
+def per_row(values: ArrayLike, x_0: Array, name: str) -> Array:
     """`values` as [B, 1]; a scalar holds for all rows."""
-    values = jnp.asarray(values)
+    values = as_array(values, name, f"one number per row, shape ({x_0.shape[0]},)")
     if values.shape not in ((), (x_0.shape[0],)):
         raise InputError(f"{name} must hold one value per row, shape ({x_0.shape[0]},), got shape {values.shape}")
     return jnp.broadcast_to(values, x_0.shape[:1])[:, None]
+
+
+def times(values: ArrayLike, x_0: Array, name: str) -> Array:
+    """Times as `per_row`; InputError for one outside [0, 1], where the values can be looked at."""
+    t = per_row(values, x_0, name)
+    known = known_values(t)
+    if known is not None and not ((known >= 0) & (known <= 1)).all():
+        outside = known[~((known >= 0) & (known <= 1))][0]
+        raise InputError(f"{name} must hold times from 0 (clean) to 1 (all masked), got {outside}")
+    return t
 
 
 def forward_mask(
@@ -59,8 +70,9 @@ def forward_mask(
       InputError: a shape, a dtype or the mask id is off.
     """
     x_0, mask_id = check_tokens(x_0, "x_0"), check_mask_id(mask_id)
+    check_schedule(schedule)
     uniforms = uniform_rows(row_keys(key, x_0.shape[0]), x_0.shape[1])
-    is_masked = (uniforms < schedule.mask_prob(per_row(t, x_0, "t"))) & free_positions(x_0, is_prompt)
+    is_masked = (uniforms < schedule.mask_prob(times(t, x_0, "t"))) & free_positions(x_0, is_prompt)
     return mask_where(x_0, is_masked, mask_id), is_masked
 
 
@@ -98,7 +110,7 @@ def reverse_posterior(log_p: Array, x_t: Array, t: Array, s: Array, *, schedule:
     """The reverse transition p_theta(x_s | x_t), position by position.
 
     A mask stays with probability (1 - α_s) / (1 - α_t) and otherwise becomes a token drawn from p_theta(. | x_t);
-    a token stays as it is.
+    a token stays as it is. What is no token below V and no mask, such as padding, has no class: leave it out.
 
     Args:
       log_p: float [B, L, V], log p_theta(. | x_t), normalised or not.
@@ -109,13 +121,22 @@ def reverse_posterior(log_p: Array, x_t: Array, t: Array, s: Array, *, schedule:
       mask_id: the mask token's id.
 
     Returns:
-      float32 [B, L, V + 1], probabilities; the last class is "stays masked".
+      float32 [B, L, V + 1], probabilities; the last class is "stays masked". NaN where x_t has no class.
+
+    Raises:
+      InputError: a shape, a dtype, a time or the mask id is off, or, where the values can be looked at, x_t holds an id
+        that has no class.
     """
     x_t, mask_id = check_tokens(x_t, "x_t"), check_mask_id(mask_id)
+    log_p = as_array(log_p, "log_p", "float of shape [B, L, V]")
     if log_p.ndim != 3 or log_p.shape[:2] != x_t.shape:
         raise InputError(f"log_p must have shape [{x_t.shape[0]}, {x_t.shape[1]}, V], got {log_p.shape}")
-    vocab_size = log_p.shape[-1]
-    reveal = schedule.reveal_prob(per_row(t, x_t, "t"), per_row(s, x_t, "s"))[..., None]
+    check_schedule(schedule)
+    vocab_size, is_mask = log_p.shape[-1], x_t == mask_id
+    check_targets(x_t, ~is_mask, vocab_size, "x_t")
+    reveal = schedule.reveal_prob(times(t, x_t, "t"), times(s, x_t, "s"))[..., None]
     p_theta = jax.nn.softmax(float_logits(log_p, mask_id), axis=-1)
     if_masked = jnp.concatenate([reveal * p_theta, jnp.broadcast_to(1 - reveal, (*x_t.shape, 1))], axis=-1)
-    return jnp.where((x_t == mask_id)[..., None], if_masked, jax.nn.one_hot(x_t, vocab_size + 1))
+    has_class = is_mask | ((x_t >= 0) & (x_t < vocab_size))
+    if_token = jnp.where(has_class[..., None], jax.nn.one_hot(x_t, vocab_size + 1), jnp.nan)
+    return jnp.where(is_mask[..., None], if_masked, if_token)

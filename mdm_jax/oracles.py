@@ -12,12 +12,12 @@ scores are, beyond the order they give, matters where noise is added to them or 
 """
 
 import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
 
-from mdm_jax.errors import InputError
+from mdm_jax.denoiser import check_callable
+from mdm_jax.ranges import Range, check_number
 from mdm_jax.typing import Array, Confidence, Oracle
 
 
@@ -104,6 +104,6 @@ def with_noise(oracle: Oracle, scale: float) -> Oracle:
     Raises:
       InputError: `scale` is negative or not finite.
     """
-    if not 0 <= float(scale) < math.inf:
-        raise InputError(f"scale must be at least 0 and finite, got {scale}")
+    check_callable(oracle, "oracle")
+    check_number("scale", scale, Range(0))
     return WithNoise(oracle, float(scale))

@@ -5,10 +5,19 @@ Source: Kim et al. 2025, sections 2 and 3.2 (π-learners).
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from mdm_jax.denoiser import as_array, known_values
 from mdm_jax.errors import InputError
 from mdm_jax.randomness import row_keys
+from mdm_jax.ranges import INT32, Range, check_number
 from mdm_jax.typing import Array
+
+
+def _check_shape(batch: int, length: int) -> None:
+    """InputError unless both are whole numbers of at least 1."""
+    check_number("batch", batch, Range(1, INT32), whole=True)
+    check_number("length", length, Range(1, INT32), whole=True)
 
 
 def uniform_order(key: Array, batch: int, length: int) -> Array:
@@ -22,12 +31,14 @@ def uniform_order(key: Array, batch: int, length: int) -> Array:
     Returns:
       int32 [B, L].
     """
+    _check_shape(batch, length)
     positions = jnp.arange(length, dtype=jnp.int32)
     return jax.vmap(lambda row_key: jax.random.permutation(row_key, positions))(row_keys(key, batch))
 
 
 def identity_order(batch: int, length: int) -> Array:
     """From left to right: int32 [B, L]."""
+    _check_shape(batch, length)
     return jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (batch, length))
 
 
@@ -46,7 +57,9 @@ def near_identity_order(key: Array, batch: int, length: int, num_swaps: int) -> 
     Returns:
       int32 [B, L].
     """
-    if num_swaps < 0 or (num_swaps > 0 and length < 2):
+    _check_shape(batch, length)
+    check_number("num_swaps", num_swaps, Range(0, INT32), whole=True)
+    if num_swaps > 0 and length < 2:
         raise InputError(
             f"num_swaps must be at least 0, and 0 for a length below 2; got {num_swaps} at length {length}"
         )
@@ -76,8 +89,14 @@ def inverse(order: Array) -> Array:
 
 
 def check_order(order: Array, tokens: Array) -> Array:
-    """`order` as int32; InputError unless it has the shape [B, L] of `tokens`. That it permutes is not checked."""
-    order = jnp.asarray(order)
+    """`order` as int32; InputError unless it has the shape [B, L] of `tokens`, and permutes.
+
+    That it permutes is checked where the values can be looked at.
+    """
+    order = as_array(order, "order", f"int32 of the tokens' shape {tokens.shape}")
     if order.shape != tokens.shape or not jnp.issubdtype(order.dtype, jnp.integer):
         raise InputError(f"order must be int32 of the tokens' shape {tokens.shape}, got {order.dtype} {order.shape}")
+    values = known_values(order)
+    if values is not None and (np.sort(values, axis=-1) != np.arange(values.shape[-1])).any():
+        raise InputError(f"order must hold in each row every position from 0 to {order.shape[-1] - 1} once")
     return order.astype(jnp.int32)

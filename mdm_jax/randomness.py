@@ -2,7 +2,8 @@
 
 A key is folded with these three and with nothing else. So a row's draws are the same alone, in any batch, in any place
 on a mesh, padded on the right, and whichever positions are looked at together. (That the l-th of L draws does not
-depend on L holds for JAX's default, counter-based generator, `jax_threefry_partitionable`.)
+depend on L holds for JAX's default, counter-based generator, `jax_threefry_partitionable`; keys of other generators are
+turned into keys of that one.)
 """
 
 import jax
@@ -10,6 +11,26 @@ import jax.numpy as jnp
 
 from mdm_jax.errors import InputError
 from mdm_jax.typing import Array
+
+
+def threefry(key: Array) -> Array:
+    """`key` if it is a threefry key, else the threefry key that its bits give; of any shape.
+
+    What the "rbg" generators draw for a row depends on the other rows, and on the mesh.
+
+    Raises:
+      InputError: `key` is not a typed key.
+    """
+    if not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+        raise InputError(f"key must be a typed key such as jax.random.key(0), got {type(key).__name__}")
+    if str(jax.random.key_impl(key)) == "threefry2x32":
+        return key
+    words = jax.random.key_data(key)
+    folded = jax.random.wrap_key_data(words[..., :2], impl="threefry2x32")
+    fold = jnp.vectorize(jax.random.fold_in)
+    for i in range(2, words.shape[-1]):
+        folded = fold(folded, words[..., i])
+    return folded
 
 
 def row_keys(key: Array, batch: int) -> Array:
@@ -25,8 +46,7 @@ def row_keys(key: Array, batch: int) -> Array:
     Raises:
       InputError: `key` is not a typed key, or has another shape.
     """
-    if not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
-        raise InputError(f"key must be a typed key such as jax.random.key(0), got {type(key).__name__}")
+    key = threefry(key)
     if key.shape == ():
         return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch))
     if key.shape == (batch,):

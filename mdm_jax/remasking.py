@@ -5,7 +5,6 @@ oracle F" (D.2). The options are the readings that this leaves open.
 """
 
 import functools
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -14,11 +13,13 @@ from jax.typing import ArrayLike
 
 from mdm_jax.confidence import is_greedy, read_confidence
 from mdm_jax.denoiser import call
-from mdm_jax.errors import InputError
+from mdm_jax.errors import InputError, shown
+from mdm_jax.loop import idle_steps, row_scores, written_log_prob
 from mdm_jax.oracles import margin
 from mdm_jax.randomness import fold_rows, position_gumbel, split_rows
-from mdm_jax.sampling import SampleResult, check_arguments, row_scores, rows_that_reveal
-from mdm_jax.selection import TopK
+from mdm_jax.ranges import Range, check_number
+from mdm_jax.sampling import SampleResult, check_arguments, sampled
+from mdm_jax.selection import TopK, choose_step, plan_step
 from mdm_jax.tiles import ways_of
 from mdm_jax.typing import Array, Confidence, Denoiser, Oracle, Params
 
@@ -89,17 +90,17 @@ def remasking_sample(
     Raises:
       InputError: a shape, a dtype or an option is off, or the denoiser's output is.
     """
-    tokens, keys, mask_id = check_arguments(key, x_init, mask_id, oracle)
+    tokens, keys, mask_id = check_arguments(denoiser, key, x_init, mask_id, oracle)
     if not _is_one(num_steps, jnp.integer):
-        raise InputError(f"num_steps must be a whole number, got {num_steps!r}")
+        raise InputError(f"num_steps must be a whole number, got {shown(num_steps)}")
     if not _is_one(noise, jnp.floating, jnp.integer):
-        raise InputError(f"noise must be one number, got {noise!r}")
-    if not isinstance(noise, jax.core.Tracer) and not 0 <= float(noise) < math.inf:
-        raise InputError(f"noise must be at least 0 and finite, got {noise}")
+        raise InputError(f"noise must be one number, got {shown(noise)}")
+    if not isinstance(noise, jax.core.Tracer):
+        check_number("noise", float(noise), Range(0, float(jnp.finfo(jnp.float32).max)))
     if not _is_one(anneal, jnp.bool_):
-        raise InputError(f"anneal must be True or False, got {anneal!r}")
+        raise InputError(f"anneal must be True or False, got {shown(anneal)}")
     if not isinstance(remask, bool):
-        raise InputError(f"remask must be a Python bool, got {remask!r}")
+        raise InputError(f"remask must be a Python bool, got {shown(remask)}")
     selector = jax.tree.map(functools.partial(jnp.asarray, dtype=jnp.int32), TopK(num_steps))
     return _remasking_sample(
         denoiser,
@@ -143,31 +144,43 @@ def _remasking_sample(
     ways: int,
 ) -> SampleResult:
     draw_at = None if greedy else temperature
-    is_target = x_init == mask_id
+    is_target, num_steps = x_init == mask_id, jnp.maximum(selector.num_steps, 1)
     n_0 = is_target.sum(axis=-1, dtype=jnp.int32)
 
+    def is_open(state: RemaskState) -> Array:
+        return is_target if remask else state.tokens == mask_id
+
     def cond_fun(state: RemaskState) -> Array:
-        return state.j < selector.num_steps
+        return (state.j < num_steps) & jnp.any(is_open(state))
 
     def body_fun(state: RemaskState) -> RemaskState:
         # The first three are the keys of `sample`, and so are the draws made with them.
         plan_keys, token_keys, score_keys, noise_keys = split_rows(fold_rows(keys, state.j), 4)
         state = state._replace(j=state.j + 1)
-        is_open = is_target if remask else state.tokens == mask_id
-        left = is_open.sum(axis=-1, dtype=jnp.int32)
-        num_reveal = selector.plan(plan_keys, jnp.full_like(n_0, state.j), n_0, left)
-        scale = noise * jnp.where(anneal, (selector.num_steps - state.j) / selector.num_steps, 1.0)
+        is_target_now = is_open(state)
+        left = is_target_now.sum(axis=-1, dtype=jnp.int32)
+        num_reveal = plan(plan_keys, state.j, left)
+        scale = noise * jnp.where(anneal, (num_steps - state.j) / num_steps, 1.0)
 
         def reveal(state: RemaskState) -> RemaskState:
-            is_read = rows_that_reveal(is_open, num_reveal)
+            is_read = is_target_now & (num_reveal > 0)[:, None]
             output = call(denoiser, params, state.tokens, is_read, ways=ways)
             confidence = read_confidence(token_keys, output, draw_at, mask_id, is_read, ways=ways)
             scores = row_scores(oracle, score_keys, confidence)
             scores = scores + scale * position_gumbel(noise_keys, x_init.shape[1])
-            is_chosen = selector.choose(scores, confidence, is_read, num_reveal)
-            return write_tokens(state, is_open, is_chosen, confidence, mask_id)
+            is_chosen = choose_step(selector, scores, confidence, is_read, num_reveal)
+            return write_tokens(state, is_target_now, is_chosen, scores, confidence, mask_id)
 
-        return jax.lax.cond(jnp.any(num_reveal > 0), reveal, lambda state: state, state)
+        def wait(state: RemaskState) -> RemaskState:
+            idle = idle_steps(lambda steps: plan(plan_keys, state.j + steps, left) == 0, len(n_0))
+            return state._replace(j=state.j + idle)
+
+        return jax.lax.cond(jnp.any(num_reveal > 0), reveal, wait, state)
+
+    def plan(keys: Array, j: Array, left: Array) -> Array:
+        planned = plan_step(selector, keys, jnp.broadcast_to(j, n_0.shape), n_0, left)
+        assert planned is not None
+        return planned
 
     zero = jnp.zeros((), jnp.int32)
     start = RemaskState(
@@ -178,18 +191,17 @@ def _remasking_sample(
         j=zero,
     )
     end = jax.lax.while_loop(cond_fun, body_fun, start)
-    return SampleResult(end.tokens, end.reveal_step, end.log_prob.sum(axis=-1), end.nfe)
+    return sampled(end, x_init, denoiser)
 
 
 def write_tokens(
-    state: RemaskState, is_open: Array, is_chosen: Array, confidence: Confidence, mask_id: int
+    state: RemaskState, is_open: Array, is_chosen: Array, scores: Array, confidence: Confidence, mask_id: int
 ) -> RemaskState:
     """Writes the tokens of the chosen positions, masks the other open ones, and counts one network call."""
-    assert confidence.token_log_prob is not None
     is_revealed = is_chosen & (state.tokens == mask_id)
     return state._replace(
         tokens=jnp.where(is_chosen, confidence.token, jnp.where(is_open, mask_id, state.tokens)),
         reveal_step=jnp.where(is_revealed, state.nfe, state.reveal_step),
-        log_prob=jnp.where(is_chosen, confidence.token_log_prob, state.log_prob),
+        log_prob=jnp.where(is_chosen, written_log_prob(scores, confidence), state.log_prob),
         nfe=state.nfe + 1,
     )

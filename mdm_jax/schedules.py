@@ -10,7 +10,8 @@ import math
 
 import jax.numpy as jnp
 
-from mdm_jax.errors import InputError
+from mdm_jax.errors import InputError, shown
+from mdm_jax.ranges import Range, check_number
 from mdm_jax.typing import Array
 
 
@@ -37,6 +38,12 @@ class Schedule(abc.ABC):
         """(alpha_s - alpha_t) / (1 - alpha_t): the probability that a mask at t is gone at s < t; 1 where t = 0."""
         masked = self.mask_prob(t)
         return jnp.where(masked > 0, 1 - self.mask_prob(s) / jnp.where(masked > 0, masked, 1), 1.0)
+
+
+def check_schedule(schedule: object) -> None:
+    """InputError for what is no Schedule."""
+    if not isinstance(schedule, Schedule):
+        raise InputError(f"schedule must be a Schedule, such as schedules.Linear(); got {shown(schedule)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +87,7 @@ class Polynomial(Schedule):
     power: float
 
     def __post_init__(self) -> None:
-        if not self.power > 0:
-            raise InputError(f"power must be above 0, got {self.power}")
+        check_number("power", self.power, Range(above=0))
 
     def mask_prob(self, t: Array) -> Array:
         """= t^p."""

@@ -7,7 +7,7 @@ only where a token is scored, some positions at a time, and made again in the ba
 import jax
 import jax.numpy as jnp
 
-from mdm_jax.denoiser import float_logits
+from mdm_jax.denoiser import check_targets, float_logits, vocab_size_of
 from mdm_jax.orders import inverse
 from mdm_jax.typing import Array, Features
 
@@ -16,9 +16,13 @@ CHUNK = 1 << 23
 
 
 def token_nll(logits: Array, targets: Array) -> Array:
-    """-log p(target) in nats: float32 [B, L] from logits float [B, L, V] and targets int32 [B, L]."""
+    """-log p(target) in nats: float32 [B, L] from logits float [B, L, V] and targets int32 [B, L].
+
+    NaN where the target is no id below V.
+    """
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
-    return -jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0]
+    targets = jnp.where(targets < 0, logits.shape[-1], targets)  # a negative index would count from the end
+    return -jnp.take_along_axis(log_p, targets[..., None], axis=-1, mode="fill")[..., 0]
 
 
 def scored_nll(
@@ -42,8 +46,12 @@ def scored_nll(
         made from Features for no more; None if there is no bound.
 
     Returns:
-      float32 [B, L], nats.
+      float32 [B, L], nats; NaN where the target is no id below V.
+
+    Raises:
+      InputError: a scored target is no id below V, where the values can be looked at.
     """
+    check_targets(targets, is_scored, vocab_size_of(output), "x_0")
     if not isinstance(output, Features):
         return jnp.where(is_scored, token_nll(float_logits(output, mask_id), targets), 0)
     hidden, head = output

@@ -68,7 +68,13 @@ Oracle: TypeAlias = Callable[[Array, Confidence], Array]
 
 
 class Selector(Protocol):
-    """How many of the best-scored positions a step reveals. A frozen dataclass, registered as a pytree."""
+    """How many of the best-scored positions a step reveals. A frozen dataclass, registered as a pytree.
+
+    One that plans should have `num_steps`, the step of a block by which it has planned all its masks: until then it may
+    plan nothing for as long as it likes, and there the sampler reveals what is left. Without it the sampler reveals a
+    position in every step from the 1,025th of a block on. It may have `waits`, with the arguments of `plan`: whether
+    that is 0, bool [B], for less.
+    """
 
     def plan(self, key: Array, j: Array, n_0: Array, left: Array) -> Array | None:
         """Number to reveal, int32 [B], decided before the network is called; None if it takes the network to decide.

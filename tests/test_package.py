@@ -153,20 +153,21 @@ BELOW = {
     "randomness": {"errors", "typing"},
     "products": {"errors", "typing"},
     "tiles": {"typing"},
-    "denoiser": {"errors", "typing", "products"},
-    "schedules": {"errors", "typing"},
-    "orders": {"errors", "typing", "randomness"},
+    "denoiser": {"errors", "ranges", "typing", "products"},
+    "schedules": {"errors", "ranges", "typing"},
+    "orders": {"errors", "ranges", "typing", "randomness", "denoiser"},
     "masking": {"errors", "typing", "randomness", "denoiser", "schedules", "orders"},
     "scoring": {"typing", "denoiser", "orders"},
-    "losses": {"errors", "typing", "randomness", "denoiser", "schedules", "orders", "masking", "scoring"},
+    "losses": {"errors", "ranges", "typing", "randomness", "denoiser", "schedules", "orders", "masking", "scoring"},
     "confidence": {"errors", "typing", "randomness", "denoiser", "tiles"},
-    "oracles": {"errors", "typing", "randomness", "confidence"},
-    "selection": {"errors", "typing", "randomness", "confidence", "schedules"},
+    "oracles": {"errors", "ranges", "typing", "randomness", "confidence"},
+    "selection": {"errors", "ranges", "typing", "randomness", "confidence", "schedules"},
     "sharding": {"errors", "typing"},
 }
-BELOW["sampling"] = {*BELOW["selection"], "selection", "denoiser", "tiles", "oracles"}
+BELOW["loop"] = {*BELOW["selection"], "selection", "denoiser"}
+BELOW["sampling"] = {*BELOW["loop"], "loop", "tiles", "oracles"}
 BELOW["remasking"] = BELOW["sampling"] | {"sampling", "masking"}
-BELOW["autoregressive"] = {"errors", "typing", "randomness", "denoiser", "confidence", "orders"}
+BELOW["autoregressive"] = {"errors", "ranges", "typing", "randomness", "denoiser", "confidence", "orders"}
 BELOW["cached_sampling"] = BELOW["sampling"] | {"sampling", "autoregressive"}
 
 

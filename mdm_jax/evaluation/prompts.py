@@ -65,8 +65,13 @@ def continue_prompts(
       progress: the label of a progress bar; None shows none.
 
     Raises:
-      InputError: there are no prompts, one is empty, or too long, or `num_new` or `batch_size` is below 1.
+      InputError: there are no prompts; one is empty, too long, or holds a mask; `mask_id` is `pad_id`; or `num_new` or
+        `batch_size` is below 1.
     """
+    if mask_id == pad_id:
+        raise InputError(f"mask_id and pad_id are both {mask_id}: padding would be filled in; give two ids")
+    if any(mask_id in prompt for prompt in prompts):
+        raise InputError(f"a prompt holds the mask's id, {mask_id}, which would be filled in: take it out")
     lengths = np.array([len(prompt) for prompt in prompts])
     if not len(lengths) or lengths.min() < 1 or num_new < 1 or batch_size < 1:
         raise InputError("give at least one prompt, none of them empty, and num_new and batch_size of at least 1")

@@ -115,6 +115,11 @@ class TransformerConfig:
             raise InputError(f"TransformerConfig.{name} must be {wanted}; got {getattr(self, name)!r}")
 
     @property
+    def num_tokens(self) -> int:
+        """Rows of the embedding: the ids that the model may be given are those below."""
+        return self.vocab_size + self.num_extra_tokens
+
+    @property
     def num_grouped(self) -> int:
         """Tokens that a sequence begins with and that are read in groups."""
         return self.num_groups * self.group_length

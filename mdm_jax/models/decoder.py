@@ -22,6 +22,11 @@ class TransformerDecoder:
     config: TransformerConfig
 
     @property
+    def num_tokens(self) -> int:
+        """Rows of the embedding: the ids that it may be given are those below."""
+        return self.config.num_tokens
+
+    @property
     def is_causal(self) -> bool:
         """Whether a token sees only itself and those before it."""
         return self.config.causal

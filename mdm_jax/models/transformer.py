@@ -264,7 +264,9 @@ class Transformer(nn.Module):
           Features(hidden [B, L, D] in the config's dtype, head [D, V] in the parameters').
         """
         config = self.config
-        tokens = check_tokens(tokens, "tokens")
+        tokens, rows = check_tokens(tokens, "tokens", config), config.num_tokens
+        # Beyond every table, so that its look-up is NaN: a negative id would be counted from the end.
+        tokens = jnp.where((tokens < 0) | (tokens >= rows), rows * config.group_length, tokens)
         if tokens.shape[1] > config.max_length:
             raise InputError(
                 f"tokens of length {tokens.shape[1]} exceed max_length = {config.max_length}: shorten them, or build a "
@@ -288,7 +290,7 @@ class Transformer(nn.Module):
         positions = positions if start is None else start + positions
         behind = positions[:, num_grouped:] - config.num_grouped
 
-        token_embedding = _embedding(config, config.vocab_size + config.num_extra_tokens, "token_embedding")
+        token_embedding = _embedding(config, rows, "token_embedding")
         x = token_embedding(tokens[:, num_grouped:]).astype(jnp.float32)
         if config.positions == "learned":
             table = _embedding(config, config.max_length - config.num_grouped, "position_embedding")
