@@ -118,6 +118,7 @@ def autoregressive_sample(
     # What is behind a prompt could be no token at all, and its keys and values NaN, which no mask hides.
     tokens = jnp.where(jnp.arange(width, dtype=jnp.int32)[None] < lengths[:, None], prompt, 0)
     check_ids(tokens, decoder, "prompt")
+    greedy = is_greedy(temperature)
     return _autoregressive_sample(
         decoder,
         params,
@@ -126,7 +127,7 @@ def autoregressive_sample(
         lengths,
         jnp.asarray(temperature, jnp.float32),
         length=length,
-        greedy=is_greedy(temperature),
+        greedy=greedy,
     )
 
 

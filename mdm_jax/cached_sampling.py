@@ -72,6 +72,7 @@ def cached_sample(
         raise InputError("block_length must be a whole number of at least 1, got None")
     if keep not in ("dual", "prefix"):
         raise InputError(f"keep must be 'dual' or 'prefix', got {shown(keep)}")
+    greedy = is_greedy(temperature)
     return _cached_sample(
         decoder,
         params,
@@ -84,7 +85,7 @@ def cached_sample(
         classes=classes_in(selector),
         block_length=check_block_length(block_length, tokens.shape[1]),
         keep=keep,
-        greedy=is_greedy(temperature),
+        greedy=greedy,
         ways=ways_of(tokens),
     )
 

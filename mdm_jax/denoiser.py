@@ -60,6 +60,8 @@ def check_network(network: Any, name: str) -> None:
 def as_array(values: Any, name: str, wanted: str) -> Array:
     """`values` as a JAX array; InputError for what is none, such as text, None, or rows of different lengths."""
     try:
+        if isinstance(values, str | bytes):  # to JAX these name dtypes
+            raise TypeError
         return jnp.asarray(values)
     except (TypeError, ValueError, OverflowError):
         raise InputError(f"{name} must be {wanted}, got {shown(values)}") from None

@@ -102,6 +102,7 @@ def remasking_sample(
     if not isinstance(remask, bool):
         raise InputError(f"remask must be a Python bool, got {shown(remask)}")
     selector = jax.tree.map(functools.partial(jnp.asarray, dtype=jnp.int32), TopK(num_steps))
+    greedy = is_greedy(temperature)
     return _remasking_sample(
         denoiser,
         params,
@@ -114,7 +115,7 @@ def remasking_sample(
         mask_id=mask_id,
         oracle=oracle,
         remask=remask,
-        greedy=is_greedy(temperature),
+        greedy=greedy,
         ways=ways_of(tokens),
     )
 

@@ -78,6 +78,7 @@ def sample(
     """
     tokens, keys, mask_id = check_arguments(denoiser, key, x_init, mask_id, oracle)
     check_selector(selector)
+    greedy = is_greedy(temperature)
     return _sample(
         denoiser,
         params,
@@ -89,7 +90,7 @@ def sample(
         oracle=oracle,
         classes=classes_in(selector),
         block_length=check_block_length(block_length, tokens.shape[1]),
-        greedy=is_greedy(temperature),
+        greedy=greedy,
         ways=ways_of(tokens),
     )
 

@@ -160,7 +160,7 @@ BELOW = {
     "scoring": {"typing", "denoiser", "orders"},
     "losses": {"errors", "ranges", "typing", "randomness", "denoiser", "schedules", "orders", "masking", "scoring"},
     "confidence": {"errors", "typing", "randomness", "denoiser", "tiles"},
-    "oracles": {"errors", "ranges", "typing", "randomness", "confidence"},
+    "oracles": {"errors", "ranges", "typing", "randomness", "denoiser", "confidence"},
     "selection": {"errors", "ranges", "typing", "randomness", "confidence", "schedules"},
     "sharding": {"errors", "typing"},
 }
