@@ -10,16 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from commands import assert_refused
 
 from experiments.common import main
 from experiments.throughput import roofline
 from experiments.throughput.__main__ import COMMANDS
 from experiments.throughput.flags import Run
-from experiments.throughput.run import network_calls, sampled
-from experiments.throughput.workload import ORACLES, cases_of, workload
+from experiments.throughput.workload import cases, workload
 from mdm_jax import confidence
 from mdm_jax.models import presets
 from mdm_jax.models.denoiser import TransformerDenoiser
+from mdm_jax.oracles import ORACLES
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = ["--model", "sudoku_800k", "--batch", "2", "--length", "12", "--turns", "2", "--dtype", "float32"]
@@ -84,7 +85,6 @@ def test_run_with_all_logits_at_once_needs_the_memory_for_them_and_kept_keys_are
     argv += ["--model", "smdm_19m", "--layers", "1", "--width", "64"]
     (part,), (whole,) = (rows_of(tmp_path / name, *argv, "--logits", name) for name in ("open", "all"))
     assert (part["logits"], whole["logits"]) == ("open", "all")
-    assert confidence.WHOLE == 0, "put back"
     assert whole["peak_bytes"] - part["peak_bytes"] > 4 * (2 * 32 - 4) * 32_000
     (kept,) = rows_of(tmp_path / "kept", *argv, "--block-length", "16", "--keep", "dual")
     assert (kept["keep"], kept["nfe"]) == ("dual", 4)
@@ -95,10 +95,10 @@ def test_all_of_the_network_is_computed_if_asked(monkeypatch):
     whole = []
     monkeypatch.setattr(TransformerDenoiser, "__call__", lambda *args: whole.append(1) or TransformerDenoiser.at(*args))
     monkeypatch.setattr(TransformerDenoiser, "at", lambda self, *args, ways=1: jnp.zeros((1, 12, config.vocab_size)))
-    case = next(cases_of(Run(oracle="margin", temperature="0", selector="top_k:2")))
+    (case,) = cases(Run(oracle="margin", temperature="0", selector="top_k:2"))
     for compute in ("open", "all"):
         work = workload(Run(model="sudoku_800k", length=12, logits="all", compute=compute), 1)
-        sampled(work, case, work.params, jax.random.key(0), work.x_init)
+        work.bench().sampled(case, work.params, jax.random.key(0), work.x_init)
         assert bool(whole) == (compute == "all")
 
 
@@ -118,42 +118,79 @@ def test_sudoku_models_are_measured_at_the_81_cells_of_a_puzzle():
     assert workload(Run(model="smdm_19m", layers=1), 1).x_init.shape == (1, 1024)
 
 
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["--oracle", "best"], "unknown oracle 'best'"),
-        (["--temperature", "cold"], "--temperature takes numbers"),
-        (["--prompt", "12"], "--prompt takes NUMBER or LEAST:MOST, below the sequences' 12 tokens; got 12"),
-        (["--prompt", "5:2"], "--prompt takes NUMBER or LEAST:MOST"),
-        (["--prompt", "1:2:3"], "--prompt takes NUMBER or LEAST:MOST"),
-        (["--prompt", "few"], "--prompt takes whole numbers"),
-        (["--batch", "2,0"], "--batch must be at least 1, got 0"),
-        (["--batch", "1.5"], "--batch takes whole numbers"),
-        (["--turns", "0"], "--turns"),
-        (["--selector", "top_k:x"], "--selector takes per_step:NUMBER"),
-        (["--selector", "best"], "--selector takes per_step:NUMBER"),
-        (["--model", "gpt5"], "unknown preset 'gpt5'"),
-    ],
-)
-def test_run_refuses_what_it_cannot_measure(tmp_path, capsys, argv, message):
-    with pytest.raises(SystemExit) as stop:
-        main("throughput", "", COMMANDS, ["run", *SMALL, *argv, "--out", str(tmp_path)])
-    assert stop.value.code == 2
-    assert message in capsys.readouterr().err
+HUGE = str(10**30)
 
 
-def test_network_is_called_as_often_as_asked_and_its_logits_are_made():
-    seen = []
-
-    def denoiser(params, tokens):
-        jax.debug.callback(lambda: seen.append(1))
-        return jnp.zeros((*tokens.shape, 5)) + params
-
-    tokens = jnp.asarray(np.arange(6).reshape(2, 3))
-    after = jax.jit(lambda params, tokens, count: network_calls(denoiser, params, tokens, count))(1.0, tokens, 4)
-    jax.effects_barrier()
-    assert len(seen) == 4
-    np.testing.assert_array_equal(after, tokens)
+def test_what_cannot_be_measured_is_refused_in_one_line_before_anything_runs(tmp_path):
+    out, digits = ["--out", tmp_path / "none"], "9" * 5000
+    run = {
+        ("--oracle", "best"): "unknown oracle 'best'; choose from random, left_to_right, top_prob, margin",
+        ("--oracle", "margin,"): "unknown oracle ''",
+        ("--oracle", "no_such_module:f"): "cannot import the oracle 'no_such_module:f'",
+        ("--temperature", "cold"): "--temperature takes numbers with commas between them, got 'cold'",
+        ("--temperature", "0,nan"): "--temperature must be a number, at least 0",
+        ("--temperature", "1e39"): "--temperature must be a number",
+        ("--temperature", "-1"): "--temperature must be a number, at least 0",
+        ("--prompt", "12"): "--prompt takes NUMBER or LEAST:MOST, below the sequences' 12 tokens; got '12'",
+        ("--prompt", "5:3"): "--prompt takes NUMBER or LEAST:MOST",
+        ("--prompt", "1:2:3"): "--prompt takes NUMBER or LEAST:MOST",
+        ("--prompt", "1,2"): "--prompt takes whole numbers with ':' between them",
+        ("--prompt", "few"): "--prompt takes whole numbers",
+        ("--prompt", "-1:3"): "--prompt must be a whole number, at least 0",
+        ("--batch", "2,0"): "--batch must be a whole number, at least 1 and at most 2147483647; got 0",
+        ("--batch", ""): "--batch takes whole numbers",
+        ("--batch", "1.5"): "--batch takes whole numbers",
+        ("--batch", HUGE): "--batch must be a whole number",
+        ("--batch", digits): "--batch takes whole numbers",
+        ("--batch", "2147483647"): "--batch 2147483647 times --length 12 must be at most",
+        ("--turns", "0"): "--turns must be a whole number, at least 1",
+        ("--turns", HUGE): "--turns must be",
+        ("--layers", "0"): "--layers must be a whole number, at least 1",
+        ("--layers", "-1"): "--layers must be",
+        ("--layers", HUGE): "--layers must be",
+        ("--width", "0"): "--width must be",
+        ("--width", HUGE): "--width must be",
+        ("--length", "-1"): "--length must be",
+        ("--length", HUGE): "--length must be",
+        ("--length", digits): "--length",
+        ("--block-length", "0"): "--block-length must be",
+        ("--mask-id", "10"): "--mask-id must be below 10, the rows of the embedding; got 10",
+        ("--mask-id", "-1"): "--mask-id must be",
+        ("--seed", "-1"): "--seed must",
+        ("--selector", "top_k:x"): "--selector takes per_step:NUMBER",
+        ("--selector", "best"): "--selector takes per_step:NUMBER",
+        ("--selector", "top_k:0"): "--selector top_k must be a whole number, at least 1",
+        ("--selector", f"margin,top_k:{digits}"): "--selector takes per_step:NUMBER",
+        ("--selector", f"per_step:{HUGE}"): "--selector per_step must be",
+        ("--selector", "threshold:nan"): "--selector threshold must be a number",
+        ("--selector", "entropy_budget:inf"): "--selector entropy_budget must be a number",
+        ("--keep", "dual"): "--keep is for decoding in blocks",
+        ("--model", "gpt5"): "unknown preset 'gpt5' (there are sudoku_6m,",
+        ("--model", str(tmp_path)): "holds no config.json",
+    }
+    trained = {
+        ("--layers", "1"): "--layers and --width shrink presets",
+        ("--length", "82"): "--length must be at most 81, the longest that this model takes",
+    }
+    others = [
+        (["loop", "--batch", "-1"], "--batch must be"),
+        (["loop", "--steps", "0"], "--steps must be"),
+        (["loop", "--steps", HUGE], "--steps must be"),
+        (["loop", "--turns", "0"], "--turns must be"),
+        (["loop", "--length", "0"], "--length must be"),
+        (["loop", "--model", "sudoku-6m", "--length", "82"], "--length must be at most 81"),
+        (["memory", "--batch", "-1"], "--batch must be"),
+        (["memory", "--length", HUGE], "--length must be"),
+        (["memory", "--model", "gpt5"], "unknown preset 'gpt5'"),
+        (["start", "--length", "-1"], "--length must be"),
+        (["start", "--batch", "0"], "--batch must be"),
+        (["start", "--layers", "0"], "--layers must be"),
+        (["start", "--model", "gpt5"], "unknown preset 'gpt5'"),
+    ]
+    argvs = [(["run", *SMALL, *argv, *out], words) for argv, words in run.items()]
+    argvs += [(["run", "--model", "sudoku-6m", *argv, *out], words) for argv, words in trained.items()]
+    assert_refused("throughput", argvs + [([*argv, *out], words) for argv, words in others])
+    assert not (tmp_path / "none").exists()
 
 
 def test_shrunken_model_keeps_the_width_of_its_heads():
