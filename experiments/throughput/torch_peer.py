@@ -131,7 +131,8 @@ def scores_of(oracle: str, p: Tensor, token: Tensor) -> Tensor:
         return p.amax(dim=-1).log()
     if oracle in ("margin", "log_margin"):
         top = p.topk(2, dim=-1).values
-        top = top.log() if oracle == "log_margin" else top
+        if oracle == "log_margin":
+            top = top.clamp_min(torch.finfo(torch.float32).tiny).log()
         return top[..., 0] - top[..., 1]
     if oracle == "neg_entropy":
         return torch.special.xlogy(p, p).sum(dim=-1)

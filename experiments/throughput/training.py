@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.common import Results
 from experiments.throughput.flags import Loop, Memory, resolve_dtype
 from experiments.throughput.report import shows
+from mdm_jax.errors import InputError
 
 if TYPE_CHECKING:
     import jax
@@ -43,6 +44,8 @@ def loop(flags: Loop) -> None:
     from mdm_jax.training.step import make_train_step
 
     config, mesh, warm_up = flags.config(resolve_dtype(flags.dtype)), make_mesh(), 5
+    if flags.batch % mesh.size:
+        raise InputError(f"--batch must be a multiple of the {mesh.size} devices, got {flags.batch}")
     results, was_busy = Results("throughput", "loop", out=flags.out, seed=flags.seed), busy()
     sys.stderr.write(f"{flags.model} in {config.dtype}; the first of {flags.turns + 1} turns compiles ...\n")
     optimizer = OptimizerConfig(num_steps=warm_up + flags.steps)
@@ -191,8 +194,6 @@ def described_tpu(topology: str) -> "jax.Device":
     """A chip of a TPU slice that need not be here: good for compiling, not for running."""
     import jax
     from jax.experimental import topologies
-
-    from mdm_jax.errors import InputError
 
     for name, value in (("TPU_SKIP_MDS_QUERY", "1"), ("TPU_WORKER_HOSTNAMES", "localhost")):
         os.environ.setdefault(name, value)  # or libtpu looks for the machine that it is on
