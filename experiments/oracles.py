@@ -26,9 +26,10 @@ def oracle_named(name: str) -> Oracle:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # whatever the user's module does
         raise InputError(f"cannot import the oracle {shown(name)}: {type(error).__name__}: {error}") from error
-    found: Any = getattr(module, function, None)
+    if not hasattr(module, function):
+        raise InputError(f"cannot use the oracle {shown(name)}: its module holds no {shown(function)}")
+    found: Any = getattr(module, function)
     if not callable(found):
-        wanted = "is no function (key, confidence) -> scores" if hasattr(module, function) else "is not there"
-        raise InputError(f"{function} of the oracle {shown(name)} {wanted}; it is looked for in {module_name}")
+        raise InputError(f"cannot use the oracle {shown(name)}: it is no function (key, confidence) -> scores")
     oracle: Oracle = found
     return oracle

@@ -54,8 +54,8 @@ def test_own_oracle_is_imported_by_package_module_and_function(own):
         ("my_orders.broken:f", "cannot import the oracle 'my_orders.broken:f': SyntaxError"),
         ("my_orders.leaves:f", "cannot import the oracle 'my_orders.leaves:f': SystemExit: usage"),
         (".scores:f", "cannot import the oracle '.scores:f': TypeError"),
-        ("my_orders.scores:flat", "flat of the oracle 'my_orders.scores:flat' is not there"),
-        ("my_orders.scores:number", "number of the oracle 'my_orders.scores:number' is no function"),
+        ("my_orders.scores:flat", "cannot use the oracle 'my_orders.scores:flat': its module holds no 'flat'"),
+        ("my_orders.scores:number", "cannot use the oracle 'my_orders.scores:number': it is no function"),
     ],
 )
 def test_oracle_that_cannot_be_used_is_one_line(own, name, message):

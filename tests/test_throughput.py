@@ -24,6 +24,7 @@ from experiments.throughput.workload import cases, workload
 from mdm_jax import confidence
 from mdm_jax.models import presets
 from mdm_jax.models.denoiser import TransformerDenoiser
+from mdm_jax.models.transformer import num_params
 from mdm_jax.oracles import ORACLES
 from mdm_jax.products import contract
 from mdm_jax.training.config import write_config
@@ -39,12 +40,20 @@ def rows_of(out, *argv):
     return json.loads((out / "results.json").read_text())["rows"]
 
 
-def test_run_measures_every_oracle_at_both_temperatures(tmp_path, monkeypatch):
+def test_every_oracle_is_measured_at_both_temperatures():
+    found = [(case.oracle, case.temperature) for case in cases(Run())]
+    assert found == [(oracle, t) for oracle in ORACLES.values() for t in (0, 1)]
+
+
+def test_run_measures_each_way_to_sample_beside_the_network(tmp_path, monkeypatch):
     monkeypatch.setattr(roofline, "measure", lambda dtype: roofline.Roofline(1e12, 1e10))
-    rows = rows_of(tmp_path, "--selector", "top_k:3", "--prompt", "2", "--compute", "all")
-    assert [(row["oracle"], row["temperature"]) for row in rows] == [(name, t) for name in ORACLES for t in (0, 1)]
+    argv = ["--oracle", "random,log_margin", "--selector", "top_k:3", "--prompt", "2", "--compute", "all"]
+    rows = rows_of(tmp_path, *argv, "--layers", "1")
+    config = Run(model="sudoku_800k", layers=1).config()
+    wanted = [(name, t) for name in ("random", "log_margin") for t in (0, 1)]
+    assert [(row["oracle"], row["temperature"]) for row in rows] == wanted
     for row in rows:
-        assert (row["model"], row["batch"], row["length"], row["nfe"]) == ("sudoku_800k", 2, 12, 3)
+        assert (row["model"], row["batch"], row["length"], row["nfe"]) == ("sudoku_800k(layers=1)", 2, 12, 3)
         assert (row["selector"], row["dtype"], row["compute"]) == ("top_k:3", "float32", "all")
         assert "peer" not in row
         assert row["tokens_per_s"] == pytest.approx(10 * row["sequences_per_s"]), "the prompt never counts"
@@ -52,8 +61,8 @@ def test_run_measures_every_oracle_at_both_temperatures(tmp_path, monkeypatch):
         for name in ("overhead", "ms_per_nfe"):
             low, high = row[f"{name}_range"]
             assert low <= row[name] <= high
-        assert row["peak_bytes"] > 4 * 800_000, "the parameters at least"
-        flops = 2 * presets.get("sudoku_800k").forward_flops(12, num_logits=12)
+        assert row["peak_bytes"] > 4 * num_params(config), "the parameters at least"
+        flops = 2 * config.forward_flops(12, num_logits=12)
         assert row["network_tflops"] == pytest.approx(flops / row["network_ms"] / 1e9)
         assert row["roofline_share"] > 0
         assert math.isfinite(row["compile_s"])
