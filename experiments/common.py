@@ -153,10 +153,10 @@ class Results:
         """Adds one row; fields that are None do not apply and are left out."""
         self.rows.append({name: value for name, value in row.items() if value is not None})
 
-    def finish(self, *, seconds: float | None = None) -> None:
+    def finish(self, *, seconds: float | None = None, shown: Callable[[Sequence[Row]], str] | None = None) -> None:
         """Prints the table and writes the file, in the first process of the run.
 
-        `seconds` is what it took, if that is not the time since it began.
+        `seconds` is what it took, if that is not the time since it began; `shown` makes another table of the rows.
         """
         import jax
 
@@ -174,7 +174,7 @@ class Results:
             "rows": self.rows,
         }
         self._path.write_text(json.dumps(record, indent=1) + "\n")
-        sys.stdout.write(f"\n{table(self.rows)}\n\n{record['seconds']} s; written to {self._path}\n")
+        sys.stdout.write(f"\n{(shown or table)(self.rows)}\n\n{record['seconds']} s; written to {self._path}\n")
 
 
 def processor() -> str:

@@ -148,7 +148,7 @@ class DecodeFlags:
 
     oracle: str = "margin"
     """order to decode in, or several with commas: random, left_to_right, top_prob, margin, neg_entropy, token_prob,
-    top_log_prob, log_margin"""
+    top_log_prob, log_margin, or your own as package.module:function"""
     noise: float = 0.0
     """standard deviation of Gaussian noise on the oracle's scores"""
     tokens_per_step: int | None = None
@@ -177,15 +177,10 @@ class DecodeFlags:
 
     def oracles(self) -> "dict[str, Oracle]":
         """The oracles by name."""
-        from mdm_jax import InputError, oracles
+        from experiments.oracles import oracle_named
+        from mdm_jax import oracles
 
-        names = ["random", "left_to_right", "top_prob", "margin", "neg_entropy", "token_prob"]
-        names += ["top_log_prob", "log_margin"]
-        chosen = self.oracle.split(",")
-        for name in chosen:
-            if name not in names:
-                raise InputError(f"unknown oracle {name!r}; choose from {', '.join(names)}")
-        found: dict[str, Oracle] = {name: getattr(oracles, name) for name in chosen}
+        found = {name: oracle_named(name) for name in self.oracle.split(",")}
         if self.noise:
             found = {name: oracles.with_noise(oracle, self.noise) for name, oracle in found.items()}
         return found

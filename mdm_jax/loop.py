@@ -91,7 +91,7 @@ class Loop:
     oracle: Oracle
     mask_id: int
     block_length: int
-    ways: int
+    ways: int = 1
 
 
 def init(loop: Loop, x_init: Array) -> State:

@@ -12,6 +12,7 @@ scores are, beyond the order they give, matters where noise is added to them or 
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -75,6 +76,13 @@ def token_prob(key: Array, confidence: Confidence) -> Array:
 def _finite_log(prob: Array) -> Array:
     """log(prob), of a probability that underflowed to 0 too."""
     return jnp.log(jnp.maximum(prob, jnp.finfo(jnp.float32).tiny))
+
+
+ORACLES: Mapping[str, Oracle] = {
+    oracle.__name__: oracle
+    for oracle in (random, left_to_right, top_prob, margin, neg_entropy, token_prob, top_log_prob, log_margin)
+}
+"""All of the above by name."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -160,7 +160,7 @@ class Whole:
     """The network of `sample`: each call reads whole sequences, and nothing is kept."""
 
     denoiser: Denoiser
-    ways: int
+    ways: int = 1
     together: ClassVar[bool] = False
 
     def init(self, batch: int, length: int) -> Any:

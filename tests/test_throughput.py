@@ -1,7 +1,9 @@
 """The benchmark: what its rows say, at sizes that take seconds. No time is tested."""
 
+import dataclasses
 import json
 import math
+import os
 import pathlib
 import subprocess
 import sys
@@ -10,16 +12,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from commands import assert_refused
 
+import mdm_jax
 from experiments.common import main
-from experiments.throughput import roofline
+from experiments.throughput import report, roofline
 from experiments.throughput.__main__ import COMMANDS
-from experiments.throughput.flags import Run
-from experiments.throughput.run import network_calls, sampled
-from experiments.throughput.workload import ORACLES, cases_of, workload
+from experiments.throughput.flags import Loop, Run, model_called, resolve_dtype
+from experiments.throughput.training import traced_for
+from experiments.throughput.workload import cases, workload
 from mdm_jax import confidence
 from mdm_jax.models import presets
 from mdm_jax.models.denoiser import TransformerDenoiser
+from mdm_jax.models.transformer import num_params
+from mdm_jax.oracles import ORACLES
+from mdm_jax.products import contract
+from mdm_jax.training.config import write_config
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = ["--model", "sudoku_800k", "--batch", "2", "--length", "12", "--turns", "2", "--dtype", "float32"]
@@ -32,12 +40,20 @@ def rows_of(out, *argv):
     return json.loads((out / "results.json").read_text())["rows"]
 
 
-def test_run_measures_every_oracle_at_both_temperatures(tmp_path, monkeypatch):
+def test_every_oracle_is_measured_at_both_temperatures():
+    found = [(case.oracle, case.temperature) for case in cases(Run())]
+    assert found == [(oracle, t) for oracle in ORACLES.values() for t in (0, 1)]
+
+
+def test_run_measures_each_way_to_sample_beside_the_network(tmp_path, monkeypatch):
     monkeypatch.setattr(roofline, "measure", lambda dtype: roofline.Roofline(1e12, 1e10))
-    rows = rows_of(tmp_path, "--selector", "top_k:3", "--prompt", "2", "--compute", "all")
-    assert [(row["oracle"], row["temperature"]) for row in rows] == [(name, t) for name in ORACLES for t in (0, 1)]
+    argv = ["--oracle", "random,log_margin", "--selector", "top_k:3", "--prompt", "2", "--compute", "all"]
+    rows = rows_of(tmp_path, *argv, "--layers", "1")
+    config = Run(model="sudoku_800k", layers=1).config()
+    wanted = [(name, t) for name in ("random", "log_margin") for t in (0, 1)]
+    assert [(row["oracle"], row["temperature"]) for row in rows] == wanted
     for row in rows:
-        assert (row["model"], row["batch"], row["length"], row["nfe"]) == ("sudoku_800k", 2, 12, 3)
+        assert (row["model"], row["batch"], row["length"], row["nfe"]) == ("sudoku_800k(layers=1)", 2, 12, 3)
         assert (row["selector"], row["dtype"], row["compute"]) == ("top_k:3", "float32", "all")
         assert "peer" not in row
         assert row["tokens_per_s"] == pytest.approx(10 * row["sequences_per_s"]), "the prompt never counts"
@@ -45,8 +61,8 @@ def test_run_measures_every_oracle_at_both_temperatures(tmp_path, monkeypatch):
         for name in ("overhead", "ms_per_nfe"):
             low, high = row[f"{name}_range"]
             assert low <= row[name] <= high
-        assert row["peak_bytes"] > 4 * 800_000, "the parameters at least"
-        flops = 2 * presets.get("sudoku_800k").forward_flops(12, num_logits=12)
+        assert row["peak_bytes"] > 4 * num_params(config), "the parameters at least"
+        flops = 2 * config.forward_flops(12, num_logits=12)
         assert row["network_tflops"] == pytest.approx(flops / row["network_ms"] / 1e9)
         assert row["roofline_share"] > 0
         assert math.isfinite(row["compile_s"])
@@ -84,7 +100,6 @@ def test_run_with_all_logits_at_once_needs_the_memory_for_them_and_kept_keys_are
     argv += ["--model", "smdm_19m", "--layers", "1", "--width", "64"]
     (part,), (whole,) = (rows_of(tmp_path / name, *argv, "--logits", name) for name in ("open", "all"))
     assert (part["logits"], whole["logits"]) == ("open", "all")
-    assert confidence.WHOLE == 0, "put back"
     assert whole["peak_bytes"] - part["peak_bytes"] > 4 * (2 * 32 - 4) * 32_000
     (kept,) = rows_of(tmp_path / "kept", *argv, "--block-length", "16", "--keep", "dual")
     assert (kept["keep"], kept["nfe"]) == ("dual", 4)
@@ -95,10 +110,10 @@ def test_all_of_the_network_is_computed_if_asked(monkeypatch):
     whole = []
     monkeypatch.setattr(TransformerDenoiser, "__call__", lambda *args: whole.append(1) or TransformerDenoiser.at(*args))
     monkeypatch.setattr(TransformerDenoiser, "at", lambda self, *args, ways=1: jnp.zeros((1, 12, config.vocab_size)))
-    case = next(cases_of(Run(oracle="margin", temperature="0", selector="top_k:2")))
+    (case,) = cases(Run(oracle="margin", temperature="0", selector="top_k:2"))
     for compute in ("open", "all"):
         work = workload(Run(model="sudoku_800k", length=12, logits="all", compute=compute), 1)
-        sampled(work, case, work.params, jax.random.key(0), work.x_init)
+        work.bench().sampled(case, work.params, jax.random.key(0), work.x_init)
         assert bool(whole) == (compute == "all")
 
 
@@ -118,42 +133,79 @@ def test_sudoku_models_are_measured_at_the_81_cells_of_a_puzzle():
     assert workload(Run(model="smdm_19m", layers=1), 1).x_init.shape == (1, 1024)
 
 
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["--oracle", "best"], "unknown oracle 'best'"),
-        (["--temperature", "cold"], "--temperature takes numbers"),
-        (["--prompt", "12"], "--prompt takes NUMBER or LEAST:MOST, below the sequences' 12 tokens; got 12"),
-        (["--prompt", "5:2"], "--prompt takes NUMBER or LEAST:MOST"),
-        (["--prompt", "1:2:3"], "--prompt takes NUMBER or LEAST:MOST"),
-        (["--prompt", "few"], "--prompt takes whole numbers"),
-        (["--batch", "2,0"], "--batch must be at least 1, got 0"),
-        (["--batch", "1.5"], "--batch takes whole numbers"),
-        (["--turns", "0"], "--turns"),
-        (["--selector", "top_k:x"], "--selector takes per_step:NUMBER"),
-        (["--selector", "best"], "--selector takes per_step:NUMBER"),
-        (["--model", "gpt5"], "unknown preset 'gpt5'"),
-    ],
-)
-def test_run_refuses_what_it_cannot_measure(tmp_path, capsys, argv, message):
-    with pytest.raises(SystemExit) as stop:
-        main("throughput", "", COMMANDS, ["run", *SMALL, *argv, "--out", str(tmp_path)])
-    assert stop.value.code == 2
-    assert message in capsys.readouterr().err
+HUGE = str(10**30)
 
 
-def test_network_is_called_as_often_as_asked_and_its_logits_are_made():
-    seen = []
-
-    def denoiser(params, tokens):
-        jax.debug.callback(lambda: seen.append(1))
-        return jnp.zeros((*tokens.shape, 5)) + params
-
-    tokens = jnp.asarray(np.arange(6).reshape(2, 3))
-    after = jax.jit(lambda params, tokens, count: network_calls(denoiser, params, tokens, count))(1.0, tokens, 4)
-    jax.effects_barrier()
-    assert len(seen) == 4
-    np.testing.assert_array_equal(after, tokens)
+def test_what_cannot_be_measured_is_refused_in_one_line_before_anything_runs(tmp_path):
+    out, digits = ["--out", tmp_path / "none"], "9" * 5000
+    run = {
+        ("--oracle", "best"): "unknown oracle 'best'; choose from random, left_to_right, top_prob, margin",
+        ("--oracle", "margin,"): "unknown oracle ''",
+        ("--oracle", "no_such_module:f"): "cannot import the oracle 'no_such_module:f'",
+        ("--temperature", "cold"): "--temperature takes numbers with commas between them, got 'cold'",
+        ("--temperature", "0,nan"): "--temperature must be a number, at least 0",
+        ("--temperature", "1e39"): "--temperature must be a number",
+        ("--temperature", "-1"): "--temperature must be a number, at least 0",
+        ("--prompt", "12"): "--prompt takes NUMBER or LEAST:MOST, below the sequences' 12 tokens; got '12'",
+        ("--prompt", "5:3"): "--prompt takes NUMBER or LEAST:MOST",
+        ("--prompt", "1:2:3"): "--prompt takes NUMBER or LEAST:MOST",
+        ("--prompt", "1,2"): "--prompt takes whole numbers with ':' between them",
+        ("--prompt", "few"): "--prompt takes whole numbers",
+        ("--prompt", "-1:3"): "--prompt must be a whole number, at least 0",
+        ("--batch", "2,0"): "--batch must be a whole number, at least 1 and at most 2147483647; got 0",
+        ("--batch", ""): "--batch takes whole numbers",
+        ("--batch", "1.5"): "--batch takes whole numbers",
+        ("--batch", HUGE): "--batch must be a whole number",
+        ("--batch", digits): "--batch takes whole numbers",
+        ("--batch", "2147483647"): "--batch 2147483647 times --length 12 must be at most",
+        ("--turns", "0"): "--turns must be a whole number, at least 1",
+        ("--turns", HUGE): "--turns must be",
+        ("--layers", "0"): "--layers must be a whole number, at least 1",
+        ("--layers", "-1"): "--layers must be",
+        ("--layers", HUGE): "--layers must be",
+        ("--width", "0"): "--width must be",
+        ("--width", HUGE): "--width must be",
+        ("--length", "-1"): "--length must be",
+        ("--length", HUGE): "--length must be",
+        ("--length", digits): "--length",
+        ("--block-length", "0"): "--block-length must be",
+        ("--mask-id", "10"): "--mask-id must be below 10, the rows of the embedding; got 10",
+        ("--mask-id", "-1"): "--mask-id must be",
+        ("--seed", "-1"): "--seed must",
+        ("--selector", "top_k:x"): "--selector takes per_step:NUMBER",
+        ("--selector", "best"): "--selector takes per_step:NUMBER",
+        ("--selector", "top_k:0"): "--selector top_k must be a whole number, at least 1",
+        ("--selector", f"margin,top_k:{digits}"): "--selector takes per_step:NUMBER",
+        ("--selector", f"per_step:{HUGE}"): "--selector per_step must be",
+        ("--selector", "threshold:nan"): "--selector threshold must be a number",
+        ("--selector", "entropy_budget:inf"): "--selector entropy_budget must be a number",
+        ("--keep", "dual"): "--keep is for decoding in blocks",
+        ("--model", "gpt5"): "unknown preset 'gpt5' (there are sudoku_6m,",
+        ("--model", str(tmp_path)): "holds no config.json",
+    }
+    trained = {
+        ("--layers", "1"): "--layers and --width shrink presets",
+        ("--length", "82"): "--length must be at most 81, the longest that this model takes",
+    }
+    others = [
+        (["loop", "--batch", "-1"], "--batch must be"),
+        (["loop", "--steps", "0"], "--steps must be"),
+        (["loop", "--steps", HUGE], "--steps must be"),
+        (["loop", "--turns", "0"], "--turns must be"),
+        (["loop", "--length", "0"], "--length must be"),
+        (["loop", "--model", "sudoku-6m", "--length", "82"], "--length must be at most 81"),
+        (["memory", "--batch", "-1"], "--batch must be"),
+        (["memory", "--length", HUGE], "--length must be"),
+        (["memory", "--model", "gpt5"], "unknown preset 'gpt5'"),
+        (["start", "--length", "-1"], "--length must be"),
+        (["start", "--batch", "0"], "--batch must be"),
+        (["start", "--layers", "0"], "--layers must be"),
+        (["start", "--model", "gpt5"], "unknown preset 'gpt5'"),
+    ]
+    argvs = [(["run", *SMALL, *argv, *out], words) for argv, words in run.items()]
+    argvs += [(["run", "--model", "sudoku-6m", *argv, *out], words) for argv, words in trained.items()]
+    assert_refused("throughput", argvs + [([*argv, *out], words) for argv, words in others])
+    assert not (tmp_path / "none").exists()
 
 
 def test_shrunken_model_keeps_the_width_of_its_heads():
@@ -167,6 +219,146 @@ def test_least_time_is_that_of_the_slower_of_the_two():
     roof = roofline.Roofline(flops=100.0, bytes=10.0)
     assert roof.seconds(200, 10) == 2
     assert roof.seconds(100, 50) == 5
+
+
+def test_trained_model_is_measured_with_its_own_parameters_and_config(tmp_path, monkeypatch):
+    monkeypatch.setattr(roofline, "measure", lambda dtype: roofline.Roofline(1e12, 1e10))
+    argv = ["--model", "sudoku-6m", "--mask-id", "0", "--batch", "1", "--length", "9", "--turns", "1"]
+    argv += ["--oracle", "margin", "--temperature", "0", "--selector", "threshold:0.3"]
+    main("throughput", "", COMMANDS, ["run", *argv, "--out", str(tmp_path)])
+    (row,) = json.loads((tmp_path / "results.json").read_text())["rows"]
+    model = mdm_jax.load("sudoku-6m")
+    x_init, options = np.zeros((1, 9), int), {"selector": mdm_jax.Threshold(0.3), "temperature": 0.0}
+    wanted = mdm_jax.sample(model.denoiser, model.params, jax.random.key(0), x_init, mask_id=0, **options)
+    assert (row["model"], row["dtype"], row["nfe"]) == ("sudoku-6m", model.config.dtype, wanted.nfe)
+    assert row["nfe"] < 9, "random parameters are sure of nothing: they reveal one token a step"
+
+
+def test_model_that_is_a_preset_and_a_folder_is_the_preset(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = presets.get("smdm_19m")
+    write_config(tmp_path / "sudoku_800k", {"model": config.to_json()})
+    assert model_called("sudoku_800k") == (presets.get("sudoku_800k"), None)
+    assert model_called("./sudoku_800k") == (config, pathlib.Path("sudoku_800k"))
+    assert Loop(model="./sudoku_800k").config("bfloat16") == dataclasses.replace(config, dtype="bfloat16")
+
+
+def test_trained_model_takes_another_dtype_if_asked():
+    assert Run(model="sudoku-6m").config() == mdm_jax.load("sudoku-6m").config
+    config = Run(model="sudoku-6m", dtype="bfloat16").config()
+    assert (config.dtype, config.param_dtype) == ("bfloat16", "bfloat16")
+    params = workload(Run(model="sudoku-6m", dtype="bfloat16", mask_id=0), 1).params
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("bfloat16")}
+
+
+def test_given_tokens_are_never_the_mask():
+    x_init = np.asarray(workload(Run(model="sudoku_800k", mask_id=0, prompt="40"), 8).x_init)
+    assert ((x_init == 0).sum(axis=1) == 41).all()
+    assert x_init[:, :40].min() == 1
+    assert x_init.max() == 9
+
+
+def test_own_oracle_is_measured(tmp_path, monkeypatch):
+    (tmp_path / "my_throughput_orders.py").write_text(
+        "def peaked(key, confidence):\n    return confidence.top_prob**2 - confidence.entropy\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(roofline, "measure", lambda dtype: roofline.Roofline(1e12, 1e10))
+    argv = ["--oracle", "my_throughput_orders:peaked", "--temperature", "0", "--selector", "top_k:3", "--layers", "1"]
+    (row,) = rows_of(tmp_path, *argv)
+    assert (row["oracle"], row["nfe"]) == ("my_throughput_orders:peaked", 3)
+
+
+def test_busy_machine_and_impossible_roofline_are_said_on_the_terminal_in_the_rows_and_in_the_table(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(roofline, "measure", lambda dtype: roofline.Roofline(1.0, 1.0))
+    argv = ["--oracle", "margin", "--temperature", "0", "--selector", "top_k:2", "--layers", "1", "--dtype", "auto"]
+    for load, busy in ((os.cpu_count(), True), (0.0, False)):
+        monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
+        (row,) = rows_of(tmp_path, *argv)
+        said = capsys.readouterr()
+        for text in (row["warning"], said.out, (tmp_path / "table.md").read_text()):
+            assert "roofline_share above 1" in text
+            assert ("the machine was busy before" in text) == busy
+        assert "warning: " in said.out
+        assert f"in {row['dtype']}, 12 tokens" in said.err
+
+
+FIELDS = {"model": "sudoku_6m", "length": 81, "dtype": "float32", "batch": 16, "temperature": 0.0}
+OURS = {"nfe": 8, "ms_per_nfe": 35.84, "ms_per_nfe_range": [35.0, 36.0], "network_ms": 39.94, "overhead": -0.0987}
+OURS |= {"sequences_per_s": 55.8, "tokens_per_s": 4520.0, "network_tflops": 0.33, "roofline_share": 0.74}
+OURS |= {"overhead_range": [-0.11, -0.09], "peak_bytes": 48_000_000, "compile_s": 2.5}
+THEIRS = {"nfe": 8, "ms_per_nfe": 81.0, "sequences_per_s": 24.7, "tokens_per_s": 2000.0, "ours_is_faster": 2.258}
+SHOWN = report.shows(*report.ON_TERMINAL, what=(*FIELDS, *report.WHAT))
+
+
+def test_terminal_says_once_what_all_rows_share_and_the_rest_in_the_units_of_the_table():
+    rows = [{**FIELDS, "oracle": name, "selector": "top_k:8", **OURS} for name in ("margin", "random")]
+    shared, table = SHOWN(rows).split("\n\n")
+    assert shared == "model sudoku_6m; length 81; dtype float32; batch 16; temperature 0; selector top_k:8"
+    head, _, *lines = table.splitlines()
+    assert head.split()[:5] == ["oracle", "ms_per_nfe", "network_ms", "overhead", "nfe"]
+    assert [line.split()[:4] for line in lines] == [[n, "35.84", "39.94", "-9.9%"] for n in ("margin", "random")]
+    cells = report.markdown(rows).splitlines()[2].split(" | ")
+    assert {"35.84", "39.94", "-9.9%"} <= set(cells)
+
+
+def test_tables_show_how_much_faster_ours_is_where_a_peer_was_compared():
+    ours = {**FIELDS, "oracle": "margin", "selector": "top_k:8", **OURS}
+    theirs = {**FIELDS, "oracle": "margin", "selector": "top_k:8", "peer": "torch compiled, float32", **THEIRS}
+    assert "ours_is_faster" not in report.markdown([ours])
+    head, _, *lines = report.markdown([ours, theirs]).splitlines()
+    column = head.strip("| ").split(" | ").index("ours_is_faster")
+    assert [line.strip("| ").split(" | ")[column] for line in lines] == ["-", "2.258"]
+    assert "2.258" in SHOWN([ours, theirs])
+
+
+def test_terminal_never_exceeds_its_width():
+    rows = [
+        {
+            **FIELDS,
+            **OURS,
+            "batch": 10**b,
+            "oracle": "my.deep.package.with_orders:the_first_of_them"[b:],
+            "selector": f"entropy_budget:0.123456789123456789{b}",
+            "temperature": 0.123456789 + b,
+            "peer": f"torch compiled, float{b}",
+            "model": "runs/" + "deep/" * 100,
+            "warning": "the machine was busy before: load 1.5 on 2 cores; " * 5,
+        }
+        for b in range(8)
+    ]
+    lines = SHOWN(rows).splitlines()
+    assert max(map(len, lines)) <= 120
+    assert "ms_per_nfe" in SHOWN(rows), "the most important is never left out"
+
+
+def test_programs_are_traced_for_a_chip_that_is_not_here_and_the_answer_is_put_back():
+    def text(platform):
+        with traced_for(platform):
+            return jax.jit(lambda x: contract("ij,jk->ik", x, x, "float32")).lower(jnp.ones((2, 2))).as_text()
+
+    assert "optimization_barrier" in text("cpu")
+    assert "optimization_barrier" not in text("tpu")
+    with pytest.raises(ZeroDivisionError), traced_for("tpu"):
+        _ = 1 / 0
+    assert jax.default_backend() == "cpu"
+
+
+@pytest.mark.slow
+def test_loop_and_memory_measure_a_trained_models_network(tmp_path):
+    write_config(tmp_path / "run", {"model": tiny(presets.get("sudoku_800k")).to_json()})
+    argv = ["--model", str(tmp_path / "run"), "--batch", str(jax.device_count()), "--length", "4"]
+    for command, options in (("loop", ["--steps", "2", "--turns", "1"]), ("memory", [])):
+        main("throughput", "", COMMANDS, [command, *argv, *options, "--out", str(tmp_path / command)])
+        rows = json.loads((tmp_path / command / "results.json").read_text())["rows"]
+        assert len(rows) == {"loop": 1, "memory": 6}[command]
+        assert {(row["model"], row["dtype"]) for row in rows} == {(argv[1], resolve_dtype("auto"))}
+
+
+def tiny(config):
+    return dataclasses.replace(config, num_layers=1, num_heads=1, width=8, mlp_width=8)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -2,10 +2,41 @@
 
 import dataclasses
 import pathlib
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_type_hints
+
+from mdm_jax.errors import InputError, shown
+from mdm_jax.ranges import INT32, Range, check_number
 
 if TYPE_CHECKING:
     from mdm_jax.models.config import TransformerConfig
+
+Count = Annotated[int, Range(1, INT32)]
+Layers = Annotated[int, Range(1, 10_000)]
+Width = Annotated[int, Range(1, 1 << 20)]
+Turns = Annotated[int, Range(1, 100_000)]
+Dtype = Literal["auto", "float32", "bfloat16"]
+
+
+class Entries(NamedTuple):
+    """Of a flag that is numbers with something between them: what each of them is, and in which range."""
+
+    kind: Callable[[str], float]
+    range: Range
+    between: str = ","
+
+    def read(self, flag: str, text: str) -> tuple[Any, ...]:
+        """The numbers; InputError for the first that is none or lies outside."""
+        is_whole = self.kind is int
+        try:
+            values = tuple(self.kind(word) for word in text.split(self.between))
+        except ValueError:
+            with_what = "commas" if self.between == "," else f"{self.between!r}"
+            numbers = "whole numbers" if is_whole else "numbers"
+            raise InputError(f"{flag} takes {numbers} with {with_what} between them, got {shown(text)}") from None
+        for value in values:
+            check_number(flag, value, self.range, whole=is_whole)
+        return values
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -13,38 +44,43 @@ class Run:
     """Time sampling per oracle against the bare network, in alternating turns."""
 
     model: str = "sudoku_6m"
-    """a preset of mdm_jax.models.presets, with random weights"""
-    layers: int | None = None
-    """shrink it to so many layers; what is measured is not that model any more, and the rows say so"""
-    width: int | None = None
+    """a preset of mdm_jax.models.presets, with random weights; or a trained model with its own, the folder of a run or
+    the name of shipped weights (a preset comes before a folder of its name: ./NAME is the folder)"""
+    layers: Layers | None = None
+    """shrink a preset to so many layers; what is measured is not that model any more, and the rows say so"""
+    width: Width | None = None
     """and to this width, heads and MLP in proportion"""
-    batch: str = "32"
+    batch: Annotated[str, Entries(int, Range(1, INT32))] = "32"
     """sequences at a time, several with commas"""
-    length: int | None = None
+    length: Count | None = None
     """tokens per sequence (None: 81 for the Sudoku presets; else the longest, or 1,024)"""
-    prompt: str = "0"
+    prompt: Annotated[str, Entries(int, Range(0, INT32), ":")] = "0"
     """tokens of each sequence that are given; they never count as generated. LEAST:MOST spreads them over the batch, so
     that some sequences are finished long before the others"""
+    mask_id: Annotated[int, Range(0, INT32)] | None = None
+    """the mask token (None: the last row of the embedding, which takes as long as any other)"""
     oracle: str | None = None
-    """orders to measure, with commas (None: all of them)"""
+    """orders to measure, with commas (None: all of ours): random, left_to_right, top_prob, margin, neg_entropy,
+    token_prob, top_log_prob, log_margin, or your own as package.module:function"""
     selector: str = "top_k:16"
     """how many to reveal in a step, several with commas: per_step:K, top_k:STEPS, binomial:STEPS, threshold:SCORE,
     entropy_budget:NATS"""
-    block_length: int | None = None
+    block_length: Count | None = None
     """open only the leftmost block of this length that holds a mask"""
     logits: Literal["open", "all"] = "open"
-    """make logits of open positions, some at a time, or of all positions at once, as samplers did before"""
+    """make logits of open positions, some at a time, or of all positions, in one float32 array"""
     compute: Literal["open", "all"] = "open"
     """compute of the network what open positions need, or all of it, as the bare network does: then the overhead is
     that of choosing alone"""
     keep: Literal["dual", "prefix"] | None = None
     """in blocks: keep keys and values between a block's steps, an approximation"""
-    temperature: str = "0,1"
+    temperature: Annotated[str, Entries(float, Range(0, 3e38))] = "0,1"
     """of the tokens, several with commas"""
-    turns: int = 7
+    turns: Turns = 7
     """pairs of turns: the bare network, then the sampler"""
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """what matrix products multiply in, and what the parameters are in"""
+    dtype: Dtype = "auto"
+    """what matrix products multiply in, and what the parameters are in (auto: for a preset bfloat16 where this machine
+    has units for it, else float32; for a trained model its own)"""
     compare: Literal["torch"] | None = None
     """time PyTorch with the same weights too (pip install torch), as users run it and at its best"""
     seed: int = 0
@@ -52,20 +88,34 @@ class Run:
     out: pathlib.Path = pathlib.Path("runs/throughput-run")
     """folder of results.json, table.md and overhead.png"""
 
+    def numbers(self, name: str) -> tuple[Any, ...]:
+        """Those of a flag that takes several."""
+        (entries,) = get_type_hints(Run, include_extras=True)[name].__metadata__
+        values: tuple[Any, ...] = entries.read("--" + name, getattr(self, name))
+        return values
+
     def config(self) -> "TransformerConfig":
         """The network that is measured."""
-        from mdm_jax.models import presets
-
-        preset = presets.get(self.model)
-        width = self.width or preset.width
-        heads = max(width // preset.head_width, 1)
-        changes: dict[str, Any] = {"num_layers": self.layers or preset.num_layers, "width": width, "num_heads": heads}
+        config, folder = model_called(self.model)
+        if folder is not None:
+            return self._trained(config)
+        width = self.width or config.width
+        heads = max(width // config.head_width, 1)
+        changes: dict[str, Any] = {"num_layers": self.layers or config.num_layers, "width": width, "num_heads": heads}
         changes["num_kv_heads"] = (
-            None if preset.num_kv_heads is None else max(heads * preset.kv_heads // preset.num_heads, 1)
+            None if config.num_kv_heads is None else max(heads * config.kv_heads // config.num_heads, 1)
         )
-        changes["mlp_width"] = max(preset.mlp_width * width // preset.width, 1)
-        changes["max_length"] = max(preset.max_length, self.length or 0)
-        return dataclasses.replace(preset, dtype=self.dtype, param_dtype=self.dtype, **changes)
+        changes["mlp_width"] = max(config.mlp_width * width // config.width, 1)
+        changes["max_length"] = max(config.max_length, self.length or 0)
+        dtype = resolve_dtype(self.dtype)
+        return dataclasses.replace(config, dtype=dtype, param_dtype=dtype, **changes)
+
+    def _trained(self, config: "TransformerConfig") -> "TransformerConfig":
+        if self.layers is not None or self.width is not None:
+            raise InputError("--layers and --width shrink presets; a trained model is measured as it is")
+        check_length(config, self.length)
+        dtypes: dict[str, Any] = {} if self.dtype == "auto" else {"dtype": self.dtype, "param_dtype": self.dtype}
+        return dataclasses.replace(config, **dtypes)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,17 +123,17 @@ class Start:
     """Time a process up to its first tokens, with nothing in the cache of compiled programs, and then from it."""
 
     model: str = "sudoku_6m"
-    """a preset of mdm_jax.models.presets, with random weights"""
-    layers: int | None = None
-    """shrink it to so many layers"""
-    width: int | None = None
+    """as for `run`"""
+    layers: Layers | None = None
+    """shrink a preset to so many layers"""
+    width: Width | None = None
     """and to this width"""
-    batch: int = 1
+    batch: Count = 1
     """sequences"""
-    length: int | None = None
+    length: Count | None = None
     """tokens per sequence (None: as `run`)"""
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """what matrix products multiply in, and what the parameters are in"""
+    dtype: Dtype = "auto"
+    """as for `run`"""
     seed: int = 0
     """of parameters and tokens"""
     out: pathlib.Path = pathlib.Path("runs/throughput-start")
@@ -95,32 +145,33 @@ class TrainingFlags:
     """What is trained: random tokens, of which none is given."""
 
     model: str = "sudoku_6m"
-    """a preset of mdm_jax.models.presets"""
-    batch: int = 32
+    """a preset of mdm_jax.models.presets; or the folder of a run or shipped weights, whose network is taken, with fresh
+    weights"""
+    batch: Count = 32
     """sequences per step"""
-    length: int = 81
+    length: Count = 81
     """tokens per sequence"""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """what matrix products multiply in"""
+    dtype: Dtype = "auto"
+    """what matrix products multiply in (auto: bfloat16 where the machine has units for it, else float32)"""
     seed: int = 0
     """of parameters, tokens and masks"""
 
-    def config(self, **changes: Any) -> "TransformerConfig":
-        """The preset, for sequences of this length."""
-        from mdm_jax.models import presets
-
-        preset = presets.get(self.model)
-        length = max(self.length, preset.max_length)
-        return dataclasses.replace(preset, **{"dtype": self.dtype, "max_length": length, **changes})
+    def config(self, dtype: str) -> "TransformerConfig":
+        """The network, for sequences of this length."""
+        config, folder = model_called(self.model)
+        if folder is not None:
+            check_length(config, self.length)
+        changes: dict[str, Any] = {"dtype": dtype, "max_length": max(self.length, config.max_length)}
+        return dataclasses.replace(config, **changes)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Loop(TrainingFlags):
     """Time the training loop against the bare jitted step, in alternating turns."""
 
-    steps: int = 20
+    steps: Annotated[int, Range(2, 10_000_000)] = 20
     """steps in a turn"""
-    turns: int = 7
+    turns: Turns = 7
     """turns of each"""
     out: pathlib.Path = pathlib.Path("runs/throughput-loop")
     """folder of results.json"""
@@ -135,3 +186,39 @@ class Memory(TrainingFlags):
     is here. XLA's CPU backend saves nothing by recomputation: it orders operations without regard to memory"""
     out: pathlib.Path = pathlib.Path("runs/throughput-memory")
     """folder of results.json"""
+
+
+def model_called(name: str) -> "tuple[TransformerConfig, pathlib.Path | None]":
+    """A preset and None; or a trained model's config and its folder."""
+    from mdm_jax.loading import run_folder
+    from mdm_jax.models.config import TransformerConfig
+    from mdm_jax.models.presets import PRESETS
+    from mdm_jax.training.config import read_config
+
+    if name in PRESETS:
+        return PRESETS[name], None
+    try:
+        folder, _ = run_folder(name)
+    except InputError as error:
+        raise InputError(f"unknown preset {shown(name)} (there are {', '.join(PRESETS)}), and {error}") from None
+    return TransformerConfig.from_json(read_config(folder)["model"]), folder
+
+
+def check_length(config: "TransformerConfig", length: int | None) -> None:
+    """InputError for sequences longer than a trained model takes."""
+    if length is not None and length > config.max_length:
+        raise InputError(f"--length must be at most {config.max_length}, the longest that this model takes")
+
+
+def resolve_dtype(dtype: Dtype) -> Literal["float32", "bfloat16"]:
+    """`auto` as the faster one here: bfloat16 on accelerators and on CPUs with units for it."""
+    import jax
+
+    if dtype != "auto":
+        return dtype
+    try:
+        words = set(pathlib.Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        words = set()
+    is_fast = jax.default_backend() != "cpu" or bool(words & {"avx512_bf16", "amx_bf16"})
+    return "bfloat16" if is_fast else "float32"

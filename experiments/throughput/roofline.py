@@ -1,12 +1,12 @@
 """What this device can do, measured on the spot: a large matrix product and a large copy."""
 
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from mdm_jax.evaluation.benchmark import seconds
 from mdm_jax.products import contract
 
 
@@ -38,10 +38,3 @@ def measure(dtype: str) -> Roofline:
 def best(work: Callable[[], Any], tries: int = 5) -> float:
     """Seconds of the fastest of a few calls, after one that compiles."""
     return min(seconds(work) for _ in range(tries + 1))
-
-
-def seconds(work: Callable[[], Any]) -> float:
-    """Seconds until what `work` gives is there."""
-    begin = time.perf_counter()
-    jax.block_until_ready(work())
-    return time.perf_counter() - begin

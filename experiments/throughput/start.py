@@ -13,8 +13,10 @@ import jax
 import mdm_jax
 from experiments.common import Results, cache_compilations
 from experiments.throughput.flags import Run, Start
-from experiments.throughput.workload import batches_of, workload
+from experiments.throughput.report import shows
+from experiments.throughput.workload import workload
 from mdm_jax.errors import RunError
+from mdm_jax.evaluation.benchmark import busy
 from mdm_jax.models.denoiser import make_denoiser
 
 
@@ -22,21 +24,23 @@ def start(flags: Start) -> None:
     """`start`."""
     options = dataclasses.asdict(flags) | {"batch": str(flags.batch)}
     del options["out"]
-    batches_of(Run(**options))
-    Run(**options).config()  # what is wrong with the flags, before anything is started
+    config = Run(**options).config()  # what is wrong with the flags, before anything is started
+    was_busy = busy()
     results = Results("throughput", "start", out=flags.out, seed=flags.seed)
     command = [sys.executable, "-m", "experiments.throughput.start", json.dumps(options)]
     with tempfile.TemporaryDirectory() as folder:
         for cache in ("empty", "filled"):
-            sys.stderr.write(f"a process with the cache {cache} ...\n")
+            sys.stderr.write(f"a process with the cache {cache}, in {config.dtype} ...\n")
             begin = time.perf_counter()
             environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": folder}
             ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
             if ended.returncode:
                 raise RunError(f"the process that was timed ended with code {ended.returncode}")
             process_s = time.perf_counter() - begin
-            results.add(**options, cache=cache, process_s=process_s, **json.loads(ended.stdout))
-    results.finish()
+            measured = json.loads(ended.stdout)
+            described = {**options, "dtype": config.dtype, "cache": cache}
+            results.add(**described, process_s=process_s, **measured, warning=was_busy)
+    results.finish(shown=shows("process_s", *measured))
 
 
 def first_calls(flags: Run) -> dict[str, float]:

@@ -11,7 +11,7 @@ import copy
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -19,11 +19,14 @@ import numpy as np
 
 import mdm_jax
 from experiments.common import Row
-from experiments.throughput.workload import ORACLES, Case, Workload
-from mdm_jax.errors import InputError, RunError
+from experiments.throughput.flags import resolve_dtype
+from experiments.throughput.workload import Workload
+from mdm_jax.errors import InputError, RunError, shown
+from mdm_jax.evaluation.benchmark import Case, Work
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.denoiser import make_denoiser
 from mdm_jax.models.transformer import init_params
+from mdm_jax.oracles import ORACLES
 from mdm_jax.typing import Selector
 
 try:
@@ -41,9 +44,6 @@ class Network:
 
     def __init__(self, config: TransformerConfig, params: Any, dtype: "torch.dtype") -> None:
         """Copies the parameters to the device, in `dtype`."""
-        is_plain = config.pad_id is None and config.num_groups == 0 and config.kv_heads == config.num_heads
-        if not is_plain or config.causal:
-            raise InputError("--compare torch takes bidirectional models without padding, groups or fewer key heads")
         self.config = config
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.weights = torch.nn.ParameterDict()
@@ -127,8 +127,12 @@ def scores_of(oracle: str, p: Tensor, token: Tensor) -> Tensor:
         return torch.rand(token.shape, device=p.device)
     if oracle == "top_prob":
         return p.amax(dim=-1)
-    if oracle == "margin":
+    if oracle == "top_log_prob":
+        return p.amax(dim=-1).log()
+    if oracle in ("margin", "log_margin"):
         top = p.topk(2, dim=-1).values
+        if oracle == "log_margin":
+            top = top.clamp_min(torch.finfo(torch.float32).tiny).log()
         return top[..., 0] - top[..., 1]
     if oracle == "neg_entropy":
         return torch.special.xlogy(p, p).sum(dim=-1)
@@ -212,15 +216,32 @@ def network_alone(network: Network, x: Tensor, calls: int) -> Tensor:
     return logits[0, 0, 0]
 
 
+def check(work: Workload, cases: Sequence[Case]) -> None:
+    """InputError for what PyTorch is not compared on."""
+    config, flags = work.config, work.flags
+    is_plain = config.pad_id is None and config.num_groups == 0 and config.kv_heads == config.num_heads
+    if not is_plain or config.causal:
+        raise InputError("--compare torch takes bidirectional models without padding, groups or fewer key heads")
+    if flags.block_length is not None:
+        raise InputError("--compare torch has no blocks: leave --block-length out")
+    if ":" in flags.prompt:
+        raise InputError("--compare torch takes sequences of one kind: give one number with --prompt")
+    for case in cases:
+        if case.oracle_name not in ORACLES:
+            raise InputError(f"--compare torch knows the oracles of mdm_jax alone: leave {shown(case.oracle_name)} out")
+        counts(1, case.selector)
+
+
+def is_slow_in_bfloat16() -> bool:
+    """Whether this is a CPU on which PyTorch compiles bfloat16 for minutes."""
+    return not torch.cuda.is_available() and resolve_dtype("auto") == "float32"
+
+
 class Peers:
     """The two loops and the network, ready to be timed."""
 
     def __init__(self, work: Workload, seed: int) -> None:
-        """Copies the weights and compiles; InputError if PyTorch is not there or the model is none that it takes."""
-        if work.flags.block_length is not None:
-            raise InputError("--compare torch has no blocks: leave --block-length out")
-        if ":" in work.flags.prompt:
-            raise InputError("--compare torch takes sequences of one kind: give one number with --prompt")
+        """Copies the weights and compiles what `check` has let pass."""
         torch.manual_seed(seed)
         torch._dynamo.config.recompile_limit = 64  # of `tokens_and_scores`, for every oracle at every temperature
         torch._dynamo.config.fail_on_recompile_limit_hit = True  # instead of going on uncompiled
@@ -230,27 +251,30 @@ class Peers:
         self._x = torch.tensor(np.asarray(work.x_init), dtype=torch.int64, device=self._network.device)
         self._checked = Checked(work)
 
-    def samplers(self, case: Case) -> dict[str, Callable[[], Any]]:
-        """What to time, by name; each returns when its work is done."""
+    def works(self, case: Case, nfe: int) -> Mapping[str, Work]:
+        """What to time, by name: both loops, and so many calls of the network; each returns when its work is done."""
         loops = {
             "torch eager, float64": (as_users_run_it, self._network),
             "torch compiled, float32": (at_its_best, self._compiled),
         }
-        return {name: functools.partial(self._run, loop, network, case) for name, (loop, network) in loops.items()}
+        works: dict[str, Work] = {
+            name: functools.partial(self._run, loop, network, case) for name, (loop, network) in loops.items()
+        }
+        return works | {"torch network": functools.partial(self.network, nfe)}
 
     def network(self, calls: int) -> None:
         """The bare network, so many times."""
         network_alone(self._compiled, self._x, calls).item()  # waits for the device
 
     def _run(self, loop: Callable[..., Tensor], network: Network, case: Case) -> np.ndarray:
-        plan = counts(self._work.num_generated // self._x.shape[0], case.selector)
-        x = loop(network, self._x, self._work.mask_id, case.oracle, plan, case.temperature)
+        plan = counts(int((self._x[0] == self._work.mask_id).sum()), case.selector)
+        x = loop(network, self._x, self._work.mask_id, case.oracle_name, plan, case.temperature)
         return x.cpu().numpy()
 
     def checks(self, case: Case) -> Row:
         """Versions, and `same_tokens`, the share of tokens at temperature 0 that all agree on; RunError unless 1."""
         said: Row = {"torch": torch.__version__, "torch_threads": torch.get_num_threads()}
-        if case.oracle != "random":  # whose draws differ
+        if case.oracle_name != "random":  # whose draws differ
             said["same_tokens"] = self._checked.same_tokens(case)
         return said
 
@@ -280,13 +304,14 @@ class Checked:
         options: dict[str, Any] = {"mask_id": self._mask_id, "selector": case.selector, "temperature": 0.0}
         denoiser = make_denoiser(self._config, as_features=True)
         arguments = (denoiser, self._params, jax.random.key(0), self._x_init)
-        ours = np.asarray(mdm_jax.sample(*arguments, oracle=ORACLES[case.oracle], **options).tokens)
+        ours = np.asarray(mdm_jax.sample(*arguments, oracle=case.oracle, **options).tokens)
         plan = counts(int((self._x_init[0] == self._mask_id).sum()), case.selector)
         shares = []
         for loop, network in self._networks.items():
             x = torch.tensor(self._x_init, dtype=torch.int64, device=network.device)
-            theirs = loop(network, x, self._mask_id, case.oracle, plan, 0.0).cpu().numpy()
+            theirs = loop(network, x, self._mask_id, case.oracle_name, plan, 0.0).cpu().numpy()
             shares.append(float((theirs == ours).mean()))
         if min(shares) < 1:
-            raise RunError(f"PyTorch and mdm_jax disagree on the tokens of {case.oracle}: {min(shares):.1%} are equal")
+            name = case.oracle_name
+            raise RunError(f"PyTorch and mdm_jax disagree on the tokens of {name}: {min(shares):.1%} are equal")
         return min(shares)

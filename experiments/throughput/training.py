@@ -1,5 +1,7 @@
 """What the training loop costs beside the bare step, and what memory the step needs."""
 
+import contextlib
+import dataclasses
 import functools
 import itertools
 import os
@@ -8,17 +10,22 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from experiments.common import Results
-from experiments.throughput.flags import Loop, Memory
+from experiments.throughput.flags import Loop, Memory, resolve_dtype
+from experiments.throughput.report import shows
+from mdm_jax.errors import InputError
 
 if TYPE_CHECKING:
     import jax
     import numpy as np
 
     from mdm_jax.models.config import TransformerConfig
+
+MEASURED = ("step_ms", "loop_ms", "overhead", "overhead_range", "examples_per_s", "tokens_per_s", "tflops")
+"""By `loop`."""
 
 
 def loop(flags: Loop) -> None:
@@ -27,6 +34,7 @@ def loop(flags: Loop) -> None:
     import numpy as np
 
     from mdm_jax.data.pipeline import Batches
+    from mdm_jax.evaluation.benchmark import busy
     from mdm_jax.models.denoiser import make_denoiser
     from mdm_jax.models.transformer import init_params
     from mdm_jax.sharding import make_mesh, place
@@ -35,8 +43,11 @@ def loop(flags: Loop) -> None:
     from mdm_jax.training.state import OptimizerConfig, init_state
     from mdm_jax.training.step import make_train_step
 
-    results = Results("throughput", "loop", out=flags.out, seed=flags.seed)
-    config, mesh, warm_up = flags.config(), make_mesh(), 5
+    config, mesh, warm_up = flags.config(resolve_dtype(flags.dtype)), make_mesh(), 5
+    if flags.batch % mesh.size:
+        raise InputError(f"--batch must be a multiple of the {mesh.size} devices, got {flags.batch}")
+    results, was_busy = Results("throughput", "loop", out=flags.out, seed=flags.seed), busy()
+    sys.stderr.write(f"{flags.model} in {config.dtype}; the first of {flags.turns + 1} turns compiles ...\n")
     optimizer = OptimizerConfig(num_steps=warm_up + flags.steps)
     tokens = np.random.default_rng(flags.seed).integers(0, config.vocab_size - 1, (64 * flags.batch, flags.length))
     mask_id = config.vocab_size - 1 + config.num_extra_tokens
@@ -83,7 +94,7 @@ def loop(flags: Loop) -> None:
         model=flags.model,
         batch=flags.batch,
         length=flags.length,
-        dtype=flags.dtype,
+        dtype=config.dtype,
         step_ms=1000 * before,
         loop_ms=1000 * after,
         overhead=statistics.median(ratios) - 1,
@@ -91,29 +102,35 @@ def loop(flags: Loop) -> None:
         examples_per_s=flags.batch / after,
         tokens_per_s=flags.batch * flags.length / after,
         tflops=flops / after / 1e12,
+        warning=was_busy,
     )
-    results.finish()
+    results.finish(shown=shows(*MEASURED))
 
 
 def memory(flags: Memory) -> None:
     """`memory`."""
     import jax
 
-    results = Results("throughput", "memory", out=flags.out, seed=flags.seed)
     device = jax.devices()[0] if flags.topology is None else described_tpu(flags.topology)
+    is_described_and_auto = flags.topology is not None and flags.dtype == "auto"
+    dtype = "bfloat16" if is_described_and_auto else resolve_dtype(flags.dtype)
+    described = flags.config(dtype)
+    results = Results("throughput", "memory", out=flags.out, seed=flags.seed)
     cases = [("loss alone", False), ("step", True), ("step", False)]
     for (what, remat), as_features in itertools.product(cases, (True, False)):
-        config = flags.config(remat=remat)
-        sys.stderr.write(f"compiling: {what}, remat {remat}, features {as_features} ...\n")
+        config = dataclasses.replace(described, remat=remat)
+        sys.stderr.write(f"compiling: {what}, {dtype}, remat {remat}, features {as_features} ...\n")
         begin = time.perf_counter()
         lower = lowered_loss if what == "loss alone" else lowered_step
-        needed = lower(config, flags.batch, flags.length, device, as_features).compile().memory_analysis()
+        with traced_for(device.platform):
+            lowered = lower(config, flags.batch, flags.length, device, as_features)
+        needed = lowered.compile().memory_analysis()
         assert needed is not None, "XLA analyses memory on every backend"
         results.add(
             model=flags.model,
             batch=flags.batch,
             length=flags.length,
-            dtype=flags.dtype,
+            dtype=dtype,
             target=device.device_kind,
             what=what,
             remat=remat,
@@ -123,7 +140,7 @@ def memory(flags: Memory) -> None:
             all_logits_bytes=4 * flags.batch * flags.length * config.vocab_size,
             compile_s=round(time.perf_counter() - begin, 1),
         )
-    results.finish()
+    results.finish(shown=shows("argument_bytes", "temporary_bytes", "compile_s"))
 
 
 def lowered_step(
@@ -178,8 +195,6 @@ def described_tpu(topology: str) -> "jax.Device":
     import jax
     from jax.experimental import topologies
 
-    from mdm_jax.errors import InputError
-
     for name, value in (("TPU_SKIP_MDS_QUERY", "1"), ("TPU_WORKER_HOSTNAMES", "localhost")):
         os.environ.setdefault(name, value)  # or libtpu looks for the machine that it is on
     try:
@@ -187,5 +202,21 @@ def described_tpu(topology: str) -> "jax.Device":
     except Exception as error:  # whatever the plugin raises
         raise InputError(f"no such TPU slice, or no libtpu (pip install libtpu): {topology}: {error}") from None
     jax.config.update("jax_enable_compilation_cache", False)  # it could not read the programs without the chip
-    jax.default_backend = lambda: "tpu"  # what the library's code for each backend goes by
     return device
+
+
+@contextlib.contextmanager
+def traced_for(platform: str) -> Iterator[None]:
+    """Has the library trace the forms of products and attention that are fastest on `platform`, which need not be here.
+
+    The library asks `jax.default_backend()` for it, and JAX has no setting that makes a chip answer that is only
+    described. So the answer is exchanged while a program is traced, and only then.
+    """
+    import jax
+
+    answer = jax.default_backend
+    jax.default_backend = lambda: platform
+    try:
+        yield
+    finally:
+        jax.default_backend = answer

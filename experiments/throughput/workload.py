@@ -1,52 +1,47 @@
-"""What the benchmark samples: networks with random weights, and every way to sample from them."""
+"""What the command samples: a network, what it fills in, and every way to sample from it."""
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import mdm_jax
-from experiments.throughput.flags import Run
-from mdm_jax import oracles
-from mdm_jax.errors import InputError
+from experiments.oracles import oracle_named
+from experiments.throughput.flags import Run, model_called
+from mdm_jax.errors import InputError, shown
+from mdm_jax.evaluation.benchmark import Bench, Case, cases_of
 from mdm_jax.models.config import TransformerConfig
+from mdm_jax.models.decoder import make_decoder
+from mdm_jax.models.denoiser import make_denoiser
 from mdm_jax.models.transformer import init_params
-from mdm_jax.typing import Array, Oracle, Params, Selector
+from mdm_jax.oracles import ORACLES
+from mdm_jax.ranges import INT32, Range, check_number
+from mdm_jax.typing import Array, Params, Selector
 
-T = TypeVar("T")
 
-ORACLES: dict[str, Oracle] = {
-    "random": oracles.random,
-    "left_to_right": oracles.left_to_right,
-    "top_prob": oracles.top_prob,
-    "margin": oracles.margin,
-    "neg_entropy": oracles.neg_entropy,
-    "token_prob": oracles.token_prob,
+class Number(NamedTuple):
+    """What a selector is told."""
+
+    selector: Callable[[Any], Selector]
+    kind: Callable[[str], float]
+    range: Range
+
+
+SELECTORS: Mapping[str, Number] = {
+    "per_step": Number(mdm_jax.PerStep, int, Range(1, INT32)),
+    "top_k": Number(mdm_jax.TopK, int, Range(1, INT32)),
+    "binomial": Number(mdm_jax.Binomial, int, Range(1, INT32)),
+    "threshold": Number(mdm_jax.Threshold, float, Range(-3e38, 3e38)),
+    "entropy_budget": Number(mdm_jax.EntropyBudget, float, Range(0, 3e38)),
 }
-SELECTORS: dict[str, Callable[[str], Selector]] = {
-    "per_step": lambda text: mdm_jax.PerStep(int(text)),
-    "top_k": lambda text: mdm_jax.TopK(int(text)),
-    "binomial": lambda text: mdm_jax.Binomial(int(text)),
-    "threshold": lambda text: mdm_jax.Threshold(float(text)),
-    "entropy_budget": lambda text: mdm_jax.EntropyBudget(float(text)),
-}
-
-
-class Case(NamedTuple):
-    """One way to sample."""
-
-    oracle: str
-    selector: Selector
-    selector_name: str
-    temperature: float
 
 
 class Workload(NamedTuple):
-    """What is sampled from and what is filled in, the same for every case."""
+    """A network, and what is filled in."""
 
     config: TransformerConfig
     params: Params
@@ -54,72 +49,74 @@ class Workload(NamedTuple):
     mask_id: int
     flags: Run
 
-    @property
-    def num_generated(self) -> int:
-        """Tokens that a call generates."""
-        return int((self.x_init == self.mask_id).sum())
+    def bench(self) -> Bench:
+        """What the flags ask to be timed."""
+        flags = self.flags
+        options: dict[str, Any] = {"block_length": flags.block_length, "turns": flags.turns, "seed": flags.seed}
+        given = (self.params, self.x_init, self.mask_id, make_denoiser(self.config))
+        if flags.keep is not None:
+            sampler = functools.partial(mdm_jax.cached_sample, keep=flags.keep)
+            return Bench(make_decoder(self.config), *given, sampler=sampler, **options)
+        network = make_denoiser(self.config, as_features=flags.logits == "open")
+        denoiser = network if flags.compute == "open" else lambda params, tokens: network(params, tokens)
+        return Bench(denoiser, *given, **options)
 
 
-def cases_of(flags: Run) -> Iterator[Case]:
+def cases(flags: Run) -> list[Case]:
     """Every oracle with every selector at every temperature."""
     names = list(ORACLES) if flags.oracle is None else flags.oracle.split(",")
-    unknown = [name for name in names if name not in ORACLES]
-    if unknown:
-        raise InputError(f"unknown oracle {unknown[0]!r}; choose from {', '.join(ORACLES)}")
-    if flags.turns < 1:
-        raise InputError(f"--turns must be at least 1, got {flags.turns}")
-    selectors = [(selector_of(word), word) for word in flags.selector.split(",")]
-    temperatures = numbers("--temperature", flags.temperature, float)
-    return (Case(name, *selector, t) for name, selector, t in itertools.product(names, selectors, temperatures))
+    chosen = {name: oracle_named(name) for name in names}
+    return list(
+        cases_of(chosen, {word: selector_of(word) for word in flags.selector.split(",")}, flags.numbers("temperature"))
+    )
 
 
 def selector_of(text: str) -> Selector:
     """From what a user writes, such as top_k:16."""
     name, _, value = text.partition(":")
     try:
-        return SELECTORS[name](value)
+        selector, kind, range = SELECTORS[name]
+        number = kind(value)
     except (KeyError, ValueError):
         known = ", ".join(f"{name}:NUMBER" for name in SELECTORS)
-        raise InputError(f"--selector takes {known}, several with commas; got {text!r}") from None
-
-
-def numbers(flag: str, text: str, kind: Callable[[str], T]) -> list[T]:
-    """Numbers with commas between them."""
-    try:
-        return [kind(word) for word in text.split(",")]
-    except ValueError:
-        whole = "whole " if kind is int else ""
-        raise InputError(f"{flag} takes {whole}numbers with commas, got {text!r}") from None
-
-
-def batches_of(flags: Run) -> list[int]:
-    """The batch sizes that are asked for."""
-    sizes = numbers("--batch", flags.batch, int)
-    if min(sizes) < 1:
-        raise InputError(f"--batch must be at least 1, got {min(sizes)}")
-    return sizes
+        raise InputError(f"--selector takes {known}, several with commas; got {shown(text)}") from None
+    check_number(f"--selector {name}", number, range, whole=kind is int)
+    return selector(number)
 
 
 def workload(flags: Run, batch: int) -> Workload:
-    """Random weights, and sequences of random tokens and masks."""
+    """The network, and sequences of random tokens and masks."""
     config = flags.config()
-    length = flags.length or (81 if flags.model.startswith("sudoku") else min(config.max_length, 1024))
+    length = flags.length or (81 if flags.model.startswith("sudoku_") else min(config.max_length, 1024))
     if flags.keep is not None and flags.block_length is None:
         raise InputError("--keep is for decoding in blocks: give --block-length too")
-    bounds = numbers("--prompt", flags.prompt.replace(":", ","), int)
+    bounds = flags.numbers("prompt")
     least, most = bounds[0], bounds[-1]
-    if len(bounds) > 2 or not 0 <= least <= most < length:
+    if len(bounds) > 2 or not least <= most < length:
         raise InputError(
-            f"--prompt takes NUMBER or LEAST:MOST, below the sequences' {length} tokens; got {flags.prompt}"
+            f"--prompt takes NUMBER or LEAST:MOST, below the sequences' {length} tokens; got {shown(flags.prompt)}"
         )
-    mask_id = config.vocab_size - 1 + config.num_extra_tokens
+    if batch * length > INT32:
+        raise InputError(f"--batch {batch} times --length {length} must be at most {INT32} tokens; give fewer")
+    rows = config.vocab_size + config.num_extra_tokens
+    mask_id = rows - 1 if flags.mask_id is None else flags.mask_id
+    if mask_id >= rows:
+        raise InputError(f"--mask-id must be below {rows}, the rows of the embedding; got {mask_id}")
     tokens = np.random.default_rng(flags.seed).integers(0, config.vocab_size - 1, (batch, length))
+    tokens += tokens >= mask_id  # any but the mask
     given = np.linspace(least, most, batch).round()
     tokens[np.arange(length) >= given[:, None]] = mask_id
-    return Workload(config, random_params(config, flags.seed), jnp.asarray(tokens, jnp.int32), mask_id, flags)
+    return Workload(config, params_of(flags.model, config, flags.seed), jnp.asarray(tokens, jnp.int32), mask_id, flags)
 
 
 @functools.lru_cache(1)
+def params_of(model: str, config: TransformerConfig, seed: int) -> Params:
+    """Random weights for a preset; a trained model's own, in the config's dtype."""
+    if model_called(model)[1] is None:
+        return random_params(config, seed)
+    return jax.tree.map(lambda leaf: leaf.astype(config.param_dtype), mdm_jax.load(model).params)
+
+
 def random_params(config: TransformerConfig, seed: int) -> Params:
     """Fresh weights: normal ones with the config's deviation, and norms that change nothing.
 
@@ -145,6 +142,6 @@ def random_params(config: TransformerConfig, seed: int) -> Params:
 
 
 def described(flags: Run) -> str:
-    """The preset, and what was changed of it."""
+    """The model, and what was changed of it."""
     changed = [f"{name}={value}" for name in ("layers", "width") if (value := getattr(flags, name)) is not None]
     return f"{flags.model}({', '.join(changed)})" if changed else flags.model

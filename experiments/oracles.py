@@ -1,0 +1,35 @@
+"""The oracle that a word on the command line names."""
+
+import importlib
+from typing import Any
+
+from mdm_jax.errors import InputError, shown
+from mdm_jax.oracles import ORACLES
+from mdm_jax.typing import Oracle
+
+
+def oracle_named(name: str) -> Oracle:
+    """An oracle of ours by its name, or one of the user's own as package.module:function.
+
+    The module is imported from where Python looks for modules: the current folder, PYTHONPATH, what is installed.
+
+    Raises:
+      InputError: there is none of that name, its module cannot be imported, or it cannot be called.
+    """
+    if name in ORACLES:
+        return ORACLES[name]
+    module_name, colon, function = name.partition(":")
+    if not (colon and module_name and function):
+        known = ", ".join(ORACLES)
+        raise InputError(f"unknown oracle {shown(name)}; choose from {known}, or give package.module:function")
+    try:
+        module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:  # whatever the user's module does
+        raise InputError(f"cannot import the oracle {shown(name)}: {type(error).__name__}: {error}") from error
+    if not hasattr(module, function):
+        raise InputError(f"cannot use the oracle {shown(name)}: its module holds no {shown(function)}")
+    found: Any = getattr(module, function)
+    if not callable(found):
+        raise InputError(f"cannot use the oracle {shown(name)}: it is no function (key, confidence) -> scores")
+    oracle: Oracle = found
+    return oracle
