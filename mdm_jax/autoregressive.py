@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 
 from mdm_jax.confidence import is_greedy, read_confidence
 from mdm_jax.denoiser import (
+    as_array,
     as_tokens,
     check_ids,
     check_network,
@@ -151,10 +152,7 @@ def shortest_prompt(decoder: Decoder) -> int:
 def check_prompt_length(prompt_length: ArrayLike, prompt: Array, shortest: int) -> Array:
     """`prompt_length` as int32 [B]; InputError for another shape or dtype, or, if no tracer, out of `shortest` to P."""
     batch, width = prompt.shape
-    try:
-        lengths = jnp.asarray(prompt_length)
-    except (TypeError, ValueError, OverflowError):
-        raise InputError(f"prompt_length must be integers of shape ({batch},), got {shown(prompt_length)}") from None
+    lengths = as_array(prompt_length, "prompt_length", f"integers of shape ({batch},)")
     if lengths.shape != (batch,) or not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise InputError(f"prompt_length must be integers of shape ({batch},), got {lengths.dtype} {lengths.shape}")
     values = known_values(lengths)

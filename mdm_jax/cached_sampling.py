@@ -70,7 +70,7 @@ def cached_sample(
     check_selector(selector)
     if block_length is None:
         raise InputError("block_length must be a whole number of at least 1, got None")
-    if keep not in ("dual", "prefix"):
+    if not isinstance(keep, str) or keep not in ("dual", "prefix"):
         raise InputError(f"keep must be 'dual' or 'prefix', got {shown(keep)}")
     greedy = is_greedy(temperature)
     return _cached_sample(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mdm_jax.denoiser import check_mask_id, float_logits
+from mdm_jax.denoiser import as_array, check_mask_id, float_logits
 from mdm_jax.errors import InputError, shown
 from mdm_jax.randomness import gumbel, position_keys, row_keys
 from mdm_jax.tiles import in_tiles, pick, split, ways_of
@@ -63,8 +63,9 @@ def confidence_from_logits(
     Raises:
       InputError: a shape, the key, the mask id or the temperature is off.
     """
-    if logits.ndim != 3:
-        raise InputError(f"logits must have shape [B, L, V], got {logits.shape}")
+    logits = as_array(logits, "logits", "float of shape [B, L, V]")
+    if logits.ndim != 3 or not jnp.issubdtype(logits.dtype, jnp.floating):
+        raise InputError(f"logits must be float of shape [B, L, V], got {logits.dtype} {logits.shape}")
     return _checked(key, logits, temperature, mask_id, None)
 
 
@@ -93,10 +94,13 @@ def confidence_from_hidden(
     Raises:
       InputError: a shape, the key, the mask id or the temperature is off.
     """
+    hidden, head = as_array(hidden, "hidden", "float [B, L, D]"), as_array(head, "head", "float [D, V]")
     if hidden.ndim != 3 or head.ndim != 2 or hidden.shape[2] != head.shape[0]:
         raise InputError(f"hidden and head must have shapes [B, L, D] and [D, V], got {hidden.shape} and {head.shape}")
-    if is_wanted is not None and is_wanted.shape != hidden.shape[:2]:
-        raise InputError(f"is_wanted must have shape {hidden.shape[:2]}, as the positions; got {is_wanted.shape}")
+    if is_wanted is not None:
+        is_wanted = as_array(is_wanted, "is_wanted", f"bool of shape {hidden.shape[:2]}")
+        if is_wanted.shape != hidden.shape[:2] or is_wanted.dtype != bool:
+            raise InputError(f"is_wanted must be bool {hidden.shape[:2]}, got {is_wanted.dtype} {is_wanted.shape}")
     return _checked(key, Features(hidden, head), temperature, mask_id, is_wanted)
 
 
@@ -111,7 +115,7 @@ def _checked(
     mask_id = None if mask_id is None else check_mask_id(mask_id)
     greedy = is_greedy(temperature)
     keys, ways = row_keys(key, batch), ways_of(output.hidden if isinstance(output, Features) else output)
-    return _read(keys, output, None if greedy else jnp.asarray(temperature), mask_id, is_wanted, ways=ways)
+    return _read(keys, output, None if greedy else jnp.asarray(temperature, jnp.float32), mask_id, is_wanted, ways=ways)
 
 
 def read_confidence(

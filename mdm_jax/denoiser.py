@@ -58,13 +58,16 @@ def check_network(network: Any, name: str) -> None:
 
 
 def as_array(values: Any, name: str, wanted: str) -> Array:
-    """`values` as a JAX array; InputError for what is none, such as text, None, or rows of different lengths."""
+    """`values` as a JAX array of numbers; InputError for what is none: text, None, keys, rows of different lengths."""
     try:
         if isinstance(values, str | bytes):  # to JAX these name dtypes
             raise TypeError
-        return jnp.asarray(values)
-    except (TypeError, ValueError, OverflowError):
+        array = jnp.asarray(values)
+        if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+            raise TypeError
+    except Exception:  # whatever foreign objects raise
         raise InputError(f"{name} must be {wanted}, got {shown(values)}") from None
+    return array
 
 
 def known_values(x: Any) -> np.ndarray | None:

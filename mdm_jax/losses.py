@@ -28,7 +28,7 @@ from mdm_jax.denoiser import (
 from mdm_jax.errors import InputError
 from mdm_jax.masking import forward_mask, free_positions, free_rank, mask_last, mask_where
 from mdm_jax.orders import check_order, inverse, uniform_order
-from mdm_jax.randomness import threefry
+from mdm_jax.randomness import one_key
 from mdm_jax.ranges import INT32, Range, check_number
 from mdm_jax.schedules import Schedule, check_schedule
 from mdm_jax.scoring import scored_nll
@@ -94,7 +94,7 @@ def elbo_loss(
     """
     x_0, mask_id = check_tokens(x_0, "x_0", denoiser), check_mask_id(mask_id, denoiser)
     check_schedule(schedule)
-    key_time, key_mask = jax.random.split(threefry(key))
+    key_time, key_mask = jax.random.split(one_key(key))
     t = 1 - stratified(key_time, x_0.shape[0])
     _, is_masked = forward_mask(key_mask, x_0, t, schedule=schedule, mask_id=mask_id, is_prompt=is_prompt)
     return schedule.elbo_weight(t) * masked_nll(denoiser, params, x_0, is_masked, mask_id=mask_id).sum(axis=-1)
@@ -147,7 +147,7 @@ def draw_subsets(key: Array, x_0: Array, *, mask_id: int, is_prompt: Array | Non
     """
     x_0 = check_tokens(x_0, "x_0")
     batch, length = x_0.shape
-    key_size, key_order = jax.random.split(threefry(key))
+    key_size, key_order = jax.random.split(one_key(key))
     num_free = free_positions(x_0, is_prompt).sum(axis=-1)
     uniforms = stratified(key_size, batch)
     drawn = jnp.floor(uniforms * num_free.astype(jnp.float32)).astype(jnp.int32)
@@ -212,7 +212,7 @@ def order_loss(
     def repeat(values: Array) -> Array:
         return jnp.repeat(values, num_orders, axis=0)
 
-    key_order, key_step = jax.random.split(threefry(key))
+    key_order, key_step = jax.random.split(one_key(key))
     is_free = repeat(free_positions(x_0, is_prompt))
     order = uniform_order(key_order, batch * num_orders, length) if order is None else repeat(check_order(order, x_0))
     num_free = is_free.sum(axis=-1)

@@ -85,6 +85,9 @@ def swapped(order: Array, first: Array, second: Array) -> Array:
 
 def inverse(order: Array) -> Array:
     """The rank of each position: `inverse(order)[b, order[b, j]] = j`. int32 [B, L] -> int32 [B, L]."""
+    order = as_array(order, "order", "int32 of shape [B, L]")
+    if order.ndim < 1 or not jnp.issubdtype(order.dtype, jnp.integer):
+        raise InputError(f"order must be int32 of shape [B, L], got {order.dtype} {order.shape}")
     return jnp.argsort(order, axis=-1).astype(jnp.int32)
 
 

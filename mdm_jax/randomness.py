@@ -33,6 +33,14 @@ def threefry(key: Array) -> Array:
     return folded
 
 
+def one_key(key: Array) -> Array:
+    """`key` as a threefry key; InputError for an array of keys."""
+    key = threefry(key)
+    if key.shape != ():
+        raise InputError(f"key must be one key, got keys of shape {key.shape}")
+    return key
+
+
 def row_keys(key: Array, batch: int) -> Array:
     """One key per row: `key` folded with the row's index, or `key` itself where it already holds one per row.
 

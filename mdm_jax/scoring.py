@@ -7,7 +7,8 @@ only where a token is scored, some positions at a time, and made again in the ba
 import jax
 import jax.numpy as jnp
 
-from mdm_jax.denoiser import check_targets, float_logits, vocab_size_of
+from mdm_jax.denoiser import as_array, check_targets, float_logits, vocab_size_of
+from mdm_jax.errors import InputError
 from mdm_jax.orders import inverse
 from mdm_jax.typing import Array, Features
 
@@ -20,6 +21,13 @@ def token_nll(logits: Array, targets: Array) -> Array:
 
     NaN where the target is no id below V.
     """
+    logits = as_array(logits, "logits", "float of shape [B, L, V]")
+    targets = as_array(targets, "targets", "int32 of shape [B, L]")
+    if targets.shape != logits.shape[:-1] or not logits.ndim or not jnp.issubdtype(targets.dtype, jnp.integer):
+        raise InputError(
+            f"targets must be int32 of the logits' shape without V, got {targets.dtype} {targets.shape} for logits "
+            f"{logits.shape}"
+        )
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
     targets = jnp.where(targets < 0, logits.shape[-1], targets)  # a negative index would count from the end
     return -jnp.take_along_axis(log_p, targets[..., None], axis=-1, mode="fill")[..., 0]

@@ -72,9 +72,18 @@ def check_selector(selector: Any) -> None:
     leaves = jax.tree.leaves(selector)
     if any(leaf is selector for leaf in leaves):
         raise InputError(f"{type(selector).__name__} is no pytree; decorate it with jax.tree_util.register_dataclass")
+    if dataclasses.is_dataclass(selector):  # None is no leaf
+        leaves += [None for field in dataclasses.fields(selector) if getattr(selector, field.name) is None]
     for leaf in leaves:
-        if not isinstance(leaf, numbers.Number | np.ndarray | np.generic | jax.Array):
+        dtype = leaf.dtype if isinstance(leaf, np.ndarray | np.generic | jax.Array) else np.dtype(type(leaf))
+        if not any(jnp.issubdtype(dtype, kind) for kind in (jnp.number, jnp.bool_)):
             raise InputError(f"the numbers of a selector must be numbers; {shown(selector)} holds {shown(leaf)}")
+    num_steps = getattr(selector, "num_steps", 0)
+    if (
+        not isinstance(num_steps, numbers.Number | np.ndarray | np.generic | jax.Array)
+        or getattr(num_steps, "shape", ()) != ()
+    ):
+        raise InputError(f"num_steps must be one number, got {shown(selector)}")
 
 
 PATIENCE = 1024

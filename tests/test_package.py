@@ -157,7 +157,7 @@ BELOW = {
     "schedules": {"errors", "ranges", "typing"},
     "orders": {"errors", "ranges", "typing", "randomness", "denoiser"},
     "masking": {"errors", "typing", "randomness", "denoiser", "schedules", "orders"},
-    "scoring": {"typing", "denoiser", "orders"},
+    "scoring": {"errors", "typing", "denoiser", "orders"},
     "losses": {"errors", "ranges", "typing", "randomness", "denoiser", "schedules", "orders", "masking", "scoring"},
     "confidence": {"errors", "typing", "randomness", "denoiser", "tiles"},
     "oracles": {"errors", "ranges", "typing", "randomness", "denoiser", "confidence"},
