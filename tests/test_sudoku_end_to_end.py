@@ -135,14 +135,12 @@ def test_solve_prints_the_grid_and_the_order_and_keeps_the_givens(trained):
     limited = ["--puzzles", folder / "grid.sdk", "--limit", 1]
     found = run_all(
         [
-            ["solve", grid, "--checkpoint", folder / "run", "--out", folder / "file"],
             ["solve", *limited, "--checkpoint", folder / "run", "--out", folder / "grid"],
             ["evaluate", *limited, "--checkpoint", folder / "run", "--out", folder / "grid"],
         ]
     )
-    assert [status for status, _, _ in found] == [0, 0, 0]
-    assert rows(folder / "file")[0]["solved"] == rows(folder / "solve")[0]["solved"]
-    for _, said, _ in found[1:]:
+    for status, said, _ in found:
+        assert status == 0
         assert f"{folder / 'grid.sdk'}: read as grids, the first 1 of 4x4, blanks _" in said
 
 
