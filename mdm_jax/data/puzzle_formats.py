@@ -27,7 +27,7 @@ BLOCK = 1 << 14
 
 _CHUNK = 1 << 20  # characters read at a time
 _LONGEST = 1 << 16  # characters of a line
-_BOMB_SIZE, _BOMB_RATIO = 1 << 26, 30  # puzzles pack to a third or a tenth of their size, not to less than a thirtieth
+_BOMB_SIZE, _BOMB_RATIO = 1 << 24, 30  # puzzles pack to a third or a tenth of their size, not to less than a thirtieth
 _PACKED = {b"PK\3\4": "a zip archive", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd", b"PAR1": "Parquet"}
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")  # bytes that could not be decoded
 

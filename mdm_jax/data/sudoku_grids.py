@@ -10,7 +10,17 @@ from numpy.typing import NDArray
 
 from mdm_jax.data import sudoku
 from mdm_jax.data.puzzle_formats import Lines, kept_lines
-from mdm_jax.data.sudoku_text import BLANKS, NOT_STATED, Block, blanks_of, digits, parse, use, without_comment
+from mdm_jax.data.sudoku_text import (
+    BLANKS,
+    NOT_STATED,
+    Block,
+    blanks_of,
+    digits,
+    parse,
+    parse_all,
+    use,
+    without_comment,
+)
 from mdm_jax.errors import InputError, shown
 
 _SPACES = re.compile(r"[\s|│║┃]+")
@@ -61,19 +71,11 @@ class OnePerLine:
     def blocks(self, lines: Lines, cells: int | None) -> Iterator[Block]:
         """As `Table.blocks`."""
         for numbers, kept in kept_lines(lines):
-            texts = kept
-            puzzles = digits(texts, cells or len(texts[0]))
-            if puzzles is None:
-                texts = [_alone(line) for line in kept]
-                puzzles = digits(texts, cells or len(texts[0]))
-            if puzzles is None:
-                each = []
-                for number, text in zip(numbers, texts, strict=True):
-                    each.append(parse(text, lines.where(number), cells))
-                    cells = len(each[0])
-                puzzles = np.stack(each)
+            if (puzzles := digits(kept, cells or len(kept[0]))) is None:
+                kept = [_alone(line) for line in kept]
+                puzzles = parse_all(kept, lines, numbers, cells)
             cells = puzzles.shape[1]
-            yield Block(puzzles, np.full_like(puzzles, NOT_STATED), numbers, blanks=blanks_of(texts))
+            yield Block(puzzles, np.full_like(puzzles, NOT_STATED), numbers, blanks=blanks_of(kept))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ Blocks in which every line is as it should be are taken as a whole, since files 
 line, to find what is wrong and where.
 """
 
+import contextlib
 import csv
 import dataclasses
 import re
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdm_jax.data.puzzle_formats import Lines, kept_lines
-from mdm_jax.data.sudoku_text import BLANKS, NOT_STATED, Block, blanks_of, digits, parse, without_comment
+from mdm_jax.data.sudoku_text import BLANKS, NOT_STATED, Block, blanks_of, digits, parse_all, without_comment
 from mdm_jax.errors import InputError, shown
 
 PUZZLE_NAMES = ("quizzes", "quiz", "puzzles", "puzzle", "questions", "question")
@@ -104,49 +105,38 @@ class Table:
             if is_header:
                 numbers, kept, is_header = numbers[1:], kept[1:], False
             if kept:
-                block = self._parse_all(numbers, kept, cells) or self._parse_each(lines, numbers, kept, cells)
+                block = self._block(lines, numbers, kept, cells)
                 cells = block.puzzles.shape[1]
                 yield block
 
-    def _parse_all(self, numbers: NDArray[np.int64], lines: list[str], cells: int | None) -> Block | None:
-        """Reads lines all at once; None unless each is just as it should be."""
-        try:
-            rows = list(_split(lines, self.separator))
-        except csv.Error:
-            return None
-        if len(rows) != len(lines) or not all(map(self._is_complete, rows)):
-            return None
-        texts = [row[self.puzzle] for row in rows]
-        if len(set(map(len, texts))) > 1 or texts[0] != _bare(texts[0]):
-            texts = [_bare(text) for text in texts]
-        puzzles = digits(texts, cells or len(texts[0]))
-        if puzzles is None:
-            return None
-        solutions: NDArray[np.int8] | None = np.full_like(puzzles, NOT_STATED)
+    def _block(self, lines: Lines, numbers: NDArray[np.int64], kept: list[str], cells: int | None) -> Block:
+        rows = self._rows(lines, numbers, kept)
+        texts = [_bare(row[self.puzzle]) for row in rows]
+        puzzles = parse_all(texts, lines, numbers, cells)
+        solutions = np.full_like(puzzles, NOT_STATED)
         if self.solution is not None:
-            solutions = digits([_bare(row[self.solution]) for row in rows], puzzles.shape[1])
-        return None if solutions is None else Block(puzzles, solutions, numbers, blanks=blanks_of(texts))
+            fields = [_bare(row[self.solution]) for row in rows]
+            if stated := [i for i, field in enumerate(fields) if field]:
+                given = [fields[i] for i in stated]
+                solutions[stated] = parse_all(given, lines, numbers[stated], puzzles.shape[1], ": the solution")
+        return Block(puzzles, solutions, numbers, blanks=blanks_of(texts))
 
-    def _parse_each(self, lines: Lines, numbers: NDArray[np.int64], kept: list[str], cells: int | None) -> Block:
-        """Reads lines one by one, so as to name the first that is wrong."""
-        puzzles, solutions, texts = [], [], []
+    def _rows(self, lines: Lines, numbers: NDArray[np.int64], kept: list[str]) -> list[list[str]]:
+        """The fields of lines: all at once if each is just as it should be, else one by one, to name what is wrong."""
+        with contextlib.suppress(csv.Error):
+            rows = list(_split(kept, self.separator))
+            if len(rows) == len(kept) and all(map(self._is_complete, rows)):
+                return rows
+        rows = []
         for number, line in zip(numbers, kept, strict=True):
-            where = lines.where(number)
             row = _fields(line, self.separator)
             if row is None:
-                raise InputError(f"{where}: not a line of CSV: quote a field on both sides or not")
+                raise InputError(f"{lines.where(number)}: not a line of CSV: quote a field on both sides or not")
             if not self._is_complete(row):
                 wanted = "the header names" if self.header else "the first line has"
-                raise InputError(f"{where}: fields: {len(row)}, but {wanted} {self.num}")
-            puzzle = parse(row[self.puzzle], where, cells)
-            cells = len(puzzle)
-            stated = row[self.solution] if self.solution is not None else ""
-            puzzles.append(puzzle)
-            solutions.append(
-                parse(stated, f"{where}: the solution", cells) if stated else np.full_like(puzzle, NOT_STATED)
-            )
-            texts.append(row[self.puzzle])
-        return Block(np.stack(puzzles), np.stack(solutions), numbers, blanks=blanks_of(texts))
+                raise InputError(f"{lines.where(number)}: fields: {len(row)}, but {wanted} {self.num}")
+            rows.append(row)
+        return rows
 
     def _is_complete(self, row: Sequence[str]) -> bool:
         if self.separator == " " and not self.header:  # words of a remark may follow
@@ -164,12 +154,12 @@ def _split(lines: list[str], separator: str) -> Iterator[list[str]]:
 
 def _fields(line: str, separator: str) -> list[str] | None:
     """The fields of a line without spaces and quotes around them; None if its quotes do not match."""
-    for text in (line, re.sub(rf'"\s+(?={separator})', '"', line)):  # spaces between a quote and the separator
-        try:
-            return [_bare(field) for field in next(_split([text], separator))]
-        except csv.Error:
-            continue
-    return None
+    if '"' in line:  # spaces between a quote and the separator are no more than those before a quote
+        line = re.sub(rf'"\s+(?={separator})', '"', line)
+    try:
+        return [_bare(field) for field in next(_split([line], separator))]
+    except csv.Error:
+        return None
 
 
 def _bare(field: str) -> str:

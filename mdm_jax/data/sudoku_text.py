@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdm_jax.data import sudoku
+from mdm_jax.data.puzzle_formats import Lines
 from mdm_jax.errors import InputError, shown
 
 NOT_STATED = -1
@@ -65,13 +66,26 @@ def parse(text: str, where: str, cells: int | None) -> NDArray[np.int8]:
     known = _known(cells)
     if len(text) not in known:
         raise InputError(f"{where} has {len(text)} cells: {' or '.join(map(str, known))} are wanted here")
+    if (found := digits([text], len(text))) is not None:
+        return found[0]
     size = sudoku.size_of(len(text))
     allowed = BLANKS + "123456789"[:size]
-    for i, character in enumerate(text):
-        if character not in allowed:
-            row, column = divmod(i, size)
-            raise InputError(f"{where}: row {row + 1}, column {column + 1} is {shown(character)}: {use(size)}")
-    return _CODES[np.frombuffer(text.encode(), np.uint8)]
+    wrong = next(i for i, character in enumerate(text) if character not in allowed)
+    row, column = divmod(wrong, size)
+    raise InputError(f"{where}: row {row + 1}, column {column + 1} is {shown(text[wrong])}: {use(size)}")
+
+
+def parse_all(
+    texts: Sequence[str], lines: Lines, numbers: NDArray[np.int64], cells: int | None, what: str = ""
+) -> NDArray[np.int8]:
+    """Turns texts, each of a line, into int8 `[num, cells]`; else as `parse`. `what` stands in messages."""
+    found = digits(texts, cells or len(texts[0]))
+    if found is None:  # then one of them is wrong
+        each: list[NDArray[np.int8]] = []
+        for number, text in zip(numbers, texts, strict=True):
+            each.append(parse(text, lines.where(number) + what, len(each[0]) if each else cells))
+        found = np.stack(each)
+    return found
 
 
 def without_comment(line: str) -> str:
