@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdm_jax.data import sudoku, sudoku_files, sudoku_rules, sudoku_text
+from mdm_jax.data import sudoku, sudoku_files, sudoku_rules
 from mdm_jax.errors import InputError
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
@@ -89,7 +89,11 @@ PUZZLE_6 = as_text(sudoku.generate(1, size=6)[0][0])
     [
         ("a.txt", f"{PUZZLE}\n{PUZZLE[:-1]}\n", r"a\.txt:2 has 15 cells: 16 "),
         ("a.txt", f"{PUZZLE}0\n", r"a\.txt:1 has 17 cells: 16 or 36 or 81 "),
-        ("a.txt", f"#\n{PUZZLE[:6]}x{PUZZLE[7:]}\n", r"a\.txt:2: row 2, column 3 is 'x': use 1 to 4"),
+        (
+            "a.txt",
+            f"#\n{PUZZLE[:6]}?{PUZZLE[7:]}\n",
+            r"a\.txt:2: row 2, column 3 is '\?': use 1 to 4, and one of ",
+        ),
         ("a.txt", f"{PUZZLE[:15]}5\n", r"a\.txt:1: row 4, column 4 is '5': use 1 to 4"),
         ("a.txt", f"{PUZZLE[:15]}\u0664\n", r"a\.txt:1: row 4, column 4 is '\u0664'"),
         ("a.txt", f"\n{PUZZLE}\n1..1............\n", r"a\.txt:3 is contradictory: 1 stands 2 times in row 1"),
@@ -104,8 +108,11 @@ PUZZLE_6 = as_text(sudoku.generate(1, size=6)[0][0])
         ("a.txt", PUZZLE.encode() + b"\n" + PUZZLE[:3].encode() + b"\xff\n", r"a\.txt:2: byte 0xff is not UTF-8"),
         ("a.csv", "", r"a\.csv holds no puzzle"),
         ("a.csv", "quizzes,solutions\n", r"a\.csv holds no puzzle"),
-        ("a.csv", f"{PUZZLE},{SOLUTION}\n", r"a\.csv:1: no column is named quizzes"),
-        ("a.csv", f"\nq,solutions\n{PUZZLE},{SOLUTION}\n", r"a\.csv:2: no column is named quizzes"),
+        (
+            "a.csv",
+            f"\nq,solutions\n{PUZZLE},{SOLUTION}\n",
+            r"a\.csv:2: 'q,.*' begins no known format; ",
+        ),
         ("a.csv", f"quizzes,solutions\n{PUZZLE},{SOLUTION}\n{PUZZLE}\n", r"a\.csv:3: fields: 1, .* 2"),
         ("a.csv", f'quizzes,solutions\n"{PUZZLE},{SOLUTION}\n', r"a\.csv:2: not a line of CSV"),
         ("a.csv", f"quizzes,solutions\n{PUZZLE},{WRONG_SOLUTION}\n", r"a\.csv:2: .*row 2, column 1 must be 4, not 1"),
@@ -177,7 +184,7 @@ def csv_of(num):
 )  # fmt: skip
 @pytest.mark.parametrize("line", [2, 7, 8, 9, 23])
 def test_read_puzzles_one_odd_line_among_blocks_is_read_or_named(tmp_path, monkeypatch, change, number, line):
-    monkeypatch.setattr(sudoku_text, "_BLOCK", 7)
+    monkeypatch.setattr(sudoku_files, "BLOCK", 7)
     lines, puzzles, solutions = csv_of(22)
     expected = list(range(2, 24))
     lines[line - 1] = change(lines[line - 1])
@@ -197,7 +204,7 @@ def test_read_puzzles_one_odd_line_among_blocks_is_read_or_named(tmp_path, monke
 
 
 def test_read_puzzles_wrong_puzzle_in_a_later_block_is_named_by_its_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(sudoku_text, "_BLOCK", 7)
+    monkeypatch.setattr(sudoku_files, "BLOCK", 7)
     lines = csv_of(22)[0]
     path = tmp_path / "a.csv"
     for wrong, words in (
@@ -238,7 +245,7 @@ def assert_read(read, rated):
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int64", ">i4", "uint64"])
 def test_read_puzzles_npy_gives_puzzles_order_and_rules(tmp_path, monkeypatch, rated, dtype):
-    monkeypatch.setattr(sudoku_files, "_BLOCK", 7)
+    monkeypatch.setattr(sudoku_files, "BLOCK", 7)
     rows = np.array([rows_of(*fields) for fields in zip(*rated, strict=True)], dtype)
     for name, array in (("a.npy", rows), ("b.NPY", np.asfortranarray(rows))):
         with (tmp_path / name).open("wb") as file:
@@ -255,7 +262,7 @@ def test_read_puzzles_npy_givens_in_any_order_are_givens(tmp_path, rated):
 
 
 def test_write_solver_rows_are_those_of_a_plain_loop_and_read_back(tmp_path, monkeypatch, rated):
-    monkeypatch.setattr(sudoku_files, "_BLOCK", 7)
+    monkeypatch.setattr(sudoku_files, "BLOCK", 7)
     path = tmp_path / "a.npy"
     sudoku_files.write_solver_rows(path, *rated)
     rows = np.load(path)
@@ -323,7 +330,7 @@ def put(place, value):
 )
 @pytest.mark.parametrize("number", [1, 7, 8, 30])
 def test_read_puzzles_npy_one_bad_row_is_named(tmp_path, monkeypatch, rated, change, words, number):
-    monkeypatch.setattr(sudoku_files, "_BLOCK", 7)
+    monkeypatch.setattr(sudoku_files, "BLOCK", 7)
     rows = np.array([rows_of(*fields) for fields in zip(*rated, strict=True)])
     change(rows[number - 1])
     np.save(tmp_path / "a.npy", rows)
@@ -377,7 +384,7 @@ def test_read_puzzles_npy_damaged_absent_or_of_another_size_raises_one_line(tmp_
 
 
 def test_write_solver_rows_of_what_is_not_a_solved_puzzle_raises_and_writes_nothing(tmp_path, monkeypatch, rated):
-    monkeypatch.setattr(sudoku_files, "_BLOCK", 7)
+    monkeypatch.setattr(sudoku_files, "BLOCK", 7)
 
     def changed(field, change):
         fields = [array.copy() for array in rated]

@@ -289,10 +289,14 @@ def test_naked_triplet_with_two_equal_cells_takes_its_digits_from_cells_that_see
             each("21 22 23 31 32 33", "7"),
         ),
         (row_without(1, "57", but=[1, 2]), each("21 22 23 31 32 33", "5")),
+        (
+            row_without(1, "57", but=[1, 2, 3]) | {"12": ALL.replace("5", ""), "13": ALL.replace("7", "")},
+            each("21 22 23 31 32 33", "5"),
+        ),
     ],
     ids=[
         "row-in-box", "column-in-box", "box-in-row", "box-in-column", "three-places", "two-boxes", "one-place",
-        "no-line", "nothing-to-lose", "leftmost-cell-first", "lower-digit-first",
+        "no-line", "nothing-to-lose", "leftmost-cell-first", "lower-digit-first", "lower-digit-before-nearer-cell",
     ],
 )  # fmt: skip
 def test_locked_candidate_with_two_places_leaves_the_cells_that_see_both(position, expected):

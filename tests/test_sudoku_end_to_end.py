@@ -3,6 +3,7 @@
 import collections
 import functools
 import json
+import os
 import shutil
 import signal
 import socket
@@ -20,6 +21,7 @@ import mdm_jax
 from experiments import journal
 from experiments.puzzles.data import first
 from experiments.sudoku import data, readings
+from experiments.sudoku.flags import Prepare
 from experiments.training import HELD_OUT
 from mdm_jax import oracles
 from mdm_jax.data import sudoku
@@ -125,8 +127,33 @@ def test_solve_prints_the_grid_and_the_order_and_keeps_the_givens(trained):
     assert sorted(int(cell) for cell in steps if cell != ".") == list(range(1, int((puzzle == 0).sum()) + 1))
     file = folder / "puzzles.txt"
     file.write_text(text.replace("0", ".") + "\n")
-    run("solve", "--puzzles", file, "--checkpoint", folder / "run", "--out", folder / "file")
+    done = run("solve", "--puzzles", file, "--checkpoint", folder / "run", "--out", folder / "file")
     assert rows(folder / "file")[0]["solved"] == rows(folder / "solve")[0]["solved"]
+    assert f"{file}: read as one puzzle per line, 1 of 4x4, blanks .\n" in done.stderr
+    grid = "\n".join(text.replace("0", "_")[i : i + 4] for i in range(0, 16, 4))
+    (folder / "grid.sdk").write_text(f"{grid}\n\n{grid}\n")
+    limited = ["--puzzles", folder / "grid.sdk", "--limit", 1]
+    found = run_all(
+        [
+            ["solve", *limited, "--checkpoint", folder / "run", "--out", folder / "grid"],
+            ["evaluate", *limited, "--checkpoint", folder / "run", "--out", folder / "grid"],
+        ]
+    )
+    for status, said, _ in found:
+        assert status == 0
+        assert f"{folder / 'grid.sdk'}: read as grids, the first 1 of 4x4, blanks _" in said
+
+
+def test_source_is_told_to_be_read_once_when_it_is_read(tmp_path, capsys):
+    puzzles, _ = sudoku.generate(200, size=4, seed=1)
+    (tmp_path / "some.txt").write_text("".join("".join(map(str, puzzle)) + "\n" for puzzle in puzzles))
+    flags = Prepare(size=4, num_train=20, num_test=2, source=tmp_path / "some.txt", data=tmp_path / "data")
+    told = f"{tmp_path / 'some.txt'}: read as one puzzle per line, 200 of 4x4, blanks 0\n"
+    for times in (1, 0):
+        data.load_data(flags)
+        assert capsys.readouterr().err.count(told) == times
+    data.test_set(data.data_fields(flags), None)
+    assert capsys.readouterr().err == told
 
 
 def test_bad_input_is_one_line_and_code_two(trained, tmp_path):
@@ -136,6 +163,7 @@ def test_bad_input_is_one_line_and_code_two(trained, tmp_path):
     (tmp_path / "short.txt").write_text("1234123412341234\n123\n")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text("{}")
+    os.mkfifo(tmp_path / "pipe")
     nine = "".join(map(str, sudoku.generate(1, size=9)[0][0]))
     six = ["--size", 6, "--num-train", 600, "--num-test", 8, "--data", tmp_path / "data", "--out", tmp_path / "new"]
     six += ["--model", "sudoku_800k", "--steps", 2, "--batch-size", 8]
@@ -153,6 +181,8 @@ def test_bad_input_is_one_line_and_code_two(trained, tmp_path):
         (["evaluate", *checkpoint, "--puzzles", tmp_path / "none.txt"], "none.txt"),
         (["evaluate", *checkpoint, "--puzzles", tmp_path / "empty.txt"], "empty.txt"),
         (["evaluate", *checkpoint, "--puzzles", tmp_path / "short.txt"], "short.txt:2"),
+        (["evaluate", *checkpoint, "--puzzles", tmp_path / "pipe"], "pipe cannot be read: it is a pipe or a device"),
+        (["train", *six, "--source", tmp_path / "pipe"], "pipe cannot be read: it is a pipe or a device"),
         (["evaluate", "--checkpoint", tmp_path / "broken", "--out", tmp_path], "broken"),
         (["evaluate", "--checkpoint", tmp_path / "absent", "--out", tmp_path], "no folder"),
         (["solve", *checkpoint], "give puzzles"),

@@ -59,6 +59,17 @@ def test_jacobian_of_belief_propagation_has_the_radius_behind_the_threshold(pred
     assert radius == pytest.approx(eigenvalue * math.sqrt((k - 1) * (degree - 1)), rel=0.03)
 
 
+def test_jacobian_on_a_graph_that_is_not_random_has_the_radius_of_that_graph_not_of_the_limit():
+    num = 20
+    graph = bp.factor_graph(np.array([[i, (i + step) % num] for step in (1, 2) for i in range(num)]), num)
+    angle = 2 * math.pi / num
+    largest = 2 * math.cos(angle) + 2 * math.cos(2 * angle)  # adjacency eigenvalue below the trivial one, 4
+    exact = (largest + math.sqrt(largest**2 - 4 * 3)) / 2  # of walks that do not turn back, by Ihara and Bass
+    radius = thresholds.jacobian_radius(jax.random.key(0), predicates.coloring(3), graph, steps=60)
+    assert radius == pytest.approx(exact / 2, rel=0.01)
+    assert radius > 1.15 * math.sqrt(3) / 2, "the limit of large random graphs"
+
+
 def test_jacobian_of_parities_of_three_is_zero():
     graph = bp.factor_graph(np.array([[0, 1, 2], [2, 3, 4]]), 5)
     assert thresholds.jacobian_radius(jax.random.key(0), predicates.xor(3), graph) == 0

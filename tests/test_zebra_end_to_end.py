@@ -14,7 +14,7 @@ from experiments.zebra import data, evaluate
 from experiments.zebra.flags import Evaluate, Reproduce
 from experiments.zebra.reproduce import reproduce
 from experiments.zebra.scales import SCALES
-from mdm_jax.data import zebra, zebra_riddles, zebra_text
+from mdm_jax.data import zebra, zebra_formats, zebra_riddles, zebra_text
 from mdm_jax.data.zebra_clues import Size, sizes_of
 from mdm_jax.data.zebra_english import describe_clues
 
@@ -34,7 +34,9 @@ def trained(tmp_path_factory):
     flags += ["--model", "sudoku_800k", "--dtype", "float32", "--loss", "skewed", "--optimizer", "muon"]
     flags += ["--steps", 3, "--batch-size", 16, "--warmup-steps", 0, "--evaluate-limit", 8]
     clues, _ = zebra.generate(1, smallest=Size(3, 4), largest=Size(3, 4), seed=5)
-    (folder / "one.txt").write_text(zebra_text.write_puzzle(clues[0]))
+    text = zebra_text.write_puzzle(clues[0])
+    (folder / "one.txt").write_text(text)
+    (folder / "two.txt").write_text(2 * (text.replace("\n", " ") + "\n"))
     return folder, flags, printed
 
 
@@ -72,7 +74,7 @@ def test_evaluate_reports_what_the_table_says_and_by_size(trained, tmp_path):
         [
             [*masked, "--oracle", "random,margin", "--out", tmp_path / "whole"],
             [*masked, "--num-steps", 2, "--limit", 5, "--out", tmp_path / "steps"],
-            [*masked, "--puzzles", folder / "one.txt", "--out", tmp_path / "one"],
+            [*masked, "--puzzles", folder / "one.txt", folder / "two.txt", "--out", tmp_path / "one"],
             [*masked, "--limit", 5, "--temperature", 0.5, "--noise", 0.1, "--out", tmp_path / "drawn"],
             [*arm, "--out", tmp_path / "arm"],
         ],
@@ -87,8 +89,11 @@ def test_evaluate_reports_what_the_table_says_and_by_size(trained, tmp_path):
         assert not any("paper" in row for row in expected), "its figures are of larger puzzles"
     assert [(row["n"], row["nfe"]) for row in rows(tmp_path / "steps") if "size" not in row] == [(5, 2)]
     assert {(row["temperature"], row["noise"]) for row in rows(tmp_path / "drawn") if "nfe" in row} == {(0.5, 0.1)}
-    (row,) = rows(tmp_path / "one")
-    assert (row["dataset"], row["n"], row["nfe"]) == (str(folder / "one.txt"), 1, 12)
+    one, two = rows(tmp_path / "one")
+    assert (one["dataset"], one["n"], one["nfe"]) == (str(folder / "one.txt"), 1, 12)
+    assert (two["dataset"], two["n"], two["cells"]) == (str(folder / "two.txt"), 2, one["cells"])
+    assert f"{folder / 'one.txt'}: read as a clue per line, 1 of 3x4 (houses x attributes), " in "\n".join(done[2][1])
+    assert f"{folder / 'two.txt'}: read as a puzzle per line, 2 of 3x4 (houses x attributes), " in "\n".join(done[2][1])
 
 
 def test_paper_figure_is_beside_the_same_puzzles_in_the_same_decoding_only():
@@ -116,7 +121,7 @@ def test_solve_prints_clues_grid_and_the_step_of_each_cell(trained, tmp_path):
         "margin,random",
     ]
     printed = run("solve", *flags, "--out", tmp_path, **FAST).stdout
-    clues = zebra_text.read_puzzle(folder / "one.txt")
+    clues = zebra_formats.read_puzzles(folder / "one.txt").puzzles[0].clues
     assert [line[2:] for line in printed.splitlines() if line.startswith("  ")][: len(clues)] == describe_clues(clues)
     assert [row["oracle"] for row in rows(tmp_path)] == ["margin", "random"]
     for row, text in zip(rows(tmp_path), printed.split("\norder ")[1:], strict=True):
@@ -140,6 +145,17 @@ def test_solve_without_a_model_gives_the_german_the_fish(tmp_path):
     assert german[-2:] == ["fish", "25"]
     (row,) = rows(tmp_path)
     assert (row["method"], row["dataset"], row["solved"], row["cells"]) == ("deduction", "fish", 1, 1)
+
+
+def test_solve_of_a_riddle_in_words_answers_in_its_words(tmp_path):
+    lines = ["colour: red, green, blue", "pet: dog, cat, fish", "drink: tea, milk, gin", "question: Who has the dog?"]
+    lines += ["red directly left of tea", "fish = green", "green right of milk", "tea left of gin", "cat = house 2"]
+    (tmp_path / "riddle.txt").write_text("\n".join(lines))
+    done = run("solve", "--puzzles", tmp_path / "riddle.txt", "--out", tmp_path)
+    assert f"{tmp_path / 'riddle.txt'}: read as a riddle, 1 of 3x3 (houses x attributes), 5 clues\n" in done.stderr
+    assert "  The one whose pet is cat lives in the second house.\n  Who has the dog?\n" in done.stdout
+    (first,) = (line.split() for line in done.stdout.splitlines() if line.split()[:1] == ["1"])
+    assert first[1::2] == ["red", "dog", "milk"]
 
 
 def test_riddle_is_an_input_of_evaluate():

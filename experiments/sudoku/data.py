@@ -41,7 +41,7 @@ def load_data(flags: DataFlags) -> dict[str, Records]:
     """Both splits in memory, prepared by the first process if they are not yet."""
     what = f"{flags.difficulty or ''} {flags.size}x{flags.size}".strip()
     say(f"puzzles: {flags.num_train} + {flags.num_test} of {what} in {flags.data} ...")
-    return load_splits(functools.partial(prepare_sudoku, flags.data, **data_fields(flags)))
+    return load_splits(functools.partial(prepare_sudoku, flags.data, **data_fields(flags), on_read=say))
 
 
 def dataset_name(size: int, difficulty: str | None) -> str:
@@ -55,5 +55,5 @@ def test_set(task: Mapping[str, Any], difficulty: str | None) -> Records:
         raise InputError(f"unknown difficulty {difficulty!r}; choose from {', '.join(DIFFICULTIES)}")
     options = {"size": task["size"], "difficulty": difficulty, "split": "test"}
     if task["source"] is not None:
-        return read_rated(task["source"], task["num_test"], **options)
+        return read_rated(task["source"], task["num_test"], **options, on_read=say)
     return joined(list(generate_rated(task["num_test"], clues=task["clues"], seed=task["seed"], **options)))

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from experiments.common import Results
-from experiments.puzzles.data import Records, first
+from experiments.puzzles.data import Records, checked_limit, first
 from experiments.puzzles.decode import add_row, asked
 from experiments.puzzles.train import load_run
 from experiments.sudoku.data import DATA_FIELDS, GAME, dataset_name, test_set
 from experiments.sudoku.flags import Evaluate, Export, Solve
+from experiments.training import say
 from mdm_jax import loading
 from mdm_jax.data import sudoku, sudoku_files, sudoku_layouts
 from mdm_jax.errors import InputError
@@ -41,7 +42,8 @@ def held_out(flags: Evaluate, task: Mapping[str, Any]) -> dict[str, Records]:
     if flags.puzzles is not None:
         if flags.difficulty is not None:
             raise InputError("--difficulty is for held-out puzzles, and --puzzles gives others: leave one of them out")
-        found = sudoku_files.read_puzzles(flags.puzzles, size=size)
+        found = sudoku_files.read_puzzles(flags.puzzles, size=size, limit=checked_limit(flags.limit))
+        say(found.how)
         return {flags.puzzles.name: {"puzzle": found.puzzles, "solution": found.solutions}}
     sets: dict[str, Records] = {}
     for difficulty in [task["difficulty"]] if flags.difficulty is None else flags.difficulty.split(","):
@@ -69,7 +71,9 @@ def solve(flags: Solve) -> None:
             raise InputError("the puzzles have different sizes; give those of one size")
         puzzles = np.stack(parsed)
     else:
-        puzzles = sudoku_files.read_puzzles(flags.puzzles).puzzles
+        found = sudoku_files.read_puzzles(flags.puzzles, limit=checked_limit(flags.limit))
+        say(found.how)
+        puzzles = found.puzzles
     records = first(flags.limit, {"puzzle": puzzles, "solution": sudoku.solve(puzzles)[0]})
     puzzles, solutions = records["puzzle"], records["solution"]
     size = sudoku.size_of(puzzles.shape[1])

@@ -20,7 +20,7 @@ class DataFlags:
     difficulty: Literal["normal", "hard"] | None = None
     """normal: only puzzles that seven rules solve without guessing; hard: only the others"""
     source: pathlib.Path | None = None
-    """take puzzles from this file instead of making them (CSV, one per line, or Shah et al.'s .npy)"""
+    """take puzzles from this file instead of making them; docs/sudoku.md lists the formats"""
     num_train: int = 100_000
     """puzzles to train on"""
     num_test: int = 1_000
@@ -85,7 +85,7 @@ class Evaluate(DecodeFlags):
     size: int | None = None
     """rows of a grid, which the checkpoint must be for (None: whatever it is for)"""
     puzzles: pathlib.Path | None = None
-    """a file of puzzles (CSV, one per line, or Shah et al.'s .npy); None: held-out puzzles like the run's"""
+    """a file of puzzles, in any format that docs/sudoku.md lists; None: held-out puzzles like the run's"""
     difficulty: str | None = None
     """of held-out puzzles: normal, hard, or both with a comma (None: as in training)"""
     limit: int | None = None
@@ -103,13 +103,13 @@ class Solve(DecodeFlags):
     """Solve puzzles given here or in a file; print each grid and the order in which it was filled in."""
 
     puzzle: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """puzzles, row by row, with 0 or . for blanks"""
+    """puzzles, row by row, with any of . 0 _ * x for blanks; a grid may stand in quotes, line by line"""
     checkpoint: pathlib.Path = pathlib.Path("sudoku-6m")
     """a run's folder, one of its checkpoints, or the name of shipped weights"""
     size: int | None = None
     """rows of a grid, which the checkpoint must be for (None: whatever it is for)"""
     puzzles: pathlib.Path | None = None
-    """a file of puzzles (CSV, one per line, or Shah et al.'s .npy)"""
+    """a file of puzzles, in any format that docs/sudoku.md lists"""
     limit: int | None = None
     """use only the first so many"""
     seed: int = 0

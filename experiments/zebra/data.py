@@ -1,8 +1,7 @@
 """The puzzles of the Zebra commands."""
 
 import functools
-import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,10 @@ from experiments.puzzles.data import Game, Records, checked_limit, joined, load_
 from experiments.puzzles.reproduce import solved_by
 from experiments.training import say
 from experiments.zebra.flags import DataFlags, GivenFlags, Prepare
-from mdm_jax.data import zebra, zebra_riddles, zebra_text
+from mdm_jax.data import zebra, zebra_riddles
 from mdm_jax.data.zebra_builder import prepare_zebra
-from mdm_jax.data.zebra_clues import Clues, Size, sizes_of
+from mdm_jax.data.zebra_clues import NONE, Size, sizes_of
+from mdm_jax.data.zebra_formats import Written, read_puzzles
 from mdm_jax.data.zebra_sets import generate_ordered
 from mdm_jax.data.zebra_tokens import clue_tokens
 from mdm_jax.errors import InputError
@@ -85,19 +85,50 @@ def test_set(task: Mapping[str, Any]) -> Records:
     return joined(list(generate_ordered(task["num_test"], smallest=smallest, largest=largest, **options)))
 
 
-def given(flags: GivenFlags) -> dict[str, Records]:
-    """The first `limit` puzzles that the flags name, each alone, with its solution; none if they name none.
+def written(flags: GivenFlags) -> dict[str, list[Written]]:
+    """The first `limit` puzzles that the flags name, by riddle or file; none if they name none.
 
     Raises:
-      InputError: Both kinds of flags are there, or a puzzle cannot be read, or has not exactly one solution.
+      InputError: Both kinds of flags are there, or a puzzle cannot be read.
     """
     if flags.riddle is not None and flags.puzzles:
         raise InputError("--riddle and --puzzles both give puzzles: leave one of them out")
-    found = {str(path): zebra_text.read_puzzle(path) for path in flags.puzzles}
+    left = checked_limit(flags.limit)
     if flags.riddle is not None:
-        found[flags.riddle] = zebra_riddles.get(flags.riddle).clues
-    chosen = itertools.islice(found.items(), checked_limit(flags.limit))
-    return {name: _solved(name, clues) for name, clues in chosen}
+        riddle = zebra_riddles.get(flags.riddle)
+        return {riddle.name: [Written(riddle.name, riddle.clues, riddle.names, riddle.question)]}
+    found: dict[str, list[Written]] = {}
+    for path in dict.fromkeys(flags.puzzles):
+        if left == 0:
+            break
+        read = read_puzzles(path, limit=left)
+        say(read.how)
+        found[str(path)] = read.puzzles
+        left = None if left is None else left - len(read.puzzles)
+    return found
+
+
+def given(flags: GivenFlags) -> dict[str, Records]:
+    """The puzzles that the flags name with their solutions, by riddle or file.
+
+    Raises:
+      InputError: As `written`, or a puzzle has not exactly one solution.
+    """
+    return {name: solved(puzzles) for name, puzzles in written(flags).items()}
+
+
+def solved(puzzles: Sequence[Written]) -> Records:
+    """Puzzles as records; InputError unless each has exactly one solution."""
+    clues = np.full((len(puzzles), max(len(puzzle.clues) for puzzle in puzzles), 4), NONE, np.int8)
+    for row, puzzle in zip(clues, puzzles, strict=True):
+        row[: len(puzzle.clues)] = puzzle.clues
+    solutions, counts = zebra.solve(clues)
+    for puzzle, count in zip(puzzles, counts, strict=True):
+        if count == 0:
+            raise InputError(f"{puzzle.name} has no solution: its clues contradict each other")
+        if count > 1:
+            raise InputError(f"{puzzle.name} has several solutions: add clues until there is one")
+    return {"clues": clues, "solution": solutions}
 
 
 def riddles(largest: Size) -> dict[str, Records]:
@@ -105,15 +136,6 @@ def riddles(largest: Size) -> dict[str, Records]:
     sizes = {name: sizes_of(riddle.clues[None]) for name, riddle in zebra_riddles.RIDDLES.items()}
     fitting = [name for name, size in sizes.items() if all(np.concatenate(size) <= largest)]
     return {name: given(GivenFlags(riddle=name))[name] for name in fitting}
-
-
-def _solved(name: str, clues: Clues) -> Records:
-    solutions, counts = zebra.solve(clues[None])
-    if counts[0] == 0:
-        raise InputError(f"{name} has no solution: its clues contradict each other")
-    if counts[0] > 1:
-        raise InputError(f"{name} has several solutions: add clues until there is one")
-    return {"clues": clues[None], "solution": solutions}
 
 
 def solved_by_size(records: Records, grids: np.ndarray) -> list[Row]:

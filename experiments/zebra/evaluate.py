@@ -49,7 +49,7 @@ def load_model(checkpoint: pathlib.Path, puzzles: Mapping[str, Records]) -> tupl
     model, task = load_run(GAME, checkpoint, DATA_FIELDS)
     _, largest = bounds(task)
     for name, records in puzzles.items():
-        houses, attributes = (int(number[0]) for number in sizes_of(records["clues"]))
+        houses, attributes = (int(numbers.max()) for numbers in sizes_of(records["clues"]))
         num_clues = records["clues"].shape[1]
         if houses > largest.houses or attributes > largest.attributes:
             raise InputError(

@@ -38,7 +38,7 @@ class GivenFlags:
     riddle: str | None = None
     """a famous one by its name: fish"""
     puzzles: tuple[pathlib.Path, ...] = ()
-    """files of one puzzle each, a clue on each line, such as = LHS c 0 1 RHS n 0 2 CLUE_END"""
+    """files of puzzles, in any format that docs/zebra.md lists"""
     limit: int | None = None
     """use only the first so many puzzles"""
 

@@ -8,26 +8,27 @@ import numpy as np
 from experiments.common import Results, Row, table
 from experiments.puzzles.data import Records
 from experiments.puzzles.decode import add_row, asked
-from experiments.zebra.data import GAME, given
+from experiments.zebra.data import GAME, solved, written
 from experiments.zebra.evaluate import load_model
 from experiments.zebra.flags import Solve
-from mdm_jax.data import zebra, zebra_riddles
+from mdm_jax.data import zebra
 from mdm_jax.data.zebra_clues import STRIDE, sizes_of
-from mdm_jax.data.zebra_english import NAMES, Attribute, describe_clues
+from mdm_jax.data.zebra_english import Attribute, describe_clues
 from mdm_jax.errors import InputError
 
 
 def solve(flags: Solve) -> None:
     """`solve`: clues, grid and steps of each puzzle."""
     results = Results("zebra", "solve", out=flags.out, seed=flags.seed)
-    oracles, selector, puzzles = flags.oracles(), flags.selector(), given(flags)
+    oracles, selector = flags.oracles(), flags.selector()
+    puzzles = {puzzle.name: (puzzle, solved([puzzle])) for found in written(flags).values() for puzzle in found}
     if not puzzles:
         raise InputError("give a puzzle: --riddle fish, or files with --puzzles")
-    riddle = None if flags.riddle is None else zebra_riddles.get(flags.riddle)
-    names = NAMES if riddle is None else riddle.names
-    loaded = None if flags.checkpoint is None else load_model(flags.checkpoint, puzzles)
-    for name, records in puzzles.items():
-        lines = describe_clues(records["clues"][0], names) + ([] if riddle is None else [riddle.question])
+    records_of = {name: records for name, (_, records) in puzzles.items()}
+    loaded = None if flags.checkpoint is None else load_model(flags.checkpoint, records_of)
+    for name, (puzzle, records) in puzzles.items():
+        names = puzzle.names
+        lines = describe_clues(puzzle.clues, names) + ([puzzle.question] if puzzle.question else [])
         sys.stdout.write(f"\n{name}\n" + "".join(f"  {line}\n" for line in lines))
         if loaded is None:
             _write_deduction(results, name, records, names)

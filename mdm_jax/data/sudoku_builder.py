@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import tensorflow_datasets as tfds
 
@@ -10,6 +10,7 @@ from mdm_jax.data import builders, sudoku
 from mdm_jax.data.base import DataConfig, Generated, Records
 from mdm_jax.data.checks import Split
 from mdm_jax.data.difficulty import check_difficulty
+from mdm_jax.data.puzzle_formats import check_regular_file
 from mdm_jax.data.sudoku_sets import RATING_VERSION, generate_rated, read_rated
 from mdm_jax.errors import InputError
 
@@ -26,6 +27,7 @@ class SudokuConfig(DataConfig):
             that a symmetry turns into it.
         seed: The seed of `sudoku.generate`.
         source: A file of puzzles to take instead, in its order, from the first; None generates.
+        on_read: What to call with the line that says how that file was read; no part of the name.
     """
 
     def __init__(
@@ -38,11 +40,13 @@ class SudokuConfig(DataConfig):
         num_test: int,
         seed: int = 0,
         source: str | os.PathLike[str] | None = None,
+        on_read: Callable[[str], object] | None = None,
     ) -> None:
         sudoku.check_clues(clues, sudoku.check_size(size))
         check_difficulty(difficulty)
         if source is not None and clues is not None:
             raise InputError(f"clues={clues} is for generated puzzles: leave it out, or leave out the file {source}")
+        self.on_read = on_read
         self.size, self.clues, self.difficulty, self.seed, self.source = size, clues, difficulty, seed, source
         words = [str(word) for word in ("file" if source else None, clues, difficulty) if word] or ["minimal"]
         made_from = seed if source is None else _read_bytes(source)
@@ -56,6 +60,7 @@ class SudokuConfig(DataConfig):
 
 
 def _read_bytes(path: str | os.PathLike[str]) -> bytes:
+    check_regular_file(path)
     try:
         return pathlib.Path(path).read_bytes()
     except OSError as error:
@@ -79,7 +84,8 @@ class Sudoku(Generated, skip_registration=True):  # type: ignore[call-arg]
         if config.source is None:
             yield from generate_rated(num, clues=config.clues, seed=config.seed, split=split, **fields)
         else:
-            yield read_rated(config.source, num, split=split, **fields)
+            on_read = config.on_read if split == "train" else None  # once is enough
+            yield read_rated(config.source, num, split=split, on_read=on_read, **fields)
 
 
 def prepare_sudoku(
@@ -92,6 +98,7 @@ def prepare_sudoku(
     num_test: int,
     seed: int = 0,
     source: str | os.PathLike[str] | None = None,
+    on_read: Callable[[str], object] | None = None,
 ) -> Sudoku:
     """Writes a dataset of puzzles, generated or from a file, unless it is there already.
 
@@ -104,6 +111,7 @@ def prepare_sudoku(
         num_test: The number of puzzles to test on.
         seed: The seed.
         source: A file as `sudoku_files.read_puzzles` reads it, to take puzzles from instead of making them.
+        on_read: What to call with the line that says how that file was read, if it has to be.
 
     Returns:
         The prepared builder, with splits "train" and "test" of `puzzle`, `solution`, `order` and `rule`, int8
@@ -121,5 +129,6 @@ def prepare_sudoku(
         num_test=num_test,
         seed=seed,
         source=source,
+        on_read=on_read,
     )
     return builders.prepare(Sudoku, config, data_dir)

@@ -1,23 +1,24 @@
 """Sudokus that somebody wrote down: read from files and command lines, checked, written and printed.
 
 Everything that can be wrong with a puzzle is found here and named with the file and line, so that what comes out has
-exactly one solution. The form of text is the matter of `sudoku_text`, that of arrays of `sudoku_solver_rows`.
+exactly one solution. Which forms there are is told by `sudoku_formats`.
 """
 
 import collections
-import itertools
 import os
-import tokenize
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mdm_jax.data import sudoku, sudoku_text
-from mdm_jax.errors import InputError
+from mdm_jax.data import sudoku, sudoku_formats, sudoku_grids
+from mdm_jax.data.puzzle_formats import BLOCK, Lines, recognise
+from mdm_jax.data.sudoku_text import NOT_STATED
+from mdm_jax.errors import InputError, one_line
+from mdm_jax.ranges import Range, check_number
 
-_BLOCK = 1 << 14
+_EMPTY = "holds no puzzle: write one on a line, digits with 0 or . for blanks"
 
 
 class PuzzleFile(NamedTuple):
@@ -32,6 +33,7 @@ class PuzzleFile(NamedTuple):
             unless the file tells.
         rule: int8 `[num, cells]`, the number of the `sudoku_rules.Rule` it used, 0 for givens; None unless the file
             tells.
+        how: One line for the user: the format, how many puzzles of which size, what stood for blanks.
     """
 
     puzzles: NDArray[np.int8]
@@ -39,45 +41,51 @@ class PuzzleFile(NamedTuple):
     lines: NDArray[np.int64]
     order: NDArray[np.int8] | None = None
     rule: NDArray[np.int8] | None = None
+    how: str = ""
 
 
-def read_puzzles(path: str | os.PathLike[str], *, size: int | None = None) -> PuzzleFile:
+def read_puzzles(path: str | os.PathLike[str], *, size: int | None = None, limit: int | None = None) -> PuzzleFile:
     """Reads puzzles and checks that each has exactly one solution.
 
-    A file whose name ends in `.npy` holds rows of 325 integers with a solver's order, as `sudoku_solver_rows` describes
-    them. A file is CSV if its name ends in `.csv` or its first line holds a comma: then a column named `quizzes` or
-    `puzzle` is wanted, one named `solutions` or `solution` is compared, others are ignored. Any other file holds one
-    puzzle on a line. Blanks are `0` or `.`; empty lines and lines that start with `#` are skipped.
+    What a file holds is known by its beginning: see `sudoku_formats.FORMATS`. It may be packed by gzip. Empty lines and
+    lines that start with `#` are skipped.
 
     Args:
         path: The file; text is in UTF-8.
         size: The size that is wanted; None takes that of the first puzzle.
+        limit: How many puzzles to read, from the first; None reads all.
 
     Returns:
         The puzzles, their solutions and their lines; the order and the rules too if the file has them.
 
     Raises:
-        InputError: The file cannot be read or holds no puzzle; a puzzle is malformed, of another size than the others,
-            contradictory or ambiguous; a given solution is wrong.
+        InputError: The file cannot be read, is in no known format or holds no puzzle; a puzzle is malformed, of another
+            size than the others, contradictory or ambiguous; a given solution is wrong.
     """
     cells = None if size is None else sudoku.check_size(size) ** 2
-    if _is_array(path):
-        blocks = _array_blocks(path, cells)
-    else:
-        blocks = itertools.starmap(PuzzleFile, sudoku_text.blocks(path, cells))
+    if limit is not None:
+        check_number("limit", limit, Range(1), whole=True)
+    most = BLOCK if limit is None else min(BLOCK, limit)
+    lines = Lines(os.fspath(path), most=most)
+    form, reader = recognise(lines, sudoku_formats.FORMATS, _EMPTY)
     grown: dict[str, bytearray] = collections.defaultdict(bytearray)  # it grows in place: no second copy at the end
-    for block in blocks:
-        checked = block._replace(solutions=_check_block(path, block))
-        for name, field in checked._asdict().items():
-            if field is not None:
-                grown[name] += field.tobytes()
-        cells = block.puzzles.shape[1]
-    if cells is None or not grown:
-        raise InputError(f"{path} holds no puzzle: write one on a line, digits with 0 or . for blanks")
-    lines = np.frombuffer(grown.pop("lines"), np.int64)
-    return PuzzleFile(
-        lines=lines, **{name: np.frombuffer(data, np.int8).reshape(-1, cells) for name, data in grown.items()}
-    )
+    num, blanks = 0, ""
+    for block in reader.blocks(lines, cells):
+        fields = {name: values[: None if limit is None else limit - num] for name, values in block.arrays().items()}
+        fields["solutions"] = _check_block(path, fields["puzzles"], fields["solutions"], fields["lines"])
+        for name, values in fields.items():
+            grown[name] += values.tobytes()
+        cells, num, blanks = block.puzzles.shape[1], num + len(fields["puzzles"]), blanks + block.blanks
+        if num == limit:
+            break
+    if cells is None or not num:
+        raise InputError(f"{path} {_EMPTY}")
+    of_lines = np.frombuffer(grown.pop("lines"), np.int64)
+    arrays = {name: np.frombuffer(data, np.int8).reshape(-1, cells) for name, data in grown.items()}
+    said = f"{form.name} ({reader.details})" if reader.details else form.name
+    said += f", {'the first ' if num == limit else ''}{num:,} of {'{0}x{0}'.format(sudoku.size_of(cells))}"
+    said += f", blanks {' '.join(dict.fromkeys(blanks))}" if blanks else ""
+    return PuzzleFile(lines=of_lines, how=one_line(f"{path}: read as {said}"), **arrays)
 
 
 def write_solver_rows(
@@ -98,7 +106,7 @@ def write_solver_rows(
     """
     from mdm_jax.data import sudoku_solver_rows
 
-    if not _is_array(path):
+    if not sudoku_formats.is_array(os.fspath(path)):
         raise InputError(f"{path}: such a file is known by its name: let it end in .npy")
     fields = {"solutions": solutions, "order": order, "rule": rule}
     arrays = {"puzzles": sudoku.checked_grids("puzzles", puzzles)}
@@ -111,9 +119,9 @@ def write_solver_rows(
                 f"for all, at least 1"
             )
     rows = np.empty((num, sudoku_solver_rows.WIDTH), np.int8)
-    for start in range(0, num, _BLOCK):
-        part = {name: array[start : start + _BLOCK] for name, array in arrays.items()}
-        rows[start : start + _BLOCK] = sudoku_solver_rows.encode(**part, first=start)
+    for start in range(0, num, BLOCK):
+        part = {name: array[start : start + BLOCK] for name, array in arrays.items()}
+        rows[start : start + BLOCK] = sudoku_solver_rows.encode(**part, first=start)
     try:
         np.save(path, rows)
     except OSError as error:
@@ -124,7 +132,8 @@ def parse_puzzle(text: str, where: str = "puzzle") -> NDArray[np.int8]:
     """Reads one puzzle, as from a command line, and checks that it has exactly one solution.
 
     Args:
-        text: 16, 36 or 81 digits, row by row, with `0` or `.` for blanks.
+        text: 16, 36 or 81 cells, row by row: digits, and any of . 0 _ * x for blanks. Spaces and bars may stand between
+            them; rows may be lines, with or without frames.
         where: What error messages call it.
 
     Returns:
@@ -133,7 +142,7 @@ def parse_puzzle(text: str, where: str = "puzzle") -> NDArray[np.int8]:
     Raises:
         InputError: The puzzle is malformed, contradictory or ambiguous.
     """
-    puzzle = sudoku_text.parse(text.strip(), where, None)
+    puzzle = sudoku_grids.parse_one(text, where)
     _solve_all(puzzle[None], lambda _: where)
     return puzzle
 
@@ -164,55 +173,24 @@ def format_grid(cells: ArrayLike, size: int) -> str:
     return "\n".join(drawn)
 
 
-def _is_array(path: str | os.PathLike[str]) -> bool:
-    return os.fspath(path).lower().endswith(".npy")
-
-
-def _check_block(path: str | os.PathLike[str], block: PuzzleFile) -> NDArray[np.int8]:
+def _check_block(
+    path: str | os.PathLike[str], puzzles: NDArray[np.int8], stated: NDArray[np.int8], lines: NDArray[np.int64]
+) -> NDArray[np.int8]:
     """Returns the only solution of each puzzle; InputError if one has none or several, or the file states another."""
 
     def where(i: int) -> str:
-        return f"{path}:{block.lines[i]}"
+        return f"{path}:{lines[i]}"
 
-    solutions = _solve_all(block.puzzles, where)
-    wrong = np.argwhere((block.solutions != solutions) & (block.solutions != sudoku_text.NOT_STATED))
+    solutions = _solve_all(puzzles, where)
+    wrong = np.argwhere((stated != solutions) & (stated != NOT_STATED))
     if wrong.size:
         i, cell = (int(index) for index in wrong[0])
         row, column = divmod(cell, sudoku.size_of(solutions.shape[1]))
         raise InputError(
             f"{where(i)}: the solution given is not that of the puzzle: row {row + 1}, column {column + 1} "
-            f"must be {solutions[i, cell]}, not {block.solutions[i, cell]}"
+            f"must be {solutions[i, cell]}, not {stated[i, cell]}"
         )
     return solutions
-
-
-def _array_blocks(path: str | os.PathLike[str], cells: int | None) -> Iterator[PuzzleFile]:
-    """Reads a `.npy` file of solver rows in parts; the solutions are what the file states."""
-    from mdm_jax.data import sudoku_solver_rows
-
-    try:
-        rows = np.lib.format.open_memmap(path, mode="r")  # never unpickles
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (
-        ValueError,
-        SyntaxError,
-        OverflowError,
-        tokenize.TokenError,
-    ) as error:  # a damaged header raises any of them
-        raise InputError(f"{path} cannot be read: it is not a whole .npy file of numbers") from error
-    if rows.ndim != 2 or rows.shape[1] != sudoku_solver_rows.WIDTH or not len(rows) or rows.dtype.kind not in "iu":
-        raise InputError(
-            f"{path} holds {rows.dtype} of shape {rows.shape}: a .npy file of puzzles wants integers of shape "
-            f"[num, {sudoku_solver_rows.WIDTH}], num at least 1"
-        )
-    if cells not in (None, 81):
-        raise InputError(f"{path} holds puzzles of 81 cells, as any .npy file of this form: {cells} are wanted here")
-    for start in range(0, len(rows), _BLOCK):
-        part = rows[start : start + _BLOCK]
-        lines = np.arange(start + 1, start + 1 + len(part), dtype=np.int64)
-        puzzles, solutions, order, rule = sudoku_solver_rows.decode(part, path, start + 1)
-        yield PuzzleFile(puzzles, solutions, lines, order, rule)
 
 
 def _solve_all(puzzles: NDArray[np.int8], where: Callable[[int], str]) -> NDArray[np.int8]:

@@ -1,12 +1,13 @@
 """Rates Sudokus by the seven rules that a person would use, and tells in which order they fill in the blanks.
 
 Each step takes the first rule, in the order of `Rule`, and its first instance, in the order rows, columns, boxes and
-cells from the left and the top, that changes anything; after it the search starts again at the first rule. There is no
-guessing, so some puzzles stay unsolved: of random minimal 9x9 ones 36%. Those that are solved are the paper's normal
-set, the rest its hard set. Importing this compiles with numba; source of the rules' exact form: the description in Kim
-et al. 2025 (section 4, D.2) and Shah et al. 2024 (arXiv:2409.10502) of the solver they used. Deviation: that solver's
-XY-wing can take an end for the pivot; it then drops a right digit and gives up, so that 38% stay unsolved. Here it is
-sound. Where no XY-wing comes in, the order of the steps is the same.
+cells from the left and the top, that changes anything; after it the search starts again at the first rule. Of locked
+candidates in one unit the one that begins in the earlier cell goes first; of two that begin in the same cell the lower
+digit, wherever its other cell is. There is no guessing, so some puzzles stay unsolved: of random minimal 9x9 ones 36%.
+Those that are solved are the paper's normal set, the rest its hard set. Importing this compiles with numba; source of
+the rules' exact form: the description in Kim et al. 2025 (section 4, D.2) and Shah et al. 2024 (arXiv:2409.10502) of
+the solver they used. Deviation: that solver's XY-wing can take an end for the pivot; it then drops a right digit and
+gives up, so that 38% stay unsolved. Here it is sound. Where no XY-wing comes in, the order of the steps is the same.
 """
 
 import enum

@@ -1,7 +1,7 @@
 """Rated puzzles: the normal set, which the seven rules of `sudoku_rules` solve, and the hard set, which they do not."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,15 @@ def generate_rated(
     return choose(num, difficulty, make, kind=f"{size}x{size} puzzles", instead="another size, or clues")
 
 
-def read_rated(path: str | os.PathLike[str], num: int, *, size: int, difficulty: str | None, split: Split) -> Records:
+def read_rated(
+    path: str | os.PathLike[str],
+    num: int,
+    *,
+    size: int,
+    difficulty: str | None,
+    split: Split,
+    on_read: Callable[[str], object] | None = None,
+) -> Records:
     """Reads a file of puzzles, rates them and takes the first ones of one difficulty and split.
 
     Args:
@@ -62,6 +70,7 @@ def read_rated(path: str | os.PathLike[str], num: int, *, size: int, difficulty:
         size: The size that is wanted.
         difficulty: "normal", "hard", or None for all.
         split: "train" or "test"; see `sudoku.in_test_split`.
+        on_read: What to call with the line that says how the file was read.
 
     Returns:
         The records.
@@ -70,6 +79,8 @@ def read_rated(path: str | os.PathLike[str], num: int, *, size: int, difficulty:
         InputError: The file is not right, or has too few such puzzles.
     """
     read = sudoku_files.read_puzzles(path, size=size)
+    if on_read is not None:
+        on_read(read.how)
     records = dict(rated(read.puzzles, read.solutions))
     if read.order is not None and read.rule is not None:
         records |= {"order": read.order, "rule": read.rule}

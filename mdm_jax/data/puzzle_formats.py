@@ -1,0 +1,197 @@
+"""Files of puzzles as people have them: their lines, and which of the known formats they are in.
+
+What a kind of puzzle knows is a table of `Format`; the first line that counts decides which of them a file is in. Lines
+are read in blocks, so that files of any length take little memory.
+"""
+
+import dataclasses
+import functools
+import gzip
+import io
+import itertools
+import os
+import pathlib
+import re
+import stat
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdm_jax.errors import InputError, shown
+
+BLOCK = 1 << 14
+"""Lines of a block."""
+
+_CHUNK = 1 << 20  # characters read at a time
+_LONGEST = 1 << 16  # characters of a line
+_BOMB_SIZE, _BOMB_RATIO = 1 << 24, 30  # puzzles pack to a third or a tenth of their size, not to less than a thirtieth
+_PACKED = {b"PK\3\4": "a zip archive", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd", b"PAR1": "Parquet"}
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")  # bytes that could not be decoded
+
+Reader = TypeVar("Reader")
+
+
+@dataclasses.dataclass(frozen=True)
+class Format(Generic[Reader]):
+    """A form in which puzzles come.
+
+    Attributes:
+        name: What it is called where a file is said to have been read as this.
+        known_by: What it begins with, in a few words, for the message that no format fits.
+        recognise: Lines -> what reads them; None if they are in another form.
+    """
+
+    name: str
+    known_by: str
+    recognise: Callable[["Lines"], Reader | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Lines:
+    """The lines of a text, which is a file's, plain or packed by gzip, unless it is given.
+
+    Attributes:
+        name: The file, or what messages call the text.
+        text: The text if there is no file.
+        most: The most lines of a block.
+    """
+
+    name: str
+    text: str | None = None
+    most: int = BLOCK
+
+    def where(self, number: int) -> str:
+        """What messages call a line."""
+        return f"{self.name}:{number}"
+
+    @functools.cached_property
+    def head(self) -> bytes:
+        """The first bytes of the file; none if there is no file."""
+        if self.text is not None:
+            return b""
+        check_regular_file(self.name)
+        try:
+            with pathlib.Path(self.name).open("rb") as file:
+                return file.read(8)
+        except OSError as error:
+            raise InputError(f"{self.name} cannot be read: {error.strerror}") from error
+
+    @functools.cached_property
+    def first(self) -> tuple[int, str] | None:
+        """The number and the text of the first line that is neither empty nor a comment; None if there is none."""
+        return next(((number, line) for number, line in self.numbered() if counts(line)), None)
+
+    def numbered(self) -> Iterator[tuple[int, str]]:
+        """Every line with its number, from 1."""
+        for start, lines in self.blocks():
+            yield from enumerate(lines, start)
+
+    def blocks(self) -> Iterator[tuple[int, list[str]]]:
+        """Yields some lines at a time, without spaces around them, and the number of the first of them.
+
+        Raises:
+            InputError: The file cannot be read, is no text in UTF-8, unpacks to far more than puzzles do, or has a line
+                that is far too long.
+        """
+        try:
+            with self._open() as file:
+                yield from self._blocks(file)
+        except gzip.BadGzipFile as error:
+            raise InputError(f"{self.name} cannot be read: damaged gzip: {error}") from error
+        except OSError as error:
+            raise InputError(f"{self.name} cannot be read: {error.strerror or error}") from error
+        except (EOFError, zlib.error) as error:
+            raise InputError(f"{self.name} cannot be read: damaged gzip: {error}") from error
+
+    def _open(self) -> io.TextIOBase:
+        if self.text is not None:
+            return io.StringIO(self.text, newline=None)
+        for magic, kind in _PACKED.items():
+            if self.head.startswith(magic):
+                raise InputError(f"{self.name} is {kind}: unpack it, and give what is in it as text, plain or in gzip")
+        opener = gzip.open if self.head.startswith(b"\x1f\x8b") else open
+        # What is no UTF-8 becomes lone surrogates, so that it can be named by its line.
+        return opener(self.name, "rt", encoding="utf-8-sig", errors="surrogateescape")
+
+    def _blocks(self, file: io.TextIOBase) -> Iterator[tuple[int, list[str]]]:
+        allowed = _BOMB_SIZE
+        if self.text is None:
+            allowed = max(_BOMB_SIZE, _BOMB_RATIO * pathlib.Path(self.name).stat().st_size)
+        number, num_read, rest = 1, 0, ""
+        while True:
+            chunk = file.read(_CHUNK)
+            num_read += len(chunk)
+            if num_read > allowed and self.text is None:
+                raise InputError(f"{self.name} unpacks to over {_BOMB_RATIO} times its size: no file of puzzles does")
+            *lines, rest = (rest + chunk).split("\n")
+            if not chunk:
+                lines, rest = ([rest] if rest else []), ""
+            self._check(number, [*lines, rest])
+            for i in range(0, len(lines), self.most):
+                yield number + i, [line.strip(" ") for line in lines[i : i + self.most]]
+            number += len(lines)
+            if not chunk:
+                return
+
+    def _check(self, number: int, lines: list[str]) -> None:
+        """InputError for the first line that no text of puzzles has."""
+        if len(longest := max(lines, key=len)) > _LONGEST:
+            where = self.where(number + lines.index(longest))
+            raise InputError(f"{where} is over {_LONGEST:,} characters long: no file of puzzles has such a line")
+        if all(map(str.isascii, lines)):
+            return
+        for i, line in enumerate(lines):
+            if found := _NOT_UTF8.search(line):
+                byte = ord(found.group()) - 0xDC00
+                raise InputError(f"{self.where(number + i)}: byte {byte:#04x} is not UTF-8 text: save as UTF-8")
+
+
+def counts(line: str) -> bool:
+    """Whether a line is neither empty nor a comment."""
+    return line != "" and line[0] != "#" and not line.isspace()
+
+
+def kept_lines(lines: Lines) -> Iterator[tuple[NDArray[np.int64], list[str]]]:
+    """Yields blocks of the lines that count, with their numbers."""
+    for start, block in lines.blocks():
+        is_kept = [counts(line) for line in block]
+        if any(is_kept):
+            yield start + np.flatnonzero(is_kept), list(itertools.compress(block, is_kept))
+
+
+def recognise(lines: Lines, formats: Sequence[Format[Reader]], empty: str) -> tuple[Format[Reader], Reader]:
+    """Finds the format that lines are in.
+
+    Args:
+        lines: The lines.
+        formats: The known ones; the first that fits is taken.
+        empty: What to say of a file with nothing in it.
+
+    Returns:
+        The format, and what reads the lines.
+
+    Raises:
+        InputError: The lines cannot be read, there are none that count, or no format fits.
+    """
+    for form in formats:
+        if (reader := form.recognise(lines)) is not None:
+            return form, reader
+    if lines.first is None:
+        raise InputError(f"{lines.name} {empty}")
+    number, line = lines.first
+    known = "; ".join(f"{form.name} ({form.known_by})" for form in formats)
+    raise InputError(f"{lines.where(number)}: {shown(line, 50)} begins no known format; known are: {known}")
+
+
+def check_regular_file(path: str | os.PathLike[str]) -> None:
+    """InputError unless `path` is a regular file, so that nothing waits for a pipe or reads a device without end."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as error:  # the latter: a name that no file can have
+        raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if not stat.S_ISREG(mode):
+        kind = "Is a directory" if stat.S_ISDIR(mode) else "it is a pipe or a device"
+        raise InputError(f"{path} cannot be read: {kind}; give a regular file")

@@ -1,0 +1,45 @@
+"""The forms in which Sudokus circulate, each known by how it begins."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from mdm_jax.data.puzzle_formats import Format, Lines
+from mdm_jax.data.sudoku_grids import Grids, OnePerLine
+from mdm_jax.data.sudoku_tables import Table
+from mdm_jax.data.sudoku_text import Block
+
+
+class Reader(Protocol):
+    """What makes puzzles of a file in one format."""
+
+    @property
+    def details(self) -> str:
+        """What was found where, if that differs between files of the format."""
+        ...
+
+    def blocks(self, lines: Lines, cells: int | None) -> Iterator[Block]:
+        """The puzzles; `cells` is the number of cells that is wanted, None for that of the first puzzle."""
+        ...
+
+
+def is_array(path: str) -> bool:
+    """Whether a file is one of solver rows by its name."""
+    return path.lower().endswith(".npy")
+
+
+def _solver_rows(lines: Lines) -> Reader | None:
+    if not (lines.head.startswith(b"\x93NUMPY") or (lines.text is None and is_array(lines.name))):
+        return None
+    from mdm_jax.data.sudoku_solver_rows import SolverRows  # brings numba along
+
+    return SolverRows()
+
+
+FORMATS: tuple[Format[Reader], ...] = (
+    Format("rows of a solver", "an array [num, 325] of Shah et al. in a .npy file", _solver_rows),
+    Format("a table with a header", "names such as puzzle,solution or quizzes or question,answer", Table.with_header),
+    Format("a table without header", "a puzzle among fields between , or ; or tabs or spaces", Table.without_header),
+    Format("one puzzle per line", "16, 36 or 81 cells", OnePerLine.of),
+    Format("grids", "a row of 4, 6 or 9 cells, a frame of | and -, [Puzzle] or Grid 1", Grids.of),
+)
+"""All of them; the first that fits is taken."""

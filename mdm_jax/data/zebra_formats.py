@@ -1,0 +1,134 @@
+"""The forms in which Zebra puzzles circulate, each known by how it begins, and the reader of their files."""
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+from mdm_jax.data.puzzle_formats import BLOCK, Format, Lines, counts, recognise
+from mdm_jax.data.zebra_clues import TYPES, Clues, sizes_of
+from mdm_jax.data.zebra_english import NAMES, Attribute
+from mdm_jax.data.zebra_riddle_text import begins_riddle, parse_riddle
+from mdm_jax.data.zebra_text import EMPTY, checked_puzzle, parse_clue, parse_whole, tokens
+from mdm_jax.errors import one_line
+from mdm_jax.ranges import Range, check_number
+
+
+class Written(NamedTuple):
+    """A puzzle that somebody wrote down.
+
+    Attributes:
+        name: What to call it: its file, with the line where a file holds several.
+        clues: int8 `[clues, 4]`.
+        names: What its attributes and values are called.
+        question: What is asked, if anything.
+    """
+
+    name: str
+    clues: Clues
+    names: tuple[Attribute, ...] = NAMES
+    question: str = ""
+
+
+class ZebraFile(NamedTuple):
+    """The puzzles of a file.
+
+    Attributes:
+        puzzles: At least one.
+        how: One line for the user: the format, how many puzzles, of which sizes.
+    """
+
+    puzzles: list[Written]
+    how: str
+
+
+class Reader(Protocol):
+    """What makes puzzles of a file in one format."""
+
+    def puzzles(self, lines: Lines) -> Iterator[Written]:
+        """The puzzles."""
+        ...
+
+
+class CluePerLine:
+    """Reads a file that is one puzzle, in token form, a clue on each line."""
+
+    @classmethod
+    def of(cls, lines: Lines) -> "CluePerLine | None":
+        """This, if the first line is one clue, or begins as one."""
+        words = tokens(lines.first[1]) if lines.first else []
+        is_clue = words[:1] in [[kind] for kind in TYPES] or words[1:2] == ["LHS"]
+        return cls() if is_clue and words.count("CLUE_END") < 2 else None
+
+    def puzzles(self, lines: Lines) -> Iterator[Written]:
+        """The one puzzle."""
+        clues = [parse_clue(line, lines.where(number)) for number, line in lines.numbered() if counts(line)]
+        yield Written(lines.name, checked_puzzle(clues, lines.name))
+
+
+class PuzzlePerLine:
+    """Reads a file that holds a puzzle in token form on each line."""
+
+    @classmethod
+    def of(cls, lines: Lines) -> "PuzzlePerLine | None":
+        """This, if the first line ends several clues."""
+        words = tokens(lines.first[1]) if lines.first else []
+        return cls() if words.count("CLUE_END") > 1 else None
+
+    def puzzles(self, lines: Lines) -> Iterator[Written]:
+        """Its puzzles, named by their lines."""
+        for number, line in lines.numbered():
+            if counts(line):
+                yield Written(lines.where(number), parse_whole(line, lines.where(number)))
+
+
+class RiddleFile:
+    """Reads a file that is one riddle in words: see `zebra_riddle_text`."""
+
+    @classmethod
+    def of(cls, lines: Lines) -> "RiddleFile | None":
+        """This, if the first line names an attribute and its values."""
+        return cls() if lines.first and begins_riddle(lines.first[1]) else None
+
+    def puzzles(self, lines: Lines) -> Iterator[Written]:
+        """The one puzzle."""
+        riddle = parse_riddle(((number, line) for number, line in lines.numbered() if counts(line)), lines.name)
+        yield Written(lines.name, checked_puzzle(riddle.clues, lines.name), riddle.names, riddle.question)
+
+
+FORMATS: tuple[Format[Reader], ...] = (
+    Format("a clue per line", "such as = LHS c 0 1 RHS n 0 2 CLUE_END, and one puzzle in a file", CluePerLine.of),
+    Format("a puzzle per line", "all its clues, each with its CLUE_END", PuzzlePerLine.of),
+    Format("a riddle", "attributes with their values, such as colour: red, green, white; then clues", RiddleFile.of),
+)
+"""All of them; the first that fits is taken."""
+
+
+def read_puzzles(path: str | os.PathLike[str], *, limit: int | None = None) -> ZebraFile:
+    """Reads a file of puzzles; whether they have one solution is not looked at.
+
+    Args:
+        path: The file, in UTF-8, plain or packed by gzip. Lines that are empty or start with # are skipped.
+        limit: How many puzzles to read, from the first; None reads all.
+
+    Returns:
+        The puzzles.
+
+    Raises:
+        InputError: The file cannot be read, is in no known format, or holds what is no puzzle.
+    """
+    if limit is not None:
+        check_number("limit", limit, Range(1), whole=True)
+    lines = Lines(os.fspath(path), most=BLOCK)
+    form, reader = recognise(lines, FORMATS, EMPTY)
+    found: list[Written] = []
+    for puzzle in reader.puzzles(lines):
+        found.append(puzzle)
+        if len(found) == limit:
+            break
+    num = f"{'the first ' if len(found) == limit else ''}{len(found):,} of"
+    sizes = sorted({(int(size[0][0]), int(size[1][0])) for size in (sizes_of(each.clues[None]) for each in found)})
+    said = " to ".join(f"{houses}x{attributes}" for houses, attributes in dict.fromkeys((sizes[0], sizes[-1])))
+    clues = sum(len(puzzle.clues) for puzzle in found)
+    return ZebraFile(
+        found, one_line(f"{path}: read as {form.name}, {num} {said} (houses x attributes), {clues:,} clues")
+    )
