@@ -13,7 +13,7 @@ from mdm_jax.files import local_path
 from mdm_jax.models.config import DType, TransformerConfig
 from mdm_jax.models.denoiser import make_denoiser
 from mdm_jax.models.pretrained import WEIGHTS, by_name, check_finite, read_weights, save_weights
-from mdm_jax.models.transformer import init_params, num_params
+from mdm_jax.models.transformer import num_params, param_shapes
 from mdm_jax.training.checkpoint import CHECKPOINTS, restore_params
 from mdm_jax.training.config import read_config, write_config
 from mdm_jax.typing import Denoiser, Params
@@ -73,7 +73,7 @@ def load(path_or_name: str | pathlib.Path) -> Model:
     folder, step = run_folder(path_or_name)
     config = TransformerConfig.from_json(read_config(folder)["model"])
     device = SingleDeviceSharding(jax.devices()[0])
-    shapes = jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))
+    shapes = param_shapes(config)
     if (folder / WEIGHTS).exists():
         return Model(config, read_weights(folder, shapes), make_denoiser(config))
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes)

@@ -22,6 +22,11 @@ class TransformerDecoder:
     config: TransformerConfig
 
     @property
+    def num_tokens(self) -> int:
+        """Rows of the embedding: token ids, the mask's too, lie below."""
+        return self.config.num_tokens
+
+    @property
     def is_causal(self) -> bool:
         """Whether a token sees only itself and those before it."""
         return self.config.causal

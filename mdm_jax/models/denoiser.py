@@ -31,6 +31,11 @@ class TransformerDenoiser:
     config: TransformerConfig
     as_features: bool = False
 
+    @property
+    def num_tokens(self) -> int:
+        """Rows of the embedding: token ids, the mask's too, lie below."""
+        return self.config.num_tokens
+
     def __call__(self, params: Params, tokens: Array, *, dropout_key: Array | None = None) -> Array | Features:
         """The network's output.
 

@@ -1,5 +1,6 @@
 """The transformer, bidirectional or causal: the library's only Flax module. It sees no time: p_theta(. | x_t)."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -288,7 +289,7 @@ class Transformer(nn.Module):
         positions = positions if start is None else start + positions
         behind = positions[:, num_grouped:] - config.num_grouped
 
-        token_embedding = _embedding(config, config.vocab_size + config.num_extra_tokens, "token_embedding")
+        token_embedding = _embedding(config, config.num_tokens, "token_embedding")
         x = token_embedding(tokens[:, num_grouped:]).astype(jnp.float32)
         if config.positions == "learned":
             table = _embedding(config, config.max_length - config.num_grouped, "position_embedding")
@@ -320,7 +321,7 @@ class Transformer(nn.Module):
     def _groups(self, tokens: Array) -> Array:
         """The vectors of the groups, float32 [B, num_groups, D], as long as a token's and its position's together."""
         config = self.config
-        rows = config.vocab_size + config.num_extra_tokens
+        rows = config.num_tokens
         of_places = _embedding(config, config.group_length * rows, "group_embedding")
         places = jnp.arange(config.num_grouped, dtype=jnp.int32) % config.group_length
         vectors = of_places(tokens[:, : config.num_grouped] + (rows * places)[None]).astype(jnp.float32)
@@ -354,6 +355,14 @@ def init_params(config: TransformerConfig, key: Array) -> Params:
     return Transformer(config).init(key, jnp.zeros((1, max(config.num_grouped, 1)), dtype=jnp.int32))["params"]
 
 
+def param_shapes(config: TransformerConfig) -> Params:
+    """The shapes and dtypes of what `init_params` gives, in a moment: all layers are as the first."""
+    one = dataclasses.replace(config, num_layers=1)
+    shapes: dict[str, Any] = dict(jax.eval_shape(lambda: init_params(one, jax.random.key(0))))
+    layer = shapes.pop("layers_0")
+    return shapes | {f"layers_{i}": layer for i in range(config.num_layers)}
+
+
 def num_params(params_or_config: Params | TransformerConfig, *, embedding: bool = True) -> int:
     """Number of parameters, exact; for a configuration without making any.
 
@@ -363,7 +372,7 @@ def num_params(params_or_config: Params | TransformerConfig, *, embedding: bool 
     """
     params = params_or_config
     if isinstance(params, TransformerConfig):
-        params = jax.eval_shape(lambda: init_params(params_or_config, jax.random.key(0)))
+        params = param_shapes(params_or_config)
     outside = () if embedding else ("token_embedding", "position_embedding", "group_embedding", "head")
     counted = {name: subtree for name, subtree in params.items() if name not in outside}
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(counted))
