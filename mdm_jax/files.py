@@ -1,6 +1,7 @@
 """Files and folders that somebody names: where they may lie, what they may be, and how much of them is read."""
 
 import json
+import math
 import os
 import pathlib
 import re
@@ -83,6 +84,15 @@ def parse_json(text: str | bytes, complaint: str) -> Any:
     if level:
         raise InputError(complaint)
     return value
+
+
+def finite(value: Any) -> Any:
+    """The value with None for each float that JSON has no word for."""
+    if isinstance(value, dict):
+        return {name: finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_whole(path: pathlib.Path, data: str | bytes) -> None:

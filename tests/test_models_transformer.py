@@ -517,7 +517,7 @@ def test_config_from_json_names_unknown_and_missing_keys():
         ({"num_layers": 10**6}, "num_layers must be a whole number, at least 1 and at most 1000; got 1000000"),
         ({"width": 10**5000}, "width must be a whole number, .*; got a value of type int"),
         ({"vocab_size": 2**31}, "vocab_size must be .* at most 2147483647; got 2147483648"),
-        ({"num_extra_tokens": 2**31 - 11}, "num_extra_tokens must be at most 2147483636: token ids are int32"),
+        ({"num_extra_tokens": 2**31 - 11}, "num_extra_tokens must be at most .*: token ids are int32"),
         ({"width": (16,)}, r"width must be a whole number, .*; got \(16,\)"),
         ({"pad_id": True}, "pad_id must be a whole number"),
         ({"pad_id": 13}, "pad_id must be None or an embedding row, 0 to 12; got 13"),
