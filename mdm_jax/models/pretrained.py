@@ -96,7 +96,7 @@ def _read(path: pathlib.Path, wanted: dict[str, Any]) -> Iterator[tuple[str, jax
 def digest(array: np.ndarray) -> int:
     """A sum of an array's bytes, dtype and shape, in which any flipped bit shows."""
     head = f"{array.dtype.name} {array.shape}".encode()
-    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8), zlib.crc32(head))
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, zlib.crc32(head))
 
 
 def _digests(path: pathlib.Path, metadata: dict[str, str]) -> dict[str, Any] | None:
