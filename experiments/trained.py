@@ -29,8 +29,10 @@ def load_trained(
     """
     model = mdm_jax.load(checkpoint)
     task = read_config(run_folder(checkpoint)[0]).get("task", {})
-    if task.get("name") != experiment:
-        raise InputError(f"{checkpoint} is a run of {shown(task.get('name', 'another task'))}, not of {experiment}")
+    if (name := task.get("name")) != experiment:
+        raise InputError(
+            f"{checkpoint} is a run of {name if isinstance(name, str) else 'another task'}, not of {experiment}"
+        )
     hints = typing.get_type_hints(flags)
     wrong = [name for name in names if name not in task or not _fits(task[name], hints[name])]
     if wrong:

@@ -44,6 +44,17 @@ def regular_file(path: str | os.PathLike[str]) -> pathlib.Path:
     return found
 
 
+def check_place(path: str | os.PathLike[str]) -> None:
+    """InputError if the path is of another place, or leads to something that is neither a file nor a folder."""
+    found = local_path(path)
+    try:
+        mode = found.stat().st_mode
+    except (OSError, ValueError):  # nothing is there yet, or whoever opens it will say what is wrong
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise InputError(f"{path} is {_KINDS.get(stat.S_IFMT(mode), 'a device')}: give a regular file or a folder")
+
+
 def make_folder(path: str | os.PathLike[str]) -> pathlib.Path:
     """Makes a folder, and those above it, unless it is there; InputError if it cannot be made."""
     folder = local_path(path)
