@@ -112,7 +112,7 @@ class TransformerConfig:
 
     @property
     def num_tokens(self) -> int:
-        """Rows of the embedding: token ids lie below."""
+        """Rows of the embedding: the ids that the model may be given are those below."""
         return self.vocab_size + self.num_extra_tokens
 
     @property

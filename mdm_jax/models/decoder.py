@@ -23,7 +23,7 @@ class TransformerDecoder:
 
     @property
     def num_tokens(self) -> int:
-        """Rows of the embedding: token ids, the mask's too, lie below."""
+        """Rows of the embedding: the ids that it may be given are those below."""
         return self.config.num_tokens
 
     @property

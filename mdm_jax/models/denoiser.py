@@ -33,7 +33,7 @@ class TransformerDenoiser:
 
     @property
     def num_tokens(self) -> int:
-        """Rows of the embedding: token ids, the mask's too, lie below."""
+        """Rows of the embedding: the ids that it may be given are those below."""
         return self.config.num_tokens
 
     def __call__(self, params: Params, tokens: Array, *, dropout_key: Array | None = None) -> Array | Features:

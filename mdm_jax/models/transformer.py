@@ -289,7 +289,7 @@ class Transformer(nn.Module):
         positions = positions if start is None else start + positions
         behind = positions[:, num_grouped:] - config.num_grouped
 
-        token_embedding = _embedding(config, config.num_tokens, "token_embedding")
+        token_embedding = _embedding(config, config.vocab_size + config.num_extra_tokens, "token_embedding")
         x = token_embedding(tokens[:, num_grouped:]).astype(jnp.float32)
         if config.positions == "learned":
             table = _embedding(config, config.max_length - config.num_grouped, "position_embedding")
@@ -321,7 +321,7 @@ class Transformer(nn.Module):
     def _groups(self, tokens: Array) -> Array:
         """The vectors of the groups, float32 [B, num_groups, D], as long as a token's and its position's together."""
         config = self.config
-        rows = config.num_tokens
+        rows = config.vocab_size + config.num_extra_tokens
         of_places = _embedding(config, config.group_length * rows, "group_embedding")
         places = jnp.arange(config.num_grouped, dtype=jnp.int32) % config.group_length
         vectors = of_places(tokens[:, : config.num_grouped] + (rows * places)[None]).astype(jnp.float32)
