@@ -5,6 +5,7 @@ Nothing heavy is imported before a command runs, so that `--help` answers at onc
 
 import contextlib
 import ctypes
+import dataclasses
 import importlib
 import io
 import json
@@ -22,6 +23,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from experiments.flags import RunFlags
+from mdm_jax.errors import InputError, one_line
+from mdm_jax.files import check_place, finite, make_folder, write_whole
 
 PATIENCE = 10.0
 """Seconds that a process which failed waits for the others to end too."""
@@ -60,11 +63,12 @@ def main(experiment: str, description: str, commands: Commands, argv: Sequence[s
     kinds = {name: kind for name, (kind, _) in commands.items()}
     flags = parse(experiment, description, kinds, sys.argv[1:] if argv is None else argv)
     module, function = next(work for kind, work in commands.values() if kind is type(flags)).split(":")
-    from mdm_jax.errors import InputError, LostPeerError, Preempted, RunError
+    from mdm_jax.errors import LostPeerError, Preempted, RunError
     from mdm_jax.ranges import check_ranges
 
     try:
         check_ranges(flags, name_of=lambda path: "--" + path.replace("_", "-"))
+        check_paths(flags)
         if not 0 <= flags.seed < 1 << 32:
             raise InputError(f"--seed must lie in [0, 2^32), got {flags.seed}")
         silence_threads()
@@ -90,6 +94,18 @@ def main(experiment: str, description: str, commands: Commands, argv: Sequence[s
             raise
         sys.stderr.write(f"{line}\n")
         sys.exit(code)
+
+
+def check_paths(flags: Any) -> None:
+    """InputError for the first flag that names a place outside the file system, a pipe or a device."""
+    for field in dataclasses.fields(flags):
+        value = getattr(flags, field.name)
+        for path in value if isinstance(value, tuple) else (value,):
+            if isinstance(path, pathlib.Path):
+                try:
+                    check_place(path)
+                except InputError as error:
+                    raise InputError(f"--{field.name.replace('_', '-')}: {error}") from None
 
 
 def silence_threads() -> None:
@@ -144,13 +160,14 @@ class Results:
         self._head = {"experiment": experiment, "command": command, "argv": argv}
         self._head |= {} if scale is None else {"scale": scale}
         self._seed = seed
-        out.mkdir(parents=True, exist_ok=True)
-        self._path = out / "results.json"
+        self._path = make_folder(out) / "results.json"
+        if self._path.is_dir():
+            raise InputError(f"{self._path} is a folder: give another --out")
         self._begin = time.perf_counter()
         self.rows: list[Row] = []
 
     def add(self, **row: Any) -> None:
-        """Adds one row; fields that are None do not apply and are left out."""
+        """Adds one row; fields that are None do not apply and are left out. For NaN the file has null."""
         self.rows.append({name: value for name, value in row.items() if value is not None})
 
     def finish(self, *, seconds: float | None = None, shown: Callable[[Sequence[Row]], str] | None = None) -> None:
@@ -173,7 +190,7 @@ class Results:
             "seconds": round(time.perf_counter() - self._begin if seconds is None else seconds, 1),
             "rows": self.rows,
         }
-        self._path.write_text(json.dumps(record, indent=1) + "\n")
+        write_whole(self._path, json.dumps(finite(record), indent=1, allow_nan=False) + "\n")
         sys.stdout.write(f"\n{(shown or table)(self.rows)}\n\n{record['seconds']} s; written to {self._path}\n")
 
 
@@ -218,4 +235,4 @@ def _cell(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(_cell(item) for item in value)}]"
-    return str(value)
+    return one_line(value)

@@ -7,24 +7,30 @@ import pathlib
 import signal
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-from mdm_jax.errors import InputError, Preempted
+from mdm_jax.errors import InputError, Preempted, shown
+from mdm_jax.files import MOST_JSON, finite, parse_json, read_bytes, write_whole
 
 
 class Journal:
-    """Units of work that were done, with their rows, in `units.jsonl`: what is in there is not done again."""
+    """Units of work that were done, with their rows, in `units.jsonl`: what is in there is not done again.
+
+    Each line carries a digest, so that what was edited or damaged is not taken for what was measured.
+    """
 
     def __init__(self, folder: pathlib.Path, head: dict[str, Any], minutes: float | None) -> None:
         self._path = folder / "units.jsonl"
         self._deadline = None if minutes is None else time.monotonic() + 60 * minutes
-        text = self._path.read_text() if self._path.exists() else ""
-        whole = text[: text.rfind("\n") + 1]
-        if whole != text:  # half a line of a process that was killed
-            self._path.write_text(whole)
-        lines, head = [json.loads(line) for line in whole.splitlines()], json.loads(json.dumps(head))
+        data = read_bytes(self._path, most=MOST_JSON) if self._path.exists() else b""
+        whole = data[: data.rfind(b"\n") + 1]
+        if whole != data:  # half a line of a process that was killed
+            write_whole(self._path, whole)
+        lines = [self._parsed(i, line) for i, line in enumerate(whole.splitlines(), 1)]
+        head = json.loads(json.dumps(head))
         if lines and lines[0] != head:
             other = ", ".join(name for name in head | lines[0] if head.get(name) != lines[0].get(name))
             raise InputError(
@@ -46,13 +52,33 @@ class Journal:
                 raise Preempted(f"the time is up before {unit}; the same command goes on")
             with stop_after(left):
                 rows = work()
-            line = {"unit": unit, "seconds": round(time.monotonic() - begin, 1), "rows": rows}
+            line = finite({"unit": unit, "seconds": round(time.monotonic() - begin, 1), "rows": rows})
             with self._path.open("a") as file:
-                file.write("".join(json.dumps(line) + "\n" for line in [*self._unwritten, line]))
+                file.write("".join(_signed(line) for line in [*self._unwritten, line]))
             self._done[unit], self._unwritten = line, []
         rows = self._done[unit]["rows"]
         assert isinstance(rows, list)
         return rows
+
+    def _parsed(self, number: int, line: bytes) -> dict[str, Any]:
+        """What stands in a line; InputError unless it is what was written there."""
+        complaint = (
+            f"{self._path}, line {number}, is not what was written there ({shown(line)}): restore it, or delete the "
+            "line to do its part again, or give another --out"
+        )
+        value = parse_json(line, complaint)
+        is_ours = isinstance(value, dict) and value.pop("crc32", None) == _crc32(value)
+        if not is_ours or (number > 1) != ("unit" in value):
+            raise InputError(complaint)
+        return value
+
+
+def _signed(line: dict[str, Any]) -> str:
+    return json.dumps(line | {"crc32": _crc32(line)}) + "\n"
+
+
+def _crc32(line: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(line).encode())
 
 
 @contextlib.contextmanager

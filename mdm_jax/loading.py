@@ -1,16 +1,19 @@
 """`load`: the one door from a folder on disk to a model that samples. Reached lazily, as it needs Flax and Orbax."""
 
+import dataclasses
 import pathlib
+import typing
 from typing import NamedTuple
 
 import jax
 from jax.sharding import SingleDeviceSharding
 
-from mdm_jax.errors import InputError
+from mdm_jax.errors import InputError, shown
+from mdm_jax.files import local_path
 from mdm_jax.models.config import DType, TransformerConfig
 from mdm_jax.models.denoiser import make_denoiser
-from mdm_jax.models.pretrained import WEIGHTS, read_weights, save_weights
-from mdm_jax.models.transformer import init_params
+from mdm_jax.models.pretrained import WEIGHTS, by_name, check_finite, read_weights, save_weights
+from mdm_jax.models.transformer import num_params, param_shapes
 from mdm_jax.training.checkpoint import CHECKPOINTS, restore_params
 from mdm_jax.training.config import read_config, write_config
 from mdm_jax.typing import Denoiser, Params
@@ -26,10 +29,16 @@ class Model(NamedTuple):
     params: Params
     denoiser: Denoiser
 
+    def __repr__(self) -> str:
+        dtypes = " and ".join(sorted({str(leaf.dtype) for leaf in jax.tree.leaves(self.params)}))
+        defaults = {field.name: field.default for field in dataclasses.fields(self.config)}
+        said = (f"{k}={v!r}" for k, v in self.config.to_json().items() if v != defaults[k])
+        return f"Model({num_params(self.params):,} parameters in {dtypes}: {', '.join(said)})"
+
 
 def run_folder(path: str | pathlib.Path) -> tuple[pathlib.Path, int | str | None]:
     """The folder of the run, or of weights, that `path` names; and the step, or "best", if it names a checkpoint."""
-    folder = pathlib.Path(path)
+    folder = local_path(path)
     if (SHIPPED / str(path) / WEIGHTS).exists() and len(folder.parts) == 1 and not folder.exists():
         return SHIPPED / str(path), None
     if folder.name == "best" and folder.parent.name == CHECKPOINTS and folder.parent.is_dir():
@@ -41,7 +50,7 @@ def run_folder(path: str | pathlib.Path) -> tuple[pathlib.Path, int | str | None
         )
     if folder.name == CHECKPOINTS:
         return folder.parent, None
-    if folder.parent.name == CHECKPOINTS and folder.name.isdigit():
+    if folder.parent.name == CHECKPOINTS and folder.name.isascii() and folder.name.isdigit():
         return folder.parent.parent, int(folder.name)
     return folder, None
 
@@ -58,19 +67,22 @@ def load(path_or_name: str | pathlib.Path) -> Model:
       Its config, its parameters (the moving average where the run kept one), and its denoiser.
 
     Raises:
-      InputError: there is no such folder, or no checkpoint in it, or none that can be read.
+      InputError: there is no such folder, or no checkpoint in it, or none that can be read; or the parameters are not
+        those that were written, or not finite.
     """
     folder, step = run_folder(path_or_name)
     config = TransformerConfig.from_json(read_config(folder)["model"])
     device = SingleDeviceSharding(jax.devices()[0])
-    shapes = jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))
+    shapes = param_shapes(config)
     if (folder / WEIGHTS).exists():
         return Model(config, read_weights(folder, shapes), make_denoiser(config))
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes)
-    return Model(config, restore_params(folder, like, step=step), make_denoiser(config))
+    params = restore_params(folder, like, step=step)
+    check_finite(folder, by_name(params))
+    return Model(config, params, make_denoiser(config))
 
 
-def export(path_or_name: str | pathlib.Path, folder: pathlib.Path, *, dtype: DType = "bfloat16") -> pathlib.Path:
+def export(path_or_name: str | pathlib.Path, folder: str | pathlib.Path, *, dtype: DType = "bfloat16") -> pathlib.Path:
     """Writes a trained model as `model.safetensors` and `config.json`, which `load` reads.
 
     Args:
@@ -82,8 +94,11 @@ def export(path_or_name: str | pathlib.Path, folder: pathlib.Path, *, dtype: DTy
       The file of the weights.
 
     Raises:
-      InputError: as `load`; or `folder` holds another model.
+      InputError: as `load`; or `folder` holds another model; or a parameter is too large for the dtype.
     """
+    folder = local_path(folder)
+    if dtype not in typing.get_args(DType):
+        raise InputError(f"dtype={shown(dtype)} is unknown: choose from {', '.join(typing.get_args(DType))}")
     model, run = load(path_or_name), read_config(run_folder(path_or_name)[0])
     write_config(folder, {"model": run["model"], "task": run.get("task", {})})
     return save_weights(folder, model.params, dtype=dtype)

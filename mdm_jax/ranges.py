@@ -83,13 +83,15 @@ def check_ranges(settings: Any, *, name_of: Any = lambda path: path.replace(".",
         tuple is checked entry by entry.
       name_of: makes what a message calls a setting out of its path, such as "mesh.data".
     """
-    for path, value, range, whole in _ranged(settings):
-        for entry in value if isinstance(value, tuple) else (value,):
-            if entry is not None:
-                check_number(name_of(path), entry, range, whole=whole)
+    for path, value, hint, range, whole in _ranged(settings):
+        kinds = {typing.get_origin(kind) or kind for kind in (hint, *typing.get_args(hint))}
+        if value is None and types.NoneType in kinds:
+            continue
+        for entry in value if isinstance(value, tuple) and tuple in kinds else (value,):
+            check_number(name_of(path), entry, range, whole=whole)
 
 
-def _ranged(settings: Any, prefix: str = "") -> typing.Iterator[tuple[str, Any, Range, bool]]:
+def _ranged(settings: Any, prefix: str = "") -> typing.Iterator[tuple[str, Any, Any, Range, bool]]:
     hints = _hints(type(settings))
     for field in dataclasses.fields(settings):
         value, path = getattr(settings, field.name), prefix + field.name
@@ -97,7 +99,7 @@ def _ranged(settings: Any, prefix: str = "") -> typing.Iterator[tuple[str, Any, 
             yield from _ranged(value, f"{path}.")
         range, whole = _range_of(hints[field.name])
         if range is not None:
-            yield path, value, range, whole
+            yield path, value, hints[field.name], range, whole
 
 
 def _hints(kind: type) -> dict[str, Any]:

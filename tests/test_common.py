@@ -1,15 +1,19 @@
 import ctypes
 import dataclasses
+import importlib
 import json
 import logging
+import math
 import os
+import pathlib
 import subprocess
 import sys
 import threading
+import typing
 
 import pytest
 
-from experiments.common import Results, main, table
+from experiments.common import Results, check_paths, main, table
 from experiments.flags import DecodeFlags
 from mdm_jax import Binomial, EntropyBudget, InputError, PerStep, Threshold, TopK, oracles, with_noise
 
@@ -72,6 +76,47 @@ def test_results_leave_out_what_does_not_apply_and_say_where_they_come_from(tmp_
     assert record["device"] == "cpu"
     assert record["processor"].endswith(f", {os.cpu_count()} cores")
     assert "margin" in capsys.readouterr().out
+
+
+def test_results_without_a_number_are_null_and_the_file_is_whole(tmp_path, capsys):
+    results = Results("sudoku", "evaluate", out=tmp_path, seed=3)
+    results.add(method="\x1b[2J mdm", solved=math.nan, solved_ci=[math.inf, 0.5], parts={"a": -math.inf})
+    results.finish()
+    text = (tmp_path / "results.json").read_text()
+    (row,) = json.loads(text, parse_constant=pytest.fail)["rows"]
+    assert row == {"method": "\x1b[2J mdm", "solved": None, "solved_ci": [None, 0.5], "parts": {"a": None}}
+    assert "\x1b" not in capsys.readouterr().out
+    assert os.listdir(tmp_path) == ["results.json"]
+
+
+@pytest.mark.parametrize("place", ["file", "file/deep", "folder"])
+def test_results_that_cannot_be_written_are_refused_before_the_work(tmp_path, place):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder" / "results.json").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"cannot be made|is a folder"):
+        Results("sudoku", "evaluate", out=tmp_path / place, seed=3)
+
+
+MODULES = ["sudoku.__main__", "zebra.__main__", "nae_sat.__main__", "throughput.__main__", "imbalance", "hardness"]
+PLACES = ["gs://bucket/run", "s3://bucket/run", "https://host/a.csv", "GS://b", "/dev/zero", "PIPE"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_flag_that_names_another_place_or_a_pipe_is_refused_by_every_command(tmp_path, monkeypatch, place):
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.chdir(tmp_path)
+    given = pathlib.Path(place.replace("PIPE", "pipe"))
+    for module in MODULES:
+        for kind, _ in importlib.import_module(f"experiments.{module}").COMMANDS.values():
+            fields = {field.name: field for field in dataclasses.fields(kind)}
+            needed = {key: f.default_factory for key, f in fields.items() if f.default is dataclasses.MISSING}
+            needed = {key: f() if f is not dataclasses.MISSING else pathlib.Path("x") for key, f in needed.items()}
+            for key, hint in typing.get_type_hints(kind).items():
+                if pathlib.Path in (hint, *typing.get_args(hint)):
+                    value = (given,) if typing.get_origin(hint) is tuple else given
+                    with pytest.raises(InputError, match=f"^--{key.replace('_', '-')}: .*(gcsfuse|regular file)"):
+                        check_paths(kind(**needed | {key: value}))
+    assert os.listdir(tmp_path) == ["pipe"]
 
 
 def test_table_aligns_columns_and_leaves_gaps_where_a_row_has_no_value():

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 import mdm_jax
+from mdm_jax.errors import RunError
 from mdm_jax.evaluation.intervals import wilson
 from mdm_jax.evaluation.puzzles import fill_in, score
 
@@ -46,6 +47,21 @@ def test_fill_in_gives_the_same_answers_whatever_the_batch_size(mask_id):
     np.testing.assert_array_equal(sorted_by_work.tokens, parts.tokens)
     np.testing.assert_array_equal(sorted_by_work.reveal_step == -1, is_given)
     assert sorted_by_work.nfe == pytest.approx(np.mean(np.sort(blanks)[[2, 5, 6]]))
+
+
+@pytest.mark.parametrize("row", [0, 4, 6])
+def test_fill_in_of_a_row_whose_predictions_are_not_finite_raises(row):
+    puzzles = np.arange(7, dtype=np.int32)[:, None].repeat(8, axis=1)
+
+    def decode(keys, x_init):
+        log_prob = jnp.where(x_init[:, 0] == row, jnp.nan, -1.5)
+        return mdm_jax.SampleResult(x_init, jnp.zeros_like(x_init), log_prob, jnp.int32(8))
+
+    options = {"padding": np.full(8, 9), "batch_size": 3, "work": np.arange(7)[::-1]}
+    with pytest.raises(RunError, match="the network's predictions are not finite; the parameters may be damaged"):
+        fill_in(decode, puzzles, **options)
+    kept = np.delete(puzzles, row, axis=0)
+    np.testing.assert_array_equal(fill_in(decode, kept, **options | {"work": None}).tokens, kept)
 
 
 def test_score_counts_blank_cells_and_whole_puzzles():

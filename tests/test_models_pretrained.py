@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +14,9 @@ import tiny
 import mdm_jax
 from mdm_jax import InputError, loading
 from mdm_jax.models.denoiser import make_denoiser
-from mdm_jax.models.pretrained import WEIGHTS, read_weights, save_weights
+from mdm_jax.models.pretrained import DIGESTS, WEIGHTS, read_weights, save_weights
 from mdm_jax.models.transformer import init_params
+from mdm_jax.training.checkpoint import Checkpointer
 from mdm_jax.training.config import read_config, write_config
 
 TASK = {"name": "digits", "size": 6}
@@ -104,7 +106,7 @@ def test_read_weights_file_that_is_missing_or_damaged_is_one_line(tmp_path):
             read_weights(tmp_path, shapes())
         assert "\n" not in str(caught.value)
 
-    read(r"model\.safetensors cannot be read \(.*No such file.*copy or install it again")
+    read(r"model\.safetensors cannot be read: No such file")
     path = save_weights(tmp_path, params_of())
     whole = path.read_bytes()
     for length in (0, 5, 60, len(whole) // 2, len(whole) - 1):
@@ -114,6 +116,100 @@ def test_read_weights_file_that_is_missing_or_damaged_is_one_line(tmp_path):
     read(r"model\.safetensors cannot be read")
     path.write_bytes(whole)
     assert_equal(read_weights(tmp_path, shapes()), rounded(params_of(), "bfloat16"))
+
+
+def written(folder, header, data):
+    """A file as the format's description has it."""
+    text = json.dumps(header).encode()
+    (folder / WEIGHTS).write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+def header_and_data(file):
+    data = file.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    return json.loads(data[8:start]), data[start:]
+
+
+def refused(folder):
+    with pytest.raises(InputError) as caught:
+        read_weights(folder, shapes())
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+def test_read_weights_file_with_one_flipped_bit_is_refused_wherever_it_is(tmp_path):
+    params = params_of()
+    path = save_weights(tmp_path, params)
+    whole, rng = path.read_bytes(), np.random.default_rng(1)
+    start = 8 + int.from_bytes(whole[:8], "little")
+    for place in [*rng.integers(start, len(whole), 60), *rng.integers(0, start, 60)]:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        message = refused(tmp_path)
+        assert place < start or "is not what was written" in message
+
+
+def test_read_weights_of_another_dtype_than_the_label_are_refused(tmp_path):
+    header, data = header_and_data(save_weights(tmp_path, params_of()))
+    header["head/kernel"]["dtype"] = "F16"
+    written(tmp_path, header, data)
+    assert "head/kernel is not what was written" in refused(tmp_path)
+    header["head/kernel"] |= {"dtype": "BF16", "shape": [8, 16]}
+    written(tmp_path, header, data)
+    assert "head/kernel is (8, 16) there" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_read_weights_of_another_program_that_are_not_finite_name_the_array(tmp_path, value, metadata):
+    header, data = header_and_data(save_weights(tmp_path, params_of(), dtype="float32"))
+    header["__metadata__"] = metadata
+    header = {name: entry for name, entry in header.items() if entry is not None}
+    written(tmp_path, header, data)
+    assert_equal(read_weights(tmp_path, shapes()), params_of())
+    place = header["layers_0/mlp/up/kernel"]["data_offsets"][0] + 40
+    written(tmp_path, header, data[:place] + np.float32(value).tobytes() + data[place + 4 :])
+    assert "layers_0/mlp/up/kernel is not finite throughout" in refused(tmp_path)
+
+
+@pytest.mark.parametrize(("kind", "width"), [("I32", 4), ("U8", 1), ("I8", 1), ("F8_E4M3", 1), ("BOOL", 1), ("I64", 8)])
+def test_read_weights_that_are_integers_or_quantised_name_the_array(tmp_path, kind, width):
+    header, data = header_and_data(save_weights(tmp_path, params_of(), dtype="float32"))
+    del header["__metadata__"]
+    data, moved = b"", {}
+    for name, entry in header.items():
+        own = {"dtype": kind, "shape": entry["shape"]} if name == "head/kernel" else entry
+        size = int(np.prod(entry["shape"])) * (width if name == "head/kernel" else 4)
+        moved[name] = own | {"data_offsets": [len(data), len(data) + size]}
+        data += bytes(size)
+    written(tmp_path, moved, data)
+    assert f"holds head/kernel as {kind}, not as floating-point numbers" in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "digests", ["", "[]", "{}", "null", "{" * 5000, '{"head/kernel": "1"}', '{"head/kernel": NaN}']
+)
+def test_read_weights_whose_digests_are_damaged_is_one_line(tmp_path, digests):
+    header, data = header_and_data(save_weights(tmp_path, params_of()))
+    written(tmp_path, header | {"__metadata__": {DIGESTS: digests}}, data)
+    assert "is damaged" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("make", [lambda path: path.mkdir(), os.mkfifo], ids=["folder", "pipe"])
+def test_read_weights_where_no_file_is_ends_with_one_line(tmp_path, make):
+    make(tmp_path / WEIGHTS)
+    assert "give a regular file" in refused(tmp_path)
+
+
+def test_save_weights_that_are_not_finite_or_too_large_for_the_dtype_are_refused(tmp_path):
+    params = params_of()
+    params["head"]["kernel"] = params["head"]["kernel"].at[3, 2].set(1e6)
+    with pytest.raises(InputError, match="parameters in float16: head/kernel is not finite"):
+        save_weights(tmp_path, params, dtype="float16")
+    assert not (tmp_path / WEIGHTS).exists()
+    save_weights(tmp_path, params, dtype="float32")
+    assert_equal(read_weights(tmp_path, shapes()), params)
 
 
 def without_head(params):
@@ -207,3 +303,35 @@ def test_load_finds_shipped_weights_by_name_unless_a_folder_has_it(run_folder, t
     monkeypatch.setattr(loading, "SHIPPED", tmp_path / "none")
     with pytest.raises(InputError, match=r"shipped weights \(none\)"):
         mdm_jax.load("another")
+
+
+def test_load_of_a_checkpoint_whose_parameters_are_not_finite_names_the_array(tmp_path):
+    write_config(tmp_path, {"model": tiny.CONFIG.to_json(), "task": TASK, "batch_size": 8})
+    state = tiny.train(tmp_path, steps=2, loop={"checkpoint_every": 2})
+    mdm_jax.load(tmp_path)
+    state.ema["head"]["kernel"] = state.ema["head"]["kernel"].at[0, 0].set(jnp.nan)
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(state._replace(step=state.step + 1), {})
+    with pytest.raises(InputError, match="head/kernel is not finite throughout"):
+        mdm_jax.load(tmp_path)
+    mdm_jax.load(tmp_path / "checkpoints" / "2")
+
+
+def test_shipped_weights_carry_digests_of_all_their_arrays():
+    header, _ = header_and_data(loading.SHIPPED / "sudoku-6m" / WEIGHTS)
+    assert set(json.loads(header.pop("__metadata__")[DIGESTS])) == set(header)
+
+
+def test_model_prints_its_size_and_its_network_but_no_weights(run_folder):
+    text = repr(mdm_jax.load(str(run_folder)))
+    assert text.startswith("Model(2,448 parameters")
+    assert "num_layers=1" in text
+    assert len(text) < 300
+
+
+def test_export_takes_text_and_refuses_an_unknown_dtype(run_folder, tmp_path):
+    path = loading.export(str(run_folder), str(tmp_path / "text"))
+    assert path == tmp_path / "text" / WEIGHTS
+    with pytest.raises(InputError, match="dtype='int8' is unknown"):
+        loading.export(run_folder, tmp_path / "other", dtype="int8")
+    assert not (tmp_path / "other").exists()

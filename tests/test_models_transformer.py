@@ -13,7 +13,7 @@ import pytest
 
 from mdm_jax import InputError
 from mdm_jax.models.denoiser import make_denoiser
-from mdm_jax.models.transformer import Transformer, TransformerConfig, init_params, num_params
+from mdm_jax.models.transformer import Transformer, TransformerConfig, init_params, num_params, param_shapes
 from mdm_jax.typing import SelectiveDenoiser
 
 LENGTH, PAD = 8, 12
@@ -482,6 +482,17 @@ def test_config_from_json_defaults_may_be_left_out():
     assert TransformerConfig.from_json({name: fields[name] for name in required} | {"num_extra_tokens": 2}) == TINY
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"num_layers": 3}, {"num_layers": 12, "tie_head": True}, {"use_bias": True, "norm": "layer", "mlp": "gelu"}],
+)
+def test_param_shapes_are_those_of_fresh_parameters(change):
+    config = dataclasses.replace(TINY, **change)
+    expected = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+    assert param_shapes(config) == expected
+    assert num_params(config) == sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(expected))
+
+
 def test_config_from_json_names_unknown_and_missing_keys():
     fields = TINY.to_json()
     with pytest.raises(InputError, match=r"unknown keys.*: depth, heads; known are vocab_size,"):
@@ -494,15 +505,21 @@ def test_config_from_json_names_unknown_and_missing_keys():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"vocab_size": 0}, "vocab_size must be an integer of at least 1; got 0"),
-        ({"num_layers": 2.0}, r"num_layers must be an integer of at least 1; got 2\.0"),
-        ({"num_layers": True}, "num_layers must be an integer of at least 1; got True"),
-        ({"max_length": None}, "max_length must be an integer of at least 1; got None"),
-        ({"num_extra_tokens": -1}, "num_extra_tokens must be an integer of at least 0; got -1"),
+        ({"vocab_size": 0}, "vocab_size must be a whole number, at least 1 and at most .*; got 0"),
+        ({"num_layers": 2.0}, r"num_layers must be a whole number, at least 1 and at most .*; got 2\.0"),
+        ({"num_layers": True}, "num_layers must be a whole number, at least 1 and at most .*; got True"),
+        ({"max_length": None}, "max_length must be a whole number, at least 1 and at most .*; got None"),
+        ({"num_extra_tokens": -1}, "num_extra_tokens must be a whole number, at least 0 and at most .*; got -1"),
         ({"num_heads": 3}, "num_heads must be a divisor of width = 16; got 3"),
         ({"num_heads": 16}, "num_heads must be such that width / num_heads = 1 is even"),
         ({"num_kv_heads": 3}, "num_kv_heads must be a divisor of num_heads = 4; got 3"),
-        ({"num_kv_heads": 0}, "num_kv_heads must be an integer of at least 1; got 0"),
+        ({"num_kv_heads": 0}, "num_kv_heads must be a whole number, at least 1 and at most .*; got 0"),
+        ({"num_layers": 10**6}, "num_layers must be a whole number, at least 1 and at most 1000; got 1000000"),
+        ({"width": 10**5000}, "width must be a whole number, .*; got a value of type int"),
+        ({"vocab_size": 2**31}, "vocab_size must be .* at most 2147483647; got 2147483648"),
+        ({"num_extra_tokens": 2**31 - 11}, "num_extra_tokens must be at most .*: token ids are int32"),
+        ({"width": (16,)}, r"width must be a whole number, .*; got \(16,\)"),
+        ({"pad_id": True}, "pad_id must be a whole number"),
         ({"pad_id": 13}, "pad_id must be None or an embedding row, 0 to 12; got 13"),
         ({"norm": "batch"}, "norm must be one of rms, layer; got 'batch'"),
         ({"dtype": "int8"}, "dtype must be one of float32, bfloat16, float16; got 'int8'"),
@@ -511,10 +528,10 @@ def test_config_from_json_names_unknown_and_missing_keys():
         ({"causal": 1}, "causal must be True or False; got 1"),
         ({"shift_logits": 1}, "shift_logits must be True or False; got 1"),
         ({"shift_logits": True, "causal": True}, "shift_logits must be False where causal, .* got True"),
-        ({"dropout": 1.0}, r"dropout must be a rate from 0 to below 1; got 1\.0"),
-        ({"dropout": "0.1"}, "dropout must be a rate from 0 to below 1; got '0.1'"),
-        ({"rope_theta": 0.0}, r"rope_theta must be a number above 0; got 0\.0"),
-        ({"init_std": math.nan}, "init_std must be a number above 0; got nan"),
+        ({"dropout": 1.0}, r"dropout must be a number, at least 0 and below 1; got 1\.0"),
+        ({"dropout": "0.1"}, "dropout must be a number, at least 0 and below 1; got '0.1'"),
+        ({"rope_theta": 0.0}, r"rope_theta must be a number, above 0 and .*; got 0\.0"),
+        ({"init_std": math.nan}, "init_std must be a number, above 0 and .*; got nan"),
     ],
 )
 def test_config_invalid_field_says_what_is_wanted(change, message):

@@ -43,6 +43,10 @@ def test_setting_within_its_range_passes(good):
         ({"number": 10**6000}, "--number"),
         ({"inner": Inner(-2)}, "--inner.ways"),
         ({"several": (1, 0)}, "--several"),
+        ({"several": None}, "--several"),
+        ({"share": None}, "--share must be a number, at least 0 and below 1; got None"),
+        ({"rate": (1.0,)}, "--rate"),
+        ({"number": (1,)}, "--number"),
     ],
 )
 def test_setting_out_of_its_range_is_refused_in_one_line(bad, words):

@@ -214,12 +214,12 @@ def test_bad_input_is_one_line_and_code_two(trained, tmp_path):
         (["evaluate", *arm, "--num-steps", 2], "--num-steps is for masked models"),
         (["evaluate", "--checkpoint", "sudoku-6m", "--out", tmp_path / "out"], "is a run of sudoku, not of zebra"),
         (["evaluate", "--checkpoint", tmp_path / "absent", "--out", tmp_path / "out"], "no folder"),
-        (["train", *new, "--max-houses", 7], "3 to 7 houses: choose two whole numbers from 3 to 6"),
+        (["train", *new, "--max-houses", 7], "--max-houses must be a whole number, at least 3 and at most 6; got 7"),
         (["train", *new, "--min-attributes", 5], "5 to 4 attributes"),
         (["train", *new, "--layout", "triples"], "--loss skewed is for masked models"),
         (["train", *new, "--evaluate-limit", 0], "--evaluate-limit must be at least 1"),
         (["train", *new, "--best-metric", "solved/greedy"], "none of the evaluation's: solved/random, solved/margin"),
-        (["prepare", "--num-train", 0, "--data", tmp_path, "--out", tmp_path / "out"], "num_train=0"),
+        (["prepare", "--num-train", 0, "--data", tmp_path, "--out", tmp_path / "out"], "--num-train must be"),
         (["reproduce", "--scale", "smoke", "--methods", "gpt", "--out", tmp_path / "out"], "unknown method 'gpt'"),
     ]
     commands.assert_refused("zebra", cases)

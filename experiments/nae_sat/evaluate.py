@@ -6,10 +6,12 @@ from typing import Any
 import mdm_jax
 from experiments.common import Results
 from experiments.nae_sat.decode import add_rows
-from experiments.nae_sat.flags import Evaluate
+from experiments.nae_sat.flags import Evaluate, Train
+from experiments.nae_sat.train import DATA_FIELDS
+from experiments.trained import check_network, load_trained
+from mdm_jax.data import nae_sat
 from mdm_jax.errors import InputError
-from mdm_jax.loading import Model, run_folder
-from mdm_jax.training.config import read_config
+from mdm_jax.loading import Model
 from mdm_jax.typing import Selector
 
 
@@ -34,16 +36,7 @@ def evaluate(flags: Evaluate) -> None:
 
 def load_model(checkpoint: pathlib.Path) -> tuple[Model, dict[str, Any]]:
     """A trained model, and the distribution it was trained on."""
-    model = mdm_jax.load(checkpoint)
-    task = read_config(run_folder(checkpoint)[0]).get("task", {})
-    if task.get("name") != "nae_sat":
-        raise InputError(f"{checkpoint} is a run of {task.get('name', 'another task')}, not of nae_sat")
-    names = ("num_latents", "num_observations", "seed", "length")
-    wrong = [
-        name
-        for name in names
-        if not isinstance(task.get(name, ""), int) and (name, task.get(name, "")) != ("length", None)
-    ]
-    if wrong:
-        raise InputError(f"the config.json of {checkpoint} has no usable {', '.join(wrong)} in its task; restore it")
+    model, task = load_trained("nae_sat", checkpoint, Train, (*DATA_FIELDS, "length"))
+    length = nae_sat.check_length(task["length"], task["num_latents"] + task["num_observations"])
+    check_network(checkpoint, model, vocab_size=2, num_tokens=4, max_length=length, causal=False)
     return model, task

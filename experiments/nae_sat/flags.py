@@ -2,26 +2,27 @@
 
 import dataclasses
 import pathlib
-from typing import Literal
+from typing import Annotated, Literal
 
 from experiments.flags import DecodeFlags, RunFlags
+from mdm_jax.ranges import INT32, Range
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataFlags:
     """Which distribution, and how many sequences of it."""
 
-    num_latents: int = 25
+    num_latents: Annotated[int, Range(3, 10_000)] = 25
     """N: bits that observations are made of"""
-    num_observations: int = 275
+    num_observations: Annotated[int, Range(1, 100_000)] = 275
     """P: triples of them that are observed, fixed by the seed"""
-    num_train: int = 500_000
+    num_train: Annotated[int, Range(1, INT32)] = 500_000
     """sequences to train on"""
-    num_test: int = 1_000
+    num_test: Annotated[int, Range(1, 1_000_000)] = 1_000
     """sequences held out"""
     data: pathlib.Path = pathlib.Path("datasets")
     """folder of prepared data, made once and used again"""
-    seed: int = 0
+    seed: Annotated[int, Range(0, below=1 << 32)] = 0
     """of the triples, the sequences, the parameters and all draws"""
 
 
@@ -39,7 +40,7 @@ class Train(DataFlags, RunFlags):
 
     model: str = "smdm_19m"
     """a preset of mdm_jax.models.presets; its vocabulary and length are fitted to the sequences"""
-    length: int | None = None
+    length: Annotated[int, Range(1, 1 << 20)] | None = None
     """pad sequences to this length, 512 in the paper; padding is given and attended to (None: no padding)"""
     init_from: pathlib.Path | None = None
     """start from these weights instead of random ones: a run's folder, or one of its checkpoints"""

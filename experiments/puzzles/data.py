@@ -90,6 +90,12 @@ def first(limit: int | None, records: Records, flag: str = "--limit") -> Records
     return {name: rows[:limit] for name, rows in records.items()}
 
 
+def limited(task: Mapping[str, Any], limit: int | None) -> Mapping[str, Any]:
+    """The task with no more held-out puzzles than are wanted, so that no others are made."""
+    num = checked_limit(limit)
+    return task if num is None else {**task, "num_test": min(num, task["num_test"])}
+
+
 def joined(parts: list[Records]) -> Records:
     """Records that come one after the other."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -1,6 +1,5 @@
 """Training on puzzles."""
 
-import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,11 +13,10 @@ from experiments.puzzles.decode import TWO_ORDERS, add_row, answer, decoders, or
 from experiments.training import begin
 from mdm_jax.data import pipeline
 from mdm_jax.errors import InputError
-from mdm_jax.loading import Model, run_folder
+from mdm_jax.loading import Model
 from mdm_jax.models import presets
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.denoiser import make_denoiser
-from mdm_jax.training.config import read_config
 from mdm_jax.training.objectives import causal_loss, masked_loss, reweighted_loss, skewed_loss
 from mdm_jax.typing import Array, Oracle, Params
 
@@ -102,15 +100,3 @@ def add_trained_rows(
         how = order_fields(name, mdm_jax.PerStep(1)) if isinstance(layout, MaskedLayout) else {}
         row = {"dataset": dataset} | how
         add_row(results, game, layout, decode, first(flags.evaluate_limit, test), row, mesh=flags.mesh.make())
-
-
-def load_run(game: Game, checkpoint: pathlib.Path, fields: tuple[str, ...]) -> tuple[Model, dict[str, Any]]:
-    """A trained model, and the puzzles it was trained on, of which `fields` and the layout must be known."""
-    model = mdm_jax.load(checkpoint)
-    task = read_config(run_folder(checkpoint)[0]).get("task", {})
-    if task.get("name") != game.name:
-        raise InputError(f"{checkpoint} is a run of {task.get('name', 'another task')}, not of {game.name}")
-    missing = [name for name in (*fields, "layout") if name not in task]
-    if missing:
-        raise InputError(f"the config.json of {checkpoint} lacks {', '.join(missing)} in its task; restore it")
-    return model, task

@@ -1,11 +1,12 @@
 """The puzzles of the Sudoku commands."""
 
 import functools
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from experiments.common import Results
-from experiments.puzzles.data import Game, Records, joined, load_splits
+from experiments.puzzles.data import Game, Records, joined, limited, load_splits
 from experiments.sudoku.flags import DataFlags, Prepare
 from experiments.training import say
 from mdm_jax.data import sudoku
@@ -47,6 +48,18 @@ def load_data(flags: DataFlags) -> dict[str, Records]:
 def dataset_name(size: int, difficulty: str | None) -> str:
     """What rows call a set of puzzles."""
     return difficulty if difficulty and size == 9 else f"{size}x{size}" + (f"-{difficulty}" if difficulty else "")
+
+
+def held_out_task(task: Mapping[str, Any], source: pathlib.Path | None, limit: int | None) -> dict[str, Any]:
+    """The task with the file that the user names as its source, and the first `limit` of what it holds out.
+
+    No file is opened because a run's config names it: that of a run which took its puzzles from one has to be given.
+    """
+    if source is None and task["source"] is not None:
+        raise InputError(
+            f"the run took its puzzles from {task['source']}: to use that file again, give it with --source"
+        )
+    return {**limited(task, limit), "source": source}
 
 
 def test_set(task: Mapping[str, Any], difficulty: str | None) -> Records:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from experiments.common import Results
-from experiments.puzzles.data import Records, checked_limit, first
+from experiments.puzzles.data import MaskedLayout, Records, checked_limit, first
 from experiments.puzzles.decode import add_row, asked
-from experiments.puzzles.train import load_run
-from experiments.sudoku.data import DATA_FIELDS, GAME, dataset_name, test_set
-from experiments.sudoku.flags import Evaluate, Export, Solve
+from experiments.sudoku.data import DATA_FIELDS, GAME, dataset_name, held_out_task, test_set
+from experiments.sudoku.flags import Evaluate, Export, Solve, Train
+from experiments.trained import check_network, load_trained
 from experiments.training import say
 from mdm_jax import loading
 from mdm_jax.data import sudoku, sudoku_files, sudoku_layouts
@@ -42,18 +42,24 @@ def held_out(flags: Evaluate, task: Mapping[str, Any]) -> dict[str, Records]:
     if flags.puzzles is not None:
         if flags.difficulty is not None:
             raise InputError("--difficulty is for held-out puzzles, and --puzzles gives others: leave one of them out")
+        if flags.source is not None:
+            raise InputError("--source is for held-out puzzles, and --puzzles gives others: leave one of them out")
         found = sudoku_files.read_puzzles(flags.puzzles, size=size, limit=checked_limit(flags.limit))
         say(found.how)
         return {flags.puzzles.name: {"puzzle": found.puzzles, "solution": found.solutions}}
+    chosen = held_out_task(task, flags.source, flags.limit)
     sets: dict[str, Records] = {}
     for difficulty in [task["difficulty"]] if flags.difficulty is None else flags.difficulty.split(","):
-        sets[dataset_name(size, difficulty)] = test_set(task, difficulty)
+        sets[dataset_name(size, difficulty)] = test_set(chosen, difficulty)
     return sets
 
 
 def load_model(checkpoint: pathlib.Path, size: int | None) -> tuple[Model, dict[str, Any]]:
     """A trained model, and the puzzles it was trained on; InputError if it is not for grids of `size`."""
-    model, task = load_run(GAME, checkpoint, DATA_FIELDS)
+    model, task = load_trained(GAME.name, checkpoint, Train, (*DATA_FIELDS, "layout"))
+    layout = sudoku_layouts.get(task["layout"])
+    wanted = {"vocab_size": layout.num_tokens(task["size"]), "max_length": layout.length(task["size"])}
+    check_network(checkpoint, model, causal=not isinstance(layout, MaskedLayout), **wanted)
     if size not in (None, task["size"]):
         raise InputError(f"{checkpoint} solves {task['size']}x{task['size']}, not {size}x{size}; give one that does")
     return model, task

@@ -7,27 +7,28 @@ from typing import Annotated, Literal
 import tyro
 
 from experiments.flags import DecodeFlags, PuzzleRunFlags
+from mdm_jax.ranges import INT32, Range
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataFlags:
     """Which puzzles; those to train on and those held out never share a solution."""
 
-    size: int = 9
+    size: Annotated[int, Range(4, 9)] = 9
     """rows of a grid: 4, 6 or 9"""
-    clues: int | None = None
+    clues: Annotated[int, Range(0, 81)] | None = None
     """givens per puzzle (None: minimal puzzles, where every given is needed)"""
     difficulty: Literal["normal", "hard"] | None = None
     """normal: only puzzles that seven rules solve without guessing; hard: only the others"""
     source: pathlib.Path | None = None
     """take puzzles from this file instead of making them; docs/sudoku.md lists the formats"""
-    num_train: int = 100_000
+    num_train: Annotated[int, Range(1, INT32)] = 100_000
     """puzzles to train on"""
-    num_test: int = 1_000
+    num_test: Annotated[int, Range(1, 1_000_000)] = 1_000
     """puzzles held out"""
     data: pathlib.Path = pathlib.Path("datasets")
     """folder of prepared data, made once and used again"""
-    seed: int = 0
+    seed: Annotated[int, Range(0, below=1 << 32)] = 0
     """of the puzzles, the parameters and all draws"""
 
 
@@ -86,6 +87,8 @@ class Evaluate(DecodeFlags):
     """rows of a grid, which the checkpoint must be for (None: whatever it is for)"""
     puzzles: pathlib.Path | None = None
     """a file of puzzles, in any format that docs/sudoku.md lists; None: held-out puzzles like the run's"""
+    source: pathlib.Path | None = None
+    """the file that the run took its puzzles from, of which those held out are used again"""
     difficulty: str | None = None
     """of held-out puzzles: normal, hard, or both with a comma (None: as in training)"""
     limit: int | None = None
@@ -146,6 +149,8 @@ class Readings:
 
     checkpoint: pathlib.Path = pathlib.Path("sudoku-6m")
     """a masked model: a run's folder, one of its checkpoints, or the name of shipped weights"""
+    source: pathlib.Path | None = None
+    """the file that the run took its puzzles from, of which those held out are used again"""
     num_steps: int = 35
     """of each decoding; the paper's 50 are for 82 tokens, of which the 57 blanks of a puzzle have 35"""
     noise: float = 0.5

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 
 import mdm_jax
 from experiments.common import Results, table
-from experiments.puzzles.data import MaskedLayout, first
+from experiments.puzzles.data import MaskedLayout
 from experiments.puzzles.decode import masked, measure
-from experiments.sudoku.data import GAME, dataset_name, test_set
+from experiments.sudoku.data import GAME, dataset_name, held_out_task, test_set
 from experiments.sudoku.evaluate import load_model
 from experiments.sudoku.flags import Readings
 from experiments.sudoku.scales import PAPER
@@ -49,7 +49,7 @@ def readings(flags: Readings) -> None:
     if not isinstance(layout, MaskedLayout):
         raise InputError(f"{flags.checkpoint} is autoregressive and has no order to choose: give a masked model")
     difficulty = "normal" if task["size"] == 9 else task["difficulty"]
-    records = first(flags.limit, test_set(task, difficulty))
+    records = test_set(held_out_task(task, flags.source, flags.limit), difficulty)
     common: dict[str, Any] = {"dataset": dataset_name(task["size"], difficulty), "checkpoint": str(flags.checkpoint)}
     common |= {"num_steps": flags.num_steps, "noise_scale": flags.noise}
 

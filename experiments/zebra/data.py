@@ -13,7 +13,7 @@ from experiments.training import say
 from experiments.zebra.flags import DataFlags, GivenFlags, Prepare
 from mdm_jax.data import zebra, zebra_riddles
 from mdm_jax.data.zebra_builder import prepare_zebra
-from mdm_jax.data.zebra_clues import NONE, Size, sizes_of
+from mdm_jax.data.zebra_clues import NONE, Size, check_sizes, sizes_of
 from mdm_jax.data.zebra_formats import Written, read_puzzles
 from mdm_jax.data.zebra_sets import generate_ordered
 from mdm_jax.data.zebra_tokens import clue_tokens
@@ -64,7 +64,7 @@ def load_data(flags: DataFlags) -> dict[str, Records]:
 def bounds(task: Mapping[str, Any]) -> tuple[Size, Size]:
     """The smallest and the largest size of a task's puzzles."""
     smallest, largest = (Size(task[f"{end}_houses"], task[f"{end}_attributes"]) for end in ("min", "max"))
-    return smallest, largest
+    return check_sizes(smallest, largest)
 
 
 def dataset_name(task: Mapping[str, Any]) -> str:

@@ -7,11 +7,11 @@ from typing import Any
 import mdm_jax
 from experiments.common import Results
 from experiments.flags import DecodeFlags
-from experiments.puzzles.data import Records, first
+from experiments.puzzles.data import MaskedLayout, Records, first, limited
 from experiments.puzzles.decode import add_row, asked
-from experiments.puzzles.train import load_run
+from experiments.trained import check_network, load_trained
 from experiments.zebra.data import DATA_FIELDS, GAME, bounds, dataset_name, given, size_name, solved_by_size, test_set
-from experiments.zebra.flags import Evaluate
+from experiments.zebra.flags import Evaluate, Train
 from experiments.zebra.scales import PAPER, PAPER_SET
 from mdm_jax.data import zebra_layouts
 from mdm_jax.data.zebra_clues import sizes_of
@@ -25,7 +25,7 @@ def evaluate(flags: Evaluate) -> None:
     results = Results("zebra", "evaluate", out=flags.out, seed=flags.seed)
     oracles, selector, puzzles = flags.oracles(), flags.selector(), given(flags)
     model, layout, task = load_model(flags.checkpoint, puzzles)
-    for dataset, found in (puzzles or {dataset_name(task): test_set(task)}).items():
+    for dataset, found in (puzzles or {dataset_name(task): test_set(limited(task, flags.limit))}).items():
         records = first(flags.limit, found)
         for name, decode, how in asked(flags, model, layout, oracles, selector):
             options: dict[str, Any] = {"batch_size": flags.batch_size, "seed": flags.seed}
@@ -46,7 +46,7 @@ def paper_figure(flags: DecodeFlags, dataset: str, method: str, oracle: str | No
 
 def load_model(checkpoint: pathlib.Path, puzzles: Mapping[str, Records]) -> tuple[Model, Layout, dict[str, Any]]:
     """A trained model, its layout, and what it was trained on; InputError if a puzzle is larger than that."""
-    model, task = load_run(GAME, checkpoint, DATA_FIELDS)
+    model, task = load_trained(GAME.name, checkpoint, Train, (*DATA_FIELDS, "layout"))
     _, largest = bounds(task)
     for name, records in puzzles.items():
         houses, attributes = (int(numbers.max()) for numbers in sizes_of(records["clues"]))
@@ -59,6 +59,7 @@ def load_model(checkpoint: pathlib.Path, puzzles: Mapping[str, Records]) -> tupl
         if num_clues > largest.max_clues:
             raise InputError(f"{checkpoint} reads up to {largest.max_clues} clues, {name} has {num_clues}: drop some")
     layout = zebra_layouts.get(task["layout"], largest)
-    if (model.config.max_length, model.config.num_groups) != (layout.length, layout.num_groups):
-        raise InputError(f"{checkpoint} was trained on puzzles written in another way than now: train it again")
+    wanted = {"vocab_size": layout.num_tokens, "max_length": layout.length}
+    wanted |= {"num_groups": layout.num_groups, "group_length": layout.group_length}
+    check_network(checkpoint, model, causal=not isinstance(layout, MaskedLayout), **wanted)
     return model, layout, task

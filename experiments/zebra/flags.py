@@ -2,32 +2,33 @@
 
 import dataclasses
 import pathlib
-from typing import Literal
+from typing import Annotated, Literal
 
 from experiments.flags import DecodeFlags, PuzzleRunFlags
+from mdm_jax.ranges import INT32, Range
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataFlags:
     """Which puzzles; no puzzle to train on is one of those held out, nor the same in other names or another order."""
 
-    min_houses: int = 3
+    min_houses: Annotated[int, Range(3, 6)] = 3
     """fewest houses"""
-    max_houses: int = 6
+    max_houses: Annotated[int, Range(3, 6)] = 6
     """most houses"""
-    min_attributes: int = 3
+    min_attributes: Annotated[int, Range(3, 6)] = 3
     """fewest attributes"""
-    max_attributes: int = 6
+    max_attributes: Annotated[int, Range(3, 6)] = 6
     """most attributes"""
     difficulty: Literal["normal", "hard"] | None = None
     """normal: only puzzles that deduction solves without guessing; hard: only the others"""
-    num_train: int = 100_000
+    num_train: Annotated[int, Range(1, INT32)] = 100_000
     """puzzles to train on"""
-    num_test: int = 1_000
+    num_test: Annotated[int, Range(1, 1_000_000)] = 1_000
     """puzzles held out"""
     data: pathlib.Path = pathlib.Path("datasets")
     """folder of prepared data, made once and used again"""
-    seed: int = 0
+    seed: Annotated[int, Range(0, below=1 << 32)] = 0
     """of the puzzles, the parameters and all draws"""
 
 

@@ -9,18 +9,24 @@ import io
 import itertools
 import logging
 import os
+import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mdm_jax.errors import InputError
+from mdm_jax.errors import InputError, one_line, shown
+from mdm_jax.files import local_path, make_folder, read_json, regular_file
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
 _READ_CHUNK = 8192  # array_record is slow one record at a time
+_MEND = "delete the folder and prepare the dataset again"
+_INFO = "dataset_info.json"
+_FILES = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+_FEATURES = "tensorflow_datasets.core.features."
 
 
 def digest(*parts: bytes | str | int | float | None) -> str:
@@ -57,15 +63,22 @@ def prepare(
 
     Returns:
         The builder, prepared.
+
+    Raises:
+        InputError: What was prepared before is damaged, or nothing can be written there.
     """
     import tensorflow_datasets as tfds
 
     tfds.disable_progress_bar()
+    folder = make_folder(data_dir) / builder_class.name / config.name / str(builder_class.VERSION)
     absl_log = logging.getLogger("absl")
     level = absl_log.level
     absl_log.setLevel(logging.ERROR)  # it warns of every configuration that is not listed in the class
     try:
-        builder = builder_class(data_dir=os.fspath(data_dir), config=config, file_format="array_record")
+        with _reading(folder):
+            if folder.exists():
+                _check_written(folder)
+            builder = builder_class(data_dir=os.fspath(data_dir), config=config, file_format="array_record")
     finally:
         absl_log.setLevel(level)
     with contextlib.redirect_stdout(io.StringIO()):  # it announces a download
@@ -109,27 +122,76 @@ def read_split(
         For each feature, the values of all records in their order, `[num, ...]`.
 
     Raises:
-        InputError: There is no prepared dataset, or no such split in it.
+        InputError: There is no prepared dataset, or no such split in it, or it is damaged or another program's.
     """
     import tensorflow_datasets as tfds
 
     if isinstance(source, str | os.PathLike):
-        folder = os.fspath(source)
-        if not os.path.isfile(os.path.join(folder, "dataset_info.json")):
-            raise InputError(f"{folder} holds no prepared dataset (no dataset_info.json): prepare it first")
-        builder = tfds.builder_from_directory(folder)
+        folder = local_path(source)
+        if not (folder / _INFO).exists():
+            raise InputError(f"{folder} holds no prepared dataset (no {_INFO}): prepare it first")
+        with _reading(folder):
+            _check_written(folder)
+            builder = tfds.builder_from_directory(os.fspath(folder))
     else:
-        builder = source
-    if not builder.is_prepared():
-        raise InputError(f"dataset {builder.info.full_name} is not in {builder.data_dir} yet: prepare it first")
+        builder, folder = source, pathlib.Path(source.data_dir)
+        if not builder.is_prepared():
+            raise InputError(f"dataset {builder.info.full_name} is not in {folder} yet: prepare it first")
+    with _reading(folder):
+        _check_records(builder)
     try:
         records = builder.as_data_source(split=split)
-    except ValueError as error:
+    except (ValueError, TypeError, AttributeError) as error:
         known = ", ".join(f"{name} ({info.num_examples})" for name, info in builder.info.splits.items())
-        raise InputError(f"split {split!r} cannot be read from {builder.data_dir}: it holds {known}") from error
+        raise InputError(f"split {shown(split)} cannot be read from {folder}: it holds {known}") from error
     chunks: dict[str, list[NDArray[np.generic]]] = {name: [] for name in builder.info.features}
-    for start in range(0, len(records), _READ_CHUNK):
-        chunk = records.__getitems__(range(start, min(start + _READ_CHUNK, len(records))))
-        for name, arrays in chunks.items():
-            arrays.append(np.stack([record[name] for record in chunk]))
-    return {name: np.concatenate(arrays) for name, arrays in chunks.items()}
+    with _reading(folder):
+        for start in range(0, len(records), _READ_CHUNK):
+            chunk = records.__getitems__(range(start, min(start + _READ_CHUNK, len(records))))
+            for name, arrays in chunks.items():
+                arrays.append(np.stack([record[name] for record in chunk]))
+        return {name: np.concatenate(arrays) for name, arrays in chunks.items()}
+
+
+@contextlib.contextmanager
+def _reading(folder: pathlib.Path) -> Iterator[None]:
+    """What goes wrong with the files of a dataset becomes one line."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{error}; {_MEND}") from None
+    except Exception as error:  # tfds, protobuf and array_record raise whatever their layers raise
+        reason = one_line(f"{type(error).__name__}: {error}", 200)
+        raise InputError(f"{folder} is damaged ({reason}); {_MEND}") from error
+
+
+def _check_written(folder: pathlib.Path) -> None:
+    """InputError unless a dataset's JSON files are such as our builders write.
+
+    tfds imports the Python classes that `features.json` names, and opens the files that `dataset_info.json` names, so
+    that other names must not come so far.
+    """
+    info, features = (read_json(folder / name, "what was prepared") for name in (_INFO, "features.json"))
+    templates = [split["filepathTemplate"] for split in info["splits"]]
+    fields = features["featuresDict"]["features"].values()
+    kinds = [(field["pythonClassName"], field["tensor"]["dtype"], field["tensor"]["encoding"]) for field in fields]
+    is_ours = info["fileFormat"] == "array_record" and set(templates) == {_FILES}
+    is_ours &= features["pythonClassName"] == f"{_FEATURES}features_dict.FeaturesDict" and len(features) == 2
+    is_ours &= set(kinds) == {(f"{_FEATURES}tensor_feature.Tensor", "int8", "bytes")}
+    is_ours &= all(len(field) == 2 for field in fields)
+    if not is_ours:
+        raise InputError(f"{folder} holds a dataset that another program wrote, or is damaged")
+
+
+def _check_records(builder: "tfds.core.DatasetBuilder") -> None:
+    """InputError unless the files of records are there and hold as many as was written."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    for split in builder.info.splits.values():
+        if not split.num_examples:
+            raise InputError(f"{builder.data_dir} holds no {split.name} records")
+        for path, num in zip(split.filepaths, split.shard_lengths, strict=True):
+            reader = ArrayRecordReader(os.fspath(regular_file(path)))
+            if reader.num_records() != num:
+                raise InputError(f"{path} holds {reader.num_records()} records, not {num}")
+            reader.close()

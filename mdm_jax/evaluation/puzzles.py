@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from mdm_jax.errors import InputError
+from mdm_jax.errors import InputError, RunError
 from mdm_jax.evaluation.intervals import wilson
 from mdm_jax.sampling import SampleResult
 from mdm_jax.sharding import fetch, place
@@ -61,6 +61,7 @@ def fill_in(
 
     Raises:
       InputError: there are no sequences, or `batch_size` is below 1.
+      RunError: the network's predictions are not finite, so that what comes out says nothing.
     """
     num = len(x_init)
     if num < 1 or batch_size < 1:
@@ -78,6 +79,8 @@ def fill_in(
         inputs = (key_data[rows], batch.astype(np.int32))
         row_key_data, start = inputs if mesh is None else place(mesh, inputs)
         result = decode(jax.random.wrap_key_data(jnp.asarray(row_key_data)), jnp.asarray(start))
+        if np.isnan(fetch(result.log_prob)).any():
+            raise RunError("the network's predictions are not finite; the parameters may be damaged")
         return fetch(result.tokens), fetch(result.reveal_step), int(result.nfe)
 
     run(slice(0, batch_size), idle)  # compiles

@@ -1,11 +1,11 @@
 """The configuration of a Transformer: plain data, without Flax."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from mdm_jax.errors import InputError
+from mdm_jax.errors import InputError, shown
+from mdm_jax.ranges import INT32, Range, check_ranges
 
 DType = Literal["float32", "bfloat16", "float16"]
 
@@ -16,7 +16,6 @@ _CHOICES = {
     "dtype": ("float32", "bfloat16", "float16"),
     "param_dtype": ("float32", "bfloat16", "float16"),
 }
-_POSITIVE_INTEGERS = ("vocab_size", "max_length", "group_length", "num_layers", "num_heads", "width", "mlp_width")
 _FLAGS = ("causal", "use_bias", "tie_head", "shift_logits", "remat")
 
 
@@ -59,51 +58,48 @@ class TransformerConfig:
       init_std: of the normal initialisation; outputs into the residual stream get init_std / √(2 · num_layers).
     """
 
-    vocab_size: int
-    num_extra_tokens: int = 0
-    max_length: int
-    num_groups: int = 0
-    group_length: int = 1
-    num_layers: int
-    num_heads: int
-    width: int
-    mlp_width: int
-    num_kv_heads: int | None = None
+    vocab_size: Annotated[int, Range(1, INT32)]
+    num_extra_tokens: Annotated[int, Range(0, INT32)] = 0
+    max_length: Annotated[int, Range(1, 1 << 24)]
+    num_groups: Annotated[int, Range(0, INT32)] = 0
+    group_length: Annotated[int, Range(1, INT32)] = 1
+    num_layers: Annotated[int, Range(1, 1_000)]
+    num_heads: Annotated[int, Range(1, INT32)]
+    width: Annotated[int, Range(1, INT32)]
+    mlp_width: Annotated[int, Range(1, INT32)]
+    num_kv_heads: Annotated[int, Range(1, INT32)] | None = None
     causal: bool = False
     norm: Literal["rms", "layer"] = "rms"
-    norm_epsilon: float = 1e-5
+    norm_epsilon: Annotated[float, Range(above=0, most=1)] = 1e-5
     positions: Literal["rope", "learned"] = "rope"
-    rope_theta: float = 10_000.0
+    rope_theta: Annotated[float, Range(above=0, most=1e30)] = 10_000.0
     mlp: Literal["swiglu", "gelu"] = "swiglu"
     use_bias: bool = False
     tie_head: bool = False
     shift_logits: bool = False
-    dropout: float = 0.0
-    pad_id: int | None = None
+    dropout: Annotated[float, Range(0, below=1)] = 0.0
+    pad_id: Annotated[int, Range(0, INT32)] | None = None
     dtype: DType = "float32"
     param_dtype: DType = "float32"
     remat: bool = False
-    init_std: float = 0.02
+    init_std: Annotated[float, Range(above=0, most=1e3)] = 0.02
 
     def __post_init__(self) -> None:
-        for name in (*_POSITIVE_INTEGERS, "num_kv_heads"):
-            self._check(name, _is_integer(self, name, 1, optional=name == "num_kv_heads"), "an integer of at least 1")
-        self._check("num_extra_tokens", _is_integer(self, "num_extra_tokens", 0), "an integer of at least 0")
-        self._check("num_groups", _is_integer(self, "num_groups", 0), "an integer of at least 0")
+        check_ranges(self, name_of=lambda path: f"TransformerConfig.{path}")
+        most = INT32 // self.num_tokens
+        self._check("group_length", self.group_length <= most, f"at most {most}: it has an embedding row a token")
         fits = self.num_grouped < self.max_length
         self._check("num_groups", fits, f"below max_length / group_length = {self.max_length} / {self.group_length}")
         is_set = self.num_groups == 0 or (self.positions == "learned" and not self.shift_logits)
         self._check("num_groups", is_set, '0 unless positions is "learned" and shift_logits False')
-        rows = self.vocab_size + self.num_extra_tokens
-        is_row = _is_integer(self, "pad_id", 0, optional=True) and (self.pad_id is None or self.pad_id < rows)
-        self._check("pad_id", is_row, f"None or an embedding row, 0 to {rows - 1}")
+        most = INT32 - self.vocab_size
+        self._check("num_extra_tokens", self.num_extra_tokens <= most, f"at most {most}: token ids are int32")
+        is_row = self.pad_id is None or self.pad_id < self.num_tokens
+        self._check("pad_id", is_row, f"None or an embedding row, 0 to {self.num_tokens - 1}")
         for name in _FLAGS:
             self._check(name, isinstance(getattr(self, name), bool), "True or False")
         for name, choices in _CHOICES.items():
             self._check(name, getattr(self, name) in choices, "one of " + ", ".join(choices))
-        for name in ("norm_epsilon", "rope_theta", "init_std"):
-            self._check(name, _is_number(self, name) and getattr(self, name) > 0, "a number above 0")
-        self._check("dropout", _is_number(self, "dropout") and 0 <= self.dropout < 1, "a rate from 0 to below 1")
         self._check("num_heads", self.width % self.num_heads == 0, f"a divisor of width = {self.width}")
         self._check("num_kv_heads", self.num_heads % self.kv_heads == 0, f"a divisor of num_heads = {self.num_heads}")
         self._check("shift_logits", not (self.shift_logits and self.causal), "False where causal, which shifts already")
@@ -112,7 +108,7 @@ class TransformerConfig:
 
     def _check(self, name: str, holds: bool, wanted: str) -> None:
         if not holds:
-            raise InputError(f"TransformerConfig.{name} must be {wanted}; got {getattr(self, name)!r}")
+            raise InputError(f"TransformerConfig.{name} must be {wanted}; got {shown(getattr(self, name))}")
 
     @property
     def num_tokens(self) -> int:
@@ -165,6 +161,8 @@ class TransformerConfig:
         Raises:
           InputError: a key is no field, a field without a default is missing, or a value does not fit.
         """
+        if not isinstance(fields, Mapping) or not all(isinstance(name, str) for name in fields):
+            raise InputError(f"a TransformerConfig wants fields by name; got {shown(fields)}")
         known = {field.name: field.default is dataclasses.MISSING for field in dataclasses.fields(cls)}
         unknown = sorted(set(fields) - set(known))
         if unknown:
@@ -173,15 +171,3 @@ class TransformerConfig:
         if missing:
             raise InputError(f"missing keys in a TransformerConfig: {', '.join(missing)}; add them")
         return cls(**fields)
-
-
-def _is_integer(config: TransformerConfig, name: str, minimum: int, *, optional: bool = False) -> bool:
-    value = getattr(config, name)
-    if value is None:
-        return optional
-    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
-
-
-def _is_number(config: TransformerConfig, name: str) -> bool:
-    value = getattr(config, name)
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

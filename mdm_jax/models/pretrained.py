@@ -1,18 +1,28 @@
 """Weights as safetensors files, which programs without JAX read too."""
 
+import json
 import pathlib
+import zlib
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mdm_jax.errors import InputError
+from mdm_jax.files import make_folder, parse_json, regular_file, write_whole
 from mdm_jax.typing import Params
 
 WEIGHTS = "model.safetensors"
+DIGESTS = "mdm_jax.crc32"
+"""In the file's metadata: JSON, for each array's name what `digest` says of it."""
+
+_FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 def save_weights(folder: pathlib.Path, params: Params, *, dtype: str = "bfloat16") -> pathlib.Path:
-    """Writes parameters to `folder/model.safetensors`; leaf `b` of `a` is called `a/b`.
+    """Writes parameters to `folder/model.safetensors`, with a digest of each; leaf `b` of `a` is called `a/b`.
 
     Args:
       folder: made if it is not there.
@@ -21,13 +31,18 @@ def save_weights(folder: pathlib.Path, params: Params, *, dtype: str = "bfloat16
 
     Returns:
       The file.
+
+    Raises:
+      InputError: a parameter is not finite in that dtype, or the file cannot be written.
     """
     from safetensors.flax import save
 
-    folder.mkdir(parents=True, exist_ok=True)
-    named = {name: jnp.asarray(leaf, dtype) for name, leaf in _by_name(params).items()}
-    (folder / WEIGHTS).write_bytes(save(named))
-    return folder / WEIGHTS
+    named = {name: jnp.asarray(leaf, dtype) for name, leaf in by_name(params).items()}
+    check_finite(f"the parameters in {dtype}", named)
+    digests = {name: digest(np.asarray(leaf)) for name, leaf in named.items()}
+    path = make_folder(folder) / WEIGHTS
+    write_whole(path, save(named, {DIGESTS: json.dumps(digests)}))
+    return path
 
 
 def read_weights(folder: pathlib.Path, like: Params) -> Params:
@@ -41,26 +56,67 @@ def read_weights(folder: pathlib.Path, like: Params) -> Params:
       The parameters, in the structure and the dtypes of `like`.
 
     Raises:
-      InputError: the file cannot be read, or holds other arrays than are wanted.
+      InputError: the file cannot be read, or holds other arrays than are wanted, or such as are not what was written,
+        or not finite.
     """
-    from safetensors import SafetensorError
-    from safetensors.flax import load_file
+    path = regular_file(folder / WEIGHTS)
+    values = dict(_read(path, by_name(like)))
+    return jax.tree.unflatten(jax.tree.structure(like), [values[name] for name in by_name(like)])
 
-    path = folder / WEIGHTS
+
+def _read(path: pathlib.Path, wanted: dict[str, Any]) -> Iterator[tuple[str, jax.Array]]:
+    """The arrays one after the other; all that the file says of them is compared before the first."""
+    from safetensors import SafetensorError, safe_open
+
     try:
-        found = load_file(path)
+        file = safe_open(path, "numpy")
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path} cannot be read ({error}); copy or install it again") from error
-    wanted = _by_name(like)
-    for name in wanted.keys() | found.keys():
-        here, there = (str(arrays[name].shape) if name in arrays else "missing" for arrays in (found, wanted))
-        if here != there:
-            raise InputError(f"{path} is not of this model: {name} is {here} there and {there} in the config")
-    values = [found[name].astype(leaf.dtype) for name, leaf in wanted.items()]
-    return jax.tree.unflatten(jax.tree.structure(like), values)
+    with file:
+        heads = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+        for name in wanted | heads:
+            here = str(tuple(heads[name].get_shape())) if name in heads else "missing"
+            there = str(wanted[name].shape) if name in wanted else "missing"
+            if here != there:
+                raise InputError(f"{path} is not of this model: {name} is {here} there and {there} in the config")
+            if (kind := heads[name].get_dtype()) not in _FLOATS:
+                raise InputError(
+                    f"{path} holds {name} as {kind}, not as floating-point numbers: take weights that are not quantised"
+                )
+        digests = _digests(path, file.metadata() or {})
+        for name, leaf in wanted.items():
+            array = file.get_tensor(name)
+            if digests is not None and digests.get(name) != digest(array):
+                raise InputError(f"{path} is damaged: {name} is not what was written; copy or install it again")
+            array = array.astype(leaf.dtype)
+            check_finite(path, {name: array})
+            yield name, jnp.asarray(array)
 
 
-def _by_name(params: Params) -> dict[str, jax.Array]:
+def digest(array: np.ndarray) -> int:
+    """A sum of an array's bytes, dtype and shape, in which any flipped bit shows."""
+    head = f"{array.dtype.name} {array.shape}".encode()
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, zlib.crc32(head))
+
+
+def _digests(path: pathlib.Path, metadata: dict[str, str]) -> dict[str, Any] | None:
+    if DIGESTS not in metadata:
+        return None  # another program's file
+    complaint = f"{path} is damaged: its digests cannot be read; copy or install it again"
+    digests = parse_json(metadata[DIGESTS], complaint)
+    if not isinstance(digests, dict):
+        raise InputError(complaint)
+    return digests
+
+
+def check_finite(where: object, arrays: dict[str, Any]) -> None:
+    """InputError that names the first array which holds infinities or not-a-number."""
+    for name, array in arrays.items():
+        if not np.isfinite(np.asarray(array)).all():
+            raise InputError(f"{where}: {name} is not finite throughout; the parameters are damaged, take others")
+
+
+def by_name(params: Params) -> dict[str, Any]:
     """The leaves in the order of the tree, by their path."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     return {"/".join(str(key.key) for key in path): leaf for path, leaf in leaves}

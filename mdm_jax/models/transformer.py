@@ -1,5 +1,6 @@
 """The transformer, bidirectional or causal: the library's only Flax module. It sees no time: p_theta(. | x_t)."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -356,6 +357,14 @@ def init_params(config: TransformerConfig, key: Array) -> Params:
     return Transformer(config).init(key, jnp.zeros((1, max(config.num_grouped, 1)), dtype=jnp.int32))["params"]
 
 
+def param_shapes(config: TransformerConfig) -> Params:
+    """The shapes and dtypes of what `init_params` gives, in a moment: all layers are as the first."""
+    one = dataclasses.replace(config, num_layers=1)
+    shapes: dict[str, Any] = dict(jax.eval_shape(lambda: init_params(one, jax.random.key(0))))
+    layer = shapes.pop("layers_0")
+    return shapes | {f"layers_{i}": layer for i in range(config.num_layers)}
+
+
 def num_params(params_or_config: Params | TransformerConfig, *, embedding: bool = True) -> int:
     """Number of parameters, exact; for a configuration without making any.
 
@@ -365,7 +374,7 @@ def num_params(params_or_config: Params | TransformerConfig, *, embedding: bool 
     """
     params = params_or_config
     if isinstance(params, TransformerConfig):
-        params = jax.eval_shape(lambda: init_params(params_or_config, jax.random.key(0)))
+        params = param_shapes(params_or_config)
     outside = () if embedding else ("token_embedding", "position_embedding", "group_embedding", "head")
     counted = {name: subtree for name, subtree in params.items() if name not in outside}
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(counted))

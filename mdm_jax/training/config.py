@@ -4,7 +4,8 @@ import json
 import pathlib
 from typing import Any
 
-from mdm_jax.errors import InputError
+from mdm_jax.errors import InputError, shown
+from mdm_jax.files import make_folder, read_json, write_whole
 
 FORMAT = 2
 """of a run's folder"""
@@ -13,10 +14,7 @@ FORMAT = 2
 def write_config(folder: pathlib.Path, config: dict[str, Any]) -> None:
     """Writes `config.json`, whole or not at all; where one is there already, InputError unless it says the same."""
     check_config(folder, config)
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / "config.json.part"
-    part.write_text(json.dumps({"format": FORMAT, **config}, indent=1) + "\n")
-    part.replace(folder / "config.json")
+    write_whole(make_folder(folder) / "config.json", json.dumps({"format": FORMAT, **config}, indent=1) + "\n")
 
 
 def check_config(folder: pathlib.Path, config: dict[str, Any]) -> None:
@@ -42,18 +40,15 @@ def check_config(folder: pathlib.Path, config: dict[str, Any]) -> None:
 def read_config(folder: pathlib.Path) -> dict[str, Any]:
     """The `config.json` of a run's folder; InputError where it is missing, broken or from a newer version."""
     path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text())
-        newest = config["format"]
-        if not (isinstance(newest, int) and isinstance(config["model"], dict)):
-            raise TypeError
-    except FileNotFoundError:
-        raise InputError(f"{folder} holds no config.json; give the folder of a run") from None
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
-        raise InputError(
-            f"{path} cannot be read as a run's config; restore it, or train anew in another folder"
-        ) from None
-    if newest != FORMAT:
-        advice = "update mdm_jax" if newest > FORMAT else "use the version that wrote it, or train anew"
-        raise InputError(f"{path} has format {newest}, this version reads format {FORMAT}; {advice}")
-    return config
+    if not path.exists():
+        raise InputError(f"{folder} holds no config.json; give the folder of a run")
+    what = "a run's config; restore it, or train anew in another folder"
+    config = read_json(path, what)
+    sections = config if isinstance(config, dict) else {}
+    number, kinds = sections.get("format"), [type(sections.get(name, {})) for name in ("model", "task", "optimizer")]
+    if not isinstance(number, int) or kinds != [dict] * 3 or "model" not in sections:
+        raise InputError(f"{path} cannot be read as {what}")
+    if number != FORMAT:
+        advice = "update mdm_jax" if number > FORMAT else "use the version that wrote it, or train anew"
+        raise InputError(f"{path} has format {shown(number)}, this version reads format {FORMAT}; {advice}")
+    return sections

@@ -1,0 +1,128 @@
+"""Files and folders that somebody names: where they may lie, what they may be, and how much of them is read."""
+
+import json
+import math
+import os
+import pathlib
+import re
+import stat
+from typing import Any
+
+from mdm_jax.errors import InputError, shown
+
+MOST_JSON = 1 << 24
+"""Bytes of a JSON file; a larger one is none of ours."""
+DEEPEST = 32
+"""Levels of lists and objects in one another; ours have four."""
+
+_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+
+
+def local_path(path: str | os.PathLike[str]) -> pathlib.Path:
+    """The path, which may be text; InputError if it is of another place than the file system, such as gs://BUCKET."""
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"a path is wanted, as text or a pathlib.Path; got {shown(path)}")
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", os.fspath(path)):
+        raise InputError(
+            f"{path} is no place in the file system: mount the bucket (gcsfuse for gs://, mountpoint-s3 or s3fs for "
+            "s3://) or download the file, and give that path"
+        )
+    return pathlib.Path(path)
+
+
+def regular_file(path: str | os.PathLike[str]) -> pathlib.Path:
+    """The path; InputError unless a file is there, and no folder, pipe or device, which may never end."""
+    found = local_path(path)
+    try:
+        mode = found.stat().st_mode
+    except FileNotFoundError:
+        raise InputError(f"{path} cannot be read: No such file or directory") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {_reason(error)}") from error
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{path} is {_KINDS.get(stat.S_IFMT(mode), 'a device')}: give a regular file")
+    return found
+
+
+def check_place(path: str | os.PathLike[str]) -> None:
+    """InputError if the path is of another place, or leads to something that is neither a file nor a folder."""
+    found = local_path(path)
+    try:
+        mode = found.stat().st_mode
+    except (OSError, ValueError):  # nothing is there yet, or whoever opens it will say what is wrong
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise InputError(f"{path} is {_KINDS.get(stat.S_IFMT(mode), 'a device')}: give a regular file or a folder")
+
+
+def make_folder(path: str | os.PathLike[str]) -> pathlib.Path:
+    """Makes a folder, and those above it, unless it is there; InputError if it cannot be made."""
+    folder = local_path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise InputError(f"the folder {path} cannot be made: {_reason(error)}") from error
+    return folder
+
+
+def read_bytes(path: str | os.PathLike[str], *, most: int | None = None) -> bytes:
+    """The content of a regular file; InputError if it cannot be read or has more than `most` bytes."""
+    found = regular_file(path)
+    try:
+        with found.open("rb") as file:
+            data = file.read() if most is None else file.read(most + 1)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {_reason(error)}") from error
+    if most is not None and len(data) > most:
+        raise InputError(f"{path} has more than {most:,} bytes: it is not what is wanted here")
+    return data
+
+
+def read_json(path: str | os.PathLike[str], what: str) -> Any:
+    """The value in a JSON file; InputError "PATH cannot be read as WHAT" where there is none."""
+    return parse_json(read_bytes(path, most=MOST_JSON), f"{path} cannot be read as {what}")
+
+
+def parse_json(text: str | bytes, complaint: str) -> Any:
+    """The value that JSON writes, without NaN and infinities; InputError with the complaint where it writes none."""
+    try:
+        value = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError):  # of these: no JSON, not UTF-8, an integer of thousands of digits
+        raise InputError(complaint) from None
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [inner for outer in level if isinstance(outer, dict | list) for inner in _members(outer)]
+    if level:
+        raise InputError(complaint)
+    return value
+
+
+def finite(value: Any) -> Any:
+    """The value with None for each float that JSON has no word for."""
+    if isinstance(value, dict):
+        return {name: finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_whole(path: pathlib.Path, data: str | bytes) -> None:
+    """Writes a file whole or not at all; InputError if it cannot be written."""
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_bytes(data.encode() if isinstance(data, str) else data)
+        part.replace(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {_reason(error)}") from error
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(name)
+
+
+def _members(value: dict[str, Any] | list[Any]) -> list[Any]:
+    return list(value.values()) if isinstance(value, dict) else value
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,145 @@
+"""A run whose config.json or parameters are not right: every command that reads it ends with one line."""
+
+import json
+import os
+
+import jax
+import pytest
+from commands import run_all
+
+from experiments.nae_sat import evaluate as nae_sat
+from experiments.sudoku import evaluate as sudoku
+from experiments.zebra import evaluate as zebra
+from mdm_jax import InputError
+from mdm_jax.data import sudoku_layouts, zebra_layouts
+from mdm_jax.data.zebra_clues import Size
+from mdm_jax.models.config import TransformerConfig
+from mdm_jax.models.pretrained import save_weights
+from mdm_jax.models.transformer import init_params
+from mdm_jax.training.config import write_config
+
+SMALL = {"num_layers": 1, "num_heads": 2, "width": 16, "mlp_width": 32, "positions": "learned"}
+COMMON = {"num_train": 100, "num_test": 8, "seed": 0, "init_from": None}
+SUDOKU = {"name": "sudoku", "size": 4, "clues": None, "difficulty": None, "source": None, **COMMON}
+ZEBRA = {"name": "zebra", "difficulty": None, "layout": "in-place", **COMMON}
+ZEBRA |= {"min_houses": 3, "max_houses": 3, "min_attributes": 3, "max_attributes": 4}
+NAE_SAT = {"name": "nae_sat", "num_latents": 4, "num_observations": 6, "length": None, **COMMON}
+
+
+def write(folder, task, scale=1.0, **fields):
+    """A network that fits a task, of random parameters, as `export` writes one."""
+    config = TransformerConfig(**SMALL | fields)
+    write_config(folder, {"model": config.to_json(), "task": task})
+    params = jax.tree.map(lambda leaf: leaf * scale, init_params(config, jax.random.key(0)))
+    save_weights(folder, params, dtype="float32")
+    return folder
+
+
+def write_sudoku(folder, layout="in-place", **options):
+    made = sudoku_layouts.get(layout)
+    shape = {"vocab_size": made.num_tokens(4), "max_length": made.length(4), "causal": layout == "triples"}
+    return write(folder, SUDOKU | {"layout": layout}, **shape, **options)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """One of each kind."""
+    root = tmp_path_factory.mktemp("trained")
+    layout = zebra_layouts.get("in-place", Size(3, 4))
+    shape = {"vocab_size": layout.num_tokens, "max_length": layout.length, "pad_id": layout.pad_id}
+    shape |= {"num_groups": layout.num_groups, "group_length": layout.group_length}
+    return {
+        "sudoku": write_sudoku(root / "sudoku"),
+        "zebra": write(root / "zebra", ZEBRA, **shape),
+        "nae_sat": write(root / "nae-sat", NAE_SAT, vocab_size=2, num_extra_tokens=2, max_length=10),
+    }
+
+
+LOAD = {
+    "sudoku": lambda folder: sudoku.load_model(folder, None),
+    "zebra": lambda folder: zebra.load_model(folder, {}),
+    "nae_sat": nae_sat.load_model,
+}
+NUMBERS = [None, "x", -1, 1.5, True, [], {}, 10**12, 10**4000, float("inf")]
+TASKS = {
+    ("sudoku", "size"): [*NUMBERS, 0, 5, 6, 9],
+    ("sudoku", "clues"): [*NUMBERS[1:], 82],
+    ("sudoku", "difficulty"): ["", "easy", 3, [], {}, "normal,hard"],
+    ("sudoku", "num_train"): [*NUMBERS, 0],
+    ("sudoku", "num_test"): [*NUMBERS, 0],
+    ("sudoku", "seed"): NUMBERS,
+    ("sudoku", "source"): [3, [], {}, True],
+    ("sudoku", "layout"): [None, "x", "triples", 1, [], "question-answer"],
+    ("sudoku", "name"): [None, "zebra", 3, "\x1b[2J" * 10**4],
+    ("zebra", "min_houses"): [*NUMBERS, 2, 7, 4],
+    ("zebra", "max_houses"): [*NUMBERS, 2, 7, 6],
+    ("zebra", "min_attributes"): [*NUMBERS, 5],
+    ("zebra", "max_attributes"): [*NUMBERS, 3],
+    ("zebra", "num_test"): [*NUMBERS, 0],
+    ("zebra", "layout"): [None, "triples", "shifted"],
+    ("nae_sat", "num_latents"): [*NUMBERS, 0, 2, 5],
+    ("nae_sat", "num_observations"): [*NUMBERS, 0, 7],
+    ("nae_sat", "length"): [*NUMBERS[1:], 0, 9, 11],
+    ("nae_sat", "seed"): NUMBERS,
+}
+
+
+@pytest.mark.parametrize(("game", "name"), TASKS)
+def test_task_that_is_none_or_not_the_networks_is_one_line(folders, tmp_path, game, name):
+    folder = folders[game]
+    text = (folder / "config.json").read_text()
+    LOAD[game](folder)
+    try:
+        for value in [*TASKS[game, name], "MISSING"]:
+            config = json.loads(text)
+            config["task"][name] = value
+            if value == "MISSING":
+                del config["task"][name]
+            (folder / "config.json").write_text(json.dumps(config))
+            with pytest.raises(InputError) as caught:
+                LOAD[game](folder)
+            assert str(caught.value).isprintable()
+            assert len(str(caught.value)) <= 1000
+    finally:
+        (folder / "config.json").write_text(text)
+
+
+def test_file_that_a_config_names_is_opened_only_if_the_user_names_it(tmp_path):
+    folder = write_sudoku(tmp_path / "run")
+    os.mkfifo(tmp_path / "pipe")  # whoever opens it waits for ever
+    config = json.loads((folder / "config.json").read_text())
+    config["task"]["source"] = str(tmp_path / "pipe")
+    (folder / "config.json").write_text(json.dumps(config))
+    puzzles = tmp_path / "puzzles.txt"
+    puzzles.write_text("1.34.412214.43.1\n" * 3)
+    evaluate = ["evaluate", "--checkpoint", folder, "--out", tmp_path / "out"]
+    readings = ["readings", "--checkpoint", folder, "--out", tmp_path / "out"]
+    done = run_all(
+        "sudoku",
+        [evaluate, readings, [*evaluate, "--puzzles", puzzles], [*evaluate, "--puzzles", puzzles, "--source", puzzles]],
+    )
+    assert [status for status, _, _ in done] == [2, 2, 0, 2]
+    for _, said, _ in done[:2]:
+        assert said[-1].startswith(f"error: the run took its puzzles from {tmp_path / 'pipe'}: to use that")
+    assert "leave one of them out" in done[3][1][-1]
+
+
+def test_parameters_that_are_or_make_no_finite_numbers_end_every_command_with_one_line(tmp_path):
+    whole = write_sudoku(tmp_path / "whole", "triples")
+    huge = write_sudoku(tmp_path / "huge", "triples", scale=1e15)
+    broken = write_sudoku(tmp_path / "broken", "triples")
+    data = bytearray((broken / "model.safetensors").read_bytes())
+    data[-2:] = b"\xff\x7f"  # of a float32: not a number
+    (broken / "model.safetensors").write_bytes(data)
+    puzzle = "1.34.412214.43.1"
+    argvs = [
+        [command, *([puzzle] if command == "solve" else []), "--checkpoint", folder, "--out", tmp_path / "out"]
+        for folder in (whole, huge, broken)
+        for command in ("solve", "evaluate")
+    ]
+    done = run_all("sudoku", argvs)
+    assert [status for status, _, _ in done] == [0, 0, 1, 1, 2, 2]
+    for status, said, printed in done[2:]:
+        words = "predictions are not finite; the parameters may be damaged" if status == 1 else "is damaged: "
+        assert words in said[-1]
+        assert "solved" not in printed
