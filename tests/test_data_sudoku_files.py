@@ -133,7 +133,7 @@ def test_read_puzzles_bad_file_raises_one_line_with_file_and_line(tmp_path, name
 def test_read_puzzles_missing_file_or_folder_raises_one_line(tmp_path):
     with pytest.raises(InputError, match=r"absent\.txt cannot be read: No such file"):
         sudoku_files.read_puzzles(tmp_path / "absent.txt")
-    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+    with pytest.raises(InputError, match="is a folder: give a regular file"):
         sudoku_files.read_puzzles(tmp_path)
 
 

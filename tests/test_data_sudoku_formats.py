@@ -286,7 +286,7 @@ def test_limit_reads_no_further_than_it_has_to(tmp_path):
 def test_pipe_and_device_are_refused_rather_than_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", "/dev/zero"):
-        with pytest.raises(InputError, match=f"^{path} cannot be read: it is a pipe or a device; give a regular file"):
+        with pytest.raises(InputError, match=f"^{path} is a (pipe|device): give a regular file"):
             sudoku_files.read_puzzles(path)
     with pytest.raises(InputError, match=r"cannot be read: .*null"):
         sudoku_files.read_puzzles("a\0b")

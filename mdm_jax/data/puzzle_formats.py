@@ -9,10 +9,8 @@ import functools
 import gzip
 import io
 import itertools
-import os
 import pathlib
 import re
-import stat
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
@@ -21,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdm_jax.errors import InputError, shown
+from mdm_jax.files import regular_file
 
 BLOCK = 1 << 14
 """Lines of a block."""
@@ -72,7 +71,7 @@ class Lines:
         """The first bytes of the file; none if there is no file."""
         if self.text is not None:
             return b""
-        check_regular_file(self.name)
+        regular_file(self.name)
         try:
             with pathlib.Path(self.name).open("rb") as file:
                 return file.read(8)
@@ -184,14 +183,3 @@ def recognise(lines: Lines, formats: Sequence[Format[Reader]], empty: str) -> tu
     number, line = lines.first
     known = "; ".join(f"{form.name} ({form.known_by})" for form in formats)
     raise InputError(f"{lines.where(number)}: {shown(line, 50)} begins no known format; known are: {known}")
-
-
-def check_regular_file(path: str | os.PathLike[str]) -> None:
-    """InputError unless `path` is a regular file, so that nothing waits for a pipe or reads a device without end."""
-    try:
-        mode = os.stat(path).st_mode
-    except (OSError, ValueError) as error:  # the latter: a name that no file can have
-        raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if not stat.S_ISREG(mode):
-        kind = "Is a directory" if stat.S_ISDIR(mode) else "it is a pipe or a device"
-        raise InputError(f"{path} cannot be read: {kind}; give a regular file")

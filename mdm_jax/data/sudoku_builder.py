@@ -1,7 +1,6 @@
 """Sudokus as a tfds dataset, generated or read from a file. Importing this imports tfds; `sudoku` alone does not."""
 
 import os
-import pathlib
 from collections.abc import Callable, Iterator
 
 import tensorflow_datasets as tfds
@@ -10,9 +9,9 @@ from mdm_jax.data import builders, sudoku
 from mdm_jax.data.base import DataConfig, Generated, Records
 from mdm_jax.data.checks import Split
 from mdm_jax.data.difficulty import check_difficulty
-from mdm_jax.data.puzzle_formats import check_regular_file
 from mdm_jax.data.sudoku_sets import RATING_VERSION, generate_rated, read_rated
 from mdm_jax.errors import InputError
+from mdm_jax.files import read_bytes
 
 
 class SudokuConfig(DataConfig):
@@ -49,7 +48,7 @@ class SudokuConfig(DataConfig):
         self.on_read = on_read
         self.size, self.clues, self.difficulty, self.seed, self.source = size, clues, difficulty, seed, source
         words = [str(word) for word in ("file" if source else None, clues, difficulty) if word] or ["minimal"]
-        made_from = seed if source is None else _read_bytes(source)
+        made_from = seed if source is None else read_bytes(source)
         super().__init__(
             f"{size}x{size}",
             *words,
@@ -57,14 +56,6 @@ class SudokuConfig(DataConfig):
             num_train=num_train,
             num_test=num_test,
         )
-
-
-def _read_bytes(path: str | os.PathLike[str]) -> bytes:
-    check_regular_file(path)
-    try:
-        return pathlib.Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
 class Sudoku(Generated, skip_registration=True):  # type: ignore[call-arg]
