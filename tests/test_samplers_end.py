@@ -316,7 +316,7 @@ ENDLESS = """
 import dataclasses, json, sys
 sys.path.insert(0, sys.argv[1])
 import jax, jax.numpy as jnp
-import mdm_jax, test_endings as t
+import mdm_jax, test_samplers_end as t
 params, found = jnp.zeros((t.L, t.V)), []
 for name in ("hostile plan", "hostile choice", "margin", "top_k", "vanilla", "remasking"):
     got = t.jitted[name](params * jnp.nan, t.KEY, jnp.full((1, t.L), 2), 2, 1.0, 0)
