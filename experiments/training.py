@@ -21,7 +21,7 @@ from mdm_jax.models.transformer import init_params, num_params
 from mdm_jax.report import plots
 from mdm_jax.sharding import check_batch, local_rows
 from mdm_jax.training.checkpoint import CHECKPOINTS
-from mdm_jax.training.config import check_config, read_config, write_config
+from mdm_jax.training.config import check_config, read_config
 from mdm_jax.training.distributed import is_lead
 from mdm_jax.training.held_out import held_out_loss
 from mdm_jax.training.loop import LoopConfig, fit
@@ -40,6 +40,7 @@ class Run:
     folder: pathlib.Path
     config: TransformerConfig
     json: dict[str, Any]
+    """of the run's `config.json`, beside the optimizer and the batch size"""
     optimizer: OptimizerConfig
     loop: LoopConfig
     mesh: Mesh
@@ -77,8 +78,6 @@ class Run:
             rows=local_rows(self.mesh, batch_size),
             augment=augment,
         )
-        if is_lead():
-            write_config(self.folder, self.json)
         denoiser = make_denoiser(self.config, as_features=True)
         say(
             f"{num_params(self.config):,} parameters, {self.optimizer.num_steps} steps of {batch_size} in {self.folder}"
@@ -98,6 +97,7 @@ class Run:
             optimizer=self.optimizer,
             loop=self.loop,
             mesh=self.mesh,
+            config=self.json,
             evaluate=evaluate,
             start_from=self.initial,
             flops_per_example=3
@@ -135,8 +135,7 @@ def begin(
     is_fresh = not (out / CHECKPOINTS).exists()  # a run that goes on has no need of them any more
     initial = _initial_params(init_from, config) if init_from is not None and is_fresh else None
     run: dict[str, Any] = {"model": config.to_json(), "task": dict(task)}
-    run |= {"optimizer": dataclasses.asdict(optimizer), "batch_size": loop.batch_size}
-    check_config(out, run)
+    check_config(out, run | {"optimizer": optimizer.to_json(), "batch_size": loop.batch_size})
     check_batch(loop.batch_size, mesh, parts=loop.accumulate)
     return Run(out, config, run, optimizer, loop, mesh, initial)
 

@@ -17,6 +17,8 @@ from mdm_jax.errors import InputError, shown
 
 INT32 = 2**31 - 1
 """The most that a number of tokens, steps or rows may be: JAX's integers are int32."""
+FLOAT32 = 3.4028234663852886e38
+"""The largest float32, in which JAX computes: anything above is infinite there."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -57,7 +57,7 @@ def train(flags: Train) -> None:
     """`train`: a model of any preset, distribution and budget."""
     results = Results("nae_sat", "train", out=flags.out, seed=flags.seed)
     config = model_config(flags)
-    model = Model(config, train_model(flags, config).best_params, make_denoiser(config))
+    model = Model(config, train_model(flags, config).eval_params, make_denoiser(config))
     task = {name: getattr(flags, name) for name in (*DATA_FIELDS, "length")}
     add_rows(results, model, task, TWO_ORDERS, limit=flags.evaluate_limit, seed=flags.seed, mesh=flags.mesh.make())
     results.finish()

@@ -91,7 +91,7 @@ def train_model(
         initialise=initialise,
         augment=augment,
     )
-    return Model(config, state.best_params, make_denoiser(config)), data["test"]
+    return Model(config, state.eval_params, make_denoiser(config)), data["test"]
 
 
 def add_trained_rows(
