@@ -4,26 +4,26 @@ Conventions: x_0 clean, x_t noisy, t = 0 clean and t = 1 all masked; tokens int3
 masked; losses are nats per sequence [B]; keys are typed and consumed. Importing this starts no device work.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from mdm_jax import losses, masking, oracles, orders, sampling, schedules, selection
-from mdm_jax.autoregressive import autoregressive_sample
-from mdm_jax.cached_sampling import cached_sample
-from mdm_jax.confidence import confidence_from_hidden, confidence_from_logits
-from mdm_jax.errors import InputError
-from mdm_jax.losses import causal_nll, elbo_loss, order_loss, order_nll, subset_loss
-from mdm_jax.masking import forward_mask, mask_last, reverse_posterior
-from mdm_jax.oracles import with_noise
-from mdm_jax.orders import identity_order, inverse, near_identity_order, uniform_order
-from mdm_jax.remasking import remasking_sample
-from mdm_jax.sampling import SampleResult, sample, vanilla_sample
-from mdm_jax.schedules import Cosine, Linear, Polynomial, Schedule
-from mdm_jax.scoring import token_nll
-from mdm_jax.selection import Binomial, EntropyBudget, PerStep, Threshold, TopK
-from mdm_jax.typing import Array, Confidence, Denoiser, Features, Oracle, Params, Selector
-
 if TYPE_CHECKING:
+    from mdm_jax import losses, masking, oracles, orders, sampling, schedules, selection
+    from mdm_jax.autoregressive import autoregressive_sample
+    from mdm_jax.cached_sampling import cached_sample
+    from mdm_jax.confidence import confidence_from_hidden, confidence_from_logits
+    from mdm_jax.errors import InputError
     from mdm_jax.loading import Model, load
+    from mdm_jax.losses import causal_nll, elbo_loss, order_loss, order_nll, subset_loss
+    from mdm_jax.masking import forward_mask, mask_last, reverse_posterior
+    from mdm_jax.oracles import with_noise
+    from mdm_jax.orders import identity_order, inverse, near_identity_order, uniform_order
+    from mdm_jax.remasking import remasking_sample
+    from mdm_jax.sampling import SampleResult, sample, vanilla_sample
+    from mdm_jax.schedules import Cosine, Linear, Polynomial, Schedule
+    from mdm_jax.scoring import token_nll
+    from mdm_jax.selection import Binomial, EntropyBudget, PerStep, Threshold, TopK
+    from mdm_jax.typing import Array, Confidence, Denoiser, Features, Oracle, Params, Selector
 
 __version__ = "0.1.0"
 
@@ -79,10 +79,35 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """`load` and `Model` need Flax and Orbax, which are imported when one of them is first asked for."""
-    if name in ("load", "Model"):
-        from mdm_jax import loading
+_HOMES = {
+    "autoregressive": ("autoregressive_sample",),
+    "cached_sampling": ("cached_sample",),
+    "confidence": ("confidence_from_hidden", "confidence_from_logits"),
+    "errors": ("InputError",),
+    "loading": ("Model", "load"),
+    "losses": ("causal_nll", "elbo_loss", "order_loss", "order_nll", "subset_loss"),
+    "masking": ("forward_mask", "mask_last", "reverse_posterior"),
+    "oracles": ("with_noise",),
+    "orders": ("identity_order", "inverse", "near_identity_order", "uniform_order"),
+    "remasking": ("remasking_sample",),
+    "sampling": ("SampleResult", "sample", "vanilla_sample"),
+    "schedules": ("Cosine", "Linear", "Polynomial", "Schedule"),
+    "scoring": ("token_nll",),
+    "selection": ("Binomial", "EntropyBudget", "PerStep", "Threshold", "TopK"),
+    "typing": ("Array", "Confidence", "Denoiser", "Features", "Oracle", "Params", "Selector"),
+}
+"""Of each module, the public names: imported when one is first asked for, since they bring JAX along."""
 
-        return getattr(loading, name)
-    raise AttributeError(f"module 'mdm_jax' has no attribute {name!r}")
+
+def __getattr__(name: str) -> Any:
+    """A public name, or a public module; `load` and `Model` need Flax and Orbax too."""
+    home = next((module for module, names in _HOMES.items() if name in names), None)
+    if home is None and name not in __all__:
+        raise AttributeError(f"module 'mdm_jax' has no attribute {name!r}")
+    module = importlib.import_module(f"mdm_jax.{home or name}")
+    value = globals()[name] = module if home is None else getattr(module, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

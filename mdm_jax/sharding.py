@@ -4,6 +4,7 @@ Batches are split over data x fsdp. A parameter is split as the first rule that 
 that divide its dimensions; optimizer state and averages carry their parameter's name and lie where it lies.
 """
 
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -66,9 +67,17 @@ def _name(path: tuple[Any, ...]) -> str:
 
 def spec_for(name: str, shape: tuple[int, ...], mesh: Mesh, rules: Rules = RULES) -> PartitionSpec:
     """Where the parameter `name` (its path, joined by "/") of `shape` lies on `mesh`."""
-    sizes = zip(shape, _rule_for(name, shape, rules) or (), strict=False)
-    axes = [axis if axis and size % mesh.shape[axis] == 0 else None for size, axis in sizes]
-    return PartitionSpec(*axes)
+    axes = zip(shape, _rule_for(name, shape, rules) or (), strict=False)
+    return PartitionSpec(*(axis if size % _ways(axis, mesh) == 0 else None for size, axis in axes))
+
+
+def _ways(axis: str | tuple[str, ...] | None, mesh: Mesh) -> int:
+    """Parts that one axis of a rule, or several together, make of a dimension."""
+    names = (axis,) if isinstance(axis, str) else axis or ()
+    unknown = [name for name in names if name not in mesh.shape]
+    if unknown:
+        raise InputError(f"a rule names the axis {unknown[0]!r}; the mesh has {', '.join(mesh.shape)}")
+    return math.prod(mesh.shape[name] for name in names)
 
 
 def shardings(mesh: Mesh, tree: Any, rules: Rules = RULES) -> Any:
@@ -113,10 +122,13 @@ def abstract(mesh: Mesh, tree: Any, rules: Rules = RULES) -> Any:
     )
 
 
-def local_rows(mesh: Mesh, batch_size: int) -> list[int]:
+def local_rows(mesh: Mesh, batch_size: int) -> Sequence[int]:
     """The rows of a batch that lie on this process's devices, in order: what it has to read."""
     indices = NamedSharding(mesh, BATCH).addressable_devices_indices_map((batch_size,)).values()
-    return sorted({row for index in indices if index is not None for row in range(batch_size)[index[0]]})
+    parts = sorted({index[0].indices(batch_size)[:2] for index in indices if index is not None})
+    if all(one[1] == other[0] for one, other in itertools.pairwise(parts)):
+        return range(parts[0][0], parts[-1][1])  # no list: a batch may be of any size until it meets its data
+    return [row for part in parts for row in range(*part)]
 
 
 def place(mesh: Mesh, rows: Any) -> Any:

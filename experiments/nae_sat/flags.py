@@ -2,26 +2,27 @@
 
 import dataclasses
 import pathlib
-from typing import Literal
+from typing import Annotated, Literal
 
 from experiments.flags import DecodeFlags, RunFlags
+from mdm_jax.ranges import INT32, Count, NotNegative, Range
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataFlags:
     """Which distribution, and how many sequences of it."""
 
-    num_latents: int = 25
+    num_latents: Annotated[int, Range(3, 10_000)] = 25
     """N: bits that observations are made of"""
-    num_observations: int = 275
+    num_observations: Annotated[int, Range(1, 100_000)] = 275
     """P: triples of them that are observed, fixed by the seed"""
-    num_train: int = 500_000
+    num_train: Annotated[int, Range(1, INT32)] = 500_000
     """sequences to train on"""
-    num_test: int = 1_000
+    num_test: Annotated[int, Range(1, 1_000_000)] = 1_000
     """sequences held out"""
     data: pathlib.Path = pathlib.Path("datasets")
     """folder of prepared data, made once and used again"""
-    seed: int = 0
+    seed: Annotated[int, Range(0, below=1 << 32)] = 0
     """of the triples, the sequences, the parameters and all draws"""
 
 
@@ -39,11 +40,11 @@ class Train(DataFlags, RunFlags):
 
     model: str = "smdm_19m"
     """a preset of mdm_jax.models.presets; its vocabulary and length are fitted to the sequences"""
-    length: int | None = None
+    length: Annotated[int, Range(1, 1 << 20)] | None = None
     """pad sequences to this length, 512 in the paper; padding is given and attended to (None: no padding)"""
     init_from: pathlib.Path | None = None
     """start from these weights instead of random ones: a run's folder, or one of its checkpoints"""
-    evaluate_limit: int = 256
+    evaluate_limit: Count = 256
     """sequences to generate in an evaluation, one token at a time, for accuracy/random and accuracy/margin"""
     out: pathlib.Path = pathlib.Path("runs/nae-sat")
     """folder of the run: checkpoints, metrics, results.json"""
@@ -55,15 +56,15 @@ class Evaluate(DecodeFlags):
 
     oracle: str = "random,top_prob,margin,neg_entropy,token_prob,left_to_right"
     """orders to generate in, with commas"""
-    temperature: float = 1.0
+    temperature: NotNegative = 1.0
     """of the values, which the paper samples; 0 takes the likeliest"""
-    step_counts: tuple[int, ...] = ()
+    step_counts: tuple[Count, ...] = ()
     """or: generate in each of these numbers of steps, by the linear schedule"""
     checkpoint: pathlib.Path
     """a run's folder, or one of its checkpoints"""
-    limit: int = 1_000
+    limit: Count = 1_000
     """sequences to generate"""
-    batch_size: int = 250
+    batch_size: Count = 250
     """sequences at a time"""
     seed: int = 0
     """of all draws"""
@@ -77,7 +78,7 @@ class Reproduce:
 
     scale: Literal["smoke", "small", "paper"] = "small"
     """smoke: seconds of everything; small: 10 latents, 50 observations, 0.8M parameters; paper: all of Table 1"""
-    minutes: float | None = None
+    minutes: Annotated[float, Range(above=0, most=1e6)] | None = None
     """save and stop after this long; the same command goes on"""
     data: pathlib.Path = pathlib.Path("datasets")
     """folder of prepared data, made once and used again"""
@@ -91,11 +92,11 @@ class Reproduce:
 class Exact:
     """What the best predictor there is makes of each order: generate with it, several tokens a step, and count."""
 
-    num_latents: int = 10
+    num_latents: Count = 10
     """N: bits that observations are made of; all 2^N are enumerated"""
-    num_observations: int = 50
+    num_observations: Count = 50
     """P: triples of them that are observed"""
-    limit: int = 2_000
+    limit: Count = 2_000
     """sequences to generate"""
     seed: int = 0
     """of the triples and all draws"""

@@ -7,27 +7,28 @@ from typing import Annotated, Literal
 import tyro
 
 from experiments.flags import DecodeFlags, PuzzleRunFlags
+from mdm_jax.ranges import INT32, Count, NotNegative, Range
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataFlags:
     """Which puzzles; those to train on and those held out never share a solution."""
 
-    size: int = 9
+    size: Annotated[int, Range(4, 9)] = 9
     """rows of a grid: 4, 6 or 9"""
-    clues: int | None = None
+    clues: Annotated[int, Range(0, 81)] | None = None
     """givens per puzzle (None: minimal puzzles, where every given is needed)"""
     difficulty: Literal["normal", "hard"] | None = None
     """normal: only puzzles that seven rules solve without guessing; hard: only the others"""
     source: pathlib.Path | None = None
     """take puzzles from this file instead of making them (CSV, one per line, or Shah et al.'s .npy)"""
-    num_train: int = 100_000
+    num_train: Annotated[int, Range(1, INT32)] = 100_000
     """puzzles to train on"""
-    num_test: int = 1_000
+    num_test: Annotated[int, Range(1, 1_000_000)] = 1_000
     """puzzles held out"""
     data: pathlib.Path = pathlib.Path("datasets")
     """folder of prepared data, made once and used again"""
-    seed: int = 0
+    seed: Annotated[int, Range(0, below=1 << 32)] = 0
     """of the puzzles, the parameters and all draws"""
 
 
@@ -35,15 +36,15 @@ class DataFlags:
 class Demo:
     """Train a small model on 6x6 Sudokus, solve held-out ones in four orders, and 9x9 ones with the shipped weights."""
 
-    steps: int = 150
+    steps: Count = 150
     """training steps"""
-    batch_size: int = 128
+    batch_size: Count = 128
     """puzzles per training step"""
-    num_train: int = 60_000
+    num_train: Count = 60_000
     """puzzles to train on"""
-    limit: int = 500
+    limit: Count = 500
     """held-out puzzles to solve"""
-    limit_9x9: int = 16
+    limit_9x9: Count = 16
     """9x9 puzzles of each set to solve with the weights that come with the package"""
     data: pathlib.Path = pathlib.Path("datasets")
     """folder of prepared data, made once and used again"""
@@ -82,15 +83,17 @@ class Evaluate(DecodeFlags):
 
     checkpoint: pathlib.Path = pathlib.Path("sudoku-6m")
     """a run's folder, one of its checkpoints, or the name of shipped weights"""
-    size: int | None = None
+    size: Annotated[int, Range(4, 9)] | None = None
     """rows of a grid, which the checkpoint must be for (None: whatever it is for)"""
     puzzles: pathlib.Path | None = None
     """a file of puzzles (CSV, one per line, or Shah et al.'s .npy); None: held-out puzzles like the run's"""
+    source: pathlib.Path | None = None
+    """the file that the run took its puzzles from, of which those held out are used again"""
     difficulty: str | None = None
     """of held-out puzzles: normal, hard, or both with a comma (None: as in training)"""
-    limit: int | None = None
+    limit: Count | None = None
     """use only the first so many"""
-    batch_size: int = 128
+    batch_size: Count = 128
     """puzzles at a time"""
     seed: int = 0
     """of all draws"""
@@ -106,11 +109,11 @@ class Solve(DecodeFlags):
     """puzzles, row by row, with 0 or . for blanks"""
     checkpoint: pathlib.Path = pathlib.Path("sudoku-6m")
     """a run's folder, one of its checkpoints, or the name of shipped weights"""
-    size: int | None = None
+    size: Annotated[int, Range(4, 9)] | None = None
     """rows of a grid, which the checkpoint must be for (None: whatever it is for)"""
     puzzles: pathlib.Path | None = None
     """a file of puzzles (CSV, one per line, or Shah et al.'s .npy)"""
-    limit: int | None = None
+    limit: Count | None = None
     """use only the first so many"""
     seed: int = 0
     """of all draws"""
@@ -128,9 +131,9 @@ class Reproduce:
     """which models, with commas"""
     checkpoint: pathlib.Path | None = None
     """a trained masked model to use instead of training one"""
-    limit: int | None = None
+    limit: Count | None = None
     """use only the first so many held-out puzzles of each set"""
-    minutes: float | None = None
+    minutes: Annotated[float, Range(above=0, most=1e6)] | None = None
     """save and stop after this long; the same command goes on"""
     data: pathlib.Path = pathlib.Path("datasets")
     """folder of prepared data, made once and used again"""
@@ -146,13 +149,15 @@ class Readings:
 
     checkpoint: pathlib.Path = pathlib.Path("sudoku-6m")
     """a masked model: a run's folder, one of its checkpoints, or the name of shipped weights"""
-    num_steps: int = 35
+    source: pathlib.Path | None = None
+    """the file that the run took its puzzles from, of which those held out are used again"""
+    num_steps: Count = 35
     """of each decoding; the paper's 50 are for 82 tokens, of which the 57 blanks of a puzzle have 35"""
-    noise: float = 0.5
+    noise: NotNegative = 0.5
     """scale of the Gumbel noise on the scores, where there is noise"""
-    limit: int = 200
+    limit: Count = 200
     """held-out puzzles of the normal set"""
-    batch_size: int = 200
+    batch_size: Count = 200
     """puzzles at a time"""
     seed: int = 0
     """of all draws"""

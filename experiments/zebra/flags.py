@@ -2,32 +2,33 @@
 
 import dataclasses
 import pathlib
-from typing import Literal
+from typing import Annotated, Literal
 
 from experiments.flags import DecodeFlags, PuzzleRunFlags
+from mdm_jax.ranges import INT32, Count, Range
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataFlags:
     """Which puzzles; no puzzle to train on is one of those held out, nor the same in other names or another order."""
 
-    min_houses: int = 3
+    min_houses: Annotated[int, Range(3, 6)] = 3
     """fewest houses"""
-    max_houses: int = 6
+    max_houses: Annotated[int, Range(3, 6)] = 6
     """most houses"""
-    min_attributes: int = 3
+    min_attributes: Annotated[int, Range(3, 6)] = 3
     """fewest attributes"""
-    max_attributes: int = 6
+    max_attributes: Annotated[int, Range(3, 6)] = 6
     """most attributes"""
     difficulty: Literal["normal", "hard"] | None = None
     """normal: only puzzles that deduction solves without guessing; hard: only the others"""
-    num_train: int = 100_000
+    num_train: Annotated[int, Range(1, INT32)] = 100_000
     """puzzles to train on"""
-    num_test: int = 1_000
+    num_test: Annotated[int, Range(1, 1_000_000)] = 1_000
     """puzzles held out"""
     data: pathlib.Path = pathlib.Path("datasets")
     """folder of prepared data, made once and used again"""
-    seed: int = 0
+    seed: Annotated[int, Range(0, below=1 << 32)] = 0
     """of the puzzles, the parameters and all draws"""
 
 
@@ -39,7 +40,7 @@ class GivenFlags:
     """a famous one by its name: fish"""
     puzzles: tuple[pathlib.Path, ...] = ()
     """files of one puzzle each, a clue on each line, such as = LHS c 0 1 RHS n 0 2 CLUE_END"""
-    limit: int | None = None
+    limit: Count | None = None
     """use only the first so many puzzles"""
 
 
@@ -71,7 +72,7 @@ class Evaluate(GivenFlags, DecodeFlags):
 
     checkpoint: pathlib.Path
     """a run's folder, or one of its checkpoints"""
-    batch_size: int = 128
+    batch_size: Count = 128
     """puzzles at a time"""
     seed: int = 0
     """of all draws"""
@@ -99,9 +100,9 @@ class Reproduce:
     """smoke: seconds of everything; small: 3x3 to 4x4 on two CPU cores; paper: 3x3 to 6x6 on an accelerator"""
     methods: str = "mdm,arm,arm_ordered"
     """which models, with commas"""
-    limit: int | None = None
+    limit: Count | None = None
     """use only the first so many held-out puzzles"""
-    minutes: float | None = None
+    minutes: Annotated[float, Range(above=0, most=1e6)] | None = None
     """save and stop after this long; the same command goes on"""
     data: pathlib.Path = pathlib.Path("datasets")
     """folder of prepared data, made once and used again"""

@@ -23,7 +23,7 @@ def write_config(folder: pathlib.Path, config: dict[str, Any]) -> None:
 
 
 def check_config(folder: pathlib.Path, config: dict[str, Any]) -> None:
-    """InputError if `folder` holds a run with another config, which names what differs; it may say less than `config`."""
+    """InputError if `folder` holds a run with another config, which names what differs. It may say less."""
     if (folder / "config.json").exists():
         config = json.loads(json.dumps({"format": FORMAT, **config}))
         found = read_config(folder)

@@ -24,6 +24,8 @@ _held: dict[str, int] = {}
 def locked(folder: pathlib.Path) -> Iterator[None]:
     """Holds the lock of a folder, which is made if it is not there. Of several processes of one run the first does.
 
+    A folder that cannot be written to is not locked: who writes there finds out.
+
     Raises:
       InputError: another process holds it, or another thread of this one.
     """
@@ -31,8 +33,13 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
     if not is_lead() or _held.get(name) == me:
         yield
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a+") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("a+")
+    except OSError:
+        yield
+        return
+    with file:
         _take(file, folder)
         _held[name] = me
         try:

@@ -5,7 +5,7 @@ import math
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from mdm_jax.errors import InputError, Interrupted, LostPeerError, Preempted, RunError, shown
 from mdm_jax.models.denoiser import TransformerDenoiser
-from mdm_jax.ranges import INT32, Range, check_ranges
+from mdm_jax.ranges import Count, Seed, check_ranges
 from mdm_jax.sharding import BATCH, RULES, Rules, check_batch, without_rule
 from mdm_jax.training.checkpoint import Checkpointer
 from mdm_jax.training.config import OWN, write_config
@@ -48,9 +48,6 @@ class BatchIterator(Protocol):
         ...
 
 
-Count = Annotated[int, Range(1, INT32)]
-
-
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
     """How much is done at a time, and how often other things happen, in steps."""
@@ -71,7 +68,7 @@ class LoopConfig:
     """steps in a row in which something was not finite, after which the run stops"""
     profile: bool = False
     """whether to write a trace of five steps to `profile/`"""
-    seed: Annotated[int, Range(0, 2**32 - 1)] = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -57,7 +57,8 @@ class Preemption:
             self._runtimes = _c_signal(signal.SIGTERM, None)
             if self._runtimes is not None:
                 self._tell_peers = ctypes.CFUNCTYPE(None, ctypes.c_int)(self._runtimes)
-        self._former = {number: signal.signal(number, _ignore) for number in SIGNALS}
+        heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # as nohup wants it
+        self._former = {number: signal.signal(number, _ignore) for number in heard}
         self._ear, self._mouth = os.pipe()
         os.set_blocking(self._mouth, False)
         self._former_mouth = signal.set_wakeup_fd(self._mouth, warn_on_full_buffer=False)

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from optax import GradientTransformation as Transformation
 
 from mdm_jax.errors import InputError, shown
-from mdm_jax.ranges import FLOAT32, INT32, Range, check_ranges
+from mdm_jax.ranges import INT32, Count, Decay, NotNegative, Positive, Range, Share, check_ranges
 from mdm_jax.sharding import RULES, Rules, abstract, shardings
 from mdm_jax.typing import Array, Params
 
@@ -50,22 +50,22 @@ class OptimizerConfig:
     optimizer: Literal["adamw", "muon"] = "adamw"
     """Muon (Jordan et al. 2024) orthogonalises the updates of the matrices between layers, scaled to the size of
     AdamW's (Liu et al. 2025, arXiv:2502.16982), and leaves embeddings, the head and vectors to AdamW"""
-    learning_rate: Annotated[float, Range(above=0, most=FLOAT32)] = 1e-3
+    learning_rate: Positive = 1e-3
     """the highest"""
-    num_steps: Annotated[int, Range(1, INT32)] = 1000
+    num_steps: Count = 1000
     """updates in all; the learning rate ends its decay at the last"""
     warmup_steps: Annotated[int, Range(0, INT32)] | None = None
     """fewer than `num_steps`; None: 200, or a tenth of the run if that is less"""
-    final_fraction: Annotated[float, Range(0, 1)] = 0.1
+    final_fraction: Share = 0.1
     """the learning rate of the last update, as a fraction of the highest"""
-    weight_decay: Annotated[float, Range(0, FLOAT32)] = 0.01
+    weight_decay: NotNegative = 0.01
     """of matrices, multiplied by the learning rate"""
-    beta1: Annotated[float, Range(0, below=1)] = 0.9
-    beta2: Annotated[float, Range(0, below=1)] = 0.98
+    beta1: Decay = 0.9
+    beta2: Decay = 0.98
     """of AdamW, as is `beta1`; Muon's momentum is 0.95"""
-    clip_norm: Annotated[float, Range(above=0, most=FLOAT32)] = 1.0
+    clip_norm: Positive = 1.0
     """gradients longer than this are scaled down to it"""
-    ema_decay: Annotated[float, Range(0, below=1)] = 0.999
+    ema_decay: Decay = 0.999
     """of the average, which starts faster: min(decay, (1 + step) / (10 + step)); 0 keeps none"""
     transformation: optax.GradientTransformation | Callable[[optax.Schedule], optax.GradientTransformation] | None = (
         None
