@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import dataclasses
 import importlib
+import importlib.metadata
 import io
 import json
 import logging
@@ -14,14 +15,16 @@ import os
 import pathlib
 import platform
 import re
+import signal
 import subprocess
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import mdm_jax
+from experiments.endings import ended_well, is_full, of_the_user, silence_orbax
 from experiments.flags import RunFlags
 from mdm_jax.errors import InputError, one_line
 from mdm_jax.files import check_place, finite, make_folder, write_whole
@@ -60,10 +63,19 @@ def parse(experiment: str, description: str, flags: Mapping[str, Callable[..., A
 
 def main(experiment: str, description: str, commands: Commands, argv: Sequence[str] | None = None) -> None:
     """Parses and runs one command; what it cannot use becomes one line on stderr and exit code 2."""
+    with ended_well():
+        argv = sys.argv[1:] if argv is None else argv
+        if "--version" in argv:
+            sys.stdout.write(f"mdm_jax {mdm_jax.__version__}, jax {importlib.metadata.version('jax')}\n")
+        else:
+            _run(experiment, description, commands, argv)
+
+
+def _run(experiment: str, description: str, commands: Commands, argv: Sequence[str]) -> None:
     kinds = {name: kind for name, (kind, _) in commands.items()}
-    flags = parse(experiment, description, kinds, sys.argv[1:] if argv is None else argv)
+    flags = parse(experiment, description, kinds, argv)
     module, function = next(work for kind, work in commands.values() if kind is type(flags)).split(":")
-    from mdm_jax.errors import LostPeerError, Preempted, RunError
+    from mdm_jax.errors import Interrupted, LostPeerError, Preempted, RunError
     from mdm_jax.ranges import check_ranges
 
     try:
@@ -76,21 +88,28 @@ def main(experiment: str, description: str, commands: Commands, argv: Sequence[s
         cache_compilations()
         if isinstance(flags, RunFlags):
             flags.distributed.start()
-        getattr(importlib.import_module(module), function)(flags)
+        from mdm_jax.training.lock import locked
+
+        with locked(flags.out) if hasattr(flags, "out") else contextlib.nullcontext():
+            getattr(importlib.import_module(module), function)(flags)
     except Preempted as stop:
         sys.stderr.write(f"{stop}\n")
+        if isinstance(stop, Interrupted):
+            sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:
+        raise
     except Exception as error:
-        from mdm_jax.training.distributed import LOST_PEER, leave, leave_after, lost_peer
+        from mdm_jax.training.distributed import LOST_PEER, leave, leave_after, lost_peer, what_was_lost
 
         line = f"error: {' '.join(str(error).split())}"
         if isinstance(error, LostPeerError):
             leave(line, LOST_PEER)
         if lost_peer(error):
-            leave("error: another process of the run is gone: start the same command again in every process", LOST_PEER)
-        expected = isinstance(error, RunError | InputError | OSError)  # the last: a file that is missing or in the way
-        code = 2 if isinstance(error, InputError | OSError) else 1
+            leave(f"error: {what_was_lost(error)}: start the same command again in every process", LOST_PEER)
+        is_input = isinstance(error, InputError) or of_the_user(error, flags)
+        code = 2 if is_input and not is_full(error) else 1
         leave_after(PATIENCE, code)
-        if not expected:
+        if not (is_input or isinstance(error, RunError) or is_full(error)):
             raise
         sys.stderr.write(f"{line}\n")
         sys.exit(code)
@@ -109,17 +128,13 @@ def check_paths(flags: Any) -> None:
 
 
 def silence_threads() -> None:
-    """Keeps off the terminal what the threads of Orbax and asyncio say of one failure, in dozens of tracebacks.
-
-    The main thread gets the same failure as an exception, and says it in one line.
-    """
+    """Keeps off the terminal what Orbax and asyncio log of a failure that the main thread says in one line."""
     import absl.logging
 
     absl.logging.set_verbosity(absl.logging.FATAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-    threading.excepthook = lambda failure: None
-    sys.unraisablehook = lambda failure: None
+    silence_orbax()
 
 
 def keep_freed_memory() -> None:
@@ -140,13 +155,17 @@ def cache_compilations() -> None:
     """Keeps what XLA compiles on disk, so that the next run of the same program starts in seconds.
 
     JAX_COMPILATION_CACHE_DIR says where, and an empty one that nothing is kept; the default is a folder of the user's
-    cache.
+    cache, where that can be written to.
     """
     import jax
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(cache / "mdm_jax" / "compiled"))
+        cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        folder = pathlib.Path(cache, "mdm_jax", "compiled")
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            if os.access(folder, os.W_OK):
+                jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
@@ -170,10 +189,18 @@ class Results:
         """Adds one row; fields that are None do not apply and are left out. For NaN the file has null."""
         self.rows.append({name: value for name, value in row.items() if value is not None})
 
-    def finish(self, *, seconds: float | None = None, shown: Callable[[Sequence[Row]], str] | None = None) -> None:
+    def finish(
+        self,
+        *,
+        seconds: float | None = None,
+        earlier: float = 0.0,
+        fields: Mapping[str, Any] | None = None,
+        shown: Callable[[Sequence[Row]], str] | None = None,
+    ) -> None:
         """Prints the table and writes the file, in the first process of the run.
 
-        `seconds` is what it took, if that is not the time since it began; `shown` makes another table of the rows.
+        `seconds` is what it took, if that is not the time since it began; `earlier` is what other calls took of it;
+        `fields` stand beside the others; `shown` makes another table of the rows.
         """
         import jax
 
@@ -187,7 +214,8 @@ class Results:
             "processor": processor(),
             "jax": jax.__version__,
             "commit": commit(),
-            "seconds": round(time.perf_counter() - self._begin if seconds is None else seconds, 1),
+            "seconds": round(earlier + (time.perf_counter() - self._begin if seconds is None else seconds), 1),
+            **(fields or {}),
             "rows": self.rows,
         }
         write_whole(self._path, json.dumps(finite(record), indent=1, allow_nan=False) + "\n")

@@ -2,7 +2,9 @@
 
 import dataclasses
 import pathlib
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from mdm_jax.ranges import INT32, Count, Decay, NotNegative, Positive, Range, Share
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -16,11 +18,11 @@ if TYPE_CHECKING:
 class MeshFlags:
     """How the devices are laid out; the three numbers multiply to the number of devices."""
 
-    data: int = -1
+    data: Annotated[int, Range(-1, INT32)] = -1
     """copies of the model that split the batch (-1: as many as the devices allow)"""
-    fsdp: int = 1
+    fsdp: Count = 1
     """ways to split parameters and optimizer state"""
-    tensor: int = 1
+    tensor: Count = 1
     """ways to split matrices within a layer"""
 
     def make(self) -> "Mesh":
@@ -36,13 +38,13 @@ class DistributedFlags:
 
     coordinator: str | None = None
     """HOST:PORT of the first process, where all of them meet"""
-    num_processes: int | None = None
+    num_processes: Count | None = None
     """how many processes the run has"""
-    process_id: int | None = None
+    process_id: Annotated[int, Range(0, INT32)] | None = None
     """which of them this is, from 0"""
-    timeout: float = 300.0
+    timeout: Annotated[float, Range(above=0, most=1e6)] = 300.0
     """seconds to wait for the others at the start"""
-    heartbeat: int = 100
+    heartbeat: Annotated[int, Range(1, 1_000_000)] = 100
     """seconds of silence after which another process counts as dead"""
 
     def start(self) -> None:
@@ -56,42 +58,51 @@ class DistributedFlags:
 class RunFlags:
     """What every training shares: how much at a time, how often saved and evaluated, and where it runs."""
 
-    steps: int = 10_000
+    steps: Count = 10_000
     """training steps"""
-    batch_size: int = 128
+    batch_size: Count = 128
     """examples per step, over all devices"""
-    accumulate: int = 1
+    accumulate: Count = 1
     """parts that a batch is worked off in, one after the other, to save memory"""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """muon: orthogonal updates for the matrices between layers; each step takes longer"""
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     """the highest, after warm-up"""
-    warmup_steps: int = 200
-    """steps of linear warm-up"""
-    final_fraction: float = 0.1
-    """the last learning rate of the cosine, as a fraction of the highest"""
-    weight_decay: float = 0.01
-    """of matrices"""
-    beta2: float = 0.98
+    warmup_steps: Annotated[int, Range(0, INT32)] | None = None
+    """steps of linear warm-up, fewer than all (None: 200, or a tenth of the run if that is less)"""
+    final_fraction: Share = 0.1
+    """the last learning rate, as a fraction of the highest"""
+    weight_decay: NotNegative = 0.01
+    """of matrices, embeddings and the head among them"""
+    beta1: Decay = 0.9
+    """of AdamW: the decay of its average of gradients"""
+    beta2: Decay = 0.98
     """of AdamW: the decay of its average of squared gradients"""
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """what matrix products multiply in: bfloat16, or float32, which is faster on CPUs without bfloat16 matrix units"""
+    clip_norm: Positive = 1.0
+    """gradients longer than this are scaled down to it"""
+    ema_decay: Decay = 0.999
+    """of the average of the parameters that is evaluated and sampled with; 0 keeps none"""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """what matrix products multiply in; auto: bfloat16, but float32 on CPUs without units for it; a run that goes on
+    keeps what it had"""
     param_dtype: Literal["float32", "bfloat16"] = "float32"
     """what the network's parameters and their gradients are in; the optimizer's own copy is float32 either way"""
     remat: bool = False
     """compute activations again in the backward pass instead of keeping them, to save memory"""
-    checkpoint_every: int = 500
+    checkpoint_every: Count = 500
     """steps between checkpoints"""
-    keep: int = 2
+    keep: Count = 2
     """newest checkpoints that stay, beside the best one"""
-    evaluate_every: int = 1_000
+    evaluate_every: Count = 1_000
     """steps between evaluations on held-out examples"""
     best_metric: str | None = None
     """of the evaluation: keep the checkpoint where it was best (OUT/checkpoints/best)"""
     best_mode: Literal["max", "min"] = "max"
     """whether the highest or the lowest is best"""
-    max_skipped: int = 20
-    """stop after so many steps in a row whose loss or gradient was not finite; such steps are skipped"""
+    log_every: Count = 20
+    """steps between lines of metrics.jsonl"""
+    max_skipped: Count = 20
+    """stop after so many steps in a row in which something was not finite; such steps are skipped"""
     profile: bool = False
     """write a trace of five steps for TensorBoard to OUT/profile"""
     mesh: MeshFlags = dataclasses.field(default_factory=MeshFlags)
@@ -110,15 +121,29 @@ class RunFlags:
             warmup_steps=self.warmup_steps,
             final_fraction=self.final_fraction,
             weight_decay=self.weight_decay,
+            beta1=self.beta1,
             beta2=self.beta2,
+            clip_norm=self.clip_norm,
+            ema_decay=self.ema_decay,
         )
 
     def loop(self) -> "LoopConfig":
         """The loop that the flags ask for."""
         from mdm_jax.training.loop import LoopConfig
 
-        same = {field.name for field in dataclasses.fields(LoopConfig)} & {f.name for f in dataclasses.fields(self)}
-        return LoopConfig(**{name: getattr(self, name) for name in same})
+        return LoopConfig(
+            batch_size=self.batch_size,
+            accumulate=self.accumulate,
+            checkpoint_every=self.checkpoint_every,
+            keep=self.keep,
+            evaluate_every=self.evaluate_every,
+            best_metric=self.best_metric,
+            best_mode=self.best_mode,
+            log_every=self.log_every,
+            max_skipped=self.max_skipped,
+            profile=self.profile,
+            seed=self.seed,
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,11 +156,11 @@ class PuzzleRunFlags(RunFlags):
     """how a puzzle becomes a sequence"""
     loss: Literal["plain", "skewed", "reweighted"] = "plain"
     """the bound on the likelihood; the same with mostly large sets of masks; or Ye et al.'s re-weighting"""
-    dropout: float | None = None
+    dropout: Decay | None = None
     """instead of the preset's"""
     init_from: pathlib.Path | None = None
     """start from these weights instead of random ones: a run's folder, a checkpoint, or shipped weights"""
-    evaluate_limit: int = 128
+    evaluate_limit: Count = 128
     """held-out puzzles in an evaluation, which gives solved/random and solved/margin, or solved/greedy, and
     held_out_loss_per_token"""
     out: pathlib.Path
@@ -149,23 +174,23 @@ class DecodeFlags:
     oracle: str = "margin"
     """order to decode in, or several with commas: random, left_to_right, top_prob, margin, neg_entropy, token_prob,
     top_log_prob, log_margin, or your own as package.module:function"""
-    noise: float = 0.0
+    noise: NotNegative = 0.0
     """standard deviation of Gaussian noise on the oracle's scores"""
-    tokens_per_step: int | None = None
+    tokens_per_step: Count | None = None
     """reveal this many per step (the default: 1)"""
-    num_steps: int | None = None
+    num_steps: Count | None = None
     """or: reveal all in this many steps, as many in each as the linear schedule says"""
-    remask_steps: int | None = None
+    remask_steps: Count | None = None
     """or: the same, but every step reads all tokens that were not given anew and may take them back"""
-    binomial_steps: int | None = None
+    binomial_steps: Count | None = None
     """or: reveal a binomial number in each of this many steps (vanilla inference, with the random oracle)"""
-    threshold: float | None = None
+    threshold: Annotated[float, Range(infinite=True)] | None = None
     """or: reveal all that score at least this"""
-    entropy_budget: float | None = None
+    entropy_budget: Annotated[float, Range(0, infinite=True)] | None = None
     """or: reveal the longest prefix within this budget (nats)"""
-    temperature: float = 0.0
+    temperature: NotNegative = 0.0
     """of the tokens; 0 takes the likeliest"""
-    block_length: int | None = None
+    block_length: Count | None = None
     """decode block by block from the left"""
     keep: Literal["dual", "prefix"] | None = None
     """in blocks: keep the keys and values of what is outside the block, or before it, between a block's steps; faster,
@@ -203,3 +228,21 @@ class DecodeFlags:
         for kind, value in asked.values():
             return kind(value)
         return PerStep(1)
+
+
+def resolve_dtype(dtype: Literal["auto", "float32", "bfloat16"]) -> Literal["float32", "bfloat16"]:
+    """What "auto" stands for on this machine: bfloat16 wherever there are units for it, which halves the traffic too.
+
+    Other CPUs convert to float32 and back, so that a step takes two to three times as long.
+    """
+    if dtype != "auto":
+        return dtype
+    import jax
+
+    if jax.default_backend() != "cpu":
+        return "bfloat16"
+    try:
+        units = pathlib.Path("/proc/cpuinfo").read_text()
+    except OSError:  # no Linux
+        return "float32"
+    return "bfloat16" if "avx512_bf16" in units or "amx_bf16" in units else "float32"

@@ -78,7 +78,7 @@ def reproduce(flags: Reproduce) -> None:
         out=flags.out / "base",
     )
     config = model_config(base_flags)
-    base = train_model(base_flags, config).best_params
+    base = train_model(base_flags, config).eval_params
     proxy_flags = dataclasses.replace(
         base_flags,
         steps=PROXY * base_flags.steps,
@@ -87,7 +87,7 @@ def reproduce(flags: Reproduce) -> None:
         init_from=base_flags.out,
         out=flags.out / "proxy",
     )
-    proxy = train_model(proxy_flags, config).best_params
+    proxy = train_model(proxy_flags, config).eval_params
     denoiser = make_denoiser(config)
     functions = nae_sat.observations(N, P, flags.seed)
     params = states(LatentsObservations(N, (0.5, 0.5), functions))

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from experiments.flags import RunFlags
+from experiments.flags import RunFlags, resolve_dtype
 from mdm_jax.data import pipeline
 from mdm_jax.errors import InputError
 from mdm_jax.loading import Model, load
@@ -21,7 +21,7 @@ from mdm_jax.models.transformer import init_params, num_params
 from mdm_jax.report import plots
 from mdm_jax.sharding import check_batch, local_rows
 from mdm_jax.training.checkpoint import CHECKPOINTS
-from mdm_jax.training.config import check_config, read_config, write_config
+from mdm_jax.training.config import check_config, read_config
 from mdm_jax.training.distributed import is_lead
 from mdm_jax.training.held_out import held_out_loss
 from mdm_jax.training.loop import LoopConfig, fit
@@ -40,6 +40,7 @@ class Run:
     folder: pathlib.Path
     config: TransformerConfig
     json: dict[str, Any]
+    """of the run's `config.json`, beside the optimizer and the batch size"""
     optimizer: OptimizerConfig
     loop: LoopConfig
     mesh: Mesh
@@ -77,12 +78,9 @@ class Run:
             rows=local_rows(self.mesh, batch_size),
             augment=augment,
         )
-        if is_lead():
-            write_config(self.folder, self.json)
         denoiser = make_denoiser(self.config, as_features=True)
-        say(
-            f"{num_params(self.config):,} parameters, {self.optimizer.num_steps} steps of {batch_size} in {self.folder}"
-        )
+        how = f"{self.optimizer.num_steps} steps of {batch_size} in {self.folder}, products in {self.config.dtype}"
+        say(f"{num_params(self.config):,} parameters, {how}")
         nats_per_token = held_out_loss(denoiser, plain_loss, held_out, self.mesh, batch_size=batch_size)
 
         def evaluate(params: Params) -> dict[str, float]:
@@ -98,6 +96,7 @@ class Run:
             optimizer=self.optimizer,
             loop=self.loop,
             mesh=self.mesh,
+            config=self.json,
             evaluate=evaluate,
             start_from=self.initial,
             flops_per_example=3
@@ -133,12 +132,31 @@ def begin(
     if loop.best_metric not in (None, *names):
         raise InputError(f"--best-metric {loop.best_metric} is none of the evaluation's: {', '.join(names)}")
     is_fresh = not (out / CHECKPOINTS).exists()  # a run that goes on has no need of them any more
+    if loop.batch_size > task["num_train"]:
+        raise InputError(f"--batch-size {loop.batch_size} is more than there is to train on, {task['num_train']}")
     initial = _initial_params(init_from, config) if init_from is not None and is_fresh else None
     run: dict[str, Any] = {"model": config.to_json(), "task": dict(task)}
-    run |= {"optimizer": dataclasses.asdict(optimizer), "batch_size": loop.batch_size}
-    check_config(out, run)
+    check_config(out, run | {"optimizer": optimizer.to_json(), "batch_size": loop.batch_size})
     check_batch(loop.batch_size, mesh, parts=loop.accumulate)
     return Run(out, config, run, optimizer, loop, mesh, initial)
+
+
+def computed_in(flags: RunFlags, out: pathlib.Path) -> dict[str, Any]:
+    """The fields of a network's config that say how it computes; a run that goes on keeps its own where flags say auto.
+
+    Args:
+      flags: of the training.
+      out: the run's folder.
+    """
+    dtype: str = resolve_dtype(flags.dtype)
+    if flags.dtype == "auto" and (out / "config.json").exists():
+        dtype = read_config(out)["model"].get("dtype", dtype)
+    return {"dtype": dtype, "param_dtype": flags.param_dtype, "remat": flags.remat}
+
+
+def trained_in(flags: RunFlags) -> dict[str, Any]:
+    """Where a training ran, for its `results.json`."""
+    return {"mesh": dict(flags.mesh.make().shape), "processes": jax.process_count()}
 
 
 def _initial_params(path: pathlib.Path, config: TransformerConfig) -> Params:

@@ -79,8 +79,7 @@ __all__ = [
     "with_noise",
 ]
 
-_MODULES = ("losses", "masking", "oracles", "orders", "sampling", "schedules", "selection")
-_NAMES = {
+_HOMES = {
     "autoregressive": ("autoregressive_sample",),
     "cached_sampling": ("cached_sample",),
     "confidence": ("confidence_from_hidden", "confidence_from_logits"),
@@ -97,19 +96,18 @@ _NAMES = {
     "selection": ("Binomial", "EntropyBudget", "PerStep", "Threshold", "TopK"),
     "typing": ("Array", "Confidence", "Denoiser", "Features", "Oracle", "Params", "Selector"),
 }
+"""Of each module, the public names: imported when one is first asked for, since they bring JAX along."""
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, from its module, which is imported now."""
-    if name in _MODULES:
-        return importlib.import_module(f"mdm_jax.{name}")
-    for module, names in _NAMES.items():
-        if name in names:
-            value = getattr(importlib.import_module(f"mdm_jax.{module}"), name)
-            globals()[name] = value
-            return value
-    raise AttributeError(f"module 'mdm_jax' has no attribute {name!r}")
+    """A public name, or a public module; `load` and `Model` need Flax and Orbax too."""
+    home = next((module for module, names in _HOMES.items() if name in names), None)
+    if home is None and name not in __all__:
+        raise AttributeError(f"module 'mdm_jax' has no attribute {name!r}")
+    module = importlib.import_module(f"mdm_jax.{home or name}")
+    value = globals()[name] = module if home is None else getattr(module, name)
+    return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return [*__all__, "__version__"]

@@ -54,3 +54,7 @@ class LostPeerError(RunError):
 
 class Preempted(Exception):  # noqa: N818 - it is no error
     """The run was asked to stop and saved its state. The command line says so and exits with code 0."""
+
+
+class Interrupted(Preempted):
+    """The same, asked by Ctrl-C. The command line exits with code 130."""

@@ -15,7 +15,7 @@ from mdm_jax.models.denoiser import make_denoiser
 from mdm_jax.models.pretrained import WEIGHTS, by_name, check_finite, read_weights, save_weights
 from mdm_jax.models.transformer import num_params, param_shapes
 from mdm_jax.training.checkpoint import CHECKPOINTS, restore_params
-from mdm_jax.training.config import read_config, write_config
+from mdm_jax.training.config import OWN, read_config, write_config
 from mdm_jax.typing import Denoiser, Params
 
 SHIPPED = pathlib.Path(__file__).parent / "weights"
@@ -71,7 +71,13 @@ def load(path_or_name: str | pathlib.Path) -> Model:
         those that were written, or not finite.
     """
     folder, step = run_folder(path_or_name)
-    config = TransformerConfig.from_json(read_config(folder)["model"])
+    model = read_config(folder)["model"]
+    if model == OWN:
+        raise InputError(
+            f"the network of {folder} is not of this library: make it, and read its parameters with "
+            "mdm_jax.training.checkpoint.restore_params"
+        )
+    config = TransformerConfig.from_json(model)
     device = SingleDeviceSharding(jax.devices()[0])
     shapes = param_shapes(config)
     if (folder / WEIGHTS).exists():

@@ -11,12 +11,14 @@ import numbers
 import operator
 import types
 import typing
-from typing import Any
+from typing import Annotated, Any
 
 from mdm_jax.errors import InputError, shown
 
 INT32 = 2**31 - 1
 """The most that a number of tokens, steps or rows may be: JAX's integers are int32."""
+FLOAT32 = 3.4028234663852886e38
+"""The largest float32, in which JAX computes: anything above is infinite there."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,3 +133,12 @@ def _range_of(hint: Any) -> tuple[Range | None, bool]:
 
 def _is_whole(kind: Any) -> bool:
     return kind is int or int in typing.get_args(kind)
+
+
+Count = Annotated[int, Range(1, INT32)]
+Seed = Annotated[int, Range(0, below=1 << 32)]
+Positive = Annotated[float, Range(above=0, most=FLOAT32)]
+NotNegative = Annotated[float, Range(0, FLOAT32)]
+Share = Annotated[float, Range(0, 1)]
+Decay = Annotated[float, Range(0, below=1)]
+"""The ranges that several settings share; the last is that of an average's memory."""

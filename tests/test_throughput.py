@@ -16,9 +16,10 @@ from commands import assert_refused
 
 import mdm_jax
 from experiments.common import main
+from experiments.flags import resolve_dtype
 from experiments.throughput import report, roofline
 from experiments.throughput.__main__ import COMMANDS
-from experiments.throughput.flags import Loop, Run, model_called, resolve_dtype
+from experiments.throughput.flags import Loop, Run, model_called
 from experiments.throughput.training import traced_for
 from experiments.throughput.workload import cases, workload
 from mdm_jax import confidence

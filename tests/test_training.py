@@ -16,7 +16,6 @@ from mdm_jax.models.denoiser import make_denoiser
 from mdm_jax.models.transformer import init_params
 from mdm_jax.sharding import make_mesh
 from mdm_jax.training.checkpoint import digest
-from mdm_jax.training.config import write_config
 from mdm_jax.training.metrics import MetricsWriter, read_metrics
 from mdm_jax.training.objectives import masked_loss
 from mdm_jax.training.progress import Progress, Trace, peak_flops
@@ -25,12 +24,24 @@ from mdm_jax.training.step import make_train_step
 
 
 def test_schedule_warms_up_peaks_and_decays_to_the_final_fraction():
-    config = OptimizerConfig(learning_rate=0.5, num_steps=100, warmup_steps=10, final_fraction=0.1)
+    config = OptimizerConfig(learning_rate=0.5, num_steps=101, warmup_steps=10, final_fraction=0.1)
     rate = config.schedule()
     assert float(rate(0)) == pytest.approx(0.5 / 11)
     assert float(rate(10)) == pytest.approx(0.5)
     assert float(rate(55)) == pytest.approx(0.5 * (0.1 + 0.9 * 0.5), rel=1e-5)
     assert float(rate(100)) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(("num_steps", "warmup_steps"), [(20, 3), (4, 3), (1, 0), (10, 0), (1000, 200)])
+def test_schedule_gives_the_last_update_the_final_fraction_exactly(num_steps, warmup_steps):
+    config = OptimizerConfig(num_steps=num_steps, warmup_steps=warmup_steps, learning_rate=1.0, final_fraction=0.25)
+    rates = [float(config.schedule()(step)) for step in range(num_steps)]
+    assert rates[-1] == 0.25
+    assert num_steps == warmup_steps + 1 or rates[warmup_steps] == 1.0
+
+
+def test_warm_up_that_is_not_given_fits_the_run():
+    assert [OptimizerConfig(num_steps=n).warmup_steps for n in (1, 9, 100, 10**6)] == [0, 0, 10, 200]
 
 
 def test_ema_follows_its_recurrence_and_starts_fast():
@@ -88,8 +99,6 @@ def test_train_step_equals_a_plain_computation_of_the_same_update(name):
         top = path[0].key
         if name == "muon" and top.startswith("layers") and p.ndim == 2:
             return p - first * (0.2 * math.sqrt(max(p.shape)) * orthogonalised(g) + 0.01 * p)
-        if name == "muon":  # the rest is AdamW's with Nesterov's momentum, without decay
-            return p - first * (1 + 0.9 * 0.1 / (1 - 0.9**2)) * g / (jnp.abs(g) + 1e-8)
         return p - first * (g / (jnp.abs(g) + 1e-8) + (0.01 * p if p.ndim > 1 else 0))
 
     expected = jax.tree_util.tree_map_with_path(updated, state.params, clipped)
@@ -104,7 +113,6 @@ def test_train_step_equals_a_plain_computation_of_the_same_update(name):
 
 
 def test_training_learns_to_copy_and_its_model_then_samples_it(tmp_path):
-    write_config(tmp_path, {"model": tiny.CONFIG.to_json()})
     tiny.train(tmp_path, steps=150, loop={"checkpoint_every": 150})
     model = mdm_jax.load(tmp_path)
     assert model.config == tiny.CONFIG
@@ -149,9 +157,19 @@ def test_metrics_resumed_drop_later_and_torn_lines_and_write_event_files(tmp_pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_steps": 0}, "number of training steps"),
-        ({"learning_rate": 0.0}, "learning rate"),
+        ({"num_steps": 0}, "num_steps must be a whole number, at least 1"),
+        ({"num_steps": 10**30}, "num_steps"),
+        ({"learning_rate": 0.0}, "learning_rate must be a number, above 0"),
+        ({"learning_rate": math.inf}, "learning_rate"),
         ({"ema_decay": 1.0}, "ema_decay"),
+        ({"beta1": 1}, "beta1 must be a number, at least 0 and below 1; got 1"),
+        ({"beta2": 1.5}, "beta2"),
+        ({"weight_decay": -100}, "weight_decay"),
+        ({"weight_decay": math.nan}, "weight_decay"),
+        ({"clip_norm": 0}, "clip_norm"),
+        ({"clip_norm": -1}, "clip_norm"),
+        ({"final_fraction": 1.1}, "final_fraction"),
+        ({"warmup_steps": 1000}, "the number of warm-up steps, 1000, must be below that of all steps, 1000"),
         ({"optimizer": "sgd"}, "adamw or muon; got 'sgd'"),
     ],
 )

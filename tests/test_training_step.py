@@ -7,6 +7,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import tiny
 
@@ -197,18 +198,54 @@ def test_steps_that_are_not_finite_one_after_the_other_stop_the_run_with_good_ch
         tiny.train(tmp_path, steps=20, batches=Chosen(lambda step: step >= 6), **options)
     good = tiny.train(tmp_path / "good", steps=20, batches=Chosen(lambda step: False), **options)
     saved = tiny.final_state(tmp_path)
-    assert int(saved.step) in (6, 8)
+    assert int(saved.step) == 4, "none was saved among the skipped steps"
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(saved.params))
     assert int(good.skipped) == 0
     whole = tiny.train(tmp_path, steps=20, batches=Chosen(lambda step: False), **options)
     assert int(whole.step) == 20, "with the data mended, the run goes on"
 
 
+def overflowing(at):
+    """An optimizer whose update is infinite from the given one on, though loss and gradient are finite."""
+
+    def make(rate):
+        steps = optax.scale_by_schedule(lambda count: jnp.where(count < at, -1e-3, -jnp.inf))
+        return optax.chain(optax.sgd(1.0), steps)
+
+    return OptimizerConfig(num_steps=20, ema_decay=0.9, transformation=make)
+
+
+def test_update_that_is_not_finite_is_skipped_and_ends_the_run_before_anything_is_evaluated_or_saved(tmp_path):
+    seen = []
+
+    def evaluate(params):
+        seen.append(all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)))
+        return {"grade": 1.0}
+
+    loop = {"checkpoint_every": 1, "evaluate_every": 1, "keep": 1, "max_skipped": 3}
+    with pytest.raises(RunError, match=r"3 steps in a row, up to step 8.*the checkpoints are good"):
+        tiny.train(tmp_path, steps=20, optimizer=overflowing(5), evaluate=evaluate, loop=loop)
+    assert [step.name for step in (tmp_path / "checkpoints").iterdir()] == ["5"]
+    assert seen == [True] * 7
+    assert [line["skipped_steps"] for line in read_metrics(tmp_path) if "grade" not in line] == [0] * 5 + [1, 2, 3]
+
+
+def test_run_of_which_most_steps_were_skipped_says_so_however_often_it_is_started(tmp_path):
+    for _ in range(2):
+        with pytest.raises(RunError, match=r"6 of 9 steps were skipped.*no trained model"):
+            tiny.train(tmp_path, steps=9, loss=Poisoned("loss").loss(), batches=Chosen(lambda step: step % 3))
+    with pytest.raises(RunError, match="5 of 9 steps were skipped"):
+        tiny.train(tmp_path / "end", steps=9, loss=Poisoned("loss").loss(), batches=Chosen(lambda step: step > 4))
+    assert not (tmp_path / "end" / "checkpoints" / "9").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"accumulate": 0}, "accumulate must be at least 1"),
-        ({"max_skipped": 0}, "max skipped"),
+        ({"accumulate": 0}, "accumulate must be a whole number, at least 1"),
+        ({"max_skipped": 0}, "max_skipped"),
+        ({"batch_size": 10**30}, "batch_size"),
+        ({"seed": -1}, "seed"),
         ({"keep": 0}, "keep"),
         ({"best_mode": "up"}, "highest, max, or the lowest, min"),
     ],

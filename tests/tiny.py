@@ -45,13 +45,15 @@ def to_batch(raw: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def train(folder: pathlib.Path, *, steps: int, stop: int | None = None, mesh: Any = None, **options: Any) -> TrainState:
     """Trains for `steps`; `stop` breaks off after that many, as a crash would, once what was saved is on disk."""
-    optimizer = OptimizerConfig(
-        options.pop("optimizer", "adamw"),
-        num_steps=steps,
-        warmup_steps=2,
-        learning_rate=1e-2,
-        ema_decay=options.pop("ema", 0.9),
-    )
+    optimizer = options.pop("optimizer", "adamw")
+    if isinstance(optimizer, str):
+        optimizer = OptimizerConfig(
+            optimizer,
+            num_steps=steps,
+            warmup_steps=min(2, steps - 1),
+            learning_rate=1e-2,
+            ema_decay=options.pop("ema", 0.9),
+        )
     loop = LoopConfig(**{"batch_size": 8, "checkpoint_every": 5, "log_every": 1} | options.pop("loop", {}))
     mesh = mesh or one_device()
     batches = Batches(data(), batch_size=loop.batch_size, seed=3, rows=local_rows(mesh, loop.batch_size))

@@ -17,7 +17,6 @@ from experiments.common import Results
 from experiments.nae_sat.decode import ORACLES
 from experiments.nae_sat.flags import Exact
 from mdm_jax.data import nae_sat
-from mdm_jax.errors import InputError
 from mdm_jax.evaluation.intervals import mean_interval
 from mdm_jax.evaluation.puzzles import fill_in
 from mdm_jax.report import plots
@@ -26,8 +25,6 @@ from mdm_jax.theory.latents_observations import BayesDenoiser, LatentsObservatio
 
 def exact(flags: Exact) -> None:
     """`exact`: a row for each order and number of tokens per step, and the picture."""
-    if flags.limit < 1:
-        raise InputError(f"--limit must be at least 1, got {flags.limit}")
     results = Results("nae_sat", "exact", out=flags.out, seed=flags.seed)
     functions = nae_sat.observations(flags.num_latents, flags.num_observations, flags.seed)
     distribution = LatentsObservations(flags.num_latents, (0.5, 0.5), functions)

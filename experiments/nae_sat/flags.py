@@ -5,7 +5,7 @@ import pathlib
 from typing import Annotated, Literal
 
 from experiments.flags import DecodeFlags, RunFlags
-from mdm_jax.ranges import INT32, Range
+from mdm_jax.ranges import INT32, Count, NotNegative, Range
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Train(DataFlags, RunFlags):
     """pad sequences to this length, 512 in the paper; padding is given and attended to (None: no padding)"""
     init_from: pathlib.Path | None = None
     """start from these weights instead of random ones: a run's folder, or one of its checkpoints"""
-    evaluate_limit: int = 256
+    evaluate_limit: Count = 256
     """sequences to generate in an evaluation, one token at a time, for accuracy/random and accuracy/margin"""
     out: pathlib.Path = pathlib.Path("runs/nae-sat")
     """folder of the run: checkpoints, metrics, results.json"""
@@ -56,15 +56,15 @@ class Evaluate(DecodeFlags):
 
     oracle: str = "random,top_prob,margin,neg_entropy,token_prob,left_to_right"
     """orders to generate in, with commas"""
-    temperature: float = 1.0
+    temperature: NotNegative = 1.0
     """of the values, which the paper samples; 0 takes the likeliest"""
-    step_counts: tuple[int, ...] = ()
+    step_counts: tuple[Count, ...] = ()
     """or: generate in each of these numbers of steps, by the linear schedule"""
     checkpoint: pathlib.Path
     """a run's folder, or one of its checkpoints"""
-    limit: int = 1_000
+    limit: Count = 1_000
     """sequences to generate"""
-    batch_size: int = 250
+    batch_size: Count = 250
     """sequences at a time"""
     seed: int = 0
     """of all draws"""
@@ -78,7 +78,7 @@ class Reproduce:
 
     scale: Literal["smoke", "small", "paper"] = "small"
     """smoke: seconds of everything; small: 10 latents, 50 observations, 0.8M parameters; paper: all of Table 1"""
-    minutes: float | None = None
+    minutes: Annotated[float, Range(above=0, most=1e6)] | None = None
     """save and stop after this long; the same command goes on"""
     data: pathlib.Path = pathlib.Path("datasets")
     """folder of prepared data, made once and used again"""
@@ -92,11 +92,11 @@ class Reproduce:
 class Exact:
     """What the best predictor there is makes of each order: generate with it, several tokens a step, and count."""
 
-    num_latents: int = 10
+    num_latents: Count = 10
     """N: bits that observations are made of; all 2^N are enumerated"""
-    num_observations: int = 50
+    num_observations: Count = 50
     """P: triples of them that are observed"""
-    limit: int = 2_000
+    limit: Count = 2_000
     """sequences to generate"""
     seed: int = 0
     """of the triples and all draws"""

@@ -64,7 +64,7 @@ class Run:
         """The trained model."""
         if self._model is None:
             config = model_config(self._flags)
-            self._model = Model(config, train_model(self._flags, config).best_params, make_denoiser(config))
+            self._model = Model(config, train_model(self._flags, config).eval_params, make_denoiser(config))
         return self._model
 
     def rows(self, num_steps: int | None) -> list[dict[str, Any]]:

@@ -10,14 +10,14 @@ import numpy as np
 from experiments.common import Results
 from experiments.nae_sat.decode import ORACLES, add_rows, generate, scores
 from experiments.nae_sat.flags import DataFlags, Prepare, Train
-from experiments.training import begin, plot_training, say, training_rows
+from experiments.training import begin, computed_in, plot_training, say, trained_in, training_rows
 from mdm_jax.data import builders, nae_sat
 from mdm_jax.data.nae_sat_builder import NaeSat, NaeSatConfig
-from mdm_jax.errors import InputError
 from mdm_jax.loading import Model
 from mdm_jax.models import presets
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.denoiser import make_denoiser
+from mdm_jax.training.checkpoint import trained_seconds
 from mdm_jax.training.distributed import barrier, is_lead
 from mdm_jax.training.objectives import masked_loss
 from mdm_jax.training.state import TrainState
@@ -56,18 +56,19 @@ def dataset_name(task: Mapping[str, Any]) -> str:
 def train(flags: Train) -> None:
     """`train`: a model of any preset, distribution and budget."""
     results = Results("nae_sat", "train", out=flags.out, seed=flags.seed)
+    earlier = trained_seconds(flags.out)
     config = model_config(flags)
-    model = Model(config, train_model(flags, config).best_params, make_denoiser(config))
+    model = Model(config, train_model(flags, config).eval_params, make_denoiser(config))
     task = {name: getattr(flags, name) for name in (*DATA_FIELDS, "length")}
     add_rows(results, model, task, TWO_ORDERS, limit=flags.evaluate_limit, seed=flags.seed, mesh=flags.mesh.make())
-    results.finish()
+    results.finish(earlier=earlier, fields=trained_in(flags))
 
 
 def model_config(flags: Train) -> TransformerConfig:
     """The preset with the two values to predict, rows for padding and mask, and the length of a sequence."""
     used = flags.num_latents + flags.num_observations
     fitted = {"vocab_size": 2, "num_extra_tokens": 2, "max_length": nae_sat.check_length(flags.length, used)}
-    fitted |= {name: getattr(flags, name) for name in ("dtype", "param_dtype", "remat")}
+    fitted |= computed_in(flags, flags.out)
     return TransformerConfig.from_json(presets.get(flags.model).to_json() | fitted)
 
 
@@ -75,8 +76,6 @@ def train_model(flags: Train, config: TransformerConfig) -> TrainState:
     """Trains as the flags say, from the newest checkpoint if there is one; the last state."""
     task = {name: getattr(flags, name) for name in (*DATA_FIELDS, "length")}
     nae_sat.observations(flags.num_latents, flags.num_observations, flags.seed)
-    if flags.evaluate_limit < 1:
-        raise InputError(f"--evaluate-limit must be at least 1, got {flags.evaluate_limit}")
     run = begin(
         flags,
         config,

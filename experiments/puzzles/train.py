@@ -10,7 +10,7 @@ from experiments.common import Results
 from experiments.flags import PuzzleRunFlags
 from experiments.puzzles.data import Game, Layout, MaskedLayout, Records, first
 from experiments.puzzles.decode import TWO_ORDERS, add_row, answer, decoders, order_fields
-from experiments.training import begin
+from experiments.training import begin, computed_in
 from mdm_jax.data import pipeline
 from mdm_jax.errors import InputError
 from mdm_jax.loading import Model
@@ -25,7 +25,7 @@ LOSSES = {"plain": masked_loss, "skewed": skewed_loss, "reweighted": reweighted_
 
 def fitted_config(flags: PuzzleRunFlags, layout: Layout, **fields: Any) -> TransformerConfig:
     """The preset as the flags want it, with `fields` that the puzzles need."""
-    chosen = {name: getattr(flags, name) for name in ("dtype", "param_dtype", "remat")}
+    chosen = computed_in(flags, flags.out)
     chosen |= {} if flags.dropout is None else {"dropout": flags.dropout}
     chosen |= {"num_extra_tokens": 0, "causal": not isinstance(layout, MaskedLayout), **fields}
     return TransformerConfig.from_json(presets.get(flags.model).to_json() | chosen)
@@ -89,7 +89,7 @@ def train_model(
         initialise=initialise,
         augment=augment,
     )
-    return Model(config, state.best_params, make_denoiser(config)), data["test"]
+    return Model(config, state.eval_params, make_denoiser(config)), data["test"]
 
 
 def add_trained_rows(

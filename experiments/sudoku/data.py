@@ -11,7 +11,7 @@ from experiments.sudoku.flags import DataFlags, Prepare
 from experiments.training import say
 from mdm_jax.data import sudoku
 from mdm_jax.data.difficulty import DIFFICULTIES
-from mdm_jax.data.sudoku_builder import prepare_sudoku
+from mdm_jax.data.sudoku_builder import SudokuConfig, prepare_sudoku
 from mdm_jax.data.sudoku_sets import generate_rated, read_rated
 from mdm_jax.errors import InputError
 
@@ -36,6 +36,11 @@ def data_fields(flags: DataFlags) -> dict[str, Any]:
     """What names a data set."""
     fields = {name: getattr(flags, name) for name in DATA_FIELDS}
     return fields | {"source": None if flags.source is None else str(flags.source)}
+
+
+def source_fields(flags: DataFlags) -> dict[str, Any]:
+    """For a run's config, the name of the data set that a file gives, which changes with what is in the file."""
+    return {} if flags.source is None else {"dataset": SudokuConfig(**data_fields(flags)).name}
 
 
 def load_data(flags: DataFlags) -> dict[str, Records]:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from experiments.flags import DecodeFlags, PuzzleRunFlags
-from mdm_jax.ranges import INT32, Range
+from mdm_jax.ranges import INT32, Count, NotNegative, Range
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,15 +36,15 @@ class DataFlags:
 class Demo:
     """Train a small model on 6x6 Sudokus, solve held-out ones in four orders, and 9x9 ones with the shipped weights."""
 
-    steps: int = 150
+    steps: Count = 150
     """training steps"""
-    batch_size: int = 128
+    batch_size: Count = 128
     """puzzles per training step"""
-    num_train: int = 60_000
+    num_train: Count = 60_000
     """puzzles to train on"""
-    limit: int = 500
+    limit: Count = 500
     """held-out puzzles to solve"""
-    limit_9x9: int = 16
+    limit_9x9: Count = 16
     """9x9 puzzles of each set to solve with the weights that come with the package"""
     data: pathlib.Path = pathlib.Path("datasets")
     """folder of prepared data, made once and used again"""
@@ -83,7 +83,7 @@ class Evaluate(DecodeFlags):
 
     checkpoint: pathlib.Path = pathlib.Path("sudoku-6m")
     """a run's folder, one of its checkpoints, or the name of shipped weights"""
-    size: int | None = None
+    size: Annotated[int, Range(4, 9)] | None = None
     """rows of a grid, which the checkpoint must be for (None: whatever it is for)"""
     puzzles: pathlib.Path | None = None
     """a file of puzzles, in any format that docs/sudoku.md lists; None: held-out puzzles like the run's"""
@@ -91,9 +91,9 @@ class Evaluate(DecodeFlags):
     """the file that the run took its puzzles from, of which those held out are used again"""
     difficulty: str | None = None
     """of held-out puzzles: normal, hard, or both with a comma (None: as in training)"""
-    limit: int | None = None
+    limit: Count | None = None
     """use only the first so many"""
-    batch_size: int = 128
+    batch_size: Count = 128
     """puzzles at a time"""
     seed: int = 0
     """of all draws"""
@@ -109,11 +109,11 @@ class Solve(DecodeFlags):
     """puzzles, row by row, with any of . 0 _ * x for blanks; a grid may stand in quotes, line by line"""
     checkpoint: pathlib.Path = pathlib.Path("sudoku-6m")
     """a run's folder, one of its checkpoints, or the name of shipped weights"""
-    size: int | None = None
+    size: Annotated[int, Range(4, 9)] | None = None
     """rows of a grid, which the checkpoint must be for (None: whatever it is for)"""
     puzzles: pathlib.Path | None = None
     """a file of puzzles, in any format that docs/sudoku.md lists"""
-    limit: int | None = None
+    limit: Count | None = None
     """use only the first so many"""
     seed: int = 0
     """of all draws"""
@@ -131,9 +131,9 @@ class Reproduce:
     """which models, with commas"""
     checkpoint: pathlib.Path | None = None
     """a trained masked model to use instead of training one"""
-    limit: int | None = None
+    limit: Count | None = None
     """use only the first so many held-out puzzles of each set"""
-    minutes: float | None = None
+    minutes: Annotated[float, Range(above=0, most=1e6)] | None = None
     """save and stop after this long; the same command goes on"""
     data: pathlib.Path = pathlib.Path("datasets")
     """folder of prepared data, made once and used again"""
@@ -151,13 +151,13 @@ class Readings:
     """a masked model: a run's folder, one of its checkpoints, or the name of shipped weights"""
     source: pathlib.Path | None = None
     """the file that the run took its puzzles from, of which those held out are used again"""
-    num_steps: int = 35
+    num_steps: Count = 35
     """of each decoding; the paper's 50 are for 82 tokens, of which the 57 blanks of a puzzle have 35"""
-    noise: float = 0.5
+    noise: NotNegative = 0.5
     """scale of the Gumbel noise on the scores, where there is noise"""
-    limit: int = 200
+    limit: Count = 200
     """held-out puzzles of the normal set"""
-    batch_size: int = 200
+    batch_size: Count = 200
     """puzzles at a time"""
     seed: int = 0
     """of all draws"""

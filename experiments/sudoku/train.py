@@ -14,14 +14,15 @@ from experiments.common import Results
 from experiments.puzzles.data import Records
 from experiments.puzzles.decode import TWO_ORDERS
 from experiments.puzzles.train import add_trained_rows, fitted_config, train_model
-from experiments.sudoku.data import GAME, data_fields, dataset_name, load_data
+from experiments.sudoku.data import GAME, data_fields, dataset_name, load_data, source_fields
 from experiments.sudoku.flags import Train
-from experiments.training import plot_training, training_rows
+from experiments.training import plot_training, trained_in, training_rows
 from mdm_jax.data import sudoku, sudoku_layouts, sudoku_symmetry
 from mdm_jax.data.sudoku_layouts import Layout, Masked, Triples
 from mdm_jax.loading import Model
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.transformer import init_params
+from mdm_jax.training.checkpoint import trained_seconds
 from mdm_jax.typing import Array, Oracle, Params
 
 _orthogonal = jax.nn.initializers.orthogonal()
@@ -30,10 +31,11 @@ _orthogonal = jax.nn.initializers.orthogonal()
 def train(flags: Train) -> None:
     """`train`: a model at any size, preset, layout and budget."""
     results = Results("sudoku", "train", out=flags.out, seed=flags.seed)
+    earlier = trained_seconds(flags.out)
     model, test = train_sudoku(flags)
     dataset = dataset_name(flags.size, flags.difficulty)
     add_trained_rows(results, flags, GAME, sudoku_layouts.get(flags.layout), model, test, dataset)
-    results.finish()
+    results.finish(earlier=earlier, fields=trained_in(flags))
 
 
 def train_sudoku(flags: Train, oracles: Mapping[str, Oracle] = TWO_ORDERS) -> tuple[Model, Records]:
@@ -58,7 +60,7 @@ def train_sudoku(flags: Train, oracles: Mapping[str, Oracle] = TWO_ORDERS) -> tu
         GAME,
         config,
         layout,
-        data_fields(flags) | {"augment": flags.augment},
+        data_fields(flags) | source_fields(flags) | {"augment": flags.augment},
         load,
         oracles,
         initialise=functools.partial(start_params, config, layout),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_type_hints
 
 from mdm_jax.errors import InputError, shown
-from mdm_jax.ranges import INT32, Range, check_number
+from mdm_jax.ranges import FLOAT32, INT32, Range, check_number
 
 if TYPE_CHECKING:
     from mdm_jax.models.config import TransformerConfig
@@ -74,7 +74,7 @@ class Run:
     that of choosing alone"""
     keep: Literal["dual", "prefix"] | None = None
     """in blocks: keep keys and values between a block's steps, an approximation"""
-    temperature: Annotated[str, Entries(float, Range(0, 3e38))] = "0,1"
+    temperature: Annotated[str, Entries(float, Range(0, FLOAT32))] = "0,1"
     """of the tokens, several with commas"""
     turns: Turns = 7
     """pairs of turns: the bare network, then the sampler"""
@@ -208,17 +208,3 @@ def check_length(config: "TransformerConfig", length: int | None) -> None:
     """InputError for sequences longer than a trained model takes."""
     if length is not None and length > config.max_length:
         raise InputError(f"--length must be at most {config.max_length}, the longest that this model takes")
-
-
-def resolve_dtype(dtype: Dtype) -> Literal["float32", "bfloat16"]:
-    """`auto` as the faster one here: bfloat16 on accelerators and on CPUs with units for it."""
-    import jax
-
-    if dtype != "auto":
-        return dtype
-    try:
-        words = set(pathlib.Path("/proc/cpuinfo").read_text().split())
-    except OSError:
-        words = set()
-    is_fast = jax.default_backend() != "cpu" or bool(words & {"avx512_bf16", "amx_bf16"})
-    return "bfloat16" if is_fast else "float32"

@@ -19,7 +19,7 @@ import numpy as np
 
 import mdm_jax
 from experiments.common import Row
-from experiments.throughput.flags import resolve_dtype
+from experiments.flags import resolve_dtype
 from experiments.throughput.workload import Workload
 from mdm_jax.errors import InputError, RunError, shown
 from mdm_jax.evaluation.benchmark import Case, Work

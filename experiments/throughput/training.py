@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from experiments.common import Results
-from experiments.throughput.flags import Loop, Memory, resolve_dtype
+from experiments.flags import resolve_dtype
+from experiments.throughput.flags import Loop, Memory
 from experiments.throughput.report import shows
 from mdm_jax.errors import InputError
 

@@ -19,7 +19,7 @@ from mdm_jax.models.decoder import make_decoder
 from mdm_jax.models.denoiser import make_denoiser
 from mdm_jax.models.transformer import init_params
 from mdm_jax.oracles import ORACLES
-from mdm_jax.ranges import INT32, Range, check_number
+from mdm_jax.ranges import FLOAT32, INT32, Range, check_number
 from mdm_jax.typing import Array, Params, Selector
 
 
@@ -35,8 +35,8 @@ SELECTORS: Mapping[str, Number] = {
     "per_step": Number(mdm_jax.PerStep, int, Range(1, INT32)),
     "top_k": Number(mdm_jax.TopK, int, Range(1, INT32)),
     "binomial": Number(mdm_jax.Binomial, int, Range(1, INT32)),
-    "threshold": Number(mdm_jax.Threshold, float, Range(-3e38, 3e38)),
-    "entropy_budget": Number(mdm_jax.EntropyBudget, float, Range(0, 3e38)),
+    "threshold": Number(mdm_jax.Threshold, float, Range(-FLOAT32, FLOAT32)),
+    "entropy_budget": Number(mdm_jax.EntropyBudget, float, Range(0, FLOAT32)),
 }
 
 

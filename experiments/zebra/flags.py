@@ -5,7 +5,7 @@ import pathlib
 from typing import Annotated, Literal
 
 from experiments.flags import DecodeFlags, PuzzleRunFlags
-from mdm_jax.ranges import INT32, Range
+from mdm_jax.ranges import INT32, Count, Range
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class GivenFlags:
     """a famous one by its name: fish"""
     puzzles: tuple[pathlib.Path, ...] = ()
     """files of puzzles, in any format that docs/zebra.md lists"""
-    limit: int | None = None
+    limit: Count | None = None
     """use only the first so many puzzles"""
 
 
@@ -72,7 +72,7 @@ class Evaluate(GivenFlags, DecodeFlags):
 
     checkpoint: pathlib.Path
     """a run's folder, or one of its checkpoints"""
-    batch_size: int = 128
+    batch_size: Count = 128
     """puzzles at a time"""
     seed: int = 0
     """of all draws"""
@@ -100,9 +100,9 @@ class Reproduce:
     """smoke: seconds of everything; small: 3x3 to 4x4 on two CPU cores; paper: 3x3 to 6x6 on an accelerator"""
     methods: str = "mdm,arm,arm_ordered"
     """which models, with commas"""
-    limit: int | None = None
+    limit: Count | None = None
     """use only the first so many held-out puzzles"""
-    minutes: float | None = None
+    minutes: Annotated[float, Range(above=0, most=1e6)] | None = None
     """save and stop after this long; the same command goes on"""
     data: pathlib.Path = pathlib.Path("datasets")
     """folder of prepared data, made once and used again"""

@@ -11,7 +11,7 @@ import jax
 from experiments.common import Results
 from experiments.puzzles.data import MaskedLayout, Records
 from experiments.puzzles.train import add_trained_rows, fitted_config, train_model
-from experiments.training import training_rows
+from experiments.training import trained_in, training_rows
 from experiments.zebra.data import GAME, bounds, data_fields, dataset_name, load_data
 from experiments.zebra.flags import Train
 from mdm_jax.data import zebra_layouts
@@ -19,15 +19,17 @@ from mdm_jax.data.zebra_layouts import Layout
 from mdm_jax.loading import Model
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.transformer import init_params
+from mdm_jax.training.checkpoint import trained_seconds
 from mdm_jax.typing import Array, Params
 
 
 def train(flags: Train) -> None:
     """`train`: a model at any sizes, preset, layout and budget."""
     results = Results("zebra", "train", out=flags.out, seed=flags.seed)
+    earlier = trained_seconds(flags.out)
     model, test = train_zebra(flags)
     add_trained_rows(results, flags, GAME, layout_of(flags), model, test, dataset_name(data_fields(flags)))
-    results.finish()
+    results.finish(earlier=earlier, fields=trained_in(flags))
 
 
 def layout_of(flags: Train) -> Layout:

@@ -1,1 +1,5 @@
-"""Data: generators and readers (numpy in, numpy out), tfds builders that keep their output, and one grain pipeline."""
+"""Tasks and their data: NumPy in, NumPy out, no JAX; kernels that numba compiles, pipelines of batches."""
+
+from mdm_jax.data.caches import find_numba_cache
+
+find_numba_cache()

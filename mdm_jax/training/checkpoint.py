@@ -22,33 +22,14 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from mdm_jax.errors import InputError, LostPeerError, RunError
 from mdm_jax.training.config import FORMAT
+from mdm_jax.training.digest import DIGEST, digest, shapes
 from mdm_jax.training.distributed import barrier, is_lead
 from mdm_jax.training.state import TrainState, as_stored
-from mdm_jax.typing import Array, Params
+from mdm_jax.typing import Params
 
 CHECKPOINTS = "checkpoints"
 PATIENCE = 300
 """Seconds that the processes of a run wait for each other's part of a checkpoint."""
-
-
-def _bits(leaf: Array) -> Array:
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        leaf = jax.random.key_data(leaf)
-    if leaf.dtype == bool:
-        leaf = leaf.astype(jnp.uint8)
-    unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint64}[leaf.dtype.itemsize]
-    return jnp.sum(jax.lax.bitcast_convert_type(leaf, unsigned), dtype=jnp.uint32)
-
-
-@jax.jit
-def _digests(tree: Any) -> Any:
-    return jax.tree.map(_bits, tree)
-
-
-def digest(tree: Any) -> dict[str, int]:
-    """A sum of the bits of every array, by path: any flipped bit shows, and neither order nor sharding matters."""
-    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(_digests(tree)))
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): int(value) for path, value in leaves}
 
 
 def _items(state: TrainState) -> dict[str, Any]:
@@ -89,6 +70,13 @@ class Checkpointer:
         self._manager = ocp.CheckpointManager(self._folder / CHECKPOINTS, options=options)
         self.best_score = self._best_on_disk()
         """the highest score of the run's checkpoints, those being saved included; -inf where none has one"""
+        self.seconds = 0.0
+        """what the run had taken when it saved what was restored"""
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """Where the checkpoints lie."""
+        return self._folder / CHECKPOINTS
 
     @property
     def what_is_good(self) -> str:
@@ -103,13 +91,16 @@ class Checkpointer:
     def _score(self, metrics: dict[str, Any]) -> float:
         return metrics["score"] if metrics["metric"] == self._metric and metrics["score"] is not None else -math.inf
 
-    def save(self, state: TrainState, data_state: dict[str, Any], *, score: float | None = None) -> None:
+    def save(
+        self, state: TrainState, data_state: dict[str, Any], *, score: float | None = None, seconds: float = 0.0
+    ) -> None:
         """Saves `state` under its step, in the background.
 
         Args:
           state: of the run.
           data_state: the position in the data.
           score: of the parameters; the checkpoint with the highest is kept.
+          seconds: what the run took so far.
 
         Raises:
           RuntimeError: the newest checkpoint is of this step or a later one.
@@ -120,7 +111,14 @@ class Checkpointer:
             raise RuntimeError(f"step {step} was not saved: the newest checkpoint is of step {newest}")
         items = _items(state)
         saves = {name: ocp.args.StandardSave(item) for name, item in items.items()}
-        extra = {"format": FORMAT, "digest": {name: digest(item) for name, item in items.items()}, "data": data_state}
+        extra = {
+            "format": FORMAT,
+            "digest_version": DIGEST,
+            "digest": {name: digest(item) for name, item in items.items()},
+            "shapes": {name: shapes(item) for name, item in items.items()},
+            "data": data_state,
+            "seconds": seconds,
+        }
         extra["crc32"] = _crc32(extra)
         arguments = ocp.args.Composite(extra=ocp.args.JsonSave(extra), **saves)
         with self._writing():
@@ -148,7 +146,8 @@ class Checkpointer:
           say: told, in one line, of each damaged checkpoint that is passed over.
 
         Raises:
-          InputError: there are checkpoints, and none can be read; or a newer version of this library wrote one.
+          InputError: there are checkpoints, and none can be read; or a newer version of this library wrote one; or they
+            are of another network or optimizer. Nothing is touched then.
         """
         for step in self._unscored if is_lead() else ():
             say(f"checkpoint {step} is damaged and was passed over: its score cannot be read")
@@ -174,6 +173,7 @@ class Checkpointer:
             if damaged:
                 self._manager.reload()
                 self.best_score = self._best_on_disk()
+            self.seconds = extra.get("seconds", 0.0)
             return TrainState(params=items["params"], ema=items.get("ema"), **items["optimizer"]), extra["data"]
         if damaged:
             raise _none_left(damaged)
@@ -209,7 +209,12 @@ _DISK_ERRORS = ("No space left", "Disk quota", "File too large", "Read-only file
 def _steps(folder: pathlib.Path) -> list[int]:
     """The steps of a run's checkpoints that are whole as far as their names tell, in order."""
     path = folder / CHECKPOINTS
-    return sorted(int(entry.name) for entry in path.iterdir() if entry.name.isdigit()) if path.is_dir() else []
+    return sorted(int(entry.name) for entry in path.iterdir() if is_step(entry.name)) if path.is_dir() else []
+
+
+def is_step(name: str) -> bool:
+    """Whether a checkpoint may be called so."""
+    return name.isascii() and name.isdecimal()
 
 
 def _none_left(damaged: list[int]) -> InputError:
@@ -286,6 +291,7 @@ def _read(checkpoint: pathlib.Path, like: dict[str, Any]) -> tuple[dict[str, Any
         )
     if extra.pop("crc32") != _crc32(extra):
         raise ValueError("the digest of its data position differs")
+    _check_same(checkpoint, like, extra)
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}"
@@ -294,9 +300,35 @@ def _read(checkpoint: pathlib.Path, like: dict[str, Any]) -> tuple[dict[str, Any
         return {name: reader.restore(checkpoint / name, item) for name, item in like.items()}, extra
 
 
+def _check_same(checkpoint: pathlib.Path, like: dict[str, Any], extra: dict[str, Any]) -> None:
+    """InputError if the arrays of a checkpoint that is not damaged are not those that are wanted."""
+    for item, arrays in like.items():
+        wanted, found = shapes(arrays), extra.get("shapes", {}).get(item)
+        if found is None:  # of an older version: names alone
+            found = {name: wanted.get(name) for name in extra["digest"].get(item, {})}
+        differing = [name for name in wanted | found if wanted.get(name) != found.get(name) or name not in found]
+        if differing:
+            name = differing[0]
+            old, new = (" x ".join(map(str, tree[name])) if name in tree else "not" for tree in (found, wanted))
+            what = "optimizer" if item == "optimizer" else "network"
+            raise InputError(
+                f"{checkpoint} is of another {what}: {name} is {old or 'a number'} there and {new or 'a number'} here; "
+                "give the one it was trained with, or another folder"
+            )
+
+
+def trained_seconds(folder: pathlib.Path) -> float:
+    """What a run took up to its newest checkpoint; 0 where there is none that says it."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, IndexError):
+        newest = folder / CHECKPOINTS / str(_steps(folder)[-1])
+        return float(json.loads((newest / "extra" / "metadata").read_text())["seconds"])
+    return 0.0
+
+
 def _difference(items: dict[str, Any], extra: dict[str, Any]) -> str:
     """Which items are not what their digests say, in words; a computation of all processes."""
-    differing = [name for name, item in items.items() if digest(item) != extra["digest"][name]]
+    version = extra.get("digest_version", 1)
+    differing = [name for name, item in items.items() if digest(item, version) != extra["digest"][name]]
     return f"the digest of its {' and '.join(differing)} differs" if differing else ""
 
 

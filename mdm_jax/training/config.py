@@ -10,6 +10,9 @@ from mdm_jax.files import make_folder, read_json, write_whole
 FORMAT = 2
 """of a run's folder"""
 
+OWN = {"own": True}
+"""What `model` says where the network is not of this library: there is nothing to make it from."""
+
 
 def write_config(folder: pathlib.Path, config: dict[str, Any]) -> None:
     """Writes `config.json`, whole or not at all; where one is there already, InputError unless it says the same."""
@@ -18,13 +21,13 @@ def write_config(folder: pathlib.Path, config: dict[str, Any]) -> None:
 
 
 def check_config(folder: pathlib.Path, config: dict[str, Any]) -> None:
-    """InputError if `folder` holds a run with another config, which names what differs."""
+    """InputError if `folder` holds a run with another config, which names what differs. It may say less."""
     if (folder / "config.json").exists():
         config = json.loads(json.dumps({"format": FORMAT, **config}))
         found = read_config(folder)
         for model in (found["model"], config["model"]):
             model.pop("remat", None)  # what is computed is the same
-        differing = sorted(k for k in found.keys() | config.keys() if found.get(k) != config.get(k))
+        differing = sorted(name for name in found if found[name] != config.get(name))
         for section in differing:
             old, new = found.get(section), config.get(section)
             names = f"{old} -> {new}"
@@ -33,7 +36,7 @@ def check_config(folder: pathlib.Path, config: dict[str, Any]) -> None:
                 names = ", ".join(f"{k} {old.get(k)} -> {new.get(k)}" for k in changed)
             raise InputError(
                 f"{folder} holds a run with another config ({section}: {names}); "
-                "give the flags it was started with, or another --out"
+                "give the settings it was started with, or another folder"
             )
 
 

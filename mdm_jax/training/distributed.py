@@ -7,6 +7,7 @@ which end a process from C++ with a stack trace and SIGABRT, end it with one lin
 import contextlib
 import ctypes
 import importlib.util
+import itertools
 import math
 import os
 import re
@@ -14,16 +15,23 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple, NoReturn
 
 import jax
+import jax.numpy as jnp
+from jax._src import distributed as runtime
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh, PartitionSpec
 
 from mdm_jax.errors import InputError
 
 LOST_PEER = 75
 """Exit code of a process that lost another one; sysexits.h calls it a passing failure, to be tried again."""
+
+PATIENCE = 24 * 60 * 60
+"""Seconds to wait for processes that live: they may have data to prepare, or to compile. The dead are found by JAX."""
 
 FLAGS = ("--distributed.coordinator", "--distributed.num-processes", "--distributed.process-id")
 
@@ -88,7 +96,21 @@ def start(
                 raise
             words = " ".join(str(error).split())[:160]  # of what each kind of cluster raises
             raise InputError(f"JAX cannot join {who} ({words}); give each {', '.join(FLAGS)}") from error
+    _compare_numbers()
     return True
+
+
+def _compare_numbers() -> None:
+    """Ends the process in one line if another was told of another number of processes: all would wait in vain."""
+    me, number = runtime.global_state.process_id, runtime.global_state.num_processes
+    client = _client()
+    client.key_value_set(f"mdm_jax/num_processes/{me}", str(number))
+    for other in range(number) if me == 0 else (0,):
+        theirs = int(client.blocking_key_value_get(f"mdm_jax/num_processes/{other}", 1000 * PATIENCE))
+        if theirs != number:
+            time.sleep(2.0 if me == 0 else 0.0)  # it holds what the others have to read
+            line = f"error: process {me} was told of {number} processes, and process {other} of {theirs}"
+            leave(f"{line}: give all of them the same {FLAGS[1]}", 2)
 
 
 def _check(coordinator: str, num_processes: int, process_id: int) -> None:
@@ -220,9 +242,41 @@ def is_lead() -> bool:
 
 
 def barrier(name: str) -> None:
-    """Waits until all processes are here; nothing with one."""
+    """Waits until all processes are here, however long that takes while they live; nothing with one."""
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
+        where = f"mdm_jax/{next(_barriers)}/{name}"
+        _client().wait_at_barrier(where, 1000 * PATIENCE)
+
+
+def _client() -> Any:
+    """Of the coordination service, which does without devices."""
+    return runtime.global_state.client
+
+
+_barriers = itertools.count()
+"""Each has a name of its own, since all processes come to the same ones in the same order."""
+
+
+def meet(mesh: Mesh) -> None:
+    """Connects all devices of a run along all axes of its mesh; nothing with one process.
+
+    On CPUs, those that compute together are connected when they first do, and one that is not there within 30 seconds
+    counts as lost (Gloo). But a process may have to compile for minutes what another one reads from its cache. So they
+    are connected here, where all have come to a barrier and nothing is left to compile; from then on they wait.
+    """
+    if jax.process_count() == 1:
+        return
+    names = mesh.axis_names
+    groups = [group for size in range(1, len(names) + 1) for group in itertools.combinations(names, size)]
+
+    def sums() -> jax.Array:
+        here = sum(jax.lax.axis_index(name) for name in names)
+        return jax.lax.psum(jnp.stack([jax.lax.psum(here, group) for group in groups]), names)
+
+    compiled = jax.jit(jax.shard_map(sums, mesh=mesh, in_specs=(), out_specs=PartitionSpec())).lower().compile()
+    barrier("ready to be connected")
+    jax.block_until_ready(compiled())
+    multihost_utils.process_allgather(jnp.zeros(()))
 
 
 _LOST = re.compile(
@@ -233,6 +287,13 @@ _LOST = re.compile(
     re.DOTALL,
 )
 _LOST_STATUS = re.compile(r"\s*(UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED)\b")
+
+
+def what_was_lost(error: BaseException) -> str:
+    """In words, for an `error` that `lost_peer` knows."""
+    if "context initialization failed" in str(error):
+        return "another process did not answer for 30 s when it was to be connected: it is gone, or its machine busy"
+    return "another process of the run is gone"
 
 
 def lost_peer(error: BaseException) -> bool:

@@ -3,26 +3,29 @@
 import dataclasses
 import math
 import pathlib
+import time
 from collections.abc import Callable, Iterator, Mapping
-from types import TracebackType
 from typing import Any, Literal, Protocol
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from tqdm import tqdm
 
-from mdm_jax.errors import InputError, LostPeerError, Preempted, RunError
-from mdm_jax.sharding import BATCH, check_batch
+from mdm_jax.errors import InputError, Interrupted, LostPeerError, Preempted, RunError, shown
+from mdm_jax.models.denoiser import TransformerDenoiser
+from mdm_jax.ranges import Count, Seed, check_ranges
+from mdm_jax.sharding import BATCH, RULES, Rules, check_batch, without_rule
 from mdm_jax.training.checkpoint import Checkpointer
-from mdm_jax.training.distributed import is_lead, lost_peer
-from mdm_jax.training.metrics import MetricsWriter
+from mdm_jax.training.config import OWN, write_config
+from mdm_jax.training.distributed import is_lead, lost_peer, meet, what_was_lost
+from mdm_jax.training.lock import locked
+from mdm_jax.training.log import Evaluate, Log, OnMetrics
 from mdm_jax.training.objectives import Batch, Loss
 from mdm_jax.training.preemption import Preemption
-from mdm_jax.training.progress import Progress, Trace
+from mdm_jax.training.progress import Trace, say
 from mdm_jax.training.state import OptimizerConfig, TrainState, abstract_state, as_stored, init_state
 from mdm_jax.training.step import Apply, make_train_step
-from mdm_jax.typing import Array, Params
+from mdm_jax.typing import Array, Denoiser, Params
 
 
 class BatchIterator(Protocol):
@@ -45,39 +48,32 @@ class BatchIterator(Protocol):
         ...
 
 
-Evaluate = Callable[[Params], Mapping[str, float]]
-"""parameters -> metrics by name"""
-
-
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
     """How much is done at a time, and how often other things happen, in steps."""
 
-    batch_size: int = 128
+    batch_size: Count = 128
     """examples per step, over all devices and all processes"""
-    accumulate: int = 1
+    accumulate: Count = 1
     """parts that a batch is worked off in, to save memory; the result is the same but for dropout"""
-    checkpoint_every: int = 1000
-    keep: int = 2
+    checkpoint_every: Count = 1000
+    keep: Count = 2
     """newest checkpoints that stay"""
-    evaluate_every: int = 1000
+    evaluate_every: Count = 1000
     best_metric: str | None = None
     """of the evaluation; the checkpoint where it was best stays too"""
     best_mode: Literal["max", "min"] = "max"
-    log_every: int = 20
-    max_skipped: int = 20
-    """steps in a row with a loss or gradient that is not finite, after which the run stops"""
+    log_every: Count = 20
+    max_skipped: Count = 20
+    """steps in a row in which something was not finite, after which the run stops"""
     profile: bool = False
     """whether to write a trace of five steps to `profile/`"""
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        counts = ("batch_size", "accumulate", "checkpoint_every", "keep", "evaluate_every", "log_every", "max_skipped")
-        for field in counts:
-            if getattr(self, field) < 1:
-                raise InputError(f"{field.replace('_', ' ')} must be at least 1, got {getattr(self, field)}")
+        check_ranges(self)
         if self.best_mode not in ("max", "min"):
-            raise InputError(f"the best metric is the highest, max, or the lowest, min; got {self.best_mode!r}")
+            raise InputError(f"the best metric is the highest, max, or the lowest, min; got {shown(self.best_mode)}")
 
     def score(self, values: Mapping[str, float]) -> float | None:
         """What `best_metric` says of an evaluation, the higher the better; None if it says nothing."""
@@ -90,9 +86,9 @@ class LoopConfig:
 
 
 def fit(
-    folder: pathlib.Path,
+    folder: str | pathlib.Path,
     *,
-    apply: Apply,
+    apply: Apply | Denoiser,
     init_params: Callable[[Array], Params],
     loss: Loss,
     batches: BatchIterator,
@@ -100,8 +96,11 @@ def fit(
     optimizer: OptimizerConfig,
     loop: LoopConfig,
     mesh: Mesh,
+    config: Mapping[str, Any] | None = None,
     evaluate: Evaluate | None = None,
     start_from: Params | None = None,
+    rules: Rules = RULES,
+    on_metrics: OnMetrics | None = None,
     flops_per_example: float | None = None,
 ) -> TrainState:
     """Trains to `optimizer.num_steps`, from the newest checkpoint in `folder` if there is one.
@@ -110,8 +109,8 @@ def fit(
     first process writes all that is not a checkpoint.
 
     Args:
-      folder: of the run; gets `checkpoints/`, `metrics.jsonl` and `tensorboard/`.
-      apply: the network.
+      folder: of the run; gets `config.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/` and `lock`.
+      apply: the network; one that takes no `dropout_key` is trained without dropout.
       init_params: makes fresh parameters from a key.
       loss: nats per sequence.
       batches: the data; in each process those rows of the global batch that lie on its devices.
@@ -119,69 +118,126 @@ def fit(
       optimizer: the optimizer's settings.
       loop: how often to log, evaluate and save.
       mesh: where to train.
+      config: what `config.json` shall say beside the optimizer and the batch size; another run with other words is
+        refused in this folder. `model` is for `load`, and is there by itself for a network of this library.
       evaluate: gets the parameters (their average where one is kept); what it returns joins the metrics.
       start_from: parameters that a fresh run starts from instead, as from `init_params`; whole in every process.
+      rules: where parameters lie on the mesh, by their names.
+      on_metrics: called with a step and its metrics whenever some are written, in the first process.
       flops_per_example: of the model's products, forward and backward, for the rates on the progress bar.
 
     Returns:
       The last state.
 
     Raises:
-      InputError: the batch does not fit the mesh, or a checkpoint cannot be used.
-      RunError: too many steps in a row were skipped, or a checkpoint cannot be written.
+      InputError: the batch does not fit the mesh; the folder is in use, or of another run; or its checkpoints cannot be
+        used.
+      RunError: too many steps in a row were skipped, or most of all steps; or a checkpoint cannot be written.
       LostPeerError: another process is gone. End this one with `distributed.leave`.
-      Preempted: SIGTERM came; the state is saved.
+      Preempted: SIGTERM came; the state is saved. Interrupted: Ctrl-C did.
     """
+    folder = pathlib.Path(folder)
     check_batch(loop.batch_size, mesh, parts=loop.accumulate)
-    folder.mkdir(parents=True, exist_ok=True)
+    if loop.best_metric is not None and evaluate is None:
+        raise InputError(f"nothing measures the metric {shown(loop.best_metric)}: give fit an `evaluate`, or no metric")
+    network = {"model": apply.config.to_json()} if isinstance(apply, TransformerDenoiser) else {"model": OWN}
+    run = {**network, **(config or {}), "optimizer": optimizer.to_json(), "batch_size": loop.batch_size}
     stored = jax.eval_shape(init_params, jax.random.key(0))
-    metric = f"{loop.best_mode} {loop.best_metric}"
-    with Preemption() as preemption, Checkpointer(folder, keep=loop.keep, metric=metric) as checkpointer:
-        restored = checkpointer.restore(abstract_state(mesh, init_params, optimizer), tqdm.write)
-        if restored is None:
-            state = init_state(mesh, init_params, loop.seed, optimizer, start_from)
-        else:
-            state, position = restored
-            batches.set_state(position)
-        start, total = int(state.step), optimizer.num_steps
-        step = start
-        train_step = make_train_step(apply, init_params, loss, optimizer, mesh, accumulate=loop.accumulate)
-        trace_folder = folder / "profile" if loop.profile and is_lead() else None
-        try:
-            with (
-                _Log(folder, start, total, loop, flops_per_example) as log,
-                Trace(trace_folder, start=start, total=total) as trace,
-            ):
-                for step in range(start + 1, total + 1):
-                    batch = _on_mesh(to_batch(next(batches)), loop.batch_size, mesh)
-                    trace.before(step)
-                    state, metrics = train_step(state, batch)
-                    trace.after(step, state.step)
-                    log.push(step, metrics, batch)
-                    score, is_last = None, step == total
-                    if evaluate is not None and (is_last or step % loop.evaluate_every == 0):
-                        score = loop.score(log.evaluate(step, evaluate, as_stored(state.best_params, stored)))
-                    is_best = score is not None and score > checkpointer.best_score
-                    is_asked = preemption.requested(step)
-                    if is_last or is_best or is_asked or step % loop.checkpoint_every == 0:
-                        log.flush()  # or a crash right after the save would leave this step out of the metrics
-                        with log.progress.paused():
-                            checkpointer.save(state, batches.get_state(), score=score)
-                    if is_asked and not is_last:
-                        raise Preempted(f"asked to stop: step {step} of {total} is saved; the same command goes on")
-        except Exception as error:
-            if lost_peer(error):
-                raise LostPeerError(
-                    f"another process of the run is gone, at step {step}; {checkpointer.what_is_good}: start the same "
-                    "command again in every process"
-                ) from error
-            if isinstance(error, OSError):
-                raise RunError(
-                    f"{folder} cannot be written to, at step {step} ({error}); {checkpointer.what_is_good}: make room, "
-                    "and give the same command again"
-                ) from error
-            raise
+    metric, total, begin = f"{loop.best_mode} {loop.best_metric}", optimizer.num_steps, time.perf_counter()
+    with locked(folder), Preemption() as preemption:
+        if is_lead():
+            write_config(folder, run)
+            _say_what_is_replicated(mesh, stored, rules)
+        meet(mesh)
+        with Checkpointer(folder, keep=loop.keep, metric=metric) as checkpointer:
+            restored = checkpointer.restore(abstract_state(mesh, init_params, optimizer, rules), say)
+            if restored is None:
+                state = init_state(mesh, init_params, loop.seed, optimizer, start_from, rules)
+            else:
+                state, position = restored
+                batches.set_state(position)
+                if is_lead():
+                    say(f"goes on from step {int(state.step)} of {total}")
+            step = start = int(state.step)
+            train_step = make_train_step(
+                apply, init_params, loss, optimizer, mesh, accumulate=loop.accumulate, rules=rules
+            )
+            log = Log(
+                folder,
+                start,
+                total,
+                batch_size=loop.batch_size,
+                log_every=loop.log_every,
+                max_skipped=loop.max_skipped,
+                flops=flops_per_example,
+                on_metrics=on_metrics,
+            )
+            trace_folder = folder / "profile" if loop.profile and is_lead() else None
+            try:
+                with log, Trace(trace_folder, start=start, total=total) as trace:
+                    for step in range(start + 1, total + 1):
+                        batch = _on_mesh(to_batch(next(batches)), loop.batch_size, mesh)
+                        trace.before(step)
+                        state, metrics = train_step(state, batch)
+                        trace.after(step, state.step)
+                        log.push(step, metrics, batch)
+                        score, is_last = None, step == total
+                        if evaluate is not None and (is_last or step % loop.evaluate_every == 0):
+                            score = loop.score(log.evaluate(step, evaluate, as_stored(state.eval_params, stored)))
+                        is_best = score is not None and score > checkpointer.best_score
+                        is_asked = preemption.requested(step)
+                        if is_last or is_best or is_asked or step % loop.checkpoint_every == 0:
+                            log.flush()  # or a crash right after the save would leave this step out of the metrics
+                            with log.progress.paused():
+                                if _is_worth_saving(state, is_last=is_last):
+                                    seconds = checkpointer.seconds + time.perf_counter() - begin
+                                    checkpointer.save(state, batches.get_state(), score=score, seconds=seconds)
+                        if is_asked and not is_last:
+                            _stop(preemption, step, total, int(state.skipped_in_a_row), checkpointer)
+            except Exception as error:
+                if lost_peer(error):
+                    raise LostPeerError(
+                        f"{what_was_lost(error)}, at step {step}; {checkpointer.what_is_good}: start the same command "
+                        "again in every process"
+                    ) from error
+                if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+                    raise RunError(
+                        f"{folder} cannot be written to, at step {step} ({error}); {checkpointer.what_is_good}: make "
+                        "room, and give the same command again"
+                    ) from error
+                raise
+    if not _most_count(state):
+        raise RunError(
+            f"{int(state.skipped)} of {total} steps were skipped, since the loss, its gradient or what came of it was "
+            "not finite: this is no trained model; look at the data, or start anew with a lower learning rate"
+        )
     return state
+
+
+def _most_count(state: TrainState) -> bool:
+    """Whether at least half of the steps changed something."""
+    return 2 * int(state.skipped) <= int(state.step)
+
+
+def _is_worth_saving(state: TrainState, *, is_last: bool) -> bool:
+    """Not among skipped steps: such checkpoints are all alike, and would push out those from before the trouble."""
+    return not int(state.skipped_in_a_row) or (is_last and _most_count(state))
+
+
+def _stop(preemption: Preemption, step: int, total: int, skipped: int, checkpointer: Checkpointer) -> None:
+    what = f"step {step} of {total} is saved in {checkpointer.folder / str(step)}"
+    if skipped:
+        what = f"step {step} of {total} is not saved, as the last {skipped} were skipped; {checkpointer.what_is_good}"
+    raise (Interrupted if preemption.by_hand else Preempted)(f"asked to stop: {what}; the same command goes on")
+
+
+def _say_what_is_replicated(mesh: Mesh, params: Params, rules: Rules) -> None:
+    share, name = without_rule(params, rules)
+    if mesh.shape["fsdp"] * mesh.shape["tensor"] > 1 and share > 0.1:
+        say(
+            f"{share:.0%} of the parameters, such as {name}, lie whole on every device, since no rule of "
+            "sharding.RULES meets their names: give fit `rules` that do"
+        )
 
 
 def _on_mesh(arrays: Mapping[str, np.ndarray], batch_size: int, mesh: Mesh) -> Batch:
@@ -192,57 +248,3 @@ def _on_mesh(arrays: Mapping[str, np.ndarray], batch_size: int, mesh: Mesh) -> B
         return jax.make_array_from_process_local_data(NamedSharding(mesh, BATCH), array, shape)
 
     return {name: spread(array) for name, array in arrays.items()}
-
-
-class _Log:
-    """Metrics to the run's files and to the bar, each step's after the next one is under way. A context manager."""
-
-    def __init__(self, folder: pathlib.Path, start: int, total: int, loop: LoopConfig, flops: float | None) -> None:
-        self._writer = MetricsWriter(folder, resume_step=start, is_lead=is_lead())
-        self.progress = Progress(start, total, examples=loop.batch_size, flops=flops, is_shown=is_lead())
-        self._loop, self._total = loop, total
-        self._pending: tuple[int, dict[str, Array]] | None = None
-
-    def push(self, step: int, metrics: dict[str, Array], batch: Batch) -> None:
-        """Takes the metrics of a step that was just sent off, and writes those of the step before."""
-        self.flush()
-        self._pending = (step, metrics)
-        self.progress.advance(batch["tokens"].shape[1])
-
-    def flush(self) -> None:
-        """Waits for the metrics that it holds and writes them; RunError if too many steps were skipped."""
-        if self._pending is None:
-            return
-        step, metrics = self._pending
-        self._pending = None
-        skipped = int(metrics["skipped_in_a_row"])
-        if step % self._loop.log_every == 0 or step == self._total or skipped:
-            values = {name: float(value) for name, value in metrics.items()}
-            self._writer.write(step, values)
-            self.progress.show(values["loss_per_token"], int(values["skipped_steps"]))
-        if skipped >= self._loop.max_skipped:
-            raise RunError(
-                f"the loss or its gradient was not finite in {skipped} steps in a row, up to step {step}, which were "
-                "skipped; the checkpoints are good: look at the data, or start anew with a lower learning rate"
-            )
-
-    def evaluate(self, step: int, evaluate: Evaluate, params: Params) -> Mapping[str, float]:
-        """Evaluates, and writes what comes out."""
-        self.flush()
-        with self.progress.paused():
-            values = evaluate(params)
-        self._writer.write(step, values)
-        return values
-
-    def __enter__(self) -> "_Log":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if error is None or isinstance(error, Preempted):
-                self.flush()
-        finally:
-            self.progress.close()
-            self._writer.close()

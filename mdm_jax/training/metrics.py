@@ -11,7 +11,7 @@ from typing import Any
 class MetricsWriter:
     """Writes `metrics.jsonl` and TensorBoard events into a run's folder. A context manager.
 
-    A resumed run drops the lines after the step it resumes from, so that no step stands there twice.
+    A resumed run drops the lines after the step it resumes from, so that no step stands there twice, and damaged ones.
     """
 
     def __init__(self, folder: pathlib.Path, *, resume_step: int, is_lead: bool = True) -> None:
@@ -28,11 +28,9 @@ class MetricsWriter:
         from tensorboardX import SummaryWriter
 
         path = folder / "metrics.jsonl"
-        kept = []
-        if path.exists():
-            kept = [line for line in path.read_text().splitlines() if _step_of(line) <= resume_step]
+        kept = [line for line in read_metrics(folder) if line["step"] <= resume_step] if path.exists() else []
         part = path.with_suffix(".part")
-        part.write_text("".join(line + "\n" for line in kept))
+        part.write_text("".join(json.dumps(line) + "\n" for line in kept))
         part.replace(path)
         self._lines = path.open("a")
         self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1, write_to_disk=True)
@@ -63,14 +61,19 @@ class MetricsWriter:
         self.close()
 
 
-def _step_of(line: str) -> float:
-    """The step of one line; infinite for a line that a crash left unfinished."""
-    try:
-        return json.loads(line)["step"]
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return float("inf")
-
-
 def read_metrics(folder: pathlib.Path) -> list[dict[str, Any]]:
-    """All lines of a run's `metrics.jsonl`."""
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    """All lines of a run's `metrics.jsonl` but for damaged ones."""
+    lines = (folder / "metrics.jsonl").read_text(errors="replace").splitlines()
+    return [values for values in map(_read, lines) if values is not None]
+
+
+def _read(line: str) -> dict[str, Any] | None:
+    """The values of a line; None if it is not one that `write` writes."""
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(values, dict) or type(values.get("step")) is not int:
+        return None
+    is_whole = all(value is None or type(value) in (int, float) for value in values.values())
+    return values if is_whole else None

@@ -1,10 +1,14 @@
 """What a person watches: the progress bar with its rates, and a profiler's trace of a few steps."""
 
 import contextlib
+import datetime
+import io
 import pathlib
+import sys
 import time
 from collections.abc import Iterator
 from types import TracebackType
+from typing import Any
 
 import jax
 from tqdm import tqdm
@@ -39,6 +43,55 @@ def peak_flops(device_kind: str) -> float | None:
     return PEAK_FLOPS[max(known, key=len)] if known else None
 
 
+SECONDS = 30.0
+"""Between two lines, where there is no terminal."""
+
+
+class Bar(tqdm):
+    """tqdm's bar on a terminal; elsewhere a line with the time every 30 seconds and at the end, for files of logs."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._has_terminal, self._said = sys.stderr.isatty(), time.monotonic()
+        super().__init__(*arguments, **{"dynamic_ncols": self._has_terminal, "ncols": 0, "file": sys.stderr} | options)
+
+    def update(self, n: float | None = 1) -> bool | None:
+        """So many more are done."""
+        if self._has_terminal or self.disable:
+            return super().update(n)
+        self.n += n or 0
+        self.last_print_n = self.n
+        if time.monotonic() - self._said >= SECONDS:
+            self._say()
+        return None
+
+    def refresh(self, *arguments: Any, **options: Any) -> Any:
+        """Draws it anew."""
+        return super().refresh(*arguments, **options) if self._has_terminal else None
+
+    def clear(self, *arguments: Any, **options: Any) -> Any:
+        """Takes it off the terminal."""
+        return super().clear(*arguments, **options) if self._has_terminal else None
+
+    def close(self) -> None:
+        """Ends it."""
+        if not (self._has_terminal or self.disable):
+            self._say()
+            self.leave = False
+            self.fp = io.StringIO()  # what tqdm writes at the end is for terminals
+        super().close()
+
+    def _say(self) -> None:
+        self._said = time.monotonic()
+        now = datetime.datetime.now().isoformat(" ", "seconds")
+        self.fp.write(f"{now} {str(self).strip()}\n")
+        self.fp.flush()
+
+
+def say(line: str) -> None:
+    """A line on stderr, between what bars there are."""
+    tqdm.write(line, file=sys.stderr)
+
+
 class Progress:
     """The bar of a run. The time of evaluations and saves is no time of training."""
 
@@ -52,7 +105,7 @@ class Progress:
           flops: per example, those of the model's products forward and backward; None if it is not known.
           is_shown: whether there is a bar.
         """
-        self._bar = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True, disable=not is_shown)
+        self._bar = Bar(total=total, initial=start, unit="step", disable=not is_shown)
         self._examples, self._flops, self._length = examples, flops, 0
         self._steps = 0
         self._begin: float | None = None

@@ -2,17 +2,22 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
+from optax import GradientTransformation as Transformation
 
-from mdm_jax.errors import InputError
-from mdm_jax.sharding import abstract, shardings
+from mdm_jax.errors import InputError, shown
+from mdm_jax.ranges import INT32, Count, Decay, NotNegative, Positive, Range, Share, check_ranges
+from mdm_jax.sharding import RULES, Rules, abstract, shardings
 from mdm_jax.typing import Array, Params
+
+GENERATOR = "threefry2x32"
+"""Of a run's draws, whatever JAX's default is: those of the "rbg" generators depend on the mesh."""
 
 
 class TrainState(NamedTuple):
@@ -21,7 +26,7 @@ class TrainState(NamedTuple):
     step: Array
     """int32 scalar: steps done, skipped ones included"""
     skipped: Array
-    """int32 scalar: of those, the ones that changed nothing, since the loss or a gradient was not finite"""
+    """int32 scalar: of those, the ones that changed nothing, since something about them was not finite"""
     skipped_in_a_row: Array
     """int32 scalar: how many of them end the run so far"""
     params: Params
@@ -33,89 +38,105 @@ class TrainState(NamedTuple):
     """the run's key; step k uses it folded with k, so that it never changes"""
 
     @property
-    def best_params(self) -> Params:
+    def eval_params(self) -> Params:
         """What to evaluate and to sample with: the average where there is one."""
         return self.params if self.ema is None else self.ema
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW or Muon, with linear warm-up, cosine decay, clipping by global norm, and an average of the parameters."""
+    """AdamW, Muon or another, with linear warm-up, cosine decay, clipping by global norm, and an average of parameters.
+
+    Matrices are decayed, embeddings and the head among them; vectors (norms, biases) are not.
+    """
 
     optimizer: Literal["adamw", "muon"] = "adamw"
     """Muon (Jordan et al. 2024) orthogonalises the updates of the matrices between layers, scaled to the size of
-    AdamW's (Liu et al. 2025, arXiv:2502.16982), and leaves embeddings, the head and vectors to Adam"""
-    learning_rate: float = 1e-3
-    num_steps: int = 1000
-    """updates in all; the learning rate ends its decay there"""
-    warmup_steps: int = 100
-    final_fraction: float = 0.1
-    """the last learning rate, as a fraction of the highest"""
-    weight_decay: float = 0.01
-    """of matrices; vectors (norms, biases) are not decayed"""
-    beta1: float = 0.9
-    beta2: float = 0.98
+    AdamW's (Liu et al. 2025, arXiv:2502.16982), and leaves embeddings, the head and vectors to AdamW"""
+    learning_rate: Positive = 1e-3
+    """the highest"""
+    num_steps: Count = 1000
+    """updates in all; the learning rate ends its decay at the last"""
+    warmup_steps: Annotated[int, Range(0, INT32)] | None = None
+    """fewer than `num_steps`; None: 200, or a tenth of the run if that is less"""
+    final_fraction: Share = 0.1
+    """the learning rate of the last update, as a fraction of the highest"""
+    weight_decay: NotNegative = 0.01
+    """of matrices, multiplied by the learning rate"""
+    beta1: Decay = 0.9
+    beta2: Decay = 0.98
     """of AdamW, as is `beta1`; Muon's momentum is 0.95"""
-    clip_norm: float = 1.0
-    ema_decay: float = 0.999
+    clip_norm: Positive = 1.0
+    """gradients longer than this are scaled down to it"""
+    ema_decay: Decay = 0.999
     """of the average, which starts faster: min(decay, (1 + step) / (10 + step)); 0 keeps none"""
+    transformation: optax.GradientTransformation | Callable[[optax.Schedule], optax.GradientTransformation] | None = (
+        None
+    )
+    """takes the place of `optimizer`: any of optax, or what makes one of the schedule, such as `optax.lion`"""
 
     def __post_init__(self) -> None:
-        if self.num_steps < 1:
-            raise InputError(f"the number of training steps must be at least 1, got {self.num_steps}")
+        check_ranges(self)
         if self.optimizer not in ("adamw", "muon"):
-            raise InputError(f"the optimizer is adamw or muon; got {self.optimizer!r}")
-        if self.warmup_steps < 0:
-            raise InputError(f"the number of warm-up steps must be at least 0, got {self.warmup_steps}")
-        if not self.learning_rate > 0:
-            raise InputError(f"the learning rate must be above 0, got {self.learning_rate}")
-        if not 0 <= self.ema_decay < 1:
-            raise InputError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
+            raise InputError(f"the optimizer is adamw or muon; got {shown(self.optimizer)}")
+        if self.warmup_steps is None:
+            object.__setattr__(self, "warmup_steps", min(200, self.num_steps // 10))
+        elif self.warmup_steps >= self.num_steps:
+            raise InputError(
+                f"the number of warm-up steps, {self.warmup_steps}, must be below that of all steps, {self.num_steps}"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings, for a run's `config.json`; of a transformation, which has none to compare, its name."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        own = fields.pop("transformation")
+        name = f"{getattr(own, '__module__', '')}.{getattr(own, '__qualname__', type(own).__qualname__)}"
+        return fields if own is None else fields | {"transformation": name}
 
     def schedule(self) -> optax.Schedule:
-        """The learning rate as a function of the step."""
-        warmup = min(self.warmup_steps, max(self.num_steps - 1, 0))
-        return optax.warmup_cosine_decay_schedule(
-            init_value=self.learning_rate / (warmup + 1),
-            peak_value=self.learning_rate,
-            warmup_steps=warmup,
-            decay_steps=self.num_steps,
-            end_value=self.learning_rate * self.final_fraction,
-        )
-
-    def make(self) -> optax.GradientTransformation:
-        """The optimizer."""
-        schedule = self.schedule()
-        if self.optimizer == "adamw":
-            inner = optax.adamw(
-                schedule, b1=self.beta1, b2=self.beta2, weight_decay=self.weight_decay, mask=_are_matrices
-            )
+        """The learning rate as a function of the updates done."""
+        warmup, peak = self.warmup_steps or 0, self.learning_rate
+        to_decay = self.num_steps - 1 - warmup
+        if to_decay:
+            decay = optax.cosine_decay_schedule(peak, to_decay, self.final_fraction)
         else:
-            inner = optax.contrib.muon(
-                schedule,
-                adam_b1=self.beta1,
-                adam_b2=self.beta2,
-                weight_decay=self.weight_decay,
-                muon_weight_dimension_numbers=_inner_matrices,
-                consistent_rms=0.2,
-            )
+            decay = optax.constant_schedule(peak * self.final_fraction)
+        if not warmup:
+            return decay
+        return optax.join_schedules([optax.linear_schedule(peak / (warmup + 1), peak, warmup), decay], [warmup])
+
+    def make(self) -> Transformation:
+        """The optimizer."""
+        inner, schedule = self.transformation, self.schedule()
+        if inner is None:
+            inner = self._adamw if self.optimizer == "adamw" else self._muon
+        if not isinstance(inner, Transformation):
+            inner = inner(schedule)
         return optax.chain(optax.clip_by_global_norm(self.clip_norm), inner)
+
+    def _adamw(self, schedule: optax.Schedule) -> Transformation:
+        return optax.adamw(schedule, self.beta1, self.beta2, weight_decay=self.weight_decay, mask=_are_matrices)
+
+    def _muon(self, schedule: optax.Schedule) -> Transformation:
+        """In two parts of ours: optax's Muon gives its part of Adam no decay of matrices, and Nesterov's momentum."""
+        muon = optax.contrib.muon(schedule, weight_decay=self.weight_decay, consistent_rms=0.2)
+        return optax.partition({"muon": muon, "adamw": self._adamw(schedule)}, _parts)
 
 
 def _are_matrices(params: Params) -> Params:
-    """Which leaves AdamW decays."""
+    """Which leaves are decayed."""
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
-def _inner_matrices(params: Params) -> Params:
-    """Which leaves Muon updates: the matrices, but for embeddings and the head; None for the others."""
+def _parts(params: Params) -> Params:
+    """Which leaves Muon updates, the matrices but for embeddings and the head, and which AdamW."""
 
-    def dimensions(path: tuple[Any, ...], leaf: Array) -> optax.contrib.MuonDimensionNumbers | None:
+    def part(path: tuple[Any, ...], leaf: Array) -> str:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         is_inner = leaf.ndim == 2 and "embedding" not in name and not name.startswith("head/")
-        return optax.contrib.MuonDimensionNumbers() if is_inner else None
+        return "muon" if is_inner else "adamw"
 
-    return jax.tree_util.tree_map_with_path(dimensions, params)
+    return jax.tree_util.tree_map_with_path(part, params)
 
 
 def ema_update(ema: Params, params: Params, step: Array, decay: float) -> Params:
@@ -144,14 +165,15 @@ def init_state(
     seed: int,
     config: OptimizerConfig,
     start_from: Params | None = None,
+    rules: Rules = RULES,
 ) -> TrainState:
     """A fresh state, made where it will lie on `mesh`; with the parameters of `start_from`, if that is given."""
 
     def make(key: Array) -> TrainState:
         return make_state(init_params, key, config)
 
-    shapes = jax.eval_shape(make, jax.random.key(seed))
-    state = jax.jit(make, out_shardings=shardings(mesh, shapes))(jax.random.key(seed))
+    key = jax.random.key(seed, impl=GENERATOR)
+    state = jax.jit(make, out_shardings=shardings(mesh, jax.eval_shape(make, key), rules))(key)
     if start_from is None:
         return state
 
@@ -163,6 +185,9 @@ def init_state(
     return state._replace(params=params, ema=None if state.ema is None else jax.tree.map(put, start_from, state.ema))
 
 
-def abstract_state(mesh: Mesh, init_params: Callable[[Array], Params], config: OptimizerConfig) -> TrainState:
+def abstract_state(
+    mesh: Mesh, init_params: Callable[[Array], Params], config: OptimizerConfig, rules: Rules = RULES
+) -> TrainState:
     """The shapes, dtypes and shardings of a state on `mesh`, to restore one into."""
-    return abstract(mesh, jax.eval_shape(lambda key: make_state(init_params, key, config), jax.random.key(0)))
+    key = jax.random.key(0, impl=GENERATOR)
+    return abstract(mesh, jax.eval_shape(lambda key: make_state(init_params, key, config), key), rules)

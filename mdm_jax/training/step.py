@@ -1,5 +1,6 @@
 """One update: a pure function, jitted once over the mesh."""
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
@@ -10,10 +11,10 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mdm_jax.errors import InputError
-from mdm_jax.sharding import BATCH, gathered
+from mdm_jax.sharding import BATCH, RULES, Rules, gathered
 from mdm_jax.training.objectives import Batch, Loss
 from mdm_jax.training.state import OptimizerConfig, TrainState, abstract_state, as_stored, ema_update
-from mdm_jax.typing import Array, Params
+from mdm_jax.typing import Array, Denoiser, Params
 
 
 class Apply(Protocol):
@@ -25,28 +26,30 @@ class Apply(Protocol):
 
 
 def make_train_step(
-    apply: Apply,
+    apply: Apply | Denoiser,
     init_params: Callable[[Array], Params],
     loss: Loss,
     config: OptimizerConfig,
     mesh: Mesh,
     *,
     accumulate: int = 1,
+    rules: Rules = RULES,
 ) -> jax.stages.Wrapped:
     """The jitted update (state, batch) -> (state, metrics); the state that goes in is donated.
 
     It minimises nats per free (not given) token. Draws are made for the global batch, so that they depend neither on
-    how many devices share it nor on `accumulate`. A step whose loss or gradient is not finite changes nothing but the
-    counts of steps.
+    how many devices share it nor on `accumulate`. A step whose loss, gradient or outcome is not finite changes nothing
+    but the counts of steps: no state holds a number that is not.
 
     Args:
-      apply: the network.
+      apply: the network; one that takes no `dropout_key` is trained without dropout.
       init_params: makes its parameters from a key; their dtypes are those that the network works on.
       loss: nats per sequence.
       config: the optimizer's settings.
       mesh: where it runs.
       accumulate: parts that the batch is worked off in, one after the other, to save memory; gradients add up in
         float32. Each part has its own dropout key.
+      rules: where parameters lie.
 
     Raises:
       InputError: when traced, the batch does not split into that many parts over the mesh.
@@ -54,10 +57,12 @@ def make_train_step(
     optimizer, schedule = config.make(), config.schedule()
     stored = jax.eval_shape(init_params, jax.random.key(0))
     rows = NamedSharding(mesh, BATCH)
+    has_dropout = takes_dropout_key(apply)
 
     def objective(params: Params, drawn: Any, dropout_key: Array) -> Array:
         def denoiser(params: Params, tokens: Array) -> Any:
-            return apply(gathered(mesh, params), tokens, dropout_key=dropout_key)
+            options = {"dropout_key": dropout_key} if has_dropout else {}
+            return apply(gathered(mesh, params, rules), tokens, **options)
 
         rows_per_device = jax.tree.leaves(drawn)[0].shape[0] // (mesh.shape["data"] * mesh.shape["fsdp"])
         return loss.nll(denoiser, params, drawn, paired=rows_per_device % 2 == 0).sum()
@@ -89,8 +94,8 @@ def make_train_step(
         updates_done = state.step - state.skipped
         ema = None if state.ema is None else ema_update(state.ema, params, updates_done + 1, config.ema_decay)
 
-        is_finite = jnp.isfinite(value) & jnp.isfinite(gradient_norm)
         old, new = (state.params, state.ema, state.opt_state), (params, ema, opt_state)
+        is_finite = jnp.isfinite(value) & jnp.isfinite(gradient_norm) & _all_finite(new)
         params, ema, opt_state = jax.tree.map(partial(jnp.where, is_finite), new, old)
         skipped_in_a_row = jnp.where(is_finite, 0, state.skipped_in_a_row + 1)
         skipped = state.skipped + ~is_finite
@@ -103,7 +108,7 @@ def make_train_step(
         }
         return TrainState(state.step + 1, skipped, skipped_in_a_row, params, ema, opt_state, state.key), metrics
 
-    like = abstract_state(mesh, init_params, config)
+    like = abstract_state(mesh, init_params, config, rules)
     state_shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
     return jax.jit(
         train_step,
@@ -111,6 +116,21 @@ def make_train_step(
         out_shardings=(state_shardings, None),
         donate_argnums=0,
     )
+
+
+def takes_dropout_key(apply: Apply | Denoiser) -> bool:
+    """Whether a network can be told what to drop; by its signature."""
+    try:
+        parameters = inspect.signature(apply).parameters.values()
+    except (TypeError, ValueError):  # of what is not written in Python
+        return False
+    return any(p.name == "dropout_key" or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+
+
+def _all_finite(tree: Any) -> Array:
+    """Whether every number in a tree is finite: whole numbers and keys are."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]))
 
 
 def _float32(tree: Params) -> Params:

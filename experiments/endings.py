@@ -1,0 +1,95 @@
+"""How a command ends: in one line and with a code that says how, whatever ends it."""
+
+import contextlib
+import errno
+import os
+import pathlib
+import select
+import signal
+import sys
+import threading
+import types
+from collections.abc import Iterator
+from typing import Any
+
+NO_READER = 128 + signal.SIGPIPE
+"""Exit code where nobody reads what is printed any more, as the system ends other programs then."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
+@contextlib.contextmanager
+def ended_well() -> Iterator[None]:
+    """Within it Ctrl-C ends the process in one line, and a reader that is gone (`| head`) in none."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()  # or the interpreter complains, at its end
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (1, 2):
+            os.dup2(nowhere, stream)
+        sys.exit(NO_READER)
+    except KeyboardInterrupt:
+        with contextlib.suppress(ValueError):  # in another thread than the main one
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # the next one is the end whatever happens here
+        sys.stderr.write("stopped by Ctrl-C; the same command starts again\n")
+        sys.stderr.flush()
+        os._exit(128 + signal.SIGINT)  # an orderly exit would wait for threads
+
+
+def _reader_is_gone() -> bool:
+    poll = select.poll()
+    for stream in (1, 2):
+        poll.register(stream, select.POLLERR)
+    return bool(poll.poll(0))
+
+
+def of_the_user(error: BaseException, flags: Any) -> bool:
+    """Whether an OSError is about a file or a folder that the flags name, or about one above it."""
+    if not isinstance(error, OSError) or not isinstance(error.filename, str | os.PathLike):
+        return False
+    found = pathlib.Path(error.filename).absolute()
+    values = [v for value in vars(flags).values() for v in (value if isinstance(value, tuple) else (value,))]
+    named = [value.absolute() for value in values if isinstance(value, pathlib.Path)]
+    return any(found == path or found in path.parents for path in named)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an OSError says that nothing more can be written: no defect of ours, and no flag is wrong."""
+    return isinstance(error, OSError) and error.errno in _FULL
+
+
+def silence_orbax() -> None:
+    """Keeps off the terminal what the threads and coroutines of Orbax say of one failure, in dozens of tracebacks.
+
+    The main thread gets the same failure as an exception, and says it in one line. All other threads are heard.
+    """
+    of_threads, of_the_rest = threading.excepthook, sys.unraisablehook
+
+    def in_thread(failure: Any) -> None:
+        if not _is_of_orbax(failure.exc_traceback):
+            of_threads(failure)
+
+    def elsewhere(failure: Any) -> None:
+        if not _is_of_orbax(failure.exc_traceback, failure.object):
+            of_the_rest(failure)
+
+    threading.excepthook, sys.unraisablehook = in_thread, elsewhere
+
+
+def _is_of_orbax(trace: types.TracebackType | None, culprit: Any = None) -> bool:
+    """Whether code of Orbax ran, or that of an event loop which nobody but Orbax has set up."""
+    code = getattr(culprit, "cr_code", None)
+    files = [] if code is None else [code.co_filename]
+    modules = [getattr(culprit, "__module__", None) or ""]
+    while trace is not None:
+        modules.append(trace.tb_frame.f_globals.get("__name__", ""))
+        trace = trace.tb_next
+    roots = {name.partition(".")[0] for name in modules if name}
+    if "orbax" in roots or any(f"{os.sep}orbax{os.sep}" in name for name in files):
+        return True
+    return "asyncio" in roots and roots <= sys.stdlib_module_names

@@ -1,0 +1,91 @@
+"""What a run says of its steps: to its files, to the terminal, and to a callback."""
+
+import pathlib
+from collections.abc import Callable, Mapping
+from types import TracebackType
+
+from mdm_jax.errors import Preempted, RunError
+from mdm_jax.training.distributed import is_lead
+from mdm_jax.training.metrics import MetricsWriter
+from mdm_jax.training.objectives import Batch
+from mdm_jax.training.progress import Progress, say
+from mdm_jax.typing import Array, Params
+
+Evaluate = Callable[[Params], Mapping[str, float]]
+"""parameters -> metrics by name"""
+
+OnMetrics = Callable[[int, Mapping[str, float]], None]
+"""(step, metrics by name): called in the first process, for each line of `metrics.jsonl`"""
+
+
+class Log:
+    """Metrics of each step, handed on after the next one is under way. A context manager."""
+
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        start: int,
+        total: int,
+        *,
+        batch_size: int,
+        log_every: int,
+        max_skipped: int,
+        flops: float | None,
+        on_metrics: OnMetrics | None,
+    ) -> None:
+        self._writer = MetricsWriter(folder, resume_step=start, is_lead=is_lead())
+        self.progress = Progress(start, total, examples=batch_size, flops=flops, is_shown=is_lead())
+        self._total, self._log_every, self._max_skipped, self._on_metrics = total, log_every, max_skipped, on_metrics
+        self._pending: tuple[int, dict[str, Array]] | None = None
+
+    def push(self, step: int, metrics: dict[str, Array], batch: Batch) -> None:
+        """Takes the metrics of a step that was just sent off, and writes those of the step before."""
+        self.flush()
+        self._pending = (step, metrics)
+        self.progress.advance(batch["tokens"].shape[1])
+
+    def flush(self) -> None:
+        """Waits for the metrics that it holds and writes them; RunError if too many steps were skipped."""
+        if self._pending is None:
+            return
+        step, metrics = self._pending
+        self._pending = None
+        skipped = int(metrics["skipped_in_a_row"])
+        if step % self._log_every == 0 or step == self._total or skipped:
+            values = {name: float(value) for name, value in metrics.items()}
+            self._write(step, values)
+            self.progress.show(values["loss_per_token"], int(values["skipped_steps"]))
+        if skipped >= self._max_skipped:
+            raise RunError(
+                f"the loss, its gradient or what came of it was not finite in {skipped} steps in a row, up to step "
+                f"{step}, which were skipped; the checkpoints are good: look at the data, or start anew with a lower "
+                "learning rate"
+            )
+
+    def evaluate(self, step: int, evaluate: Evaluate, params: Params) -> Mapping[str, float]:
+        """Evaluates, writes what comes out, and says it."""
+        self.flush()
+        with self.progress.paused():
+            values = evaluate(params)
+        self._write(step, values)
+        if is_lead():
+            say(f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
+        return values
+
+    def _write(self, step: int, values: Mapping[str, float]) -> None:
+        self._writer.write(step, values)
+        if self._on_metrics is not None and is_lead():
+            self._on_metrics(step, values)
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None or isinstance(error, Preempted):
+                self.flush()
+        finally:
+            self.progress.close()
+            self._writer.close()
