@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_type_hints
 
+from experiments.flags import resolve_dtype
 from mdm_jax.errors import InputError, shown
 from mdm_jax.ranges import FLOAT32, INT32, Range, check_number
 
