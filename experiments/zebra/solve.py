@@ -14,7 +14,7 @@ from experiments.zebra.flags import Solve
 from mdm_jax.data import zebra, zebra_riddles
 from mdm_jax.data.zebra_clues import STRIDE, sizes_of
 from mdm_jax.data.zebra_english import NAMES, Attribute, describe_clues
-from mdm_jax.errors import InputError
+from mdm_jax.errors import InputError, one_line
 
 
 def solve(flags: Solve) -> None:
@@ -28,7 +28,7 @@ def solve(flags: Solve) -> None:
     loaded = None if flags.checkpoint is None else load_model(flags.checkpoint, puzzles)
     for name, records in puzzles.items():
         lines = describe_clues(records["clues"][0], names) + ([] if riddle is None else [riddle.question])
-        sys.stdout.write(f"\n{name}\n" + "".join(f"  {line}\n" for line in lines))
+        sys.stdout.write(f"\n{one_line(name)}\n" + "".join(f"  {line}\n" for line in lines))
         if loaded is None:
             _write_deduction(results, name, records, names)
             continue
