@@ -219,7 +219,8 @@ class Results:
             "rows": self.rows,
         }
         write_whole(self._path, json.dumps(finite(record), indent=1, allow_nan=False) + "\n")
-        sys.stdout.write(f"\n{(shown or table)(self.rows)}\n\n{record['seconds']} s; written to {self._path}\n")
+        shown_rows = (shown or table)(self.rows)
+        sys.stdout.write(f"\n{shown_rows}\n\n{record['seconds']} s; written to {one_line(self._path)}\n")
 
 
 def processor() -> str:

@@ -1,6 +1,7 @@
 """`load`: the one door from a folder on disk to a model that samples. Reached lazily, as it needs Flax and Orbax."""
 
 import dataclasses
+import os
 import pathlib
 import typing
 from typing import NamedTuple
@@ -39,11 +40,11 @@ class Model(NamedTuple):
 def run_folder(path: str | pathlib.Path) -> tuple[pathlib.Path, int | str | None]:
     """The folder of the run, or of weights, that `path` names; and the step, or "best", if it names a checkpoint."""
     folder = local_path(path)
-    if (SHIPPED / str(path) / WEIGHTS).exists() and len(folder.parts) == 1 and not folder.exists():
+    if os.path.exists(SHIPPED / str(path) / WEIGHTS) and len(folder.parts) == 1 and not os.path.exists(folder):
         return SHIPPED / str(path), None
-    if folder.name == "best" and folder.parent.name == CHECKPOINTS and folder.parent.is_dir():
+    if folder.name == "best" and folder.parent.name == CHECKPOINTS and os.path.isdir(folder.parent):
         return folder.parent.parent, "best"
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # unlike the path's own method it never raises
         names = ", ".join(sorted(path.parent.name for path in SHIPPED.glob(f"*/{WEIGHTS}"))) or "none"
         raise InputError(
             f"there is no folder {folder}; give that of a run, one of its checkpoints, or shipped weights ({names})"

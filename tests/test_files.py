@@ -9,6 +9,7 @@ import tiny
 
 import mdm_jax
 from mdm_jax import InputError, files, loading
+from mdm_jax.data import builders
 from mdm_jax.training.config import read_config, write_config
 
 CONFIG = {"format": 2, "model": tiny.CONFIG.to_json(), "task": {"name": "digits"}, "batch_size": 8}
@@ -40,6 +41,21 @@ def test_local_path_with_a_colon_is_a_path(path):
 def test_path_of_another_type_is_refused(path):
     assert "a path is wanted" in message(files.local_path, path)
     assert "a path is wanted" in message(mdm_jax.load, path)
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 5000, "a\0b", "", "x/" * 3000, "\udc80", "~", "best", "checkpoints/best", "\n\x1b[2J"]
+)
+def test_folder_that_is_none_is_one_line(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    for read in (mdm_jax.load, loading.run_folder, lambda path: loading.export(path, "out"), read_split):
+        if name or read is not loading.run_folder:  # that is the folder which one is in
+            message(read, name)
+    assert not (tmp_path / "out").exists()
+
+
+def read_split(path):
+    return builders.read_split(path, "train")
 
 
 def special_files(folder):

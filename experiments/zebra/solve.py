@@ -14,7 +14,7 @@ from experiments.zebra.flags import Solve
 from mdm_jax.data import zebra
 from mdm_jax.data.zebra_clues import STRIDE, sizes_of
 from mdm_jax.data.zebra_english import Attribute, describe_clues
-from mdm_jax.errors import InputError
+from mdm_jax.errors import InputError, one_line
 
 
 def solve(flags: Solve) -> None:
@@ -29,7 +29,7 @@ def solve(flags: Solve) -> None:
     for name, (puzzle, records) in puzzles.items():
         names = puzzle.names
         lines = describe_clues(puzzle.clues, names) + ([puzzle.question] if puzzle.question else [])
-        sys.stdout.write(f"\n{name}\n" + "".join(f"  {line}\n" for line in lines))
+        sys.stdout.write(f"\n{one_line(name)}\n" + "".join(f"  {line}\n" for line in lines))
         if loaded is None:
             _write_deduction(results, name, records, names)
             continue

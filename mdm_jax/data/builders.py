@@ -76,7 +76,7 @@ def prepare(
     absl_log.setLevel(logging.ERROR)  # it warns of every configuration that is not listed in the class
     try:
         with _reading(folder):
-            if folder.exists():
+            if os.path.exists(folder):
                 _check_written(folder)
             builder = builder_class(data_dir=os.fspath(data_dir), config=config, file_format="array_record")
     finally:
@@ -128,7 +128,7 @@ def read_split(
 
     if isinstance(source, str | os.PathLike):
         folder = local_path(source)
-        if not (folder / _INFO).exists():
+        if not os.path.exists(folder / _INFO):
             raise InputError(f"{folder} holds no prepared dataset (no {_INFO}): prepare it first")
         with _reading(folder):
             _check_written(folder)

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from mdm_jax.errors import InputError, RunError
+from mdm_jax.errors import InputError, RunError, one_line
 from mdm_jax.evaluation.intervals import wilson
 from mdm_jax.sampling import SampleResult
 from mdm_jax.sharding import fetch, place
@@ -85,8 +85,9 @@ def fill_in(
 
     run(slice(0, batch_size), idle)  # compiles
     starts = range(0, len(padded), batch_size)
+    label = None if progress is None else one_line(progress)  # it may hold the name of a file
     begin = time.perf_counter()
-    bar = tqdm(starts, desc=progress, unit="batch", disable=progress is None, leave=False, dynamic_ncols=True)
+    bar = tqdm(starts, desc=label, unit="batch", disable=progress is None, leave=False, dynamic_ncols=True)
     parts = [run(slice(i, i + batch_size), padded[i : i + batch_size]) for i in bar]
     seconds = time.perf_counter() - begin
     tokens, reveal_step, nfe = zip(*parts, strict=True)

@@ -1,6 +1,7 @@
 """`config.json` in a run's folder: what the run is, so that the folder loads alone and takes in no other run."""
 
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -22,7 +23,7 @@ def write_config(folder: pathlib.Path, config: dict[str, Any]) -> None:
 
 def check_config(folder: pathlib.Path, config: dict[str, Any]) -> None:
     """InputError if `folder` holds a run with another config, which names what differs. It may say less."""
-    if (folder / "config.json").exists():
+    if os.path.exists(folder / "config.json"):
         config = json.loads(json.dumps({"format": FORMAT, **config}))
         found = read_config(folder)
         for model in (found["model"], config["model"]):
@@ -43,7 +44,7 @@ def check_config(folder: pathlib.Path, config: dict[str, Any]) -> None:
 def read_config(folder: pathlib.Path) -> dict[str, Any]:
     """The `config.json` of a run's folder; InputError where it is missing, broken or from a newer version."""
     path = folder / "config.json"
-    if not path.exists():
+    if not os.path.exists(path):
         raise InputError(f"{folder} holds no config.json; give the folder of a run")
     what = "a run's config; restore it, or train anew in another folder"
     config = read_json(path, what)
