@@ -52,15 +52,15 @@ def test_evaluate_has_a_row_for_each_order_and_number_of_steps(trained):
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path):
     evaluate = ["evaluate", "--checkpoint", "sudoku-6m"]
     cases = [
-        (["train", "--num-latents", 2], "k=3 distinct latents cannot be drawn from N=2: give at least as many"),
+        (["train", "--num-latents", 2], "--num-latents must be a whole number, at least 3"),
         (["train", "--num-latents", 4, "--num-observations", 25], "give at most 24, all tuples"),
-        (["train", "--num-train", 0], "num_train=0"),
-        (["prepare", "--num-latents", 2], "k=3 distinct latents cannot be drawn from N=2"),
+        (["train", "--num-train", 0], "--num-train must be a whole number, at least 1"),
+        (["prepare", "--num-latents", 2], "--num-latents must be a whole number, at least 3"),
         (["train", *DATA, "--length", 10], "length=10 is too short for N + P = 18 tokens"),
-        (["train", *DATA, "--evaluate-limit", 0], "--evaluate-limit must be at least 1"),
+        (["train", *DATA, "--evaluate-limit", 0], "--evaluate-limit must be a whole number, at least 1"),
         (["train", *DATA, "--best-metric", "nothing"], "--best-metric nothing is none of the evaluation's"),
         (["exact", "--num-latents", 30], "are too much to enumerate: give fewer latents"),
-        (["exact", "--limit", 0], "--limit must be at least 1, got 0"),
+        (["exact", "--limit", 0], "--limit must be a whole number, at least 1"),
         (["evaluate", "--checkpoint", "nowhere"], "there is no folder nowhere"),
         (evaluate, "sudoku-6m is a run of sudoku, not of nae_sat"),
         ([*evaluate, "--step-counts", 4, "--num-steps", 3], "--step-counts says how many"),
