@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from mdm_jax.training.state import OptimizerConfig
     from mdm_jax.typing import Oracle, Selector
 
+CPU = pathlib.Path("/proc/cpuinfo")
+"""Where Linux says what the CPU can do."""
+
 
 @dataclasses.dataclass(frozen=True)
 class MeshFlags:
@@ -242,7 +245,7 @@ def resolve_dtype(dtype: Literal["auto", "float32", "bfloat16"]) -> Literal["flo
     if jax.default_backend() != "cpu":
         return "bfloat16"
     try:
-        units = pathlib.Path("/proc/cpuinfo").read_text()
+        units = CPU.read_text()
     except OSError:  # no Linux
         return "float32"
     return "bfloat16" if "avx512_bf16" in units or "amx_bf16" in units else "float32"

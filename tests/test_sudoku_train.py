@@ -1,7 +1,10 @@
 """What a model of Sudoku starts from."""
 
 import dataclasses
+import json
+import re
 
+import commands
 import jax
 import numpy as np
 import pytest
@@ -84,3 +87,31 @@ def test_start_draws_fresh_parameters_from_each_key_and_leaves_other_sequences_a
     config = dataclasses.replace(config, max_length=164, vocab_size=layout.num_tokens(9), shift_logits=True)
     plain = init_params(config, jax.random.key(0))
     jax.tree.map(np.testing.assert_array_equal, start_params(config, layout, jax.random.key(0)), plain)
+
+
+def test_run_whose_file_of_puzzles_was_edited_is_not_gone_on_with_and_one_that_was_not_says_how_it_ran(tmp_path):
+    source = tmp_path / "puzzles.txt"
+    puzzles, _ = sudoku.generate(100, size=4, clues=6, seed=1)
+    lines = ["".join(map(str, puzzle)) for puzzle in puzzles]
+    source.write_text("\n".join(lines))
+    argv = ["train", "--size", 4, "--source", source, "--num-train", 20, "--num-test", 4, "--data", tmp_path / "data"]
+    argv += [
+        "--model",
+        "sudoku_800k",
+        "--steps",
+        1,
+        "--batch-size",
+        4,
+        "--evaluate-limit",
+        1,
+        "--out",
+        tmp_path / "run",
+    ]
+    commands.run("sudoku", *argv)
+    said = commands.run("sudoku", *argv).stderr
+    assert "goes on from step 1 of 1" in said
+    found = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert (found["mesh"], found["processes"]) == ({"data": 1, "fsdp": 1, "tensor": 1}, 1)
+    assert re.search(r" parameters, 1 steps of 4 in .*, products in (float32|bfloat16)", said)
+    source.write_text("\n".join(lines[1:]))
+    commands.assert_refused("sudoku", [(argv, "holds a run with another config (task: dataset ")])

@@ -105,15 +105,24 @@ def finish(process: subprocess.Popen, *, code: int = 0, timeout: float = 120) ->
     return [line for line in said if "[Gloo]" not in line]
 
 
-def run_two(folder: pathlib.Path, *arguments: str, alone: tuple[str, ...] = ()) -> list[subprocess.Popen]:
-    """Starts two of them, which train together over eight devices; `alone` goes to the second only."""
+def run_two(
+    folder: pathlib.Path,
+    *arguments: str,
+    alone: tuple[str, ...] = (),
+    caches: tuple[str, str] = ("compiled", "compiled"),
+) -> list[subprocess.Popen]:
+    """Starts two of them, which train together over eight devices; `alone` goes to the second only.
+
+    `caches` are the folders, beside that of the run, where each keeps what it compiled.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
     together = ("--distributed.coordinator", coordinator, "--distributed.num-processes", "2")
     together += ("--distributed.heartbeat", "10")
     ids = [("--distributed.process-id", "0"), ("--distributed.process-id", "1", *alone)]
-    return [run(folder, *arguments, *together, *own) for own in ids]
+    compiled = [{"JAX_COMPILATION_CACHE_DIR": str(folder.parent / name)} for name in caches]
+    return [run(folder, *arguments, *together, *own, **where) for own, where in zip(ids, compiled, strict=True)]
 
 
 def final_state(folder: pathlib.Path) -> Any:

@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 import time
 
+import jax
 import tiny
 
 from experiments.common import main
@@ -19,6 +20,10 @@ class Train(RunFlags):
     """a checkpoint that this process cannot read"""
     delay: float = 0.0
     """seconds that a batch takes to make"""
+    late: float = 0.0
+    """and the first one more"""
+    endless: int = 0
+    """evaluate after so many steps, which never ends"""
     out: pathlib.Path
     """folder of the run"""
 
@@ -26,9 +31,15 @@ class Train(RunFlags):
 def train(flags: Train) -> None:
     """`train`."""
 
+    late = [flags.late]
+
     def to_batch(raw):
-        time.sleep(flags.delay)
+        time.sleep(flags.delay + (late.pop() if late else 0.0))
         return tiny.to_batch(raw)
+
+    def evaluate(params):
+        turns = jax.lax.while_loop(lambda turn: turn >= 0, lambda turn: (turn + 1) % 7, jax.numpy.zeros((), int))
+        return {"turns": float(turns)}
 
     read = checkpoint._read
 
@@ -39,7 +50,9 @@ def train(flags: Train) -> None:
 
     checkpoint._read = read_or_fail
     loop = dataclasses.asdict(flags.loop()) | {"batch_size": 8, "log_every": 1}
-    state = tiny.train(flags.out, steps=flags.steps, mesh=flags.mesh.make(), loop=loop, to_batch=to_batch)
+    loop |= {"evaluate_every": flags.endless} if flags.endless else {}
+    options = {"evaluate": evaluate} if flags.endless else {}
+    state = tiny.train(flags.out, steps=flags.steps, mesh=flags.mesh.make(), loop=loop, to_batch=to_batch, **options)
     print("done at step", int(state.step))
 
 

@@ -64,9 +64,9 @@ class Bar(tqdm):
             self._say()
         return None
 
-    def refresh(self, *arguments: Any, **options: Any) -> Any:
+    def display(self, *arguments: Any, **options: Any) -> Any:
         """Draws it anew."""
-        return super().refresh(*arguments, **options) if self._has_terminal else None
+        return super().display(*arguments, **options) if self._has_terminal else None
 
     def clear(self, *arguments: Any, **options: Any) -> Any:
         """Takes it off the terminal."""
