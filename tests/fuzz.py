@@ -192,9 +192,10 @@ class Folders:
         from mdm_jax.training.config import write_config
 
         self.load = loading.load
-        write_config(root / "run", {"model": tiny.CONFIG.to_json(), "task": {"name": "digits"}, "batch_size": 8})
         tiny.train(root / "run", steps=4, loop={"checkpoint_every": 2})
         self.run = root / "run"
+        if not (self.run / "config.json").exists():
+            write_config(self.run, {"model": tiny.CONFIG.to_json()})
         self.right = [self.load(self.run / "checkpoints" / str(step)).params for step in (2, 4)]
 
     def case(self, rng):
