@@ -49,7 +49,7 @@ class Range:
 
     def __str__(self) -> str:
         words = [
-            f"{word} {bound}"
+            f"{word} {bound:.10g}"
             for word, bound in (
                 ("at least", self.least),
                 ("above", self.above),
