@@ -41,6 +41,8 @@ class SolverRows:
             ValueError,
             SyntaxError,
             OverflowError,
+            RecursionError,
+            MemoryError,
             tokenize.TokenError,
         ) as error:
             raise InputError(f"{path} cannot be read: it is not a whole .npy file of numbers") from error

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
+from mdm_jax.files import read_bytes
+
 
 class MetricsWriter:
     """Writes `metrics.jsonl` and TensorBoard events into a run's folder. A context manager.
@@ -63,7 +65,7 @@ class MetricsWriter:
 
 def read_metrics(folder: pathlib.Path) -> list[dict[str, Any]]:
     """All lines of a run's `metrics.jsonl` but for damaged ones."""
-    lines = (folder / "metrics.jsonl").read_text(errors="replace").splitlines()
+    lines = read_bytes(folder / "metrics.jsonl").decode(errors="replace").splitlines()
     return [values for values in map(_read, lines) if values is not None]
 
 
