@@ -49,13 +49,14 @@ def _reader_is_gone() -> bool:
 
 
 def of_the_user(error: BaseException, flags: Any) -> bool:
-    """Whether an OSError is about a file or a folder that the flags name, or about one above it."""
+    """Whether an OSError is about a file or a folder that the flags name, or one above it; or about getting into it."""
     if not isinstance(error, OSError) or not isinstance(error.filename, str | os.PathLike):
         return False
     found = pathlib.Path(error.filename).absolute()
     values = [v for value in vars(flags).values() for v in (value if isinstance(value, tuple) else (value,))]
     named = [value.absolute() for value in values if isinstance(value, pathlib.Path)]
-    return any(found == path or found in path.parents for path in named)
+    is_barred = isinstance(error, NotADirectoryError | PermissionError)
+    return any(found == path or found in path.parents or (is_barred and path in found.parents) for path in named)
 
 
 def is_full(error: BaseException) -> bool:

@@ -146,6 +146,17 @@ def test_start_missing_peer_ends_both_roles_with_one_line():
     assert "the 2 processes of this Slurm step did not come together at the first node of 127.0.0.1" in task[1]
 
 
+def test_start_processes_that_were_told_of_different_numbers_end_soon_with_one_line():
+    address = f"127.0.0.1:{free_port()}"
+    program = "from mdm_jax.training import distributed\ndistributed.start(*ARGUMENTS)"
+    for (_, stderr, code), (me, mine, other, theirs) in zip(
+        run(program, ((address, 2, 0), {}), ((address, 3, 1), {})), ((0, 2, 1, 3), (1, 3, 0, 2)), strict=True
+    ):
+        line = f"error: process {me} was told of {mine} processes, and process {other} of {theirs}: give all of them"
+        assert code == 2
+        assert stderr == f"{line} the same --distributed.num-processes\n"
+
+
 def test_start_cluster_that_jax_cannot_read_raises_input_error():
     ((_, stderr, code),) = run(ALONE, ((), {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"}))
     assert code == 1
@@ -261,6 +272,7 @@ LOST = [
     ValueError("UNKNOWN: Gloo AllGather failed: [gloo/transport/tcp/pair.cc:547] Connection closed by peer"),
     JAX_ERROR("INTERNAL: Barrier failed because: task is set to ERROR: UNAVAILABLE: Task 1 heartbeat timeout."),
     JAX_ERROR("DEADLINE_EXCEEDED: Barrier timed out. Id: b::0."),
+    JAX_ERROR("UNKNOWN: Gloo context initialization failed: DEADLINE_EXCEEDED: GetKeyValue() timed out with key: cpu"),
     JAX_ERROR("UNAVAILABLE: Failed to send RPC to coordination service."),
     TimeoutError("Timed out while waiting for async_write_complete barrier."),
     JAX_ERROR("INTERNAL: NCCL operation ncclGroupEnd() failed: remote process exited or there was a network error."),

@@ -118,10 +118,12 @@ def in_folder(tmp_path, monkeypatch):
     [
         (["--what", "read"], 2, "No such file or directory: 'given'"),
         (["--what", "read", "--file", "deep/given"], 2, "deep/given"),
+        (["--what", "a-file/x", "--file", "a-file"], 2, "Not a directory: 'a-file/x'"),
         (["--what", "full"], 1, "No space left on device"),
     ],
 )
 def test_file_that_a_flag_names_and_a_full_disk_are_one_line(argv, code, words, capsys):
+    pathlib.Path("a-file").touch()
     with pytest.raises(SystemExit) as stop:
         main("x", "", COMMANDS, ["do", *argv])
     assert stop.value.code == code

@@ -169,11 +169,11 @@ def test_bad_input_is_one_line_and_code_two(trained, tmp_path):
     six += ["--model", "sudoku_800k", "--steps", 2, "--batch-size", 8]
     cases = [
         (["evaluate", *checkpoint, "--oracle", "best"], "unknown oracle 'best'"),
-        (["evaluate", *checkpoint, "--num-steps", 0], "num_steps must be a whole number from 1"),
-        (["evaluate", *checkpoint, "--num-steps", 10**10], "to 2147483647"),
-        (["evaluate", *checkpoint, "--batch-size", 0], "0 at a time"),
-        (["evaluate", *checkpoint, "--temperature", "inf"], "finite"),
-        (["evaluate", *checkpoint, "--noise", -1], "scale must be at least 0"),
+        (["evaluate", *checkpoint, "--num-steps", 0], "--num-steps must be a whole number, at least 1"),
+        (["evaluate", *checkpoint, "--num-steps", 10**10], "at most 2147483647"),
+        (["evaluate", *checkpoint, "--batch-size", 0], "--batch-size must be"),
+        (["evaluate", *checkpoint, "--temperature", "inf"], "--temperature must be"),
+        (["evaluate", *checkpoint, "--noise", -1], "--noise must be a number, at least 0"),
         (["evaluate", *checkpoint, "--seed", 10**20], "--seed must lie in"),
         (["evaluate", *checkpoint[:2], "--out", tmp_path / "short.txt"], "short.txt"),
         (["evaluate", *checkpoint, "--limit", 0], "--limit must be a whole number, at least 1"),
@@ -218,7 +218,19 @@ def test_bad_input_is_one_line_and_code_two(trained, tmp_path):
 def test_train_from_given_weights_starts_there_and_goes_on_without_them(trained, tmp_path):
     folder, flags = trained
     weights = tmp_path / "weights"
-    again = [*flags, "--steps", 2, "--init-from", weights, "--optimizer", "muon", "--out", tmp_path / "run"]
+    again = [
+        *flags,
+        "--steps",
+        2,
+        "--warmup-steps",
+        1,
+        "--init-from",
+        weights,
+        "--optimizer",
+        "muon",
+        "--out",
+        tmp_path / "run",
+    ]
     assert run_all([["export", "--checkpoint", folder / "run", "--out", weights], ["train", *again]])[1][0] == 0
     before, after = (
         [line[HELD_OUT] for line in read_metrics(path / "run") if HELD_OUT in line] for path in (folder, tmp_path)
