@@ -78,7 +78,7 @@ class Reproduce:
 
     scale: Literal["smoke", "small", "paper"] = "small"
     """smoke: seconds of everything; small: 10 latents, 50 observations, 0.8M parameters; paper: all of Table 1"""
-    minutes: Annotated[float, Range(above=0, most=1e6)] | None = None
+    minutes: Annotated[float, Range(0, 1e6)] | None = None
     """save and stop after this long; the same command goes on"""
     data: pathlib.Path = pathlib.Path("datasets")
     """folder of prepared data, made once and used again"""

@@ -133,7 +133,7 @@ class Reproduce:
     """a trained masked model to use instead of training one"""
     limit: Count | None = None
     """use only the first so many held-out puzzles of each set"""
-    minutes: Annotated[float, Range(above=0, most=1e6)] | None = None
+    minutes: Annotated[float, Range(0, 1e6)] | None = None
     """save and stop after this long; the same command goes on"""
     data: pathlib.Path = pathlib.Path("datasets")
     """folder of prepared data, made once and used again"""
