@@ -36,7 +36,8 @@ class Confidence(NamedTuple):
     token_prob: Array
     """float32: the probability of `token`"""
     token_log_prob: Array | None = None
-    """float32, nats: log of `token_prob`, kept apart since float32 probabilities end at exp(-87)"""
+    """float32, nats: log of `token_prob`, kept apart since float32 probabilities end at exp(-87); NaN where the logits
+    or the temperature were not sound, or no token was possible"""
 
 
 Denoiser: TypeAlias = Callable[[Params, Array], Array | Features]

@@ -158,6 +158,20 @@ causal = jax.jit(
 )
 
 
+@pytest.mark.parametrize("logit", [NAN, INF, -INF, 0.0])
+def test_prompts_are_continued_whatever_the_network_gives(logit):
+    def flat(params, tokens):
+        return jnp.broadcast_to(params, (*tokens.shape, V))
+
+    decode = functools.partial(mdm_jax.sample, flat, jnp.asarray(logit), mask_id=V)
+    prompts = [[1, 2, 3], [4] * 6, [0]]
+    continued = continue_prompts(decode, prompts, num_new=2, mask_id=V, pad_id=V + 1, batch_size=2)
+    for tokens in continued.tokens:
+        assert len(tokens) == 2
+        assert ((tokens >= 0) & (tokens < V)).all()
+    assert prompts == [[1, 2, 3], [4] * 6, [0]]
+
+
 def test_token_of_nothing_possible_is_the_lowest_id_but_the_mask():
     nothing = jnp.full((L, V), -jnp.inf)
     for mask_id, lowest in ((0, 1), (3, 0), (V, 0)):
