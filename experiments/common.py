@@ -24,10 +24,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import mdm_jax
-from experiments.endings import ended_well, is_full, of_the_user, silence_orbax
+from experiments.endings import ended_well, of_the_user, silence_orbax
 from experiments.flags import RunFlags
 from mdm_jax.errors import InputError, one_line
-from mdm_jax.files import check_place, finite, make_folder, write_whole
+from mdm_jax.files import check_place, finite, is_full, make_folder, write_whole
 
 PATIENCE = 10.0
 """Seconds that a process which failed waits for the others to end too."""
@@ -90,7 +90,8 @@ def _run(experiment: str, description: str, commands: Commands, argv: Sequence[s
             flags.distributed.start()
         from mdm_jax.training.lock import locked
 
-        with locked(flags.out) if hasattr(flags, "out") else contextlib.nullcontext():
+        keeps_a_journal = hasattr(flags, "minutes")  # whoever else writes over days, training, locks by itself
+        with locked(flags.out) if keeps_a_journal else contextlib.nullcontext():
             getattr(importlib.import_module(module), function)(flags)
     except Preempted as stop:
         sys.stderr.write(f"{stop}\n")

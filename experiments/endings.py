@@ -1,7 +1,6 @@
 """How a command ends: in one line and with a code that says how, whatever ends it."""
 
 import contextlib
-import errno
 import os
 import pathlib
 import select
@@ -12,10 +11,8 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-NO_READER = 128 + signal.SIGPIPE
-"""Exit code where nobody reads what is printed any more, as the system ends other programs then."""
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+NO_READER = 128 + 13
+"""Exit code where nobody reads what is printed any more: that of SIGPIPE, by which the system ends other programs."""
 
 
 @contextlib.contextmanager
@@ -57,11 +54,6 @@ def of_the_user(error: BaseException, flags: Any) -> bool:
     named = [value.absolute() for value in values if isinstance(value, pathlib.Path)]
     is_barred = isinstance(error, NotADirectoryError | PermissionError)
     return any(found == path or found in path.parents or (is_barred and path in found.parents) for path in named)
-
-
-def is_full(error: BaseException) -> bool:
-    """Whether an OSError says that nothing more can be written: no defect of ours, and no flag is wrong."""
-    return isinstance(error, OSError) and error.errno in _FULL
 
 
 def silence_orbax() -> None:

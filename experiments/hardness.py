@@ -61,9 +61,9 @@ def reproduce(flags: Reproduce) -> None:
     import jax
     import jax.numpy as jnp
     import numpy as np
-    from tqdm import tqdm
 
     from mdm_jax.report import plots
+    from mdm_jax.report.progress import Bar
     from mdm_jax.theory import belief_propagation as bp
     from mdm_jax.theory import predicates, thresholds
     from mdm_jax.theory.planted import planted_csp
@@ -82,7 +82,7 @@ def reproduce(flags: Reproduce) -> None:
         paper = PAPER[name] if scale.num_values == 3 else None
         results.add(predicate=predicate.name, threshold=name, degree=degree, neighbours=2 * degree, paper=paper)
     curves: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in DAMPING}
-    for number, neighbours in enumerate(tqdm(scale.neighbours, desc="neighbours", leave=False, dynamic_ncols=True)):
+    for number, neighbours in enumerate(Bar(scale.neighbours, desc="neighbours", leave=False)):
         rng = np.random.default_rng([flags.seed, number])
         instances = [planted_csp(rng, predicate, num, neighbours / 2) for _ in range(scale.instances)]
         graph = bp.stack([bp.factor_graph(instance.clauses, num) for instance in instances])

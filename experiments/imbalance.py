@@ -56,13 +56,13 @@ SCALES = {
 def reproduce(flags: Reproduce) -> None:
     """`reproduce`: trains what is not trained, and a row for each reference and number of masked latents."""
     import numpy as np
-    from tqdm import tqdm
 
     from experiments.nae_sat.train import model_config, train_model
     from mdm_jax.data import nae_sat
     from mdm_jax.evaluation import imbalance
     from mdm_jax.models.denoiser import make_denoiser
     from mdm_jax.report import plots
+    from mdm_jax.report.progress import Bar
     from mdm_jax.theory.latents_observations import BayesDenoiser, LatentsObservations, states
 
     results = Results("imbalance", "reproduce", out=flags.out, seed=flags.seed, scale=flags.scale)
@@ -99,7 +99,7 @@ def reproduce(flags: Reproduce) -> None:
     curves: dict[str, tuple[list[float], list[float]]] = {}
     intervals: dict[str, tuple[list[float], list[float]]] = {}
     by_position: list[dict[str, Any]] = []
-    for masked in tqdm(range(1, N), desc="masked latents", leave=False, dynamic_ncols=True):
+    for masked in Bar(range(1, N), desc="masked latents", leave=False):
         is_masked = imbalance.draw_masks(rng, len(x_0), N, P, masked)
         log_p, log_proxy = (
             imbalance.log_probs(denoiser, weights, padded, is_masked, mask_id=nae_sat.MASK_ID)

@@ -63,8 +63,9 @@ class Journal:
     def _parsed(self, number: int, line: bytes) -> dict[str, Any]:
         """What stands in a line; InputError unless it is what was written there."""
         complaint = (
-            f"{self._path}, line {number}, is not what was written there ({shown(line)}): restore it, or delete the "
-            "line to do its part again, or give another --out"
+            f"{self._path}, line {number}, is not what was written there ({shown(line)}), or an older version wrote "
+            + ("it: restore it, " if number == 1 else "it: restore it, or delete the line to do its part again, ")
+            + "or give another --out"
         )
         value = parse_json(line, complaint)
         is_ours = isinstance(value, dict) and value.pop("crc32", None) == _crc32(value)

@@ -127,7 +127,7 @@ def begin(
       InputError: the folder holds another run, the batch does not fit the mesh, the evaluation has no such metric, or
         the weights to start from are of another network.
     """
-    optimizer, loop, mesh = flags.optimizer_config(), flags.loop(), flags.mesh.make()
+    optimizer, loop, mesh = _optimizer(flags, out), flags.loop(), flags.mesh.make()
     names = [*scores, HELD_OUT]
     if loop.best_metric not in (None, *names):
         raise InputError(f"--best-metric {loop.best_metric} is none of the evaluation's: {', '.join(names)}")
@@ -139,6 +139,17 @@ def begin(
     check_config(out, run | {"optimizer": optimizer.to_json(), "batch_size": loop.batch_size})
     check_batch(loop.batch_size, mesh, parts=loop.accumulate)
     return Run(out, config, run, optimizer, loop, mesh, initial)
+
+
+def _optimizer(flags: RunFlags, out: pathlib.Path) -> OptimizerConfig:
+    """The optimizer that the flags ask for; a run that goes on keeps its own warm-up where they ask for none."""
+    optimizer = flags.optimizer_config()
+    if flags.warmup_steps is None and (out / "config.json").exists():
+        found = read_config(out).get("optimizer")
+        warmup = found.get("warmup_steps") if isinstance(found, dict) else None
+        if isinstance(warmup, int):
+            return dataclasses.replace(optimizer, warmup_steps=warmup)
+    return optimizer
 
 
 def computed_in(flags: RunFlags, out: pathlib.Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Files and folders that somebody names: where they may lie, what they may be, and how much of them is read."""
 
+import errno
 import json
 import math
 import os
@@ -8,13 +9,14 @@ import re
 import stat
 from typing import Any
 
-from mdm_jax.errors import InputError, shown
+from mdm_jax.errors import InputError, RunError, shown
 
 MOST_JSON = 1 << 24
 """Bytes of a JSON file; a larger one is none of ours."""
 DEEPEST = 32
 """Levels of lists and objects in one another; ours have four."""
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
 
@@ -106,14 +108,20 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether an OSError says that nothing more can be written: no defect of ours, and no path is wrong."""
+    return isinstance(error, OSError) and error.errno in _FULL
+
+
 def write_whole(path: pathlib.Path, data: str | bytes) -> None:
-    """Writes a file whole or not at all; InputError if it cannot be written."""
-    part = path.with_name(path.name + ".part")
+    """Writes a file whole or not at all; RunError if the disk is full, InputError if it cannot be written otherwise."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         part.write_bytes(data.encode() if isinstance(data, str) else data)
         part.replace(path)
     except OSError as error:
-        raise InputError(f"{path} cannot be written: {_reason(error)}") from error
+        line = f"{path} cannot be written: {_reason(error)}"
+        raise (RunError(f"{line}; make room") if is_full(error) else InputError(line)) from error
 
 
 def _no_number(name: str) -> None:

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
-from tqdm import tqdm
 
 from experiments.common import Results, Row
 from experiments.throughput import report, roofline
 from experiments.throughput.flags import Run
 from experiments.throughput.workload import Workload, cases, described, workload
 from mdm_jax.evaluation.benchmark import Bench, Case, busy
+from mdm_jax.report.progress import Bar
 
 
 def run(flags: Run) -> None:
@@ -43,7 +43,7 @@ def run(flags: Run) -> None:
         "compute": flags.compute,
         "dtype": config.dtype,
     }
-    bar = tqdm(total=len(works) * len(to_time), unit="case", dynamic_ncols=True)
+    bar = Bar(total=len(works) * len(to_time), unit="case")
     for batch, work in zip(batches, works, strict=True):
         for row in rows_of(work, to_time, roof, bar):
             warning = "; ".join(filter(None, [was_busy, row.pop("warning", None)])) or None

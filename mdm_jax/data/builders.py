@@ -78,7 +78,7 @@ def prepare(
         with _reading(folder):
             if os.path.exists(folder):
                 _check_written(folder)
-            builder = builder_class(data_dir=os.fspath(data_dir), config=config, file_format="array_record")
+        builder = builder_class(data_dir=os.fspath(data_dir), config=config, file_format="array_record")
     finally:
         absl_log.setLevel(level)
     with contextlib.redirect_stdout(io.StringIO()):  # it announces a download
@@ -99,10 +99,10 @@ def numbered(
     Yields:
         The number of a record, and its fields.
     """
-    import tqdm
+    from mdm_jax.report.progress import Bar
 
     numbers = itertools.count()
-    with tqdm.tqdm(total=num, desc=label, unit="", unit_scale=True, leave=False, dynamic_ncols=True) as bar:
+    with Bar(total=num, desc=label, unit="", unit_scale=True, leave=False) as bar:
         for chunk in chunks:
             for values in zip(*chunk.values(), strict=True):
                 yield next(numbers), dict(zip(chunk, values, strict=True))
@@ -160,6 +160,8 @@ def _reading(folder: pathlib.Path) -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(f"{error}; {_MEND}") from None
+    except MemoryError:
+        raise
     except Exception as error:  # tfds, protobuf and array_record raise whatever their layers raise
         reason = one_line(f"{type(error).__name__}: {error}", 200)
         raise InputError(f"{folder} is damaged ({reason}); {_MEND}") from error

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from mdm_jax.errors import InputError
 from mdm_jax.evaluation.puzzles import Decode
+from mdm_jax.report.progress import Bar
 
 SMALLEST = 64
 """Tokens of the shortest shape."""
@@ -84,7 +84,7 @@ def continue_prompts(
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
     tokens: list[np.ndarray] = [np.empty(0, np.int32)] * len(prompts)
     calls, shapes, begin = [], [], time.perf_counter()
-    for batch in tqdm(batches, desc=progress, unit="batch", disable=progress is None, leave=False):
+    for batch in Bar(batches, desc=progress, unit="batch", disable=progress is None, leave=False):
         rows = np.resize(batch, batch_size)  # the last batch is filled up with prompts of its own
         length = padded_length(int(lengths[batch].max()) + num_new)
         x_init = np.full((batch_size, min(length, max_length or length)), pad_id, np.int32)

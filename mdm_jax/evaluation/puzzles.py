@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from mdm_jax.errors import InputError, RunError, one_line
 from mdm_jax.evaluation.intervals import wilson
+from mdm_jax.report.progress import Bar
 from mdm_jax.sampling import SampleResult
 from mdm_jax.sharding import fetch, place
 from mdm_jax.typing import Array
@@ -87,7 +87,7 @@ def fill_in(
     starts = range(0, len(padded), batch_size)
     label = None if progress is None else one_line(progress)  # it may hold the name of a file
     begin = time.perf_counter()
-    bar = tqdm(starts, desc=label, unit="batch", disable=progress is None, leave=False, dynamic_ncols=True)
+    bar = Bar(starts, desc=label, unit="batch", disable=progress is None, leave=False)
     parts = [run(slice(i, i + batch_size), padded[i : i + batch_size]) for i in bar]
     seconds = time.perf_counter() - begin
     tokens, reveal_step, nfe = zip(*parts, strict=True)

@@ -10,9 +10,9 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from mdm_jax.errors import InputError
+from mdm_jax.report.progress import Bar
 from mdm_jax.theory.belief_propagation import FactorGraph, clause_messages, sweep
 from mdm_jax.theory.predicates import Predicate, num_tuples
 from mdm_jax.typing import Array
@@ -120,7 +120,7 @@ def condensation(predicate: Predicate, key: Array, *, progress: str | None = Non
     below, above = (0.0, 0.0), (highest, gain(highest))
     if above[1] < _RESOLUTION:
         return highest
-    for _ in tqdm(range(_HALVINGS), desc=progress, disable=progress is None, leave=False, dynamic_ncols=True):
+    for _ in Bar(range(_HALVINGS), desc=progress, disable=progress is None, leave=False):
         degree = (below[0] + above[0]) / 2
         here = degree, gain(degree)
         below, above = (below, here) if here[1] >= _RESOLUTION else (here, above)

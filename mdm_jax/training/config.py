@@ -18,13 +18,18 @@ OWN = {"own": True}
 def write_config(folder: pathlib.Path, config: dict[str, Any]) -> None:
     """Writes `config.json`, whole or not at all; where one is there already, InputError unless it says the same."""
     check_config(folder, config)
-    write_whole(make_folder(folder) / "config.json", json.dumps({"format": FORMAT, **config}, indent=1) + "\n")
+    write_whole(make_folder(folder) / "config.json", _written(config))
+
+
+def _written(config: dict[str, Any]) -> str:
+    """The text of the file; numbers of NumPy and JAX become Python's."""
+    return json.dumps({"format": FORMAT, **config}, indent=1, default=lambda value: value.item()) + "\n"
 
 
 def check_config(folder: pathlib.Path, config: dict[str, Any]) -> None:
     """InputError if `folder` holds a run with another config, which names what differs. It may say less."""
     if os.path.exists(folder / "config.json"):
-        config = json.loads(json.dumps({"format": FORMAT, **config}))
+        config = json.loads(_written(config))
         found = read_config(folder)
         for model in (found["model"], config["model"]):
             model.pop("remat", None)  # what is computed is the same

@@ -2,7 +2,6 @@
 
 import contextlib
 import datetime
-import fcntl
 import os
 import pathlib
 import socket
@@ -49,6 +48,10 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
 
 
 def _take(file: TextIO, folder: pathlib.Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

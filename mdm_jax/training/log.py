@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 
 from mdm_jax.errors import Preempted, RunError
+from mdm_jax.report.progress import say
 from mdm_jax.training.distributed import is_lead
 from mdm_jax.training.metrics import MetricsWriter
 from mdm_jax.training.objectives import Batch
-from mdm_jax.training.progress import Progress, say
+from mdm_jax.training.progress import Progress
 from mdm_jax.typing import Array, Params
 
 Evaluate = Callable[[Params], Mapping[str, float]]

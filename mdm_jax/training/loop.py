@@ -12,8 +12,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from mdm_jax.errors import InputError, Interrupted, LostPeerError, Preempted, RunError, shown
+from mdm_jax.files import is_full, local_path
 from mdm_jax.models.denoiser import TransformerDenoiser
 from mdm_jax.ranges import Count, Seed, check_ranges
+from mdm_jax.report.progress import say
 from mdm_jax.sharding import BATCH, RULES, Rules, check_batch, without_rule
 from mdm_jax.training.checkpoint import Checkpointer
 from mdm_jax.training.config import OWN, write_config
@@ -22,7 +24,7 @@ from mdm_jax.training.lock import locked
 from mdm_jax.training.log import Evaluate, Log, OnMetrics
 from mdm_jax.training.objectives import Batch, Loss
 from mdm_jax.training.preemption import Preemption
-from mdm_jax.training.progress import Trace, say
+from mdm_jax.training.progress import Trace
 from mdm_jax.training.state import OptimizerConfig, TrainState, abstract_state, as_stored, init_state
 from mdm_jax.training.step import Apply, make_train_step
 from mdm_jax.typing import Array, Denoiser, Params
@@ -136,7 +138,7 @@ def fit(
       LostPeerError: another process is gone. End this one with `distributed.leave`.
       Preempted: SIGTERM came; the state is saved. Interrupted: Ctrl-C did.
     """
-    folder = pathlib.Path(folder)
+    folder = local_path(folder)
     check_batch(loop.batch_size, mesh, parts=loop.accumulate)
     if loop.best_metric is not None and evaluate is None:
         raise InputError(f"nothing measures the metric {shown(loop.best_metric)}: give fit an `evaluate`, or no metric")
@@ -192,7 +194,7 @@ def fit(
                                 if _is_worth_saving(state, is_last=is_last):
                                     seconds = checkpointer.seconds + time.perf_counter() - begin
                                     checkpointer.save(state, batches.get_state(), score=score, seconds=seconds)
-                        if is_asked and not is_last:
+                        if is_asked:
                             _stop(preemption, step, total, int(state.skipped_in_a_row), checkpointer)
             except Exception as error:
                 if lost_peer(error):
@@ -200,18 +202,25 @@ def fit(
                         f"{what_was_lost(error)}, at step {step}; {checkpointer.what_is_good}: start the same command "
                         "again in every process"
                     ) from error
-                if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+                if is_full(error) or (isinstance(error, OSError) and _lies_in(folder, error.filename)):
                     raise RunError(
                         f"{folder} cannot be written to, at step {step} ({error}); {checkpointer.what_is_good}: make "
                         "room, and give the same command again"
                     ) from error
                 raise
+            if preemption.asked and not jax.distributed.is_initialized():  # while the last step was evaluated or saved
+                _stop(preemption, step, total, int(state.skipped_in_a_row), checkpointer)
     if not _most_count(state):
         raise RunError(
             f"{int(state.skipped)} of {total} steps were skipped, since the loss, its gradient or what came of it was "
             "not finite: this is no trained model; look at the data, or start anew with a lower learning rate"
         )
     return state
+
+
+def _lies_in(folder: pathlib.Path, name: Any) -> bool:
+    """Whether a file that could not be used, by its name in an OSError, lies in the run's folder."""
+    return isinstance(name, str) and folder.absolute() in pathlib.Path(name).absolute().parents
 
 
 def _most_count(state: TrainState) -> bool:

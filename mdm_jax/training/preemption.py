@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Any
@@ -24,9 +25,15 @@ class Preemption:
 
     def __init__(self) -> None:
         self._asked: int | None = None
+        self._heard = 0
         self._former: dict[signal.Signals, Any] = {}
         self._tell_peers: Any = None
         """what JAX's runtime has installed for SIGTERM; None with one process"""
+
+    @property
+    def asked(self) -> bool:
+        """Whether this process was asked."""
+        return self._asked is not None
 
     @property
     def by_hand(self) -> bool:
@@ -39,13 +46,19 @@ class Preemption:
             return multihost_utils.reached_preemption_sync_point(step)
         return self._asked is not None
 
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        """What the main thread does with a signal that the listener hears too: in a notebook the second interrupts."""
+        self._heard += 1
+        if self._heard > 1 and _in_notebook():
+            raise KeyboardInterrupt
+
     def _listen(self) -> None:
         while heard := os.read(self._ear, 1):
             if heard[0] not in SIGNALS:
                 continue
-            if self._asked is not None:
+            if self._asked is not None and not _in_notebook():
                 name = signal.Signals(heard[0]).name
-                leave(f"ended at once by a second signal ({name}); the newest checkpoint is good", 128 + heard[0])
+                leave(f"ended at once by a second signal ({name}); what was saved is good", 128 + heard[0])
             self._asked = heard[0]
             if self._tell_peers is not None:
                 self._tell_peers(signal.SIGTERM)
@@ -58,7 +71,7 @@ class Preemption:
             if self._runtimes is not None:
                 self._tell_peers = ctypes.CFUNCTYPE(None, ctypes.c_int)(self._runtimes)
         heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # as nohup wants it
-        self._former = {number: signal.signal(number, _ignore) for number in heard}
+        self._former = {number: signal.signal(number, self._interrupt) for number in heard}
         self._ear, self._mouth = os.pipe()
         os.set_blocking(self._mouth, False)
         self._former_mouth = signal.set_wakeup_fd(self._mouth, warn_on_full_buffer=False)
@@ -69,7 +82,7 @@ class Preemption:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._former:
+        if not hasattr(self, "_ear"):
             return
         signal.set_wakeup_fd(self._former_mouth)
         for number, former in self._former.items():
@@ -81,8 +94,9 @@ class Preemption:
         os.close(self._ear)
 
 
-def _ignore(number: int, frame: FrameType | None) -> None:
-    """For what was heard already, by the thread."""
+def _in_notebook() -> bool:
+    """Whether the process is somebody's session, whose variables must not go with it."""
+    return "IPython" in sys.modules
 
 
 def _c_signal(number: int, handler: int | None) -> int | None:

@@ -1,17 +1,14 @@
 """What a person watches: the progress bar with its rates, and a profiler's trace of a few steps."""
 
 import contextlib
-import datetime
-import io
 import pathlib
-import sys
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any
 
 import jax
-from tqdm import tqdm
+
+from mdm_jax.report.progress import Bar
 
 PEAK_FLOPS = {
     "A100": 312e12,
@@ -41,55 +38,6 @@ def peak_flops(device_kind: str) -> float | None:
     words = f" {device_kind} ".replace("-", " ")
     known = [name for name in PEAK_FLOPS if f" {name} " in words]
     return PEAK_FLOPS[max(known, key=len)] if known else None
-
-
-SECONDS = 30.0
-"""Between two lines, where there is no terminal."""
-
-
-class Bar(tqdm):
-    """tqdm's bar on a terminal; elsewhere a line with the time every 30 seconds and at the end, for files of logs."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        self._has_terminal, self._said = sys.stderr.isatty(), time.monotonic()
-        super().__init__(*arguments, **{"dynamic_ncols": self._has_terminal, "ncols": 0, "file": sys.stderr} | options)
-
-    def update(self, n: float | None = 1) -> bool | None:
-        """So many more are done."""
-        if self._has_terminal or self.disable:
-            return super().update(n)
-        self.n += n or 0
-        self.last_print_n = self.n
-        if time.monotonic() - self._said >= SECONDS:
-            self._say()
-        return None
-
-    def display(self, *arguments: Any, **options: Any) -> Any:
-        """Draws it anew."""
-        return super().display(*arguments, **options) if self._has_terminal else None
-
-    def clear(self, *arguments: Any, **options: Any) -> Any:
-        """Takes it off the terminal."""
-        return super().clear(*arguments, **options) if self._has_terminal else None
-
-    def close(self) -> None:
-        """Ends it."""
-        if not (self._has_terminal or self.disable):
-            self._say()
-            self.leave = False
-            self.fp = io.StringIO()  # what tqdm writes at the end is for terminals
-        super().close()
-
-    def _say(self) -> None:
-        self._said = time.monotonic()
-        now = datetime.datetime.now().isoformat(" ", "seconds")
-        self.fp.write(f"{now} {str(self).strip()}\n")
-        self.fp.flush()
-
-
-def say(line: str) -> None:
-    """A line on stderr, between what bars there are."""
-    tqdm.write(line, file=sys.stderr)
 
 
 class Progress:

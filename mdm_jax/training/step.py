@@ -95,7 +95,7 @@ def make_train_step(
         ema = None if state.ema is None else ema_update(state.ema, params, updates_done + 1, config.ema_decay)
 
         old, new = (state.params, state.ema, state.opt_state), (params, ema, opt_state)
-        is_finite = jnp.isfinite(value) & jnp.isfinite(gradient_norm) & _all_finite(new)
+        is_finite = jnp.isfinite(value) & jnp.isfinite(gradient_norm) & _no_worse(old, new)
         params, ema, opt_state = jax.tree.map(partial(jnp.where, is_finite), new, old)
         skipped_in_a_row = jnp.where(is_finite, 0, state.skipped_in_a_row + 1)
         skipped = state.skipped + ~is_finite
@@ -127,10 +127,11 @@ def takes_dropout_key(apply: Apply | Denoiser) -> bool:
     return any(p.name == "dropout_key" or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
 
 
-def _all_finite(tree: Any) -> Array:
-    """Whether every number in a tree is finite: whole numbers and keys are."""
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]))
+def _no_worse(old: Any, new: Any) -> Array:
+    """Whether every number that was finite in one tree still is in the other: whole numbers and keys always are."""
+    pairs = zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True)
+    still = [jnp.all(jnp.isfinite(b) | ~jnp.isfinite(a)) for a, b in pairs if jnp.issubdtype(b.dtype, jnp.inexact)]
+    return jnp.all(jnp.stack(still))
 
 
 def _float32(tree: Params) -> Params:
