@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from mdm_jax.confidence import is_greedy, read_confidence
@@ -107,7 +108,7 @@ def autoregressive_sample(
     """
     check_decoder(decoder, causal=True)
     check_network(decoder, "decoder")
-    prompt, _ = as_tokens(prompt, "prompt")
+    prompt, given = as_tokens(prompt, "prompt")
     batch, width = prompt.shape
     shortest = shortest_prompt(decoder)
     if width < shortest:
@@ -117,8 +118,10 @@ def autoregressive_sample(
         raise InputError(f"length must be a whole number, at least the prompt's {width}; got {shown(length)}")
     lengths = jnp.clip(check_prompt_length(prompt_length, prompt, shortest), shortest, width)
     # What is behind a prompt could be no token at all, and its keys and values NaN, which no mask hides.
-    tokens = jnp.where(jnp.arange(width, dtype=jnp.int32)[None] < lengths[:, None], prompt, 0)
-    check_ids(tokens, decoder, "prompt")
+    is_prompt = jnp.arange(width, dtype=jnp.int32)[None] < lengths[:, None]
+    tokens, known, shown_ids = jnp.where(is_prompt, prompt, 0), known_values(is_prompt), known_values(given)
+    if known is not None and shown_ids is not None:
+        check_ids(np.where(known, shown_ids, 0), decoder, "prompt")
     greedy = is_greedy(temperature)
     return _autoregressive_sample(
         decoder,

@@ -2,9 +2,9 @@
 
 A step plans how many positions of each row's open block to reveal; asks the network if any row reveals one; scores the
 open positions; chooses; writes. Samplers differ in the network that they hand in. The loop ends whatever the network,
-the oracle and the selector give: a block is done by the selector's own last step, or in one position a step from its
-`PATIENCE` on, and what is written is never the mask (`selection.plan_step`, `selection.choose_step`,
-`confidence.confidence_given_noise`). Source: Kim et al. 2025, section 2.
+the oracle and the selector give. A block is done by the selector's `num_steps`; if it has none, each step from the
+1,025th on reveals at least one position. What is written is never the mask. (`selection.plan_step`,
+`selection.choose_step`, `confidence.confidence_given_noise`.) Source: Kim et al. 2025, section 2.
 """
 
 import dataclasses
@@ -21,7 +21,9 @@ from mdm_jax.selection import choose_step, plan_step, waits_at
 from mdm_jax.typing import Array, Confidence, Features, Oracle, Params, Selector
 
 AHEAD = 1024
-"""Plans that are made at once, steps times rows, to find the next step that reveals anything."""
+"""Plans that are made at once, steps times rows, to find the next step that reveals anything,"""
+LEAST_AHEAD = 16
+"""and for so many steps at least."""
 
 
 class State(NamedTuple):
@@ -173,7 +175,7 @@ def idle_steps(waits: Callable[[Array], Array], batch: int) -> Array:
     Returns:
       int32 scalar.
     """
-    num = max(AHEAD // batch, 1)
+    num = max(AHEAD // batch, LEAST_AHEAD)
     all_wait = jax.vmap(waits)(jnp.arange(1, num + 1, dtype=jnp.int32)).all(axis=-1)
     return jnp.where(all_wait.all(), num, jnp.argmin(all_wait).astype(jnp.int32))
 

@@ -84,8 +84,8 @@ def remasking_sample(
     Returns:
       SampleResult: `reveal_step` is the call that last turned the position's mask into a token, `log_prob` sums log
       p_theta of the final tokens at the calls that last wrote them: with remask all in the last call, which sees what
-      it overwrites. With remask each of the T steps is a network call, if there is any target; without it, a step that
-      reveals nothing in any row is none.
+      it overwrites. With remask each step is a network call, if there is any target (but for those in which all targets
+      would be masked, beyond 10,000 steps for each); without it, a step that reveals nothing in any row is none.
 
     Raises:
       InputError: a shape, a dtype or an option is off, or the denoiser's output is.
@@ -96,7 +96,8 @@ def remasking_sample(
     if not _is_one(noise, jnp.floating, jnp.integer):
         raise InputError(f"noise must be one number, got {shown(noise)}")
     if not isinstance(noise, jax.core.Tracer):
-        check_number("noise", float(noise), Range(0, float(jnp.finfo(jnp.float32).max)))
+        plain = noise if isinstance(noise, int | float) else float(noise)
+        check_number("noise", plain, Range(0, float(jnp.finfo(jnp.float32).max)))
     if not _is_one(anneal, jnp.bool_):
         raise InputError(f"anneal must be True or False, got {shown(anneal)}")
     if not isinstance(remask, bool):

@@ -150,7 +150,7 @@ def check_block_length(block_length: int | None, length: int) -> int:
 
 
 def sampled(end: Any, x_init: Array, network: Any) -> SampleResult:
-    """The result of a loop that ended in this state; `log_prob` is NaN in rows that the network has no rows for."""
+    """The result of a loop that ended in this state; `log_prob` is NaN where an id has no row in the embedding."""
     log_prob = jnp.where(has_unknown_ids(x_init, network), jnp.nan, end.log_prob.sum(axis=-1))
     return SampleResult(end.tokens, end.reveal_step, log_prob, end.nfe)
 

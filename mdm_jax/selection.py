@@ -73,7 +73,8 @@ def check_selector(selector: Any) -> None:
     if any(leaf is selector for leaf in leaves):
         raise InputError(f"{type(selector).__name__} is no pytree; decorate it with jax.tree_util.register_dataclass")
     if dataclasses.is_dataclass(selector):  # None is no leaf
-        leaves += [None for field in dataclasses.fields(selector) if getattr(selector, field.name) is None]
+        fields = [field for field in dataclasses.fields(selector) if not field.metadata.get("static")]
+        leaves += [None for field in fields if getattr(selector, field.name) is None]
     for leaf in leaves:
         dtype = leaf.dtype if isinstance(leaf, np.ndarray | np.generic | jax.Array) else np.dtype(type(leaf))
         if not any(jnp.issubdtype(dtype, kind) for kind in (jnp.number, jnp.bool_)):
@@ -84,6 +85,8 @@ def check_selector(selector: Any) -> None:
         or getattr(num_steps, "shape", ()) != ()
     ):
         raise InputError(f"num_steps must be one number, got {shown(selector)}")
+    if not jnp.issubdtype(getattr(num_steps, "dtype", np.dtype(type(num_steps))), jnp.integer):
+        raise InputError(f"num_steps must be a whole number, got {shown(selector)}")
 
 
 PATIENCE = 1024

@@ -308,7 +308,7 @@ class Broken(Recall):
     [
         ({"prompt": PROMPT[0]}, r"prompt must be tokens of shape \[batch, length\], got shape \(4,\)"),
         ({"prompt": PROMPT.astype(np.float32)}, "prompt must hold integer token ids, got dtype float32"),
-        ({"prompt": PROMPT[:, :0]}, "prompt must hold at least one token"),
+        ({"prompt": PROMPT[:, :0]}, "prompt must hold at least one row of at least one position"),
         ({"prompt_length": 3}, r"prompt_length must be integers of shape \(4,\), got int32 \(\)"),
         ({"prompt_length": PROMPT_LENGTH[:3]}, r"prompt_length must be integers of shape \(4,\), got int32 \(3,\)"),
         ({"prompt_length": PROMPT_LENGTH / 1}, "prompt_length must be integers .* got float32"),
@@ -318,7 +318,7 @@ class Broken(Recall):
         ({"length": 9.0}, r"length must be a whole number, at least the prompt's 4; got 9\.0"),
         ({"decoder": make_decoder(ARM), "length": L + 3}, "a sequence of length 12 exceeds max_length = 11"),
         ({"decoder": make_denoiser(ARM)}, "decoder must be callable and have init_cache"),
-        ({"temperature": -1}, "temperature must be at least 0 and finite, got -1"),
+        ({"temperature": -1}, "temperature must be at least 0 and at most .*, got -1"),
         ({"key": 0}, "key must be a typed key"),
         ({"key": row_keys(3)}, r"one per row \(4\)"),
         ({"decoder": Broken(lambda logits, cache: (logits[:, 0], cache))}, r"the decoder must give float logits of"),

@@ -200,7 +200,7 @@ def test_widths_halve_while_they_hold_a_block():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"block_length": 0}, "block_length must be a whole number of at least 1, got 0"),
+        ({"block_length": 0}, "block_length must be a whole number of at least 1, or None; got 0"),
         ({"keep": "all"}, "keep must be 'dual' or 'prefix', got 'all'"),
         ({"decoder": make_decoder(dataclasses.replace(SHALLOW, causal=True))}, "decoder must be bidirectional"),
         ({"decoder": make_denoiser(SHALLOW)}, "init_cache"),

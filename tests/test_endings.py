@@ -21,11 +21,12 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 @dataclasses.dataclass(frozen=True)
 class Does:
-    """Does what it is told."""
+    """Does what it is told, and keeps a journal, as `minutes` says."""
 
     what: str = "wait"
     file: pathlib.Path = pathlib.Path("given")
     out: pathlib.Path = pathlib.Path("out")
+    minutes: float | None = None
     seed: int = 0
 
 

@@ -78,7 +78,7 @@ def prepare(
         with _reading(folder):
             if os.path.exists(folder):
                 _check_written(folder)
-        builder = builder_class(data_dir=os.fspath(data_dir), config=config, file_format="array_record")
+            builder = builder_class(data_dir=os.fspath(data_dir), config=config, file_format="array_record")
     finally:
         absl_log.setLevel(level)
     with contextlib.redirect_stdout(io.StringIO()):  # it announces a download

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mdm_jax.errors import InputError
+from mdm_jax.errors import InputError, shown
 from mdm_jax.evaluation.puzzles import Decode
+from mdm_jax.ranges import INT32, Range, check_number
 from mdm_jax.report.progress import Bar
 
 SMALLEST = 64
@@ -70,11 +71,17 @@ def continue_prompts(
     """
     if mask_id == pad_id:
         raise InputError(f"mask_id and pad_id are both {mask_id}: padding would be filled in; give two ids")
+    check_number("num_new", num_new, Range(1, INT32), whole=True)
+    check_number("batch_size", batch_size, Range(1, INT32), whole=True)
+    for prompt in prompts:
+        ids = np.asarray(prompt)
+        if ids.size and (ids.ndim != 1 or ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() > INT32):
+            raise InputError(f"a prompt must be token ids from 0 to {INT32}, got {shown(prompt)}")
     if any(mask_id in prompt for prompt in prompts):
         raise InputError(f"a prompt holds the mask's id, {mask_id}, which would be filled in: take it out")
     lengths = np.array([len(prompt) for prompt in prompts])
-    if not len(lengths) or lengths.min() < 1 or num_new < 1 or batch_size < 1:
-        raise InputError("give at least one prompt, none of them empty, and num_new and batch_size of at least 1")
+    if not len(lengths) or lengths.min() < 1:
+        raise InputError("give at least one prompt, and none that is empty")
     longest = int(lengths.max()) + num_new
     if max_length is not None and longest > max_length:
         raise InputError(f"a prompt and its {num_new} new tokens are {longest} tokens, more than {max_length}")
