@@ -68,7 +68,7 @@ OTHERS = {
         ("readings", "--num-steps", "0"),
     ],
     "zebra": [("reproduce", "--minutes", "inf"), ("solve", "--limit", "0")],
-    "nae_sat": [("reproduce", "--minutes", "0"), ("exact", "--limit", HUGE), ("exact", "--num-latents", "0")],
+    "nae_sat": [("reproduce", "--minutes", "-1"), ("exact", "--limit", HUGE), ("exact", "--num-latents", "0")],
 }
 
 

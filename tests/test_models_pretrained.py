@@ -306,7 +306,6 @@ def test_load_finds_shipped_weights_by_name_unless_a_folder_has_it(run_folder, t
 
 
 def test_load_of_a_checkpoint_whose_parameters_are_not_finite_names_the_array(tmp_path):
-    write_config(tmp_path, {"model": tiny.CONFIG.to_json(), "task": TASK, "batch_size": 8})
     state = tiny.train(tmp_path, steps=2, loop={"checkpoint_every": 2})
     mdm_jax.load(tmp_path)
     state.ema["head"]["kernel"] = state.ema["head"]["kernel"].at[0, 0].set(jnp.nan)

@@ -378,7 +378,9 @@ def test_selectors_of_equal_fields_are_different_programs_to_jit(monkeypatch, sa
     # Running both would show a mix-up in one pair of fifty only, so what jit is told is compared.
     seen = []
     monkeypatch.setattr(sampler, name, lambda *args, **static: seen.append((jax.tree.structure(args), static)))
-    config = TransformerConfig(vocab_size=5, max_length=L, num_layers=1, num_heads=1, width=4, mlp_width=4)
+    config = TransformerConfig(
+        vocab_size=5, num_extra_tokens=1, max_length=L, num_layers=1, num_heads=1, width=4, mlp_width=4
+    )
     for selector in (mdm_jax.TopK(4), mdm_jax.Binomial(4), mdm_jax.TopK(5)):
         if sampler is sampling:
             sample(KEY, X_INIT, selector=selector)

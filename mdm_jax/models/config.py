@@ -86,14 +86,14 @@ class TransformerConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self, name_of=lambda path: f"TransformerConfig.{path}")
+        most = INT32 - self.vocab_size
+        self._check("num_extra_tokens", self.num_extra_tokens <= most, f"at most {most}: token ids are int32")
         most = INT32 // self.num_tokens
         self._check("group_length", self.group_length <= most, f"at most {most}: it has an embedding row a token")
         fits = self.num_grouped < self.max_length
         self._check("num_groups", fits, f"below max_length / group_length = {self.max_length} / {self.group_length}")
         is_set = self.num_groups == 0 or (self.positions == "learned" and not self.shift_logits)
         self._check("num_groups", is_set, '0 unless positions is "learned" and shift_logits False')
-        most = INT32 - self.vocab_size
-        self._check("num_extra_tokens", self.num_extra_tokens <= most, f"at most {most}: token ids are int32")
         is_row = self.pad_id is None or self.pad_id < self.num_tokens
         self._check("pad_id", is_row, f"None or an embedding row, 0 to {self.num_tokens - 1}")
         for name in _FLAGS:
