@@ -91,7 +91,7 @@ def test_second_signal_ends_a_run_at_once_in_the_middle_of_an_evaluation_that_ne
     assert process.poll() is None, "the first one asks"
     process.send_signal(number)
     said = tiny.finish(process, code=128 + number, timeout=10)
-    assert said == [f"ended at once by a second signal ({number.name}); the newest checkpoint is good"]
+    assert said == [f"ended at once by a second signal ({number.name}); what was saved is good"]
 
 
 def test_two_processes_stop_together_where_one_of_them_gets_ctrl_c(tmp_path):
