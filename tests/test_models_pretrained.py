@@ -241,10 +241,9 @@ def test_read_weights_of_another_model_name_the_array_in_one_line(tmp_path, para
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
-    """A run of a few steps, with the config that commands write."""
+    """A run of a few steps, with what commands say of their task."""
     folder = tmp_path_factory.mktemp("pretrained") / "run"
-    write_config(folder, {"model": tiny.CONFIG.to_json(), "task": TASK, "batch_size": 8})
-    tiny.train(folder, steps=6, loop={"checkpoint_every": 3})
+    tiny.train(folder, steps=6, loop={"checkpoint_every": 3}, task=TASK)
     return folder
 
 

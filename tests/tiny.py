@@ -59,6 +59,7 @@ def train(folder: pathlib.Path, *, steps: int, stop: int | None = None, mesh: An
     batches = Batches(data(), batch_size=loop.batch_size, seed=3, rows=local_rows(mesh, loop.batch_size))
     source = batches if stop is None else Breaking(batches, stop)
     config = options.pop("config", CONFIG)
+    task = {"task": options.pop("task")} if "task" in options else None
     usual = {
         "apply": make_denoiser(config),
         "init_params": lambda key: init_params(config, key),
@@ -68,6 +69,7 @@ def train(folder: pathlib.Path, *, steps: int, stop: int | None = None, mesh: An
         "optimizer": optimizer,
         "loop": loop,
         "mesh": mesh,
+        "config": task,
     }
     return fit(folder, **usual | options)
 
