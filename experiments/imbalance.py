@@ -58,11 +58,11 @@ def reproduce(flags: Reproduce) -> None:
     import numpy as np
 
     from experiments.nae_sat.train import model_config, train_model
-    from mdm_jax.data import nae_sat
     from mdm_jax.evaluation import imbalance
     from mdm_jax.models.denoiser import make_denoiser
     from mdm_jax.report import plots
     from mdm_jax.report.progress import Bar
+    from mdm_jax.tasks.nae_sat import puzzle as nae_sat
     from mdm_jax.theory.latents_observations import BayesDenoiser, LatentsObservations, states
 
     results = Results("imbalance", "reproduce", out=flags.out, seed=flags.seed, scale=flags.scale)

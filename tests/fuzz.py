@@ -119,10 +119,12 @@ class Files:
         from experiments.zebra.data import given
         from experiments.zebra.flags import GivenFlags
         from mdm_jax import loading
-        from mdm_jax.data import builders, sudoku, sudoku_files
-        from mdm_jax.data.nae_sat_builder import NaeSat, NaeSatConfig
+        from mdm_jax.data import builders
         from mdm_jax.models.pretrained import save_weights
         from mdm_jax.models.transformer import init_params
+        from mdm_jax.tasks.nae_sat.builder import NaeSat, NaeSatConfig
+        from mdm_jax.tasks.sudoku import files as sudoku_files
+        from mdm_jax.tasks.sudoku import puzzle as sudoku
         from mdm_jax.training.config import write_config
         from mdm_jax.training.metrics import read_metrics
 

@@ -10,7 +10,7 @@ import pytest
 
 from mdm_jax import InputError
 from mdm_jax.data import builders
-from mdm_jax.data.nae_sat_builder import NaeSat, NaeSatConfig
+from mdm_jax.tasks.nae_sat.builder import NaeSat, NaeSatConfig
 
 NUMS = {"train": 50, "test": 10}
 TRAIN = "nae_sat-train.array_record-00000-of-00001"

@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from mdm_jax.data import builders, nae_sat
-from mdm_jax.data.nae_sat_builder import NaeSatConfig, prepare_nae_sat
+from mdm_jax.data import builders
 from mdm_jax.errors import InputError
+from mdm_jax.tasks.nae_sat import puzzle as nae_sat
+from mdm_jax.tasks.nae_sat.builder import NaeSatConfig, prepare_nae_sat
 
 
 def test_observations_are_one_unless_the_three_latents_of_their_triple_are_equal():

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdm_jax.data import builders, sudoku, sudoku_builder
+from mdm_jax.data import builders
 from mdm_jax.errors import InputError
+from mdm_jax.tasks.sudoku import builder as sudoku_builder
+from mdm_jax.tasks.sudoku import puzzle as sudoku
 
 SIZES = sorted(sudoku.BOXES)
 

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdm_jax.data import sudoku, sudoku_files, sudoku_rules
 from mdm_jax.errors import InputError
+from mdm_jax.tasks.sudoku import files as sudoku_files
+from mdm_jax.tasks.sudoku import puzzle as sudoku
+from mdm_jax.tasks.sudoku import rules as sudoku_rules
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
 

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdm_jax.data import puzzle_formats, sudoku, sudoku_files
-from mdm_jax.data.sudoku_formats import FORMATS
-from mdm_jax.data.sudoku_text import BLANKS
+from mdm_jax.data import puzzle_formats
 from mdm_jax.errors import InputError
+from mdm_jax.tasks.sudoku import files as sudoku_files
+from mdm_jax.tasks.sudoku import puzzle as sudoku
+from mdm_jax.tasks.sudoku.formats import FORMATS
+from mdm_jax.tasks.sudoku.text import BLANKS
 
 PUZZLE, SOLUTION = ".1.4........1.3.", "3124421323411432"  # 4x4 with one solution
 PUZZLE_9 = "1.3..5...4.9.1..3..6.....5...5.........4.....3...5.182...2..69......8.7..987....."
@@ -260,7 +262,7 @@ def test_how_tells_which_columns_were_taken_and_which_were_not(tmp_path):
 
 def test_array_is_known_by_its_content_too_and_said_to_be_read_as_one(tmp_path):
     puzzles, solutions = sudoku.generate(40, seed=12)
-    from mdm_jax.data import sudoku_rules
+    from mdm_jax.tasks.sudoku import rules as sudoku_rules
 
     rating = sudoku_rules.rate(puzzles)
     fields = [field[rating.is_solved] for field in (puzzles, solutions, rating.order, rating.rule)]

@@ -5,8 +5,11 @@ import functools
 import numpy as np
 import pytest
 
-from mdm_jax.data import sudoku, sudoku_layouts, sudoku_rules, sudoku_sets
 from mdm_jax.errors import InputError
+from mdm_jax.tasks.sudoku import layouts as sudoku_layouts
+from mdm_jax.tasks.sudoku import puzzle as sudoku
+from mdm_jax.tasks.sudoku import rules as sudoku_rules
+from mdm_jax.tasks.sudoku import sets as sudoku_sets
 
 SIZES = [4, 6, 9]
 MASKED = ["in-place", "question-answer", "shifted"]

@@ -6,9 +6,10 @@ import numba
 import numpy as np
 import pytest
 
-from mdm_jax.data import sudoku, sudoku_rules
-from mdm_jax.data.sudoku_rules import Rule
 from mdm_jax.errors import InputError
+from mdm_jax.tasks.sudoku import puzzle as sudoku
+from mdm_jax.tasks.sudoku import rules as sudoku_rules
+from mdm_jax.tasks.sudoku.rules import Rule
 
 HARDER = [rule for rule in Rule if rule > Rule.HIDDEN_SINGLE]
 

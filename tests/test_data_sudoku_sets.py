@@ -5,11 +5,15 @@ import re
 import numpy as np
 import pytest
 
-from mdm_jax.data import builders, sudoku, sudoku_builder, sudoku_files, sudoku_rules
+from mdm_jax.data import builders
 from mdm_jax.data.difficulty import check_unique
-from mdm_jax.data.sudoku_builder import SudokuConfig, prepare_sudoku
-from mdm_jax.data.sudoku_sets import generate_rated, read_rated
 from mdm_jax.errors import InputError
+from mdm_jax.tasks.sudoku import builder as sudoku_builder
+from mdm_jax.tasks.sudoku import files as sudoku_files
+from mdm_jax.tasks.sudoku import puzzle as sudoku
+from mdm_jax.tasks.sudoku import rules as sudoku_rules
+from mdm_jax.tasks.sudoku.builder import SudokuConfig, prepare_sudoku
+from mdm_jax.tasks.sudoku.sets import generate_rated, read_rated
 
 FIELDS = {"puzzle", "solution", "order", "rule"}
 

@@ -5,8 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
-from mdm_jax.data import sudoku, sudoku_rules, sudoku_symmetry
 from mdm_jax.errors import InputError
+from mdm_jax.tasks.sudoku import puzzle as sudoku
+from mdm_jax.tasks.sudoku import rules as sudoku_rules
+from mdm_jax.tasks.sudoku import symmetry as sudoku_symmetry
 
 SIZES = sorted(sudoku.BOXES)
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdm_jax.data import zebra, zebra_clues
-from mdm_jax.data.zebra_clues import LARGEST, SMALLEST, Size
 from mdm_jax.errors import InputError
+from mdm_jax.tasks.zebra import clues as zebra_clues
+from mdm_jax.tasks.zebra import puzzle as zebra
+from mdm_jax.tasks.zebra.clues import LARGEST, SMALLEST, Size
 
 MEANING = {
     "=": lambda last, a, b: a == b,

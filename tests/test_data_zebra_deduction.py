@@ -5,9 +5,12 @@ import itertools
 import numpy as np
 import pytest
 
-from mdm_jax.data import zebra, zebra_clues, zebra_deduction, zebra_riddles
-from mdm_jax.data.zebra_clues import LARGEST, Size
 from mdm_jax.errors import InputError
+from mdm_jax.tasks.zebra import clues as zebra_clues
+from mdm_jax.tasks.zebra import deduction as zebra_deduction
+from mdm_jax.tasks.zebra import puzzle as zebra
+from mdm_jax.tasks.zebra import riddles as zebra_riddles
+from mdm_jax.tasks.zebra.clues import LARGEST, Size
 
 
 def sizes(puzzles):

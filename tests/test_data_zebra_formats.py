@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdm_jax.data import zebra, zebra_riddles
-from mdm_jax.data.zebra_clues import Size, sizes_of
-from mdm_jax.data.zebra_english import NAMES
-from mdm_jax.data.zebra_formats import FORMATS, read_puzzles
-from mdm_jax.data.zebra_text import write_puzzle
 from mdm_jax.errors import InputError
+from mdm_jax.tasks.zebra import puzzle as zebra
+from mdm_jax.tasks.zebra import riddles as zebra_riddles
+from mdm_jax.tasks.zebra.clues import Size, sizes_of
+from mdm_jax.tasks.zebra.english import NAMES
+from mdm_jax.tasks.zebra.formats import FORMATS, read_puzzles
+from mdm_jax.tasks.zebra.text import write_puzzle
 
 WORDS = ("{} = {}", "{} != {}", "{} left of {}", "{} directly left of {}", "{} next to {}", "{} at an end")
 WORDS += ("{} between {} and {}",)

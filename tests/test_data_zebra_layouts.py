@@ -5,9 +5,14 @@ import functools
 import numpy as np
 import pytest
 
-from mdm_jax.data import zebra, zebra_clues, zebra_layouts, zebra_sets, zebra_text, zebra_tokens
-from mdm_jax.data.zebra_clues import LARGEST, SMALLEST, Size
 from mdm_jax.errors import InputError
+from mdm_jax.tasks.zebra import clues as zebra_clues
+from mdm_jax.tasks.zebra import layouts as zebra_layouts
+from mdm_jax.tasks.zebra import puzzle as zebra
+from mdm_jax.tasks.zebra import sets as zebra_sets
+from mdm_jax.tasks.zebra import text as zebra_text
+from mdm_jax.tasks.zebra import tokens as zebra_tokens
+from mdm_jax.tasks.zebra.clues import LARGEST, SMALLEST, Size
 
 VOCABULARY = "MASK = != left-of immediate-left nbr ends inbetween 0 1 2 3 4 5 c n LHS RHS CLUE_END ANSWER EXTRA"
 IDS = {word: i for i, word in enumerate(VOCABULARY.split())}

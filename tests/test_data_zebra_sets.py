@@ -6,12 +6,15 @@ import sys
 import numpy as np
 import pytest
 
-from mdm_jax.data import builders, zebra, zebra_builder, zebra_deduction
+from mdm_jax.data import builders
 from mdm_jax.data.difficulty import check_unique
-from mdm_jax.data.zebra_builder import ZebraConfig, prepare_zebra
-from mdm_jax.data.zebra_clues import Size
-from mdm_jax.data.zebra_sets import generate_ordered
 from mdm_jax.errors import InputError
+from mdm_jax.tasks.zebra import builder as zebra_builder
+from mdm_jax.tasks.zebra import deduction as zebra_deduction
+from mdm_jax.tasks.zebra import puzzle as zebra
+from mdm_jax.tasks.zebra.builder import ZebraConfig, prepare_zebra
+from mdm_jax.tasks.zebra.clues import Size
+from mdm_jax.tasks.zebra.sets import generate_ordered
 
 FIELDS = ["clues", "solution", "order"]
 

@@ -5,11 +5,14 @@ import itertools
 import numpy as np
 import pytest
 
-from mdm_jax.data import zebra, zebra_english, zebra_riddles, zebra_text
-from mdm_jax.data.zebra_clues import Size
-from mdm_jax.data.zebra_english import NUMBERS, Attribute, describe_clues, describe_grid
-from mdm_jax.data.zebra_formats import read_puzzles
 from mdm_jax.errors import InputError
+from mdm_jax.tasks.zebra import english as zebra_english
+from mdm_jax.tasks.zebra import puzzle as zebra
+from mdm_jax.tasks.zebra import riddles as zebra_riddles
+from mdm_jax.tasks.zebra import text as zebra_text
+from mdm_jax.tasks.zebra.clues import Size
+from mdm_jax.tasks.zebra.english import NUMBERS, Attribute, describe_clues, describe_grid
+from mdm_jax.tasks.zebra.formats import read_puzzles
 
 
 def read(path):

@@ -188,7 +188,7 @@ ONLY_IN = {
     "flax": ["mdm_jax/models/transformer.py", "mdm_jax/training/state.py"],
     "orbax": ["mdm_jax/training/checkpoint.py"],
     "grain": ["mdm_jax/data/pipeline.py"],
-    "tensorflow_datasets": ["mdm_jax/data/"],
+    "tensorflow_datasets": ["mdm_jax/data/", "mdm_jax/tasks/"],
     "tensorflow": [],
 }
 
@@ -215,17 +215,24 @@ def test_loading_is_imported_by_nobody_but_the_lazy_door():
             assert "mdm_jax.loading" not in imported(path, at_import_only=True), name
 
 
-def test_data_imports_nothing_of_ours_but_errors_and_the_predicates():
-    for name, path in MODULES.items():
-        if name.startswith("mdm_jax.data"):
-            others = {m for m in ours(imported(path)) if m != "mdm_jax.data" and not m.startswith("mdm_jax.data.")}
-            names = ("errors", "files", "ranges", "report.progress", "theory.predicates")
-            assert others <= {f"mdm_jax.{below}" for below in names}, name
+TASKS = ("sudoku", "zebra", "nae_sat")
 
 
-def test_data_and_predicates_import_no_jax():
+def test_data_and_tasks_import_nothing_of_ours_but_errors_and_the_predicates_and_no_other_task():
+    foundation = {f"mdm_jax.{name}" for name in ("errors", "files", "ranges", "report.progress", "theory.predicates")}
     for name, path in MODULES.items():
-        if name.startswith("mdm_jax.data") or name == "mdm_jax.theory.predicates":
+        task = next((task for task in TASKS if name.startswith(f"mdm_jax.tasks.{task}")), None)
+        if task or name.startswith("mdm_jax.data"):
+            rooms = ("mdm_jax.data", *([f"mdm_jax.tasks.{task}", "mdm_jax.tasks.base"] if task else []))
+            others = {
+                m for m in ours(imported(path)) if not any(m == room or m.startswith(f"{room}.") for room in rooms)
+            }
+            assert others <= foundation, name
+
+
+def test_data_tasks_and_predicates_import_no_jax():
+    for name, path in MODULES.items():
+        if name.startswith(("mdm_jax.data", "mdm_jax.tasks")) or name == "mdm_jax.theory.predicates":
             assert "jax" not in {m.split(".")[0] for m in imported(path)}, name
 
 

@@ -9,14 +9,16 @@ from experiments.puzzles.decode import answer, autoregressive, masked, measure
 from experiments.puzzles.reproduce import chosen_methods, solved_by
 from experiments.zebra.data import GAME, solved_by_size
 from mdm_jax import PerStep, oracles
-from mdm_jax.data import zebra, zebra_layouts, zebra_sets
-from mdm_jax.data.zebra_clues import Size, sizes_of
 from mdm_jax.errors import InputError
 from mdm_jax.evaluation.intervals import wilson
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.denoiser import make_denoiser
 from mdm_jax.models.transformer import init_params
 from mdm_jax.sampling import SampleResult
+from mdm_jax.tasks.zebra import layouts as zebra_layouts
+from mdm_jax.tasks.zebra import puzzle as zebra
+from mdm_jax.tasks.zebra import sets as zebra_sets
+from mdm_jax.tasks.zebra.clues import Size, sizes_of
 
 SIZE = Size(4, 3)
 RECORDS = zebra_sets.ordered(*zebra.generate(9, largest=SIZE, seed=3))

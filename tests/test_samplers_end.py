@@ -17,12 +17,14 @@ from hypothesis import strategies as st
 
 import mdm_jax
 from mdm_jax import loop, oracles, selection
-from mdm_jax.data import sudoku_layouts, zebra_layouts, zebra_riddles
 from mdm_jax.evaluation.prompts import continue_prompts
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.decoder import make_decoder
 from mdm_jax.models.denoiser import make_denoiser
 from mdm_jax.models.transformer import init_params
+from mdm_jax.tasks.sudoku import layouts as sudoku_layouts
+from mdm_jax.tasks.zebra import layouts as zebra_layouts
+from mdm_jax.tasks.zebra import riddles as zebra_riddles
 
 quick = pytest.fixture(scope="module", autouse=True)(toy.quick_compilation)
 

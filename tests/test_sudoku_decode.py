@@ -8,11 +8,13 @@ import pytest
 from experiments.puzzles.decode import answer, autoregressive, masked, measure
 from experiments.sudoku.data import GAME
 from mdm_jax import PerStep, oracles
-from mdm_jax.data import sudoku, sudoku_layouts, sudoku_sets
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.denoiser import make_denoiser
 from mdm_jax.models.transformer import init_params
 from mdm_jax.sampling import SampleResult
+from mdm_jax.tasks.sudoku import layouts as sudoku_layouts
+from mdm_jax.tasks.sudoku import puzzle as sudoku
+from mdm_jax.tasks.sudoku import sets as sudoku_sets
 
 RECORDS = sudoku_sets.rated(*sudoku.generate(9, size=4, seed=3))
 PUZZLES, SOLUTIONS = RECORDS["puzzle"], RECORDS["solution"]

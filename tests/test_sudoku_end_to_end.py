@@ -24,12 +24,12 @@ from experiments.sudoku import data, readings
 from experiments.sudoku.flags import Prepare
 from experiments.training import HELD_OUT
 from mdm_jax import oracles
-from mdm_jax.data import sudoku
-from mdm_jax.data.sudoku_rules import Rule, rate
-from mdm_jax.data.sudoku_sets import generate_rated
 from mdm_jax.errors import Preempted
 from mdm_jax.evaluation.puzzles import fill_in
 from mdm_jax.models.pretrained import save_weights
+from mdm_jax.tasks.sudoku import puzzle as sudoku
+from mdm_jax.tasks.sudoku.rules import Rule, rate
+from mdm_jax.tasks.sudoku.sets import generate_rated
 from mdm_jax.training.metrics import read_metrics
 
 SHARED = ROOT.parent / "shared" / "data"
@@ -613,7 +613,7 @@ def test_demo_margin_beats_random_order(tmp_path):
     not SHARED.is_dir(), reason="others' puzzles, which are not ours to commit; tests of the format write their own"
 )
 def test_public_puzzles_are_read_and_have_the_solutions_that_the_file_gives():
-    from mdm_jax.data.sudoku_files import read_puzzles
+    from mdm_jax.tasks.sudoku.files import read_puzzles
 
     path = SHARED / "sudoku_test_1k.csv"
     found = read_puzzles(path)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from experiments.sudoku.train import start_params
-from mdm_jax.data import sudoku, sudoku_layouts
 from mdm_jax.models import presets
 from mdm_jax.models.transformer import init_params, num_params
+from mdm_jax.tasks.sudoku import layouts as sudoku_layouts
+from mdm_jax.tasks.sudoku import puzzle as sudoku
 
 IN_PLACE = sudoku_layouts.get("in-place")
 

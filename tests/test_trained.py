@@ -11,11 +11,12 @@ from experiments.nae_sat import evaluate as nae_sat
 from experiments.sudoku import evaluate as sudoku
 from experiments.zebra import evaluate as zebra
 from mdm_jax import InputError
-from mdm_jax.data import sudoku_layouts, zebra_layouts
-from mdm_jax.data.zebra_clues import Size
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.pretrained import save_weights
 from mdm_jax.models.transformer import init_params
+from mdm_jax.tasks.sudoku import layouts as sudoku_layouts
+from mdm_jax.tasks.zebra import layouts as zebra_layouts
+from mdm_jax.tasks.zebra.clues import Size
 from mdm_jax.training.config import write_config
 
 SMALL = {"num_layers": 1, "num_heads": 2, "width": 16, "mlp_width": 32, "positions": "learned"}

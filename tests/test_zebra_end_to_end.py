@@ -14,9 +14,12 @@ from experiments.zebra import data, evaluate
 from experiments.zebra.flags import Evaluate, Reproduce
 from experiments.zebra.reproduce import reproduce
 from experiments.zebra.scales import SCALES
-from mdm_jax.data import zebra, zebra_formats, zebra_riddles, zebra_text
-from mdm_jax.data.zebra_clues import Size, sizes_of
-from mdm_jax.data.zebra_english import describe_clues
+from mdm_jax.tasks.zebra import formats as zebra_formats
+from mdm_jax.tasks.zebra import puzzle as zebra
+from mdm_jax.tasks.zebra import riddles as zebra_riddles
+from mdm_jax.tasks.zebra import text as zebra_text
+from mdm_jax.tasks.zebra.clues import Size, sizes_of
+from mdm_jax.tasks.zebra.english import describe_clues
 
 FAST = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # it mostly compiles
 ORDERS = ["random", "top_prob", "margin", "neg_entropy"]

@@ -6,8 +6,8 @@ import pytest
 
 from experiments.zebra.flags import Train
 from experiments.zebra.train import model_config, start_params
-from mdm_jax.data import zebra_layouts
-from mdm_jax.data.zebra_clues import Size
+from mdm_jax.tasks.zebra import layouts as zebra_layouts
+from mdm_jax.tasks.zebra.clues import Size
 
 SIZE = Size(4, 3)
 

@@ -9,10 +9,10 @@ import numpy as np
 import mdm_jax
 from experiments.common import Results
 from mdm_jax import oracles
-from mdm_jax.data import nae_sat
 from mdm_jax.evaluation.intervals import mean_interval, wilson
 from mdm_jax.evaluation.puzzles import Filled, fill_in
 from mdm_jax.loading import Model
+from mdm_jax.tasks.nae_sat import puzzle as nae_sat
 from mdm_jax.typing import Oracle, Selector
 
 ORACLES: dict[str, Oracle] = {

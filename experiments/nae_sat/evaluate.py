@@ -9,9 +9,9 @@ from experiments.nae_sat.decode import add_rows
 from experiments.nae_sat.flags import Evaluate, Train
 from experiments.nae_sat.train import DATA_FIELDS
 from experiments.trained import check_network, load_trained
-from mdm_jax.data import nae_sat
 from mdm_jax.errors import InputError
 from mdm_jax.loading import Model
+from mdm_jax.tasks.nae_sat import puzzle as nae_sat
 from mdm_jax.typing import Selector
 
 

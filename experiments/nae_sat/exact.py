@@ -16,10 +16,10 @@ import mdm_jax
 from experiments.common import Results
 from experiments.nae_sat.decode import ORACLES
 from experiments.nae_sat.flags import Exact
-from mdm_jax.data import nae_sat
 from mdm_jax.evaluation.intervals import mean_interval
 from mdm_jax.evaluation.puzzles import fill_in
 from mdm_jax.report import plots
+from mdm_jax.tasks.nae_sat import puzzle as nae_sat
 from mdm_jax.theory.latents_observations import BayesDenoiser, LatentsObservations, states
 
 

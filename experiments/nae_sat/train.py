@@ -11,12 +11,13 @@ from experiments.common import Results
 from experiments.nae_sat.decode import ORACLES, add_rows, generate, scores
 from experiments.nae_sat.flags import DataFlags, Prepare, Train
 from experiments.training import begin, computed_in, plot_training, say, trained_in, training_rows
-from mdm_jax.data import builders, nae_sat
-from mdm_jax.data.nae_sat_builder import NaeSat, NaeSatConfig
+from mdm_jax.data import builders
 from mdm_jax.loading import Model
 from mdm_jax.models import presets
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.denoiser import make_denoiser
+from mdm_jax.tasks.nae_sat import puzzle as nae_sat
+from mdm_jax.tasks.nae_sat.builder import NaeSat, NaeSatConfig
 from mdm_jax.training.checkpoint import trained_seconds
 from mdm_jax.training.distributed import barrier, is_lead
 from mdm_jax.training.objectives import masked_loss

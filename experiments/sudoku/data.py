@@ -9,11 +9,11 @@ from experiments.common import Results
 from experiments.puzzles.data import Game, Records, joined, limited, load_splits
 from experiments.sudoku.flags import DataFlags, Prepare
 from experiments.training import say
-from mdm_jax.data import sudoku
 from mdm_jax.data.difficulty import DIFFICULTIES
-from mdm_jax.data.sudoku_builder import SudokuConfig, prepare_sudoku
-from mdm_jax.data.sudoku_sets import generate_rated, read_rated
 from mdm_jax.errors import InputError
+from mdm_jax.tasks.sudoku import puzzle as sudoku
+from mdm_jax.tasks.sudoku.builder import SudokuConfig, prepare_sudoku
+from mdm_jax.tasks.sudoku.sets import generate_rated, read_rated
 
 GAME = Game("sudoku", "puzzle", is_asked=lambda records: records["puzzle"] == 0, is_solved=sudoku.is_solved)
 DATA_FIELDS = ("size", "clues", "difficulty", "num_train", "num_test", "seed", "source")

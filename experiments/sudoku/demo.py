@@ -12,11 +12,12 @@ from experiments.sudoku.data import GAME, dataset_name, test_set
 from experiments.sudoku.evaluate import load_model
 from experiments.sudoku.flags import Demo, Train
 from experiments.sudoku.train import plot_sudoku_training, train_sudoku
-from mdm_jax.data import sudoku, sudoku_layouts
 from mdm_jax.data.difficulty import DIFFICULTIES
 from mdm_jax.evaluation.puzzles import Filled
 from mdm_jax.loading import Model
 from mdm_jax.report import plots
+from mdm_jax.tasks.sudoku import layouts as sudoku_layouts
+from mdm_jax.tasks.sudoku import puzzle as sudoku
 from mdm_jax.typing import Oracle
 
 SIZE = 6

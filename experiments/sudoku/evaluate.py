@@ -15,9 +15,11 @@ from experiments.sudoku.flags import Evaluate, Export, Solve, Train
 from experiments.trained import check_network, load_trained
 from experiments.training import say
 from mdm_jax import loading
-from mdm_jax.data import sudoku, sudoku_files, sudoku_layouts
 from mdm_jax.errors import InputError
 from mdm_jax.loading import Model
+from mdm_jax.tasks.sudoku import files as sudoku_files
+from mdm_jax.tasks.sudoku import layouts as sudoku_layouts
+from mdm_jax.tasks.sudoku import puzzle as sudoku
 
 
 def evaluate(flags: Evaluate) -> None:

@@ -16,9 +16,9 @@ from experiments.sudoku.evaluate import load_model
 from experiments.sudoku.flags import Readings
 from experiments.sudoku.scales import PAPER
 from mdm_jax import oracles
-from mdm_jax.data import sudoku_layouts
 from mdm_jax.errors import InputError
 from mdm_jax.evaluation.puzzles import Decode
+from mdm_jax.tasks.sudoku import layouts as sudoku_layouts
 from mdm_jax.typing import Array, Confidence, Oracle
 
 

@@ -18,14 +18,15 @@ from experiments.sudoku.evaluate import load_model
 from experiments.sudoku.flags import Reproduce, Train
 from experiments.sudoku.scales import PAPER, SCALES, SudokuScale
 from experiments.sudoku.train import plot_sudoku_training, sudoku_training, train_sudoku
-from mdm_jax.data import sudoku, sudoku_layouts
 from mdm_jax.data.builders import digest
 from mdm_jax.data.difficulty import DIFFICULTIES
-from mdm_jax.data.sudoku_rules import Rule
 from mdm_jax.errors import InputError
 from mdm_jax.evaluation.puzzles import Filled
 from mdm_jax.loading import Model
 from mdm_jax.report import plots
+from mdm_jax.tasks.sudoku import layouts as sudoku_layouts
+from mdm_jax.tasks.sudoku import puzzle as sudoku
+from mdm_jax.tasks.sudoku.rules import Rule
 
 
 def reproduce(flags: Reproduce) -> None:

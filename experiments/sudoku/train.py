@@ -17,11 +17,13 @@ from experiments.puzzles.train import add_trained_rows, fitted_config, train_mod
 from experiments.sudoku.data import GAME, data_fields, dataset_name, load_data, source_fields
 from experiments.sudoku.flags import Train
 from experiments.training import plot_training, trained_in, training_rows
-from mdm_jax.data import sudoku, sudoku_layouts, sudoku_symmetry
-from mdm_jax.data.sudoku_layouts import Layout, Masked, Triples
 from mdm_jax.loading import Model
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.transformer import init_params
+from mdm_jax.tasks.sudoku import layouts as sudoku_layouts
+from mdm_jax.tasks.sudoku import puzzle as sudoku
+from mdm_jax.tasks.sudoku import symmetry as sudoku_symmetry
+from mdm_jax.tasks.sudoku.layouts import Layout, Masked, Triples
 from mdm_jax.training.checkpoint import trained_seconds
 from mdm_jax.typing import Array, Oracle, Params
 

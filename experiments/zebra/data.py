@@ -11,13 +11,14 @@ from experiments.puzzles.data import Game, Records, checked_limit, joined, load_
 from experiments.puzzles.reproduce import solved_by
 from experiments.training import say
 from experiments.zebra.flags import DataFlags, GivenFlags, Prepare
-from mdm_jax.data import zebra, zebra_riddles
-from mdm_jax.data.zebra_builder import prepare_zebra
-from mdm_jax.data.zebra_clues import NONE, Size, check_sizes, sizes_of
-from mdm_jax.data.zebra_formats import Written, read_puzzles
-from mdm_jax.data.zebra_sets import generate_ordered
-from mdm_jax.data.zebra_tokens import clue_tokens
 from mdm_jax.errors import InputError
+from mdm_jax.tasks.zebra import puzzle as zebra
+from mdm_jax.tasks.zebra import riddles as zebra_riddles
+from mdm_jax.tasks.zebra.builder import prepare_zebra
+from mdm_jax.tasks.zebra.clues import NONE, Size, check_sizes, sizes_of
+from mdm_jax.tasks.zebra.formats import Written, read_puzzles
+from mdm_jax.tasks.zebra.sets import generate_ordered
+from mdm_jax.tasks.zebra.tokens import clue_tokens
 
 GAME = Game("zebra", "clues", is_asked=lambda records: records["solution"] >= 0, is_solved=zebra.is_solved)
 

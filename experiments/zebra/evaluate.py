@@ -13,11 +13,11 @@ from experiments.trained import check_network, load_trained
 from experiments.zebra.data import DATA_FIELDS, GAME, bounds, dataset_name, given, size_name, solved_by_size, test_set
 from experiments.zebra.flags import Evaluate, Train
 from experiments.zebra.scales import PAPER, PAPER_SET
-from mdm_jax.data import zebra_layouts
-from mdm_jax.data.zebra_clues import sizes_of
-from mdm_jax.data.zebra_layouts import Layout
 from mdm_jax.errors import InputError
 from mdm_jax.loading import Model
+from mdm_jax.tasks.zebra import layouts as zebra_layouts
+from mdm_jax.tasks.zebra.clues import sizes_of
+from mdm_jax.tasks.zebra.layouts import Layout
 
 
 def evaluate(flags: Evaluate) -> None:

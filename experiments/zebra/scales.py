@@ -3,7 +3,7 @@
 import dataclasses
 
 from experiments.puzzles.reproduce import LAYOUTS, MUON, Scale
-from mdm_jax.data.zebra_clues import LARGEST, SMALLEST, Size
+from mdm_jax.tasks.zebra.clues import LARGEST, SMALLEST, Size
 
 PAPER = {
     ("arm", None): 0.8031,

@@ -11,10 +11,10 @@ from experiments.puzzles.decode import add_row, asked
 from experiments.zebra.data import GAME, solved, written
 from experiments.zebra.evaluate import load_model
 from experiments.zebra.flags import Solve
-from mdm_jax.data import zebra
-from mdm_jax.data.zebra_clues import STRIDE, sizes_of
-from mdm_jax.data.zebra_english import Attribute, describe_clues
 from mdm_jax.errors import InputError, one_line
+from mdm_jax.tasks.zebra import puzzle as zebra
+from mdm_jax.tasks.zebra.clues import STRIDE, sizes_of
+from mdm_jax.tasks.zebra.english import Attribute, describe_clues
 
 
 def solve(flags: Solve) -> None:
@@ -47,7 +47,7 @@ def solve(flags: Solve) -> None:
 
 def _write_deduction(results: Results, name: str, records: Records, names: Sequence[Attribute]) -> None:
     """The one solution, and how far a person gets without guessing."""
-    from mdm_jax.data.zebra_deduction import deduce
+    from mdm_jax.tasks.zebra.deduction import deduce
 
     found = deduce(records["clues"], records["solution"])
     is_cell = GAME.is_asked(records)

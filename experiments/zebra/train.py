@@ -14,11 +14,11 @@ from experiments.puzzles.train import add_trained_rows, fitted_config, train_mod
 from experiments.training import trained_in, training_rows
 from experiments.zebra.data import GAME, bounds, data_fields, dataset_name, load_data
 from experiments.zebra.flags import Train
-from mdm_jax.data import zebra_layouts
-from mdm_jax.data.zebra_layouts import Layout
 from mdm_jax.loading import Model
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.transformer import init_params
+from mdm_jax.tasks.zebra import layouts as zebra_layouts
+from mdm_jax.tasks.zebra.layouts import Layout
 from mdm_jax.training.checkpoint import trained_seconds
 from mdm_jax.typing import Array, Params
 

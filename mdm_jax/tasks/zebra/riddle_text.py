@@ -17,9 +17,9 @@ import dataclasses
 import re
 from collections.abc import Iterable
 
-from mdm_jax.data.zebra_clues import CELLS, NONE, STRIDE, TYPES
-from mdm_jax.data.zebra_english import Attribute
 from mdm_jax.errors import InputError, shown
+from mdm_jax.tasks.zebra.clues import CELLS, NONE, STRIDE, TYPES
+from mdm_jax.tasks.zebra.english import Attribute
 
 _EQUAL, _OTHER, _LEFT, _DIRECTLY, _NEXT, _END, _BETWEEN = range(len(TYPES))
 _RELATIONS = {
@@ -46,7 +46,7 @@ class RiddleText:
     """What a riddle says.
 
     Attributes:
-        clues: A type and three terms each, as in `zebra_clues`.
+        clues: A type and three terms each, as in `clues`.
         names: Its attributes.
         question: What is asked, if anything.
     """

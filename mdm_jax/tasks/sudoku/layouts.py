@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdm_jax.data import sudoku
-from mdm_jax.data.sudoku_sets import Records
 from mdm_jax.errors import InputError
+from mdm_jax.tasks.sudoku import puzzle as sudoku
+from mdm_jax.tasks.sudoku.sets import Records
 
 Tokens = NDArray[np.int32]
 

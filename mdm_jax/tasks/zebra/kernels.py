@@ -1,7 +1,7 @@
-"""The compiled part of `mdm_jax.data.zebra`: one search, used to draw clues, to drop redundant ones and to solve.
+"""The compiled part of `puzzle`: one search, used to draw clues, to drop redundant ones and to solve.
 
 The houses in which a value may still be are the bits of an integer, so a state is one integer for each of the 42 terms
-(`zebra_clues` numbers them; those of the house numbers never change) and a 43rd, of one bit, for the arguments that a
+(`clues` numbers them; those of the house numbers never change) and a 43rd, of one bit, for the arguments that a
 clue does not have. A clue says of each of its terms which houses the domains of the other two leave it: a table knows,
 for every type and, `NUM_TYPES` further on, for its negation. All of this that may ever change is in one file, since
 numba does not notice that a cached function calls one that changed in another.
@@ -14,7 +14,7 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 from mdm_jax.data.splitmix import GOLDEN, draw, mix
-from mdm_jax.data.zebra_sides import is_test
+from mdm_jax.tasks.zebra.sides import is_test
 
 NUM_TYPES = 7
 
@@ -31,7 +31,7 @@ class _Board(NamedTuple):
 
     houses: int
     attributes: int
-    support: NDArray[np.int8]  # [2 * NUM_TYPES, 3, 64, 64], of so many houses: see `zebra_clues.support`
+    support: NDArray[np.int8]  # [2 * NUM_TYPES, 3, 64, 64], of so many houses: see `clues.support`
     clues: NDArray[np.int64]  # [num, 4], a type and three terms
     terms: NDArray[np.int64]  # [num], the set of these terms
     stack: NDArray[np.int64]  # [_NUMBERS + 2, _NONE + 1], the search's states,
@@ -356,7 +356,7 @@ def generate(
     """Makes puzzles in parallel; each has its own generator, so that the number of threads changes nothing.
 
     Args:
-        support: `zebra_clues.support()`.
+        support: `clues.support()`.
         limits: int64 `[7, 7, 2]`, the most clues and tokens by the numbers of houses and attributes.
         smallest: The fewest houses and attributes.
         largest: The most.
@@ -398,7 +398,7 @@ def solve(
     """Solves puzzles in parallel, as `zebra.solve` says.
 
     Args:
-        support: `zebra_clues.support()`.
+        support: `clues.support()`.
         sizes: int64 `[num, 2]`, the numbers of houses and attributes.
         clues: int64 `[num, clues, 4]`, 42 in place of -1.
         limit: Where to stop counting.

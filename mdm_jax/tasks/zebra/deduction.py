@@ -20,8 +20,8 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import ArrayLike, NDArray
 
-from mdm_jax.data import zebra
-from mdm_jax.data.zebra_clues import CELLS, NONE, STRIDE, sizes_of, support
+from mdm_jax.tasks.zebra import puzzle as zebra
+from mdm_jax.tasks.zebra.clues import CELLS, NONE, STRIDE, sizes_of, support
 
 
 class Deduction(NamedTuple):

@@ -2,10 +2,10 @@
 
 import dataclasses
 
-from mdm_jax.data.zebra_clues import Clues
-from mdm_jax.data.zebra_english import Attribute
-from mdm_jax.data.zebra_text import parse_puzzle
 from mdm_jax.errors import InputError
+from mdm_jax.tasks.zebra.clues import Clues
+from mdm_jax.tasks.zebra.english import Attribute
+from mdm_jax.tasks.zebra.text import parse_puzzle
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""The token form of Zebra puzzles: a clue on each line, such as `= LHS c 0 1 RHS n 0 2 CLUE_END`; see `zebra_clues`.
+"""The token form of Zebra puzzles: a clue on each line, such as `= LHS c 0 1 RHS n 0 2 CLUE_END`; see `clues`.
 
-Files of it, and of others' forms, are read by `zebra_formats`.
+Files of it, and of others' forms, are read by `formats`.
 """
 
 import itertools
@@ -10,8 +10,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from mdm_jax.data.puzzle_formats import counts
-from mdm_jax.data.zebra_clues import ARITY, CELLS, NONE, STRIDE, TYPES, Clues, Size, sizes_of
 from mdm_jax.errors import InputError, shown
+from mdm_jax.tasks.zebra.clues import ARITY, CELLS, NONE, STRIDE, TYPES, Clues, Size, sizes_of
 
 EMPTY = "holds no clue: write one on each line, such as = LHS c 0 1 RHS n 0 2 CLUE_END"
 """What to say of a file or text without any."""

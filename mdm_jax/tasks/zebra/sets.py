@@ -6,17 +6,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdm_jax.data import zebra
 from mdm_jax.data.checks import Split
 from mdm_jax.data.difficulty import check_unique, choose
-from mdm_jax.data.zebra_clues import LARGEST, SMALLEST, Clues, Size, check_sizes
+from mdm_jax.tasks.zebra import puzzle as zebra
+from mdm_jax.tasks.zebra.clues import LARGEST, SMALLEST, Clues, Size, check_sizes
 
 RULES_VERSION = 1
-"""To be raised whenever `zebra_deduction.deduce` orders a puzzle otherwise, since prepared data is named by it."""
+"""To be raised whenever `deduction.deduce` orders a puzzle otherwise, since prepared data is named by it."""
 
 Records = Mapping[str, NDArray[Any]]
-"""`clues` int8 `[num, clues, 4]` as in `zebra_clues`; `solution` and `order` int8 `[num, 36]`, the latter as in
-`zebra_deduction.Deduction`."""
+"""`clues` int8 `[num, clues, 4]` as in `clues`; `solution` and `order` int8 `[num, 36]`, the latter as in
+`deduction.Deduction`."""
 
 
 def generate_ordered(
@@ -56,6 +56,6 @@ def generate_ordered(
 
 def ordered(clues: Clues, solutions: NDArray[np.int8]) -> Records:
     """Puzzles as records: `clues`, `solution` and `order`."""
-    from mdm_jax.data import zebra_deduction  # brings numba along
+    from mdm_jax.tasks.zebra import deduction as zebra_deduction  # brings numba along
 
     return {"clues": clues, "solution": solutions, "order": zebra_deduction.deduce(clues, solutions).order}

@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator
 
 import tensorflow_datasets as tfds
 
-from mdm_jax.data import builders, sudoku
+from mdm_jax.data import builders
 from mdm_jax.data.base import DataConfig, Generated, Records
 from mdm_jax.data.checks import Split
 from mdm_jax.data.difficulty import check_difficulty
-from mdm_jax.data.sudoku_sets import RATING_VERSION, generate_rated, read_rated
 from mdm_jax.errors import InputError
 from mdm_jax.files import read_bytes
+from mdm_jax.tasks.sudoku import puzzle as sudoku
+from mdm_jax.tasks.sudoku.sets import RATING_VERSION, generate_rated, read_rated
 
 
 class SudokuConfig(DataConfig):
@@ -59,7 +60,7 @@ class SudokuConfig(DataConfig):
 
 
 class Sudoku(Generated, skip_registration=True):  # type: ignore[call-arg]
-    """Sudokus with exactly one solution; row-major, 0 = blank; order and rule as in `sudoku_rules.Rating`."""
+    """Sudokus with exactly one solution; row-major, 0 = blank; order and rule as in `rules.Rating`."""
 
     VERSION = tfds.core.Version("2.0.0")
     RELEASE_NOTES = {"2.0.0": "puzzle, solution, order, rule"}  # noqa: RUF012
@@ -101,7 +102,7 @@ def prepare_sudoku(
         num_train: The number of puzzles to train on.
         num_test: The number of puzzles to test on.
         seed: The seed.
-        source: A file as `sudoku_files.read_puzzles` reads it, to take puzzles from instead of making them.
+        source: A file as `files.read_puzzles` reads it, to take puzzles from instead of making them.
         on_read: What to call with the line that says how that file was read, if it has to be.
 
     Returns:

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mdm_jax.data import sudoku
 from mdm_jax.data.puzzle_formats import Lines
 from mdm_jax.errors import InputError, shown
+from mdm_jax.tasks.sudoku import puzzle as sudoku
 
 NOT_STATED = -1
 """What stands for each cell of a solution that a file does not give."""
@@ -32,7 +32,7 @@ class Block(NamedTuple):
         puzzles: int8 `[num, cells]`, 0 = blank.
         solutions: int8 `[num, cells]`, what the file states; `NOT_STATED` in all cells where it states nothing.
         lines: int64 `[num]`, the line on which each begins, from 1.
-        order: int8 `[num, cells]` as in `sudoku_files.PuzzleFile`.
+        order: int8 `[num, cells]` as in `files.PuzzleFile`.
         rule: Likewise.
         blanks: The characters that stood for blanks.
     """

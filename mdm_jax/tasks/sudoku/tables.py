@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdm_jax.data.puzzle_formats import Lines, kept_lines
-from mdm_jax.data.sudoku_text import BLANKS, NOT_STATED, Block, blanks_of, digits, parse_all, without_comment
 from mdm_jax.errors import InputError, shown
+from mdm_jax.tasks.sudoku.text import BLANKS, NOT_STATED, Block, blanks_of, digits, parse_all, without_comment
 
 PUZZLE_NAMES = ("quizzes", "quiz", "puzzles", "puzzle", "questions", "question")
 SOLUTION_NAMES = ("solutions", "solution", "answers", "answer")

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from mdm_jax.data import sudoku
 from mdm_jax.data.puzzle_formats import Lines
-from mdm_jax.data.sudoku_rules import Rule
-from mdm_jax.data.sudoku_text import Block
 from mdm_jax.errors import InputError
+from mdm_jax.tasks.sudoku import puzzle as sudoku
+from mdm_jax.tasks.sudoku.rules import Rule
+from mdm_jax.tasks.sudoku.text import Block
 
 WIDTH = 325
 _CELLS = 81

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mdm_jax.data.zebra_clues import (
+from mdm_jax.errors import InputError
+from mdm_jax.tasks.zebra.clues import (
     CELLS,
     LARGEST,
     NONE,
@@ -24,8 +25,8 @@ from mdm_jax.data.zebra_clues import (
     is_cell,
     sizes_of,
 )
-from mdm_jax.data.zebra_sets import Records
-from mdm_jax.data.zebra_tokens import (
+from mdm_jax.tasks.zebra.sets import Records
+from mdm_jax.tasks.zebra.tokens import (
     ANSWER,
     CELL,
     EXTRA,
@@ -37,7 +38,6 @@ from mdm_jax.data.zebra_tokens import (
     Tokens,
     clue_tokens,
 )
-from mdm_jax.errors import InputError
 
 _BY_ATTRIBUTE = np.arange(CELLS) // STRIDE * STRIDE
 
@@ -172,7 +172,7 @@ class Triples(_Clued):
 
     Attributes:
         is_ordered: Whether cells stand in the order in which they fell, those last that deduction alone does not reach
-            (see `zebra_deduction`); else attribute by attribute, each from the first value to the last.
+            (see `deduction`); else attribute by attribute, each from the first value to the last.
     """
 
     is_ordered: bool = False
@@ -266,7 +266,7 @@ def fitting(puzzles: ArrayLike, size: Size) -> Clues:
 
 
 def _sizes_in(prompts: Tokens) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How many houses and attributes the clues of prompts name, as `zebra_clues.sizes_of`: `[num]` each."""
+    """How many houses and attributes the clues of prompts name, as `clues.sizes_of`: `[num]` each."""
     heads, attributes, values = prompts[:, :-2], prompts[:, 1:-1] - ZERO, prompts[:, 2:] - ZERO
     is_cell_term = heads == CELL
     named = [(values, is_cell_term | (heads == NUMBER)), (attributes, is_cell_term)]

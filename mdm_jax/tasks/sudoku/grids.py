@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from mdm_jax.data import sudoku
 from mdm_jax.data.puzzle_formats import Lines, kept_lines
-from mdm_jax.data.sudoku_text import (
+from mdm_jax.errors import InputError, shown
+from mdm_jax.tasks.sudoku import puzzle as sudoku
+from mdm_jax.tasks.sudoku.text import (
     BLANKS,
     NOT_STATED,
     Block,
@@ -21,7 +22,6 @@ from mdm_jax.data.sudoku_text import (
     use,
     without_comment,
 )
-from mdm_jax.errors import InputError, shown
 
 _SPACES = re.compile(r"[\s|│║┃]+")
 _RULES = ("--", "==", "──", "━━", "══")

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from mdm_jax.data.puzzle_formats import BLOCK, Format, Lines, counts, recognise
-from mdm_jax.data.zebra_clues import TYPES, Clues, sizes_of
-from mdm_jax.data.zebra_english import NAMES, Attribute
-from mdm_jax.data.zebra_riddle_text import begins_riddle, parse_riddle
-from mdm_jax.data.zebra_text import EMPTY, checked_puzzle, parse_clue, parse_whole, tokens
 from mdm_jax.errors import one_line
 from mdm_jax.ranges import Range, check_number
+from mdm_jax.tasks.zebra.clues import TYPES, Clues, sizes_of
+from mdm_jax.tasks.zebra.english import NAMES, Attribute
+from mdm_jax.tasks.zebra.riddle_text import begins_riddle, parse_riddle
+from mdm_jax.tasks.zebra.text import EMPTY, checked_puzzle, parse_clue, parse_whole, tokens
 
 
 class Written(NamedTuple):
@@ -82,7 +82,7 @@ class PuzzlePerLine:
 
 
 class RiddleFile:
-    """Reads a file that is one riddle in words: see `zebra_riddle_text`."""
+    """Reads a file that is one riddle in words: see `riddle_text`."""
 
     @classmethod
     def of(cls, lines: Lines) -> "RiddleFile | None":

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mdm_jax.data.zebra_clues import ARITY, CELLS, NONE, STRIDE, TYPES, Clues, checked_clues, sizes_of
 from mdm_jax.errors import InputError
+from mdm_jax.tasks.zebra.clues import ARITY, CELLS, NONE, STRIDE, TYPES, Clues, checked_clues, sizes_of
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 

@@ -1,4 +1,4 @@
-"""Rated puzzles: the normal set, which the seven rules of `sudoku_rules` solve, and the hard set, which they do not."""
+"""Rated puzzles: the normal set, which the seven rules of `rules` solve, and the hard set, which they do not."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -7,16 +7,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdm_jax.data import sudoku, sudoku_files
 from mdm_jax.data.checks import Split
 from mdm_jax.data.difficulty import check_unique, choose, is_of
 from mdm_jax.errors import InputError
+from mdm_jax.tasks.sudoku import files as sudoku_files
+from mdm_jax.tasks.sudoku import puzzle as sudoku
 
 RATING_VERSION = 1
-"""To be raised whenever `sudoku_rules.rate` says something else of a puzzle, since prepared data is named by it."""
+"""To be raised whenever `rules.rate` says something else of a puzzle, since prepared data is named by it."""
 
 Records = Mapping[str, NDArray[Any]]
-"""Fields `[num, cells]`, 0 = blank: `puzzle`, `solution`, and `order` and `rule` as in `sudoku_rules.Rating`."""
+"""Fields `[num, cells]`, 0 = blank: `puzzle`, `solution`, and `order` and `rule` as in `rules.Rating`."""
 
 
 def generate_rated(
@@ -39,7 +40,7 @@ def generate_rated(
         split: As `sudoku.generate`.
 
     Returns:
-        Of each chunk `puzzle`, `solution`, and `order` and `rule` of `sudoku_rules.Rating`, int8 `[some, cells]` each.
+        Of each chunk `puzzle`, `solution`, and `order` and `rule` of `rules.Rating`, int8 `[some, cells]` each.
 
     Raises:
         InputError: An argument is out of its range, or no puzzle of that difficulty turns up.
@@ -65,7 +66,7 @@ def read_rated(
     """Reads a file of puzzles, rates them and takes the first ones of one difficulty and split.
 
     Args:
-        path: As `sudoku_files.read_puzzles` reads it. Order and rules that it states go before ours.
+        path: As `files.read_puzzles` reads it. Order and rules that it states go before ours.
         num: How many.
         size: The size that is wanted.
         difficulty: "normal", "hard", or None for all.
@@ -94,7 +95,7 @@ def read_rated(
 
 def rated(puzzles: NDArray[np.int8], solutions: NDArray[np.int8]) -> Records:
     """A rating for each puzzle, as records: `puzzle`, `solution`, `order` and `rule` int8 `[num, cells]`."""
-    from mdm_jax.data import sudoku_rules  # brings numba along
+    from mdm_jax.tasks.sudoku import rules as sudoku_rules  # brings numba along
 
     rating = sudoku_rules.rate(puzzles)
     return {"puzzle": puzzles, "solution": solutions, "order": rating.order, "rule": rating.rule}

@@ -5,12 +5,13 @@ from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
 
-from mdm_jax.data import builders, zebra
+from mdm_jax.data import builders
 from mdm_jax.data.base import DataConfig, Generated, Records
 from mdm_jax.data.checks import Split
 from mdm_jax.data.difficulty import check_difficulty
-from mdm_jax.data.zebra_clues import CELLS, STRIDE, Size, check_sizes
-from mdm_jax.data.zebra_sets import RULES_VERSION, generate_ordered
+from mdm_jax.tasks.zebra import puzzle as zebra
+from mdm_jax.tasks.zebra.clues import CELLS, STRIDE, Size, check_sizes
+from mdm_jax.tasks.zebra.sets import RULES_VERSION, generate_ordered
 
 
 class ZebraConfig(DataConfig):
@@ -49,7 +50,7 @@ class ZebraConfig(DataConfig):
 
 
 class Zebra(Generated, skip_registration=True):  # type: ignore[call-arg]
-    """Zebra puzzles with one solution, and the order in which deduction fills in the cells (`zebra_deduction`)."""
+    """Zebra puzzles with one solution, and the order in which deduction fills in the cells (`deduction`)."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "clues, solution, order"}  # noqa: RUF012

@@ -1,4 +1,4 @@
-"""The compiled part of `mdm_jax.data.sudoku`: one search, used to make full grids, to dig holes and to solve.
+"""The compiled part of `mdm_jax.tasks.sudoku.puzzle`: one search, used to make full grids, to dig holes and to solve.
 
 A digit d is the bit `1 << (d - 1)`, so a set of digits is an integer. A board's `order` is a permutation of its cells
 in which the filled ones come first: at once the list of empty cells and the trail along which the search retreats. The

@@ -1,7 +1,7 @@
 """Sudoku puzzles in three sizes: made, solved and checked. Numpy in, numpy out.
 
 A puzzle is a row-major int8 vector of size * size cells, 0 = blank, digits 1 to size. Sizes are 4 (boxes of 2 x 2), 6
-(boxes of 2 rows x 3 columns) and 9 (3 x 3). The compiled search behind it is in `sudoku_kernels`.
+(boxes of 2 rows x 3 columns) and 9 (3 x 3). The compiled search behind it is in `kernels`.
 """
 
 import functools
@@ -129,7 +129,7 @@ def generate(
     num, seed, first = whole_number("num", num), whole_number("seed", seed), whole_number("first", first)
     side = side_of(split)
     clues = check_clues(clues, size)
-    from mdm_jax.data import sudoku_kernels
+    from mdm_jax.tasks.sudoku import kernels as sudoku_kernels
 
     puzzles, solutions = np.zeros((num, cells), np.int8), np.zeros((num, cells), np.int8)
     fewest = np.zeros(num, np.int64)
@@ -174,7 +174,7 @@ def solve(puzzles: ArrayLike, *, limit: int = 2) -> tuple[NDArray[np.int8], NDAr
     given = checked_grids("puzzles", puzzles)
     if whole_number("limit", limit) < 1:
         raise InputError(f"limit={limit}: at least one solution has to be looked for; choose 1 or more")
-    from mdm_jax.data import sudoku_kernels
+    from mdm_jax.tasks.sudoku import kernels as sudoku_kernels
 
     solutions, num_solutions = np.zeros_like(given), np.zeros(len(given), np.int32)
     sudoku_kernels.solve(
@@ -222,7 +222,7 @@ def in_test_split(solutions: ArrayLike) -> NDArray[np.bool_]:
         InputError: The array is not of integers `[num, 16 | 36 | 81]` from 0 to size.
     """
     grids = checked_grids("solutions", solutions)
-    from mdm_jax.data import sudoku_kernels
+    from mdm_jax.tasks.sudoku import kernels as sudoku_kernels
 
     return np.array([sudoku_kernels.is_test(grid) for grid in grids], np.bool_)
 

@@ -63,7 +63,7 @@ def is_test(
     """Tells whether a puzzle is on the test side.
 
     Args:
-        clues: int64 `[at least num_clues, 4]`, as in `zebra_clues`, but 42 in place of -1.
+        clues: int64 `[at least num_clues, 4]`, as in `clues`, but 42 in place of -1.
         num_clues: How many of them count.
         houses: The number of houses.
         attributes: The number of attributes.

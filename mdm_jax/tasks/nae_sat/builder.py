@@ -5,9 +5,10 @@ from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
 
-from mdm_jax.data import builders, nae_sat
+from mdm_jax.data import builders
 from mdm_jax.data.base import DataConfig, Generated, Records
 from mdm_jax.data.checks import Split
+from mdm_jax.tasks.nae_sat import puzzle as nae_sat
 
 
 class NaeSatConfig(DataConfig):

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from mdm_jax.data.puzzle_formats import Format, Lines
-from mdm_jax.data.sudoku_grids import Grids, OnePerLine
-from mdm_jax.data.sudoku_tables import Table
-from mdm_jax.data.sudoku_text import Block
+from mdm_jax.tasks.sudoku.grids import Grids, OnePerLine
+from mdm_jax.tasks.sudoku.tables import Table
+from mdm_jax.tasks.sudoku.text import Block
 
 
 class Reader(Protocol):
@@ -30,7 +30,7 @@ def is_array(path: str) -> bool:
 def _solver_rows(lines: Lines) -> Reader | None:
     if not (lines.head.startswith(b"\x93NUMPY") or (lines.text is None and is_array(lines.name))):
         return None
-    from mdm_jax.data.sudoku_solver_rows import SolverRows  # brings numba along
+    from mdm_jax.tasks.sudoku.solver_rows import SolverRows  # brings numba along
 
     return SolverRows()
 

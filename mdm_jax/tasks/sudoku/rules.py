@@ -18,7 +18,7 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import ArrayLike, NDArray
 
-from mdm_jax.data import sudoku
+from mdm_jax.tasks.sudoku import puzzle as sudoku
 
 
 class Rule(enum.IntEnum):

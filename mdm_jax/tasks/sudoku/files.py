@@ -1,7 +1,7 @@
 """Sudokus that somebody wrote down: read from files and command lines, checked, written and printed.
 
 Everything that can be wrong with a puzzle is found here and named with the file and line, so that what comes out has
-exactly one solution. Which forms there are is told by `sudoku_formats`.
+exactly one solution. Which forms there are is told by `formats`.
 """
 
 import collections
@@ -12,11 +12,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mdm_jax.data import sudoku, sudoku_formats, sudoku_grids
 from mdm_jax.data.puzzle_formats import BLOCK, Lines, recognise
-from mdm_jax.data.sudoku_text import NOT_STATED
 from mdm_jax.errors import InputError, one_line
 from mdm_jax.ranges import Range, check_number
+from mdm_jax.tasks.sudoku import formats as sudoku_formats
+from mdm_jax.tasks.sudoku import grids as sudoku_grids
+from mdm_jax.tasks.sudoku import puzzle as sudoku
+from mdm_jax.tasks.sudoku.text import NOT_STATED
 
 _EMPTY = "holds no puzzle: write one on a line, digits with 0 or . for blanks"
 
@@ -31,7 +33,7 @@ class PuzzleFile(NamedTuple):
             also from 1.
         order: int8 `[num, cells]`, 1, 2, ... in the order in which a solver filled in the blanks, 0 for givens; None
             unless the file tells.
-        rule: int8 `[num, cells]`, the number of the `sudoku_rules.Rule` it used, 0 for givens; None unless the file
+        rule: int8 `[num, cells]`, the number of the `rules.Rule` it used, 0 for givens; None unless the file
             tells.
         how: One line for the user: the format, how many puzzles of which size, what stood for blanks.
     """
@@ -47,7 +49,7 @@ class PuzzleFile(NamedTuple):
 def read_puzzles(path: str | os.PathLike[str], *, size: int | None = None, limit: int | None = None) -> PuzzleFile:
     """Reads puzzles and checks that each has exactly one solution.
 
-    What a file holds is known by its beginning: see `sudoku_formats.FORMATS`. It may be packed by gzip. Empty lines and
+    What a file holds is known by its beginning: see `formats.FORMATS`. It may be packed by gzip. Empty lines and
     lines that start with `#` are skipped.
 
     Args:
@@ -97,14 +99,14 @@ def write_solver_rows(
         path: The file; its name ends in `.npy`.
         puzzles: Integers `[num, 81]`, 0 = blank.
         solutions: Integers `[num, 81]`.
-        order: Integers `[num, 81]`, 0 for givens and 1, 2, ... for the blanks, as in `sudoku_rules.Rating`.
-        rule: Integers `[num, 81]`, a `sudoku_rules.Rule` for each cell.
+        order: Integers `[num, 81]`, 0 for givens and 1, 2, ... for the blanks, as in `rules.Rating`.
+        rule: Integers `[num, 81]`, a `rules.Rule` for each cell.
 
     Raises:
         InputError: The name or a shape is another one, there is no puzzle, a solution is wrong, a puzzle was not filled
             in to the end, or the file cannot be written.
     """
-    from mdm_jax.data import sudoku_solver_rows
+    from mdm_jax.tasks.sudoku import solver_rows as sudoku_solver_rows
 
     if not sudoku_formats.is_array(os.fspath(path)):
         raise InputError(f"{path}: such a file is known by its name: let it end in .npy")

@@ -8,7 +8,7 @@ drawn with equal probability. They keep what a rule-based solver can do, up to t
 import numpy as np
 from numpy.typing import NDArray
 
-from mdm_jax.data import sudoku
+from mdm_jax.tasks.sudoku import puzzle as sudoku
 
 
 def random_symmetries(rng: np.random.Generator, num: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.int8]]:

@@ -1,7 +1,7 @@
 """Zebra puzzles of 3 to 6 houses and attributes: made, solved and checked. Numpy in, numpy out.
 
-What a puzzle, a clue and a grid are is said in `zebra_clues`. No program that makes such puzzles has been published, so
-these are a reference of their own. The compiled search behind it is in `zebra_kernels`.
+What a puzzle, a clue and a grid are is said in `clues`. No program that makes such puzzles has been published, so
+these are a reference of their own. The compiled search behind it is in `kernels`.
 """
 
 import functools
@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mdm_jax.data.checks import Split, side_of, whole_number
-from mdm_jax.data.zebra_clues import (
+from mdm_jax.errors import InputError
+from mdm_jax.tasks.zebra.clues import (
     CELLS,
     LARGEST,
     NONE,
@@ -26,7 +27,6 @@ from mdm_jax.data.zebra_clues import (
     sizes_of,
     support,
 )
-from mdm_jax.errors import InputError
 
 GENERATOR_VERSION = 1
 """To be raised whenever `generate` gives other puzzles for the same arguments, since prepared data is named by it."""
@@ -71,7 +71,7 @@ def generate(
     smallest, largest = check_sizes(smallest, largest)
     num, seed, first = whole_number("num", num), whole_number("seed", seed), whole_number("first", first)
     side = side_of(split)
-    from mdm_jax.data import zebra_kernels
+    from mdm_jax.tasks.zebra import kernels as zebra_kernels
 
     clues = np.full((num, largest.max_clues, 4), NONE, np.int8)
     solutions = np.full((num, CELLS), NONE, np.int8)
@@ -116,7 +116,7 @@ def solve(clues: ArrayLike, *, limit: int = 2) -> tuple[NDArray[np.int8], NDArra
     checked = checked_clues(clues)
     if whole_number("limit", limit) < 1:
         raise InputError(f"limit={limit}: at least one solution has to be looked for; choose 1 or more")
-    from mdm_jax.data import zebra_kernels
+    from mdm_jax.tasks.zebra import kernels as zebra_kernels
 
     solutions = np.full((len(checked), CELLS), NONE, np.int8)
     num_solutions = np.zeros(len(checked), np.int32)
@@ -172,7 +172,7 @@ def in_test_split(clues: ArrayLike, solutions: ArrayLike) -> NDArray[np.bool_]:
         InputError: A clue is none, or a grid is no solution of its puzzle.
     """
     checked, grids = checked_solutions(clues, solutions)
-    from mdm_jax.data import zebra_sides
+    from mdm_jax.tasks.zebra import sides as zebra_sides
 
     is_at = grids.reshape(-1, STRIDE, STRIDE, 1) == np.arange(STRIDE)
     house_of = _house_of_terms(is_at.argmax(axis=2))

@@ -1,0 +1,1 @@
+"""L&O-NAE-SAT: latents, and observations of triples of them."""

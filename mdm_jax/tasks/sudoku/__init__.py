@@ -1,0 +1,1 @@
+"""Sudoku: puzzles, rules, files, layouts."""

@@ -1,0 +1,1 @@
+"""Zebra puzzles: clues, deduction, riddles, files, layouts."""
