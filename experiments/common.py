@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import mdm_jax
-from experiments.endings import ended_well, of_the_user, silence_orbax
+from experiments.endings import ended_well, of_the_user, silence_writers
 from experiments.flags import RunFlags
 from mdm_jax.errors import InputError, one_line
 from mdm_jax.files import check_place, finite, is_full, make_folder, write_whole
@@ -135,7 +135,7 @@ def silence_threads() -> None:
     absl.logging.set_verbosity(absl.logging.FATAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-    silence_orbax()
+    silence_writers()
 
 
 def keep_freed_memory() -> None:

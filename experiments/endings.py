@@ -56,26 +56,31 @@ def of_the_user(error: BaseException, flags: Any) -> bool:
     return any(found == path or found in path.parents or (is_barred and path in found.parents) for path in named)
 
 
-def silence_orbax() -> None:
-    """Keeps off the terminal what the threads and coroutines of Orbax say of one failure, in dozens of tracebacks.
+WRITERS = {"orbax", "tensorboardX"}
+"""Libraries that write a run's files from threads of their own."""
 
-    The main thread gets the same failure as an exception, and says it in one line. All other threads are heard.
+
+def silence_writers() -> None:
+    """Keeps off the terminal what the threads, coroutines and exit handlers of WRITERS say, in dozens of tracebacks.
+
+    Where a disk is full or a folder is gone, the main thread meets the same failure and says it in one line. All other
+    threads are heard.
     """
     of_threads, of_the_rest = threading.excepthook, sys.unraisablehook
 
     def in_thread(failure: Any) -> None:
-        if not _is_of_orbax(failure.exc_traceback):
+        if not _is_of_a_writer(failure.exc_traceback):
             of_threads(failure)
 
     def elsewhere(failure: Any) -> None:
-        if not _is_of_orbax(failure.exc_traceback, failure.object):
+        if not _is_of_a_writer(failure.exc_traceback, failure.object):
             of_the_rest(failure)
 
     threading.excepthook, sys.unraisablehook = in_thread, elsewhere
 
 
-def _is_of_orbax(trace: types.TracebackType | None, culprit: Any = None) -> bool:
-    """Whether code of Orbax ran, or that of an event loop which nobody but Orbax has set up."""
+def _is_of_a_writer(trace: types.TracebackType | None, culprit: Any = None) -> bool:
+    """Whether code of a writer ran, or that of an event loop, which nobody but Orbax has set up."""
     code = getattr(culprit, "cr_code", None)
     files = [] if code is None else [code.co_filename]
     modules = [getattr(culprit, "__module__", None) or ""]
@@ -83,6 +88,6 @@ def _is_of_orbax(trace: types.TracebackType | None, culprit: Any = None) -> bool
         modules.append(trace.tb_frame.f_globals.get("__name__", ""))
         trace = trace.tb_next
     roots = {name.partition(".")[0] for name in modules if name}
-    if "orbax" in roots or any(f"{os.sep}orbax{os.sep}" in name for name in files):
+    if roots & WRITERS or any(f"{os.sep}orbax{os.sep}" in name for name in files):
         return True
     return "asyncio" in roots and roots <= sys.stdlib_module_names

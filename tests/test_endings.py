@@ -147,7 +147,7 @@ from experiments import endings
 said = []
 threading.excepthook = lambda failure: said.append("thread")
 sys.unraisablehook = lambda failure: said.append("rest")
-endings.silence_orbax()
+endings.silence_writers()
 
 def fail():
     raise ValueError
