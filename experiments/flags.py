@@ -195,9 +195,9 @@ class DecodeFlags:
     """of the tokens; 0 takes the likeliest"""
     block_length: Count | None = None
     """decode block by block from the left"""
-    keep: Literal["dual", "prefix"] | None = None
-    """in blocks: keep the keys and values of what is outside the block, or before it, between a block's steps; faster,
-    and an approximation"""
+    keep: Literal["dual"] | None = None
+    """in blocks: keep the keys and values of what is outside the block between its steps; faster, and an
+    approximation"""
 
     def changed(self) -> set[str]:
         """The names of those that are not as by default: one token a step by margin, the likeliest."""

@@ -78,7 +78,7 @@ class Run:
             rows=local_rows(self.mesh, batch_size),
             augment=augment,
         )
-        denoiser = make_denoiser(self.config, as_features=True)
+        denoiser = make_denoiser(self.config)
         how = f"{self.optimizer.num_steps} steps of {batch_size} in {self.folder}, products in {self.config.dtype}"
         say(f"{num_params(self.config):,} parameters, {how}")
         nats_per_token = held_out_loss(denoiser, plain_loss, held_out, self.mesh, batch_size=batch_size)

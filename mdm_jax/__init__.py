@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from mdm_jax.autoregressive import autoregressive_sample
     from mdm_jax.cached_sampling import cached_sample
     from mdm_jax.confidence import confidence_from_hidden, confidence_from_logits
+    from mdm_jax.correction import remasking_sample
     from mdm_jax.errors import InputError
     from mdm_jax.loading import Model, load
+    from mdm_jax.logits import token_nll
     from mdm_jax.losses import causal_nll, elbo_loss, order_loss, order_nll, subset_loss
     from mdm_jax.masking import forward_mask, mask_last, reverse_posterior
     from mdm_jax.oracles import with_noise
     from mdm_jax.orders import identity_order, inverse, near_identity_order, uniform_order
-    from mdm_jax.remasking import remasking_sample
     from mdm_jax.sampling import SampleResult, sample, vanilla_sample
     from mdm_jax.schedules import Cosine, Linear, Polynomial, Schedule
-    from mdm_jax.scoring import token_nll
     from mdm_jax.selection import Binomial, EntropyBudget, PerStep, Threshold, TopK
     from mdm_jax.typing import Array, Confidence, Denoiser, Features, Oracle, Params, Selector
 
@@ -83,16 +83,16 @@ _HOMES = {
     "autoregressive": ("autoregressive_sample",),
     "cached_sampling": ("cached_sample",),
     "confidence": ("confidence_from_hidden", "confidence_from_logits"),
+    "correction": ("remasking_sample",),
     "errors": ("InputError",),
     "loading": ("Model", "load"),
+    "logits": ("token_nll",),
     "losses": ("causal_nll", "elbo_loss", "order_loss", "order_nll", "subset_loss"),
     "masking": ("forward_mask", "mask_last", "reverse_posterior"),
     "oracles": ("with_noise",),
     "orders": ("identity_order", "inverse", "near_identity_order", "uniform_order"),
-    "remasking": ("remasking_sample",),
     "sampling": ("SampleResult", "sample", "vanilla_sample"),
     "schedules": ("Cosine", "Linear", "Polynomial", "Schedule"),
-    "scoring": ("token_nll",),
     "selection": ("Binomial", "EntropyBudget", "PerStep", "Threshold", "TopK"),
     "typing": ("Array", "Confidence", "Denoiser", "Features", "Oracle", "Params", "Selector"),
 }

@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from mdm_jax.confidence import is_greedy, read_confidence
-from mdm_jax.denoiser import (
+from mdm_jax.checks import (
     as_array,
     as_tokens,
     check_ids,
@@ -22,6 +21,7 @@ from mdm_jax.denoiser import (
     has_unknown_ids,
     known_values,
 )
+from mdm_jax.confidence import is_greedy, read_confidence
 from mdm_jax.errors import InputError, shown
 from mdm_jax.randomness import fold_rows, row_keys
 from mdm_jax.ranges import INT32

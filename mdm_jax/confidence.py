@@ -8,22 +8,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mdm_jax.denoiser import as_array, check_mask_id, float_logits
+from mdm_jax.checks import as_array, check_mask_id, vocab_size_of
 from mdm_jax.errors import InputError, shown
+from mdm_jax.logits import float_logits, map_columns
 from mdm_jax.randomness import gumbel, position_keys, row_keys
-from mdm_jax.tiles import in_tiles, pick, split, ways_of
 from mdm_jax.typing import Array, Confidence, Features
 
 WHOLE = 1 << 22
-"""Up to so many logits, 16 MiB of float32, all are read at once, asked for or not."""
-TILE = 1 << 25
-"""Above, at most so many at a time."""
-LEAST = {"cpu": 32}
-"""But of so many positions at least: for each tile the head is read anew, which takes as long as their products."""
-LEAST_ELSEWHERE = 256
-"""The same on accelerators: by their data sheets, it has not been measured."""
-COLUMN = 64
-"""And of one for every so many bytes of a token's weights in the head: the wider it is, the longer it takes to read."""
+"""Up to so many logits, 16 MiB of float32, are read at once, all of them."""
+CHUNK = 1 << 25
+"""More are read in chunks of at most so many."""
+LEAST = 32
+"""A chunk has at least so many positions: for each chunk the head is read from memory again."""
+BYTES = 64
+"""And at least one for every so many bytes of a token's column of the head, so that reading it costs no more than the
+products with it."""
 GROUP = 256
 """At most so many neighbouring tokens share a draw, which the tokens of one group then share out among themselves."""
 
@@ -111,11 +110,10 @@ def _checked(
     mask_id: int | None,
     is_wanted: Array | None,
 ) -> Confidence:
-    batch = output.hidden.shape[0] if isinstance(output, Features) else output.shape[0]
+    batch = (output.hidden if isinstance(output, Features) else output).shape[0]
     mask_id = None if mask_id is None else check_mask_id(mask_id)
-    greedy = is_greedy(temperature)
-    keys, ways = row_keys(key, batch), ways_of(output.hidden if isinstance(output, Features) else output)
-    return _read(keys, output, None if greedy else jnp.asarray(temperature, jnp.float32), mask_id, is_wanted, ways=ways)
+    traced = None if is_greedy(temperature) else jnp.asarray(temperature, jnp.float32)
+    return _read(row_keys(key, batch), output, traced, mask_id, is_wanted)
 
 
 def read_confidence(
@@ -124,8 +122,7 @@ def read_confidence(
     temperature: Array | None,
     mask_id: int | None,
     is_wanted: Array | None,
-    first: Array | int = 0,
-    ways: int | None = None,
+    first: Array | None = None,
 ) -> Confidence:
     """Confidence from a network's output.
 
@@ -135,52 +132,41 @@ def read_confidence(
       temperature: float32 scalar; None takes the likeliest tokens.
       mask_id: this id cannot be predicted, if it is below V.
       is_wanted: bool [B, L], the positions to read; the others hold zeros. None wants all.
-      first: int32 scalar, the position in its sequence of the first one here, which its draws are keyed by.
-      ways: as from `tiles.ways_of`; None for as many as there are rows.
+      first: int32 [B], where in its sequence each row's first position here stands; draws are keyed by it. None for 0.
 
     Returns:
       Confidence, each field [B, L].
     """
     x = output.hidden if isinstance(output, Features) else output
     batch, length = x.shape[:2]
-    vocab_size = (output.head if isinstance(output, Features) else output).shape[-1]
+    vocab_size = vocab_size_of(output)
     if vocab_size < 2:
         raise InputError(
             f"the denoiser's logits must be over at least 2 tokens, got shape {(batch, length, vocab_size)}"
         )
+    start = jnp.zeros((1, 1), jnp.int32) if first is None else first[:, None]
 
-    def read(x: Array, keys: Array, positions: Array) -> Confidence:
-        """Of x [N, P, D or V] at positions int32 [N or 1, P], with keys [N] or [N, P]."""
+    def read(x: Array, indices: Array) -> Confidence:
+        """Of x [B, P, D or V] at int32 [B or 1, P]."""
         logits = float_logits(Features(x, output.head) if isinstance(output, Features) else x, mask_id)
-        noise = None if temperature is None else token_noise(position_keys(keys, first + positions), vocab_size)
+        noise = None if temperature is None else token_noise(position_keys(keys, start + indices), vocab_size)
         return confidence_given_noise(logits, temperature, noise, mask_id)
 
     if batch * length * vocab_size <= WHOLE:
-        every = read(x, keys, jnp.arange(length, dtype=jnp.int32)[None])
+        every = read(x, jnp.arange(length, dtype=jnp.int32)[None])
         return every if is_wanted is None else jax.tree.map(lambda field: jnp.where(is_wanted, field, 0), every)
-
-    ways = ways or batch
-    num = batch // ways * length
-    wanted = jnp.ones((batch, length), bool) if is_wanted is None else is_wanted
     column = output.head.shape[0] * output.head.dtype.itemsize if isinstance(output, Features) else 0
-    least = max(LEAST.get(jax.default_backend(), LEAST_ELSEWHERE), column // COLUMN)
-    size = min(max(TILE // (ways * vocab_size), 1), max(-(-num // 8), least), num)
-    size = -(-num // -(-num // size))  # all tiles alike
-    entries, keys_of_rows = x.reshape(ways, num, x.shape[-1]), split(keys, ways)
-
-    def read_at(places: Array) -> Confidence:
-        """Of the entries int32 [W, P] of each way, row by row and position by position."""
-        return read(pick(entries, places), pick(keys_of_rows, places // length), places % length)
-
-    like = jax.tree.map(
-        lambda field: jax.ShapeDtypeStruct((ways, num), field.dtype),
-        jax.eval_shape(read_at, jnp.zeros((ways, size), jnp.int32)),
+    least = -(-max(LEAST, column // BYTES) // batch)
+    size = min(max(CHUNK // (batch * vocab_size), 1), max(-(-length // 8), least), length)
+    size = -(-length // -(-length // size))  # all chunks alike
+    wanted = jnp.ones((batch, length), bool) if is_wanted is None else is_wanted
+    fields: Confidence = map_columns(
+        lambda indices: read(jnp.take_along_axis(x, indices[..., None], axis=1), indices), wanted, size
     )
-    fields = in_tiles(read_at, wanted.reshape(ways, num), size, like)
-    return jax.tree.map(lambda field: jnp.where(wanted, field.reshape(batch, length), 0), fields)
+    return fields
 
 
-_read = jax.jit(read_confidence, static_argnames=("mask_id", "ways"))
+_read = jax.jit(read_confidence, static_argnames="mask_id")
 """For those who call it outside jit, so that it is compiled once."""
 
 

@@ -1,10 +1,12 @@
-"""The loop that unmasks: `init`, then `step` until no mask is left, or `run`, which is one `lax.while_loop`.
+"""The loop that unmasks: `init`, then `step` until it is finished, or `run`, which is one `lax.while_loop`.
 
 A step plans how many positions of each row's open block to reveal; asks the network if any row reveals one; scores the
-open positions; chooses; writes. Samplers differ in the network that they hand in. The loop ends whatever the network,
-the oracle and the selector give. A block is done by the selector's `num_steps`; if it has none, each step from the
-1,025th on reveals at least one position. What is written is never the mask. (`selection.plan_step`,
-`selection.choose_step`, `confidence.confidence_given_noise`.) Source: Kim et al. 2025, section 2.
+open positions; chooses; writes. Samplers differ in the network and the selector that they hand in. A selector that
+corrects (`typing.Corrector`) has all targets open, and its steps may mask again what they do not choose.
+
+The loop ends whatever the network, the oracle and the selector give. A block is done by the selector's `num_steps`; if
+it has none, each step from the 1,025th on reveals at least one position. The mask is never written as a token. Source:
+Kim et al. 2025, section 2.
 """
 
 import dataclasses
@@ -18,7 +20,7 @@ from mdm_jax.confidence import read_confidence
 from mdm_jax.errors import InputError
 from mdm_jax.randomness import split_rows
 from mdm_jax.selection import choose_step, plan_step, waits_at
-from mdm_jax.typing import Array, Confidence, Features, Oracle, Params, Selector
+from mdm_jax.typing import Array, Confidence, Corrector, Features, Oracle, Params, Selector
 
 AHEAD = 1024
 """Plans that are made at once, steps times rows, to find the next step that reveals anything,"""
@@ -50,18 +52,21 @@ class State(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What a network says of W neighbouring positions."""
+    """What a network says: of all L positions, or of those of each row's open block."""
 
     output: Array | Features
-    """logits float [B, W, V], or Features"""
-    first: Array | int
-    """int32 scalar, the first of the positions"""
+    """logits float [B, L or block_length, V], or Features"""
     memory: Any
     """the next call's"""
 
 
 class Network(Protocol):
     """How a step asks a network."""
+
+    @property
+    def num_tokens(self) -> int | None:
+        """Ids that it may be given, from 0; None if it does not say."""
+        ...
 
     @property
     def together(self) -> bool:
@@ -73,7 +78,7 @@ class Network(Protocol):
         ...
 
     def read(self, params: Params, state: State, is_read: Array) -> Reading:
-        """Calls it on `state.tokens`; bool [B, L] says which positions will be read, all of them in the reading."""
+        """Calls it on `state.tokens`. `is_read`, bool [B, L], says which positions will be read."""
         ...
 
 
@@ -83,17 +88,13 @@ class Loop:
 
     Attributes:
       network: how a step asks.
-      oracle: scores of positions.
       mask_id: the mask token's id.
       block_length: of the blocks, from the left; that of the sequence, if it has no blocks.
-      ways: as from `tiles.ways_of`.
     """
 
     network: Network
-    oracle: Oracle
     mask_id: int
     block_length: int
-    ways: int = 1
 
 
 def init(loop: Loop, x_init: Array) -> State:
@@ -114,18 +115,39 @@ def init(loop: Loop, x_init: Array) -> State:
 
 
 def run(
-    loop: Loop, params: Params, selector: Selector, keys: Array, state: State, temperature: Array | None = None
+    loop: Loop,
+    params: Params,
+    selector: Selector,
+    oracle: Oracle,
+    keys: Array,
+    state: State,
+    temperature: Array | None = None,
 ) -> State:
-    """Steps until no row holds a mask. Arguments as for `step`."""
+    """Steps until every row is finished. Arguments as for `step`."""
     return jax.lax.while_loop(
-        lambda state: jnp.any(state.tokens == loop.mask_id),
-        lambda state: step(loop, params, selector, keys, state, temperature),
+        lambda state: jnp.any(is_unfinished(loop, selector, state)),
+        lambda state: step(loop, params, selector, oracle, keys, state, temperature),
         state,
     )
 
 
+def is_unfinished(loop: Loop, selector: Selector, state: State) -> Array:
+    """Which rows have anything left to do, bool [B]: a mask, or for a corrector a target and a step."""
+    is_masked = state.tokens == loop.mask_id
+    if not isinstance(selector, Corrector):
+        return is_masked.any(axis=-1)
+    is_target = is_masked | (state.reveal_step >= 0)
+    return is_target.any(axis=-1) & (state.j < jnp.maximum(selector.num_steps, 1))
+
+
 def step(
-    loop: Loop, params: Params, selector: Selector, keys: Array, state: State, temperature: Array | None = None
+    loop: Loop,
+    params: Params,
+    selector: Selector,
+    oracle: Oracle,
+    keys: Array,
+    state: State,
+    temperature: Array | None = None,
 ) -> State:
     """One step, or where it reveals nothing in any row, that and the next ones that are known to reveal nothing.
 
@@ -133,6 +155,7 @@ def step(
       loop: the static settings.
       params: the network's parameters.
       selector: how many positions are revealed.
+      oracle: scores of positions.
       keys: typed keys [B], the same in every step.
       state: from `init` or the step before.
       temperature: of the tokens drawn, float32 scalar; None takes the likeliest.
@@ -140,22 +163,28 @@ def step(
     Returns:
       The state after it.
     """
-    state, is_open = _open_block(loop, state)
+    corrects = isinstance(selector, Corrector)
+    state, is_open = _open_block(loop, state, corrects=corrects)
     is_due, left = is_open.any(axis=-1), is_open.sum(axis=-1, dtype=jnp.int32)
-    plan_keys, token_keys, score_keys = _step_keys(keys, state.step)
+    plan_keys, token_keys, score_keys, noise_keys = _step_keys(keys, state.step)
     num_reveal = plan_step(selector, plan_keys, state.j, state.n_0, left)
 
     def reveal(state: State) -> State:
         is_read = is_open if num_reveal is None else is_open & (num_reveal > 0)[:, None]
         reading = loop.network.read(params, state, is_read)
-        confidence = _confidence(loop, reading, token_keys, temperature, is_read)
-        scores = row_scores(loop.oracle, score_keys, confidence)
+        confidence, hidden = _confidence(loop, reading, state, token_keys, temperature, is_read)
+        scores = row_scores(oracle, score_keys, confidence, hidden)
+        if hasattr(selector, "perturb"):
+            scores = selector.perturb(noise_keys, scores, state.j)
         is_chosen = choose_step(selector, scores, confidence, is_read, num_reveal)
-        return _write(state, is_chosen, scores, confidence)._replace(memory=reading.memory)
+        taken_back = None
+        if isinstance(selector, Corrector):
+            taken_back = selector.take_back(scores, confidence, is_open, is_chosen) & is_open & ~is_chosen
+        return _write(loop, state, is_chosen, taken_back, scores, confidence)._replace(memory=reading.memory)
 
     def wait(state: State) -> State:
         def waits(steps: Array) -> Array:
-            plan_keys, _, _ = _step_keys(keys, state.step + steps)
+            plan_keys, *_ = _step_keys(keys, state.step + steps)
             return waits_at(selector, plan_keys, state.j + steps, state.n_0, left)
 
         idle = idle_steps(waits, len(left))
@@ -181,55 +210,90 @@ def idle_steps(waits: Callable[[Array], Array], batch: int) -> Array:
 
 
 def _step_keys(keys: Array, step: Array) -> tuple[Array, ...]:
-    """The keys of a step, [B] each: for the plan, the tokens, the scores."""
-    return split_rows(jax.vmap(jax.random.fold_in)(keys, step), 3)
+    """The keys of a step, [B] each: for the plan, the tokens, the scores, and noise on the scores."""
+    return split_rows(jax.vmap(jax.random.fold_in)(keys, step), 4)
 
 
-def _open_block(loop: Loop, state: State) -> tuple[State, Array]:
-    """The state with each row moved to its leftmost block that has masks, and that block's masks, bool [B, L]."""
-    is_masked = state.tokens == loop.mask_id
+def _open_block(loop: Loop, state: State, *, corrects: bool) -> tuple[State, Array]:
+    """Moves each row to its leftmost block with open positions: the state, and those of that block, bool [B, L].
+
+    Open is what is masked; for a corrector, whatever was masked at the start.
+    """
+    is_open = state.tokens == loop.mask_id
+    if corrects:
+        is_open |= state.reveal_step >= 0
     block_of = jnp.arange(state.tokens.shape[1], dtype=jnp.int32) // loop.block_length
-    to_fill = is_masked
+    to_fill = is_open
     if loop.network.together:
-        to_fill = jnp.broadcast_to(is_masked.any(axis=0, keepdims=True), is_masked.shape)
+        to_fill = jnp.broadcast_to(is_open.any(axis=0, keepdims=True), is_open.shape)
     block = block_of[jnp.argmax(to_fill, axis=-1)]
-    is_open = is_masked & (block_of[None] == block[:, None])
+    is_open &= block_of[None] == block[:, None]
     is_new = block != state.block
     j = jnp.where(is_new, 1, state.j + 1)
     n_0 = jnp.where(is_new, is_open.sum(axis=-1, dtype=jnp.int32), state.n_0)
     return state._replace(block=block, j=j, n_0=n_0), is_open
 
 
-def _confidence(loop: Loop, reading: Reading, keys: Array, temperature: Array | None, is_read: Array) -> Confidence:
-    """Confidence [B, L] from a reading of W positions; zeros elsewhere."""
-    output, first, _ = reading
-    width = (output.hidden if isinstance(output, Features) else output).shape[1]
-    if width == is_read.shape[1]:
-        return read_confidence(keys, output, temperature, loop.mask_id, is_read, ways=loop.ways)
-    here = jax.lax.dynamic_slice_in_dim(is_read, first, width, axis=1)
-    read = read_confidence(keys, output, temperature, loop.mask_id, here, first=first, ways=loop.ways)
-
-    def put(field: Array) -> Array:
-        zeros = jnp.zeros(is_read.shape, field.dtype)
-        return jax.lax.dynamic_update_slice_in_dim(zeros, field, first, axis=1)
-
-    return jax.tree.map(put, read)
+def block_start(loop: Loop, state: State) -> Array:
+    """Where each row's open block begins, int32 [B]; the last one reaches back to be as long as the others."""
+    return jnp.minimum(state.block * loop.block_length, state.tokens.shape[1] - loop.block_length)
 
 
-def row_scores(oracle: Oracle, keys: Array, confidence: Confidence) -> Array:
-    """The oracle's scores, float32 [B, L], asked row by row with fields [1, L] and the row's key."""
-    shape = confidence.top_prob.shape
+def _confidence(
+    loop: Loop, reading: Reading, state: State, keys: Array, temperature: Array | None, is_read: Array
+) -> tuple[Confidence, Array | None]:
+    """Confidence [B, L], and the hidden states [B, L, D] if there are any, of the positions that are read.
 
-    def score(index: Array, key: Array, row: Confidence) -> Array:
-        scores = oracle(key, jax.tree.map(lambda field: field[None], row))
+    With blocks only the window of the open one is read, a static number of positions; all else is zeros.
+    """
+    output, length, width = reading.output, is_read.shape[1], loop.block_length
+    if width == length:
+        read = read_confidence(keys, output, temperature, loop.mask_id, is_read)
+        return read, output.hidden if isinstance(output, Features) else None
+    first = block_start(loop, state)
+    columns = first[:, None] + jnp.arange(width, dtype=jnp.int32)[None]
+    if (output.hidden if isinstance(output, Features) else output).shape[1] == length:
+        output = _take(output, columns)
+    here = jnp.take_along_axis(is_read, columns, axis=1)
+    read = read_confidence(keys, output, temperature, loop.mask_id, here, first=first)
+    index = jnp.arange(length, dtype=jnp.int32)[None] - first[:, None]
+    is_here, index = (index >= 0) & (index < width), jnp.clip(index, 0, width - 1)
+    read = jax.tree.map(lambda field: jnp.where(is_here, jnp.take_along_axis(field, index, axis=1), 0), read)
+    if not isinstance(output, Features):
+        return read, None
+    return read, jnp.where(is_here[..., None], jnp.take_along_axis(output.hidden, index[..., None], axis=1), 0)
+
+
+def _take(output: Array | Features, columns: Array) -> Array | Features:
+    """The output at int32 [B, W] of its positions."""
+    if isinstance(output, Features):
+        return output._replace(hidden=jnp.take_along_axis(output.hidden, columns[..., None], axis=1))
+    return jnp.take_along_axis(output, columns[..., None], axis=1)
+
+
+def row_scores(oracle: Oracle, keys: Array, confidence: Confidence, hidden: Array | None = None) -> Array:
+    """The oracle's scores, float32 [B, L], asked row by row with fields [1, L] and the row's key.
+
+    One with a true `wants_hidden` gets the row's hidden states [1, L, D] too.
+    """
+    wants_hidden = getattr(oracle, "wants_hidden", False)
+    if wants_hidden and hidden is None:
+        raise InputError("the oracle asks for hidden states, and the network gives logits; have it give Features")
+
+    def score(key: Array, row: Confidence, hidden: Array | None) -> Array:
+        fields = jax.tree.map(lambda field: field[None], row)
+        extra = () if hidden is None else (hidden[None],)
+        scores = oracle(key, fields, *extra)
         got = getattr(scores, "shape", type(scores).__name__)
-        if got not in ((1, shape[1]), shape):
-            raise InputError(f"the oracle must give scores of its fields' shape (1, {shape[1]}), got {got}")
+        if got != (1, row.top_prob.shape[0]):
+            raise InputError(
+                f"the oracle must give scores of its fields' shape (1, {row.top_prob.shape[0]}), got {got}"
+            )
         if jnp.issubdtype(scores.dtype, jnp.complexfloating) or not jnp.issubdtype(scores.dtype, jnp.number):
             raise InputError(f"the oracle must give scores that are real numbers, got dtype {scores.dtype}")
-        return scores[index if got == shape else 0].astype(jnp.float32)
+        return scores[0].astype(jnp.float32)
 
-    return jax.vmap(score)(jnp.arange(shape[0]), keys, confidence)
+    return jax.vmap(score)(keys, confidence, hidden if wants_hidden else None)
 
 
 def written_log_prob(scores: Array, confidence: Confidence) -> Array:
@@ -238,11 +302,15 @@ def written_log_prob(scores: Array, confidence: Confidence) -> Array:
     return jnp.where(jnp.isnan(scores), jnp.nan, confidence.token_log_prob)
 
 
-def _write(state: State, is_chosen: Array, scores: Array, confidence: Confidence) -> State:
-    """Writes the tokens of the chosen positions, and counts one network call."""
+def _write(
+    loop: Loop, state: State, is_chosen: Array, taken_back: Array | None, scores: Array, confidence: Confidence
+) -> State:
+    """Writes the tokens of the chosen positions, masks what is taken back, and counts one network call."""
+    kept = state.tokens if taken_back is None else jnp.where(taken_back, loop.mask_id, state.tokens)
+    is_revealed = is_chosen & (state.tokens == loop.mask_id)
     return state._replace(
-        tokens=jnp.where(is_chosen, confidence.token, state.tokens),
-        reveal_step=jnp.where(is_chosen, state.nfe, state.reveal_step),
+        tokens=jnp.where(is_chosen, confidence.token, kept),
+        reveal_step=jnp.where(is_revealed, state.nfe, state.reveal_step),
         log_prob=jnp.where(is_chosen, written_log_prob(scores, confidence), state.log_prob),
         nfe=state.nfe + 1,
     )

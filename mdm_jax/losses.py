@@ -9,14 +9,17 @@ nats per sequence, float32 [B]; prompt positions are never masked and never scor
 with the lowest variance is `subset_loss`, which training uses: it scores all masked positions of a subset, where
 `order_loss` scores one, and draws the number of masks itself, where `elbo_loss` draws a rate and leaves the number to
 chance. Source: Kim et al. 2025, section 2, appendix E; Zheng et al. 2024 (arXiv:2409.02908).
+
+A loss is a draw (`draws`): what is masked, what is scored, and how much it weighs. There is one likelihood of it,
+`nll`, for the functions here and for training alike.
 """
 
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from mdm_jax.denoiser import (
+from mdm_jax.checks import (
     call,
     check_mask_id,
     check_targets,
@@ -25,13 +28,14 @@ from mdm_jax.denoiser import (
     known_values,
     vocab_size_of,
 )
+from mdm_jax.draws import Draw, Elbo, Masked, Order, Subset, next_of
 from mdm_jax.errors import InputError
-from mdm_jax.masking import forward_mask, free_positions, free_rank, mask_last, mask_where
+from mdm_jax.logits import scored_nll
+from mdm_jax.masking import free_positions, mask_where
 from mdm_jax.orders import check_order, inverse, uniform_order
 from mdm_jax.randomness import one_key
 from mdm_jax.ranges import INT32, Range, check_number
 from mdm_jax.schedules import Schedule, check_schedule
-from mdm_jax.scoring import scored_nll
 from mdm_jax.typing import Array, Denoiser, Params
 
 
@@ -57,9 +61,45 @@ def masked_nll(
     return jnp.where(has_unknown_ids(x_0, denoiser)[:, None], jnp.nan, nll)
 
 
-def stratified(key: Array, batch: int) -> Array:
-    """(u + i/B) mod 1 with one u for the batch: each row alone is uniform on [0, 1), together they cover it evenly."""
-    return (jax.random.uniform(key) + jnp.arange(batch) / batch) % 1
+def nll(
+    denoiser: Denoiser, params: Params, masked: Masked, *, mask_id: int, draw: Any = None, paired: bool = True
+) -> Array:
+    """Weight · Σ_{i scored} -log p_theta(x_0^i | x[M]) for rows that were drawn, with no randomness.
+
+    Args:
+      denoiser: the network.
+      params: its parameters.
+      masked: some rows of what `draw` gave, from an even one on.
+      mask_id: the mask token's id.
+      draw: for its bound on what is scored and its loss of a token; None for none.
+      paired: whether rows 2k and 2k + 1 lie on one device. Where they do not, a budget that they share is given up, or
+        they would exchange their hidden states.
+
+    Returns:
+      float32 [B], nats per sequence.
+    """
+    batch, length = masked.x_0.shape
+    rows, budget = draw.most_scored(batch, length) if hasattr(draw, "most_scored") else (1, None)
+    if batch % rows or (rows > 1 and not paired):
+        rows, budget = 1, None
+    nats = masked_nll(
+        denoiser,
+        params,
+        masked.x_0,
+        masked.is_masked,
+        mask_id=mask_id,
+        is_scored=masked.is_scored,
+        rows=rows,
+        budget=budget,
+    )
+    if hasattr(draw, "token_loss"):
+        nats = draw.token_loss(nats)
+    return masked.weight * nats.sum(axis=-1)
+
+
+def by_example(losses: Array, masked: Masked) -> Array:
+    """Losses of drawn rows [B], in the order of the examples."""
+    return losses[inverse(masked.example[None])[0]]
 
 
 def elbo_loss(
@@ -72,7 +112,7 @@ def elbo_loss(
     mask_id: int,
     is_prompt: Array | None = None,
 ) -> Array:
-    """|α'_t| / (1 - α_t) Σ_{i masked} -log p_theta(x_0^i | x_t) at a random time t.
+    """|α'_t| / (1 - α_t) Σ_{i masked} -log p_theta(x_0^i | x_t) at a random time t: the draw `Elbo`.
 
     t_i = 1 - ((u + i/B) mod 1): uniform on (0, 1] for each row, stratified over the batch.
     Source: Kim et al. 2025, Eq. 1, with the sign that makes it positive.
@@ -92,18 +132,14 @@ def elbo_loss(
     Raises:
       InputError: a shape, a dtype or the mask id is off, or the denoiser's output is.
     """
-    x_0, mask_id = check_tokens(x_0, "x_0", denoiser), check_mask_id(mask_id, denoiser)
     check_schedule(schedule)
-    key_time, key_mask = jax.random.split(one_key(key))
-    t = 1 - stratified(key_time, x_0.shape[0])
-    _, is_masked = forward_mask(key_mask, x_0, t, schedule=schedule, mask_id=mask_id, is_prompt=is_prompt)
-    return schedule.elbo_weight(t) * masked_nll(denoiser, params, x_0, is_masked, mask_id=mask_id).sum(axis=-1)
+    return _loss(Elbo(schedule), denoiser, params, key, x_0, mask_id, is_prompt)
 
 
 def subset_loss(
     denoiser: Denoiser, params: Params, key: Array, x_0: Array, *, mask_id: int, is_prompt: Array | None = None
 ) -> Array:
-    """(L' / n) Σ_{i in M} -log p_theta(x_0^i | x[M]) for a uniform subset M of n positions, n ~ U{1..L'}.
+    """(L' / n) Σ_{i in M} -log p_theta(x_0^i | x[M]) for a uniform subset M of n ~ U{1..L'}: the draw `Subset`.
 
     n is stratified over the batch as t is in `elbo_loss`. Source: Kim et al. 2025, Proposition 2.1.
 
@@ -121,56 +157,15 @@ def subset_loss(
     Raises:
       InputError: a shape, a dtype or the mask id is off, or the denoiser's output is.
     """
+    return _loss(Subset(), denoiser, params, key, x_0, mask_id, is_prompt)
+
+
+def _loss(
+    draw: Draw, denoiser: Denoiser, params: Params, key: Array, x_0: Array, mask_id: int, is_prompt: Array | None
+) -> Array:
     x_0, mask_id = check_tokens(x_0, "x_0", denoiser), check_mask_id(mask_id, denoiser)
-    subsets = draw_subsets(key, x_0, mask_id=mask_id, is_prompt=is_prompt)
-    return subset_nll(denoiser, params, subsets, mask_id=mask_id)[inverse(subsets.example[None])[0]]
-
-
-class Subsets(NamedTuple):
-    """The draws of `subset_loss`, with its examples in another order: see `draw_subsets`."""
-
-    example: Array
-    """int32 [B]: which example each row is"""
-    x_0: Array
-    """int32 [B, L]"""
-    is_masked: Array
-    """bool [B, L], M"""
-    num_free: Array
-    """int32 [B], L'"""
-
-
-def draw_subsets(key: Array, x_0: Array, *, mask_id: int, is_prompt: Array | None = None) -> Subsets:
-    """Draws the subset of every example, and brings them in pairs: the k-th smallest beside the k-th largest draw of n.
-
-    n is stratified, so that together the two rows of a pair have at most L + L/B + 2 masks: that bounds how many logits
-    `subset_nll` makes from Features. Arguments as for `subset_loss`.
-    """
-    x_0 = check_tokens(x_0, "x_0")
-    batch, length = x_0.shape
-    key_size, key_order = jax.random.split(one_key(key))
-    num_free = free_positions(x_0, is_prompt).sum(axis=-1)
-    uniforms = stratified(key_size, batch)
-    drawn = jnp.floor(uniforms * num_free.astype(jnp.float32)).astype(jnp.int32)
-    size = 1 + jnp.minimum(drawn, num_free - 1)
-    order = uniform_order(key_order, batch, length)
-    _, is_masked = mask_last(x_0, order, num_free - size, mask_id=mask_id, is_prompt=is_prompt)
-    ascending = jnp.argsort(uniforms).astype(jnp.int32)
-    example = jnp.stack([ascending, ascending[::-1]], axis=-1).reshape(-1)[:batch]
-    return Subsets(example, x_0[example], is_masked[example], num_free[example])
-
-
-def subset_nll(denoiser: Denoiser, params: Params, subsets: Subsets, *, mask_id: int, paired: bool = True) -> Array:
-    """The terms of `subset_loss` for drawn subsets, or some pairs of them: float32 [B], with no randomness.
-
-    Where the two rows of a pair lie on two devices, take `paired` = False, or they would exchange their hidden states.
-    """
-    _, x_0, is_masked, num_free = subsets
-    batch, length = x_0.shape
-    rows, budget = 1, None
-    if paired and batch % 2 == 0:
-        rows, budget = 2, length + length // batch + 3  # one more than the bound, for rounding
-    nll = masked_nll(denoiser, params, x_0, is_masked, mask_id=mask_id, rows=rows, budget=budget)
-    return num_free / jnp.maximum(is_masked.sum(axis=-1), 1) * nll.sum(axis=-1)
+    masked = draw(key, x_0, is_prompt)
+    return by_example(nll(denoiser, params, masked, mask_id=mask_id, draw=draw), masked)
 
 
 def order_loss(
@@ -215,27 +210,9 @@ def order_loss(
     key_order, key_step = jax.random.split(one_key(key))
     is_free = repeat(free_positions(x_0, is_prompt))
     order = uniform_order(key_order, batch * num_orders, length) if order is None else repeat(check_order(order, x_0))
-    num_free = is_free.sum(axis=-1)
-    step = jax.random.randint(key_step, (batch * num_orders,), 0, jnp.maximum(num_free, 1))
-    nll = next_token_nll(denoiser, params, repeat(x_0), order, step, mask_id=mask_id, is_prompt=~is_free)
-    return (num_free.astype(jnp.float32) * nll).reshape(batch, num_orders).mean(axis=-1)
-
-
-def next_token_nll(
-    denoiser: Denoiser,
-    params: Params,
-    x_0: Array,
-    order: Array,
-    step: Array,
-    *,
-    mask_id: int,
-    is_prompt: Array | None = None,
-) -> Array:
-    """-log p_theta(x_0^π(n) | x[π{n..}]) with n = `step` [B]: float32 [B], 0 where n >= L', with no randomness."""
-    _, is_masked = mask_last(x_0, order, step, mask_id=mask_id, is_prompt=is_prompt)
-    is_next = is_masked & (free_rank(order, free_positions(x_0, is_prompt)) == step[:, None])
-    nll = masked_nll(denoiser, params, x_0, is_masked, mask_id=mask_id, is_scored=is_next, budget=1)
-    return nll.sum(axis=-1)
+    draw = Order()
+    masked = draw.given(key_step, repeat(x_0), order, ~is_free)
+    return nll(denoiser, params, masked, mask_id=mask_id, draw=draw).reshape(batch, num_orders).mean(axis=-1)
 
 
 def order_nll(
@@ -265,8 +242,8 @@ def order_nll(
 
     def add_step(total: Array, step: Array) -> tuple[Array, None]:
         steps = jnp.broadcast_to(step, (batch,))
-        nll = next_token_nll(denoiser, params, x_0, order, steps, mask_id=mask_id, is_prompt=is_prompt)
-        return total + nll, None
+        masked = next_of(x_0, order, steps, is_prompt)
+        return total + nll(denoiser, params, masked, mask_id=mask_id, draw=Order()), None
 
     return jax.lax.scan(add_step, jnp.zeros(batch), jnp.arange(length))[0]
 

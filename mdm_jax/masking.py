@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mdm_jax.denoiser import as_array, check_mask_id, check_targets, check_tokens, float_logits, known_values
+from mdm_jax.checks import as_array, check_mask_id, check_targets, check_tokens, known_values
 from mdm_jax.errors import InputError
+from mdm_jax.logits import float_logits
 from mdm_jax.orders import check_order, inverse
 from mdm_jax.randomness import row_keys, uniform_rows
 from mdm_jax.schedules import Schedule, check_schedule

@@ -1,11 +1,13 @@
 """Oracles F(theta, x_t): scores that say which masked positions to reveal first.
 
 An oracle is any function `(key, confidence) -> scores`, the higher the sooner. `sample` calls it row by row, with
-fields of shape [1, L] and a key of the row's own, so that no row can look at another; scores of its own for all rows,
-[B, L], are taken row by row too. Your own is three lines:
+fields of shape [1, L] and a key of the row's own, so that no row can look at another. Your own is three lines:
 
     def peaked(key, confidence):
         return confidence.top_prob**2 - confidence.entropy
+
+An oracle may be a pytree with numbers, such as a learned one: these are traced, as those of selectors are. One with an
+attribute `wants_hidden = True` is called with the hidden states [1, L, D] too.
 
 Source: Kim et al. 2025, section 2 (random, top probability, top probability margin) and D.1.2 (with noise). What the
 scores are, beyond the order they give, matters where noise is added to them or a threshold is set.
@@ -13,11 +15,12 @@ scores are, beyond the order they give, matters where noise is added to them or 
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from mdm_jax.denoiser import check_callable
+from mdm_jax.checks import check_callable
 from mdm_jax.ranges import Range, check_number
 from mdm_jax.typing import Array, Confidence, Oracle
 
@@ -85,18 +88,41 @@ ORACLES: Mapping[str, Oracle] = {
 """All of the above by name."""
 
 
+def is_tree(oracle: Oracle) -> bool:
+    """Whether an oracle is a pytree, whose numbers are traced; if not, it is a static function."""
+    return not jax.tree_util.all_leaves([oracle])
+
+
 @dataclasses.dataclass(frozen=True)
 class WithNoise:
-    """An oracle plus Gaussian noise; equal by value, so that making it anew compiles nothing anew."""
+    """An oracle plus Gaussian noise. A pytree: another scale compiles nothing."""
 
     oracle: Oracle
-    scale: float
+    scale: Array | float
 
-    def __call__(self, key: Array, confidence: Confidence) -> Array:
+    @property
+    def wants_hidden(self) -> bool:
+        """As the oracle's."""
+        return getattr(self.oracle, "wants_hidden", False)
+
+    def __call__(self, key: Array, confidence: Confidence, *hidden: Array) -> Array:
         """The oracle's scores plus `scale` times standard normal noise."""
         key_oracle, key_noise = jax.random.split(key)
-        scores = self.oracle(key_oracle, confidence)
+        scores: Array = self.oracle(key_oracle, confidence, *hidden)
         return scores + self.scale * jax.random.normal(key_noise, scores.shape)
+
+    def tree_flatten(self) -> tuple[tuple[Any, ...], Oracle | None]:
+        """The numbers, and the oracle among them if it is a pytree too."""
+        return ((self.scale, self.oracle), None) if is_tree(self.oracle) else ((self.scale,), self.oracle)
+
+    @classmethod
+    def tree_unflatten(cls, oracle: Oracle | None, numbers: tuple[Any, ...]) -> "WithNoise":
+        """The inverse of `tree_flatten`."""
+        scale, *rest = numbers
+        return cls(oracle if oracle is not None else rest[0], scale)
+
+
+jax.tree_util.register_pytree_node_class(WithNoise)
 
 
 def with_noise(oracle: Oracle, scale: float) -> Oracle:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mdm_jax.denoiser import as_array, known_values
+from mdm_jax.checks import as_array, known_values
 from mdm_jax.errors import InputError
 from mdm_jax.randomness import row_keys
 from mdm_jax.ranges import INT32, Range, check_number

@@ -13,16 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from mdm_jax.checks import call, check_mask_id, check_network, check_tokens, has_unknown_ids
 from mdm_jax.confidence import is_greedy
-from mdm_jax.denoiser import call, check_mask_id, check_network, check_tokens, has_unknown_ids
 from mdm_jax.errors import InputError, shown
 from mdm_jax.loop import Loop, Reading, State, init, run
-from mdm_jax.oracles import margin, random
+from mdm_jax.oracles import is_tree, margin, random
 from mdm_jax.randomness import row_keys
 from mdm_jax.schedules import Schedule
 from mdm_jax.selection import Binomial, PerStep, check_selector, classes_in
-from mdm_jax.tiles import ways_of
-from mdm_jax.typing import Array, Denoiser, Oracle, Params, Selector
+from mdm_jax.typing import Array, Corrector, Denoiser, Oracle, Params, Selector
 
 
 class SampleResult(NamedTuple):
@@ -58,8 +57,8 @@ def sample(
     whether the temperature is 0 are static, all else is traced.
 
     Args:
-      denoiser: the network; hashable, and the same object (or an equal one) in every call. If it has a method `at`
-        (`typing.SelectiveDenoiser`), it is told which positions will be read.
+      denoiser: the network; hashable, and the same object (or an equal one) in every call. If it has a method
+        `features` (`typing.FeatureDenoiser`), logits are made only where they are read.
       params: its parameters.
       key: a typed key, scalar or one per row [B]; consumed.
       x_init: int [B, L], `mask_id` wherever a token is wanted.
@@ -77,22 +76,8 @@ def sample(
       InputError: a shape, a dtype or an option is off, or the denoiser's output is.
     """
     tokens, keys, mask_id = check_arguments(denoiser, key, x_init, mask_id, oracle)
-    check_selector(selector)
-    greedy = is_greedy(temperature)
-    return _sample(
-        denoiser,
-        params,
-        keys,
-        tokens,
-        selector,
-        jnp.asarray(temperature, jnp.float32),
-        mask_id=mask_id,
-        oracle=oracle,
-        classes=classes_in(selector),
-        block_length=check_block_length(block_length, tokens.shape[1]),
-        greedy=greedy,
-        ways=ways_of(tokens),
-    )
+    block_length = check_block_length(block_length, tokens.shape[1])
+    return decode(Loop(Whole(denoiser), mask_id, block_length), params, keys, tokens, oracle, selector, temperature)
 
 
 def vanilla_sample(
@@ -149,19 +134,17 @@ def check_block_length(block_length: int | None, length: int) -> int:
     return int(min(block_length, length))
 
 
-def sampled(end: Any, x_init: Array, network: Any) -> SampleResult:
-    """The result of a loop that ended in this state; `log_prob` is NaN where an id has no row in the embedding."""
-    log_prob = jnp.where(has_unknown_ids(x_init, network), jnp.nan, end.log_prob.sum(axis=-1))
-    return SampleResult(end.tokens, end.reveal_step, log_prob, end.nfe)
-
-
 @dataclasses.dataclass(frozen=True)
 class Whole:
     """The network of `sample`: each call reads whole sequences, and nothing is kept."""
 
     denoiser: Denoiser
-    ways: int = 1
     together: ClassVar[bool] = False
+
+    @property
+    def num_tokens(self) -> int | None:
+        """Ids that the denoiser may be given, if it says."""
+        return getattr(self.denoiser, "num_tokens", None)
 
     def init(self, batch: int, length: int) -> Any:
         """Nothing."""
@@ -169,28 +152,41 @@ class Whole:
 
     def read(self, params: Params, state: State, is_read: Array) -> Reading:
         """All positions."""
-        return Reading(call(self.denoiser, params, state.tokens, is_read, ways=self.ways), 0, ())
+        return Reading(call(self.denoiser, params, state.tokens, is_read), ())
 
 
-@functools.partial(
-    jax.jit, static_argnames=("denoiser", "mask_id", "oracle", "classes", "block_length", "greedy", "ways")
-)
-def _sample(
-    denoiser: Denoiser,
+def decode(
+    loop: Loop,
+    params: Params,
+    keys: Array,
+    tokens: Array,
+    oracle: Oracle,
+    selector: Selector,
+    temperature: Array | float,
+) -> SampleResult:
+    """Runs the loop to its end, jitted: what every strict or correcting sampler comes to."""
+    check_selector(selector)
+    if isinstance(selector, Corrector) and loop.block_length < tokens.shape[1]:
+        raise InputError(f"{type(selector).__name__} corrects whole sequences: give block_length=None")
+    traced = None if is_greedy(temperature) else jnp.asarray(temperature, jnp.float32)
+    tree = oracle if is_tree(oracle) else jax.tree_util.Partial(oracle)
+    return _decode(loop, params, keys, tokens, tree, selector, traced, classes=classes_in((oracle, selector)))
+
+
+@functools.partial(jax.jit, static_argnames=("loop", "classes"))
+def _decode(
+    loop: Loop,
     params: Params,
     keys: Array,
     x_init: Array,
+    oracle: Any,
     selector: Selector,
-    temperature: Array,
+    temperature: Array | None,
     *,
-    mask_id: int,
-    oracle: Oracle,
     classes: Any,
-    block_length: int,
-    greedy: bool,
-    ways: int,
 ) -> SampleResult:
     del classes  # part of the program's identity, and no more
-    loop = Loop(Whole(denoiser, ways), oracle, mask_id, block_length, ways)
-    end = run(loop, params, selector, keys, init(loop, x_init), None if greedy else temperature)
-    return sampled(end, x_init, denoiser)
+    plain = oracle.func if isinstance(oracle, jax.tree_util.Partial) else oracle
+    end = run(loop, params, selector, plain, keys, init(loop, x_init), temperature)
+    log_prob = jnp.where(has_unknown_ids(x_init, loop.network), jnp.nan, end.log_prob.sum(axis=-1))
+    return SampleResult(end.tokens, end.reveal_step, log_prob, end.nfe)

@@ -45,21 +45,21 @@ Denoiser: TypeAlias = Callable[[Params, Array], Array | Features]
 
 
 @runtime_checkable
-class SelectiveDenoiser(Protocol):
-    """A Denoiser that can do less where only some positions are read, as samplers read the open ones.
+class FeatureDenoiser(Protocol):
+    """A Denoiser that can also give Features, from which logits are made only where they are read.
 
-    Samplers know it by its method `at`, which they then call instead of it.
+    Samplers and losses call its method `features` instead of it. Wrapped in a plain function it still works: it then
+    makes all logits.
     """
 
     def __call__(self, params: Params, tokens: Array) -> Array | Features:
         """As any Denoiser."""
         ...
 
-    def at(self, params: Params, tokens: Array, is_wanted: Array, *, ways: int = 1) -> Array | Features:
-        """As the call, of the same shapes, for tokens int32 [B, L].
+    def features(self, params: Params, tokens: Array, is_read: Array | None = None) -> Features:
+        """Features of tokens int32 [B, L].
 
-        It equals the call to rounding where `is_wanted`, bool [B, L], and is finite elsewhere. Row by row, the batch is
-        split into so many equal ways, which lie on devices of their own: what brings rows of two ways together costs.
+        Where `is_read`, bool [B, L], is False the hidden states may be anything finite; None reads all.
         """
         ...
 
@@ -74,7 +74,7 @@ class Selector(Protocol):
     One that plans should have `num_steps`, the step of a block by which it has planned all its masks: until then it may
     plan nothing for as long as it likes, and there the sampler reveals what is left. Without it the sampler reveals a
     position in every step from the 1,025th of a block on. It may have `waits`, with the arguments of `plan`: whether
-    that is 0, bool [B], for less.
+    that is 0, bool [B], for less. It may have `perturb(keys, scores, j)`, which gives the scores that `choose` sees.
     """
 
     def plan(self, key: Array, j: Array, n_0: Array, left: Array) -> Array | None:
@@ -90,4 +90,19 @@ class Selector(Protocol):
 
     def choose(self, scores: Array, confidence: Confidence, is_open: Array, num_reveal: Any) -> Array:
         """Positions to reveal, bool [B, L]: a subset of `is_open`, `num_reveal` of them if that was planned."""
+        ...
+
+
+@runtime_checkable
+class Corrector(Protocol):
+    """A Selector that corrects: it may choose revealed positions again, and mask others again.
+
+    Open to it are all targets, the positions that were masked at the start. It ends after `num_steps`, whose last step
+    chooses every target. The sequence is one block.
+    """
+
+    num_steps: Any
+
+    def take_back(self, scores: Array, confidence: Confidence, is_open: Array, is_chosen: Array) -> Array:
+        """Positions to mask again, bool [B, L]; of these, the sampler masks what is open and not chosen."""
         ...

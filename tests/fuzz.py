@@ -64,13 +64,14 @@ def json_mutated(rng, data):
     head, _, rest = data.partition(b"\n") if data.count(b"\n{") else (data, b"", b"")
     value = json.loads(head)
     inner = value
-    while True:
+    while inner:
         key = rng.choice(list(inner) if isinstance(inner, dict) else range(len(inner)))
         if isinstance(inner[key], dict | list) and inner[key] and rng.random() < 0.8:
             inner = inner[key]
             continue
         inner[key] = rng.choice(VALUES)
         return json.dumps(value).encode() + (b"\n" + rest if rest else b"")
+    return b"[]"
 
 
 def damage(rng, path):

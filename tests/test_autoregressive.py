@@ -184,7 +184,7 @@ def test_decoder_piece_by_piece_over_a_used_cache_equals_the_whole(config, dtype
         features, cache = read(params, tokens[:, start:end], cache, jnp.int32(start))
         pieces.append(features.hidden)
     got = np.concatenate(pieces, axis=1).astype(np.float64)
-    want = np.asarray(apply(make_denoiser(config, as_features=True), params, tokens).hidden, np.float64)
+    want = np.asarray(make_denoiser(config).features(params, tokens).hidden, np.float64)
     error = 2e-6 if dtype == "float32" else 2**-8  # bfloat16 rounds an operand by up to 2^-9 of it
     assert np.linalg.norm(got - want) < error * np.linalg.norm(want)
 
@@ -357,14 +357,14 @@ def nll_of(denoiser, params, batch):
     return loss.nll(denoiser, params, loss.draw(jax.random.key(0), batch), paired=False)
 
 
-@pytest.mark.parametrize("as_features", [False, True])
-def test_causal_loss_is_the_sum_of_log_softmax_at_the_position_before(as_features):
+@pytest.mark.parametrize("by_features", [False, True])
+def test_causal_loss_is_the_sum_of_log_softmax_at_the_position_before(by_features):
     tokens = np.random.default_rng(1).integers(0, V, (B, L))
     is_prompt = np.random.default_rng(2).random((B, L)) < 0.5
     is_prompt[0], is_prompt[1] = True, False
     batch = {"tokens": jnp.asarray(tokens), "is_prompt": jnp.asarray(is_prompt)}
-    if as_features:
-        params, denoiser = params_of(ARM), make_denoiser(ARM, as_features=True)
+    if by_features:
+        params, denoiser = params_of(ARM), make_denoiser(ARM)
         log_p = toy.log_softmax(apply(make_denoiser(ARM), params, batch["tokens"]))
     else:
         params, denoiser, log_p = PARAMS, recall_whole, recall_log_p(PARAMS, tokens)

@@ -12,7 +12,6 @@ from jax.sharding import NamedSharding
 
 import mdm_jax
 from mdm_jax import oracles
-from mdm_jax.cached_sampling import widths
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.decoder import make_decoder
 from mdm_jax.models.denoiser import make_denoiser
@@ -49,11 +48,11 @@ def params_of(config):
     return init_params(config, jax.random.key(0))
 
 
-def both(config, x_init=X_INIT, key=KEY, keep="dual", block_length=4, **options):
+def both(config, x_init=X_INIT, key=KEY, block_length=4, **options):
     """Tokens and what else does not count calls: kept, and of `sample`."""
     usual = {"mask_id": MASK, "block_length": block_length, **options}
-    kept = mdm_jax.cached_sample(make_decoder(config), params_of(config), key, x_init, keep=keep, **usual)
-    plain = mdm_jax.sample(make_denoiser(config, as_features=True), params_of(config), key, x_init, **usual)
+    kept = mdm_jax.cached_sample(make_decoder(config), params_of(config), key, x_init, **usual)
+    plain = mdm_jax.sample(make_denoiser(config), params_of(config), key, x_init, **usual)
     return kept, plain
 
 
@@ -62,14 +61,13 @@ def assert_same(kept, plain):
     np.testing.assert_allclose(kept.log_prob, plain.log_prob, atol=ROUNDING)
 
 
-@pytest.mark.parametrize("keep", ["dual", "prefix"])
 @pytest.mark.parametrize(
     ("selector", "temperature"),
     [(mdm_jax.PerStep(1), 0.0), (mdm_jax.TopK(3), 1.0), (mdm_jax.Threshold(0.2), 1.0), (mdm_jax.Binomial(6), 0.5)],
 )
-def test_of_one_layer_in_blocks_is_exact(keep, selector, temperature):
+def test_of_one_layer_in_blocks_is_exact(selector, temperature):
     # Keys and values of the only layer depend on the token in their place alone, and outside the block none changes.
-    assert_same(*both(SHALLOW, keep=keep, selector=selector, temperature=temperature))
+    assert_same(*both(SHALLOW, selector=selector, temperature=temperature))
 
 
 @pytest.mark.parametrize(
@@ -120,10 +118,9 @@ def test_over_a_mesh_gives_the_tokens_of_one_device(temperature):
     np.testing.assert_array_equal(over_mesh.reveal_step, alone.reveal_step)
 
 
-@pytest.mark.parametrize("keep", ["dual", "prefix"])
 @pytest.mark.parametrize("oracle", [oracles.margin, oracles.random, oracles.left_to_right, oracles.neg_entropy])
-def test_of_one_block_is_exact_whatever_the_network(keep, oracle):
-    kept, plain = both(DEEP, keep=keep, oracle=oracle, selector=mdm_jax.TopK(4), block_length=50)
+def test_of_one_block_is_exact_whatever_the_network(oracle):
+    kept, plain = both(DEEP, oracle=oracle, selector=mdm_jax.TopK(4), block_length=50)
     assert_same(kept, plain)
     np.testing.assert_array_equal(kept.reveal_step, plain.reveal_step)
     assert kept.nfe == plain.nfe
@@ -134,13 +131,9 @@ def test_of_several_layers_keeps_what_it_should_and_so_is_not_exact():
     kept, plain = both(DEEP, x_init, selector=mdm_jax.PerStep(1), temperature=0.0)
     assert (np.asarray(kept.tokens)[:, :4] != MASK).all()
     assert not np.allclose(kept.log_prob, plain.log_prob, atol=ROUNDING), "or nothing is kept"
-    by_prefix, _ = both(DEEP, x_init, keep="prefix", selector=mdm_jax.PerStep(1), temperature=0.0)
-    # The first block has nothing before it, so that "prefix" reads all of the sequence there.
-    np.testing.assert_array_equal(np.asarray(by_prefix.tokens)[:, :4], np.asarray(plain.tokens)[:, :4])
 
 
-@pytest.mark.parametrize("keep", ["dual", "prefix"])
-def test_rows_do_not_depend_on_each_other(keep):
+def test_rows_do_not_depend_on_each_other():
     keys = jax.random.split(KEY, 5)
     run = functools.partial(
         mdm_jax.cached_sample,
@@ -148,7 +141,6 @@ def test_rows_do_not_depend_on_each_other(keep):
         params_of(DEEP),
         mask_id=MASK,
         block_length=4,
-        keep=keep,
         selector=mdm_jax.TopK(3),
     )
     together = run(keys, X_INIT)
@@ -177,31 +169,17 @@ def test_calls_read_the_whole_sequence_once_a_block_and_the_block_alone_otherwis
 
     x_init = np.full((2, 13), MASK, np.int32)
     x_init[:, 5] = 0
-    for keep, expected in {
-        "dual": [(0, 13), (0, 4), (0, 13), (4, 4), (0, 13), (8, 4), (0, 13)],
-        "prefix": [(0, 13), (0, 13), (0, 13), (0, 13), (0, 13), (6, 7), (0, 13)],
-    }.items():
-        read.clear()
-        options = {"mask_id": MASK, "block_length": 4, "keep": keep, "selector": mdm_jax.PerStep(2)}
-        result = mdm_jax.cached_sample(Counting(), {}, KEY, x_init, **options)
-        jax.effects_barrier()
-        assert read == expected
-        assert int(result.nfe) == len(expected)
-
-
-def test_widths_halve_while_they_hold_a_block():
-    assert widths(64, 8, "prefix") == [64, 32, 16, 8]
-    assert widths(13, 4, "prefix") == [13, 7, 4]
-    assert widths(64, 64, "prefix") == [64]
-    assert widths(64, 8, "dual") == [64, 8]
-    assert widths(1, 1, "prefix") == [1]
+    options = {"mask_id": MASK, "block_length": 4, "selector": mdm_jax.PerStep(2)}
+    result = mdm_jax.cached_sample(Counting(), {}, KEY, x_init, **options)
+    jax.effects_barrier()
+    assert read == [(0, 13), (0, 4), (0, 13), (4, 4), (0, 13), (8, 4), (0, 13)]
+    assert int(result.nfe) == len(read)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"block_length": 0}, "block_length must be a whole number of at least 1, or None; got 0"),
-        ({"keep": "all"}, "keep must be 'dual' or 'prefix', got 'all'"),
         ({"decoder": make_decoder(dataclasses.replace(SHALLOW, causal=True))}, "decoder must be bidirectional"),
         ({"decoder": make_denoiser(SHALLOW)}, "init_cache"),
         ({"selector": mdm_jax.PerStep}, "selector must be an object"),

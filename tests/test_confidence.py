@@ -10,7 +10,8 @@ import toy
 from jax.sharding import NamedSharding, PartitionSpec
 
 import mdm_jax
-from mdm_jax import confidence, denoiser, oracles, products, randomness
+from mdm_jax import confidence, oracles, randomness
+from mdm_jax.logits import float_logits
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.denoiser import make_denoiser
 from mdm_jax.models.transformer import init_params
@@ -117,7 +118,7 @@ def test_tokens_drawn_are_never_of_a_group_in_which_no_token_can_be(temperature)
 
 def test_confidence_outside_jit_is_compiled_once_for_all_temperatures_and_keys(monkeypatch):
     traces = []
-    monkeypatch.setattr(confidence, "float_logits", lambda *args: traces.append(1) or denoiser.float_logits(*args))
+    monkeypatch.setattr(confidence, "float_logits", lambda *args: traces.append(1) or float_logits(*args))
     hidden, head = hidden_and_head(batch=2, length=5, vocab_size=77)
     for seed, temperature in enumerate((0.3, 1.0, 2.5)):
         mdm_jax.confidence_from_hidden(jax.random.key(seed), hidden, head, temperature=temperature)
@@ -278,22 +279,23 @@ def hidden_and_head(batch=3, length=17, width=8, vocab_size=600, dtype="float32"
 
 
 @pytest.fixture
-def in_tiles_of(monkeypatch):
-    """Call it, and nothing is read whole any more, and tiles are of so many logits at most."""
+def in_chunks_of(monkeypatch):
+    """Call it, and nothing is read whole any more, and chunks are of so many logits at most."""
 
     def patch(num_logits):
         monkeypatch.setattr(confidence, "WHOLE", 0)
-        monkeypatch.setattr(confidence, "TILE", num_logits)
+        monkeypatch.setattr(confidence, "CHUNK", num_logits)
+        monkeypatch.setattr(confidence, "LEAST", 1)
         confidence._read.clear_cache()
 
     yield patch
     confidence._read.clear_cache()
 
 
-@pytest.fixture(params=["whole", "tiles"])
-def tiles(request, in_tiles_of):
-    if request.param == "tiles":
-        in_tiles_of(3 * 600 * 2)
+@pytest.fixture(params=["whole", "chunks"])
+def chunks(request, in_chunks_of):
+    if request.param == "chunks":
+        in_chunks_of(3 * 600 * 2)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
@@ -301,7 +303,7 @@ def tiles(request, in_tiles_of):
 @pytest.mark.parametrize(
     ("wanted", "dtype"), [("all", "float32"), ("none", "float32"), ("some", "float32"), ("some", "bfloat16")]
 )
-def test_confidence_from_hidden_is_that_from_logits_where_it_is_wanted(tiles, wanted, dtype, mask_id, temperature):
+def test_confidence_from_hidden_is_that_from_logits_where_it_is_wanted(chunks, wanted, dtype, mask_id, temperature):
     hidden, head = hidden_and_head(dtype=dtype)
     is_wanted = None
     if wanted != "all":
@@ -321,58 +323,9 @@ def test_confidence_from_hidden_is_that_from_logits_where_it_is_wanted(tiles, wa
         assert field.dtype == other.dtype
 
 
-@pytest.fixture
-def projected(monkeypatch):
-    """Of how many positions logits are made, product by product, once `jax.effects_barrier` is passed."""
-    rows = []
-
-    def project(x, kernel, dtype):
-        jax.debug.callback(lambda n: rows.append(int(n)), x.shape[0] * x.shape[1])
-        return products.project(x, kernel, dtype)
-
-    monkeypatch.setattr(denoiser, "project", project)
-    return rows
-
-
-def test_confidence_from_hidden_makes_no_logits_of_the_whole_batch_and_none_that_are_not_wanted(in_tiles_of, projected):
-    in_tiles_of(4 * 1000 * 16)
-    hidden, head = hidden_and_head(batch=4, length=128, vocab_size=1000)
-    is_wanted = jnp.zeros((4, 128), bool).at[0, :20].set(True).at[2, 100:].set(True)
-    mdm_jax.confidence_from_hidden(jax.random.key(0), hidden, head, is_wanted=is_wanted).token.block_until_ready()
-    jax.effects_barrier()
-    assert projected == [64], "48 positions of the batch, 64 at a time, wherever they are"
-    read_all = jax.jit(mdm_jax.confidence_from_hidden)
-    read_all(jax.random.key(0), hidden, head, is_wanted=is_wanted).token.block_until_ready()
-    jax.effects_barrier()
-    assert projected[1:] == [64, 64], "inside jit, on several devices: 28 of the fullest row, 16 at a time, of 4 rows"
-
-
-@pytest.mark.parametrize(("width", "at_a_time"), [(48, 25), (768, 34), (1024, 50), (2048, 100)])
-def test_confidence_from_hidden_reads_more_positions_at_a_time_the_larger_the_head(
-    in_tiles_of, projected, width, at_a_time
-):
-    in_tiles_of(100 * 1100)
-    hidden, head = hidden_and_head(batch=2, length=50, width=width, vocab_size=1100)
-    mdm_jax.confidence_from_hidden(jax.random.key(0), hidden, head).token.block_until_ready()
-    jax.effects_barrier()
-    assert projected == [at_a_time] * (100 // at_a_time + (100 % at_a_time > 0))
-
-
-def test_sampling_makes_logits_of_open_positions_of_the_active_block_alone(in_tiles_of, projected):
-    in_tiles_of(2 * 5)
-    x_init = np.full((1, 12), toy.MASK, np.int32)
-    x_init[0, 6] = 3
-    options = {"mask_id": toy.MASK, "selector": mdm_jax.PerStep(2), "block_length": 4}
-    network = functools.partial(toy.features_net)  # one that jit has no program of yet
-    mdm_jax.sample(network, toy.net_params(0), jax.random.key(0), x_init, **options).tokens.block_until_ready()
-    jax.effects_barrier()
-    # Of 4, 3 and 4 masks in a block 4 and 2, 3 and 1, 4 and 2 are open, read two at a time.
-    assert projected == [2] * (2 + 1 + 2 + 1 + 2 + 1)
-
-
 @pytest.mark.parametrize("vocab_size", [1536, 2000, 2004, 2048, 126464])
-def test_confidence_from_a_head_sharded_over_the_vocabulary_is_the_same_and_gathers_no_logits(in_tiles_of, vocab_size):
-    in_tiles_of(4 * vocab_size * 16)
+def test_confidence_from_a_head_sharded_over_the_vocabulary_is_the_same_and_gathers_no_logits(in_chunks_of, vocab_size):
+    in_chunks_of(4 * vocab_size * 16)
     hidden, head = hidden_and_head(batch=4, length=64, vocab_size=vocab_size)
     mesh = make_mesh(data=2, tensor=4)
     split = [NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data",), (None, "tensor"))]
@@ -381,7 +334,7 @@ def test_confidence_from_a_head_sharded_over_the_vocabulary_is_the_same_and_gath
     compiled = read_all.lower(jax.random.key(1), *placed).compile()
     of_group = confidence.group_shape(vocab_size)[1]
     assert toy.largest_exchange(compiled.as_text()) <= 2 * 16 * of_group, (
-        "at most a group of tokens for each position of a tile"
+        "at most a group of tokens for each position of a chunk"
     )
     for name, field in read_all(jax.random.key(1), *placed)._asdict().items():
         expected = getattr(read_all(jax.random.key(1), hidden, head), name)
@@ -389,7 +342,7 @@ def test_confidence_from_a_head_sharded_over_the_vocabulary_is_the_same_and_gath
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_sampling_in_tiles_over_a_mesh_gives_the_tokens_of_one_device(in_tiles_of, temperature):
+def test_sampling_in_chunks_over_a_mesh_gives_the_tokens_of_one_device(in_chunks_of, temperature):
     config = TransformerConfig(
         vocab_size=1024,
         num_extra_tokens=1,
@@ -401,12 +354,12 @@ def test_sampling_in_tiles_over_a_mesh_gives_the_tokens_of_one_device(in_tiles_o
         init_std=0.3,
         positions="learned",  # with RoPE alone, neighbouring masks would tie
     )
-    in_tiles_of(4 * 1024 * 2)
+    in_chunks_of(4 * 1024 * 2)
     params = init_params(config, jax.random.key(0))
     x_init = np.where(np.arange(21)[None] < np.array([[0], [5], [9], [20]]), 3, 1024).astype(np.int32)
     run = functools.partial(
         mdm_jax.sample,
-        make_denoiser(config, as_features=True),
+        make_denoiser(config),
         mask_id=1024,
         selector=mdm_jax.TopK(5),
         temperature=temperature,

@@ -14,7 +14,7 @@ import pytest
 from mdm_jax import InputError
 from mdm_jax.models.denoiser import make_denoiser
 from mdm_jax.models.transformer import Transformer, TransformerConfig, init_params, num_params, param_shapes
-from mdm_jax.typing import SelectiveDenoiser
+from mdm_jax.typing import FeatureDenoiser
 
 LENGTH, PAD = 8, 12
 TINY = TransformerConfig(
@@ -139,14 +139,12 @@ def test_transformer_llama_block_stack_equals_numpy():
 
 
 @pytest.mark.parametrize("change", [{}, {"positions": "learned", "tie_head": True, "pad_id": PAD}])
-@pytest.mark.parametrize("as_features", [False, True])
-def test_transformer_shifted_logits_are_those_of_the_position_before(change, as_features):
+def test_transformer_shifted_logits_are_those_of_the_position_before(change):
     plain = dataclasses.replace(TINY, **change)
     shifted = dataclasses.replace(plain, shift_logits=True)
     params, tokens = lively_params(plain), draw_tokens()
     want = logits_of(plain, params, tokens)
-    got = apply(make_denoiser(shifted, as_features=as_features), params, tokens)
-    got = np.asarray(got.hidden @ got.head if as_features else got)
+    got = np.asarray(apply(make_denoiser(shifted), params, tokens))
     np.testing.assert_allclose(got[:, 1:], want[:, :-1], atol=1e-5 * np.abs(want).max())
     np.testing.assert_allclose(got[:, 0], want[:, 0], atol=1e-5 * np.abs(want).max())
     assert relative(got, want) > 0.1
@@ -313,7 +311,7 @@ def test_transformer_param_dtype_is_that_of_every_parameter():
 def test_features_times_head_are_the_logits(config, dtype):
     config = dataclasses.replace(config, dtype=dtype)
     params, tokens = lively_params(config), draw_tokens()
-    hidden, head = apply(make_denoiser(config, as_features=True), params, tokens)
+    hidden, head = jax.jit(make_denoiser(config).features)(params, tokens)
     assert hidden.shape == (3, LENGTH, 16)
     assert head.shape == (16, 11)
     assert hidden.dtype == dtype
@@ -322,7 +320,6 @@ def test_features_times_head_are_the_logits(config, dtype):
     np.testing.assert_allclose(logits_of(config, params, tokens), want, atol=1e-5 * np.abs(want).max())
 
 
-@pytest.mark.parametrize("as_features", [False, True])
 @pytest.mark.parametrize(
     ("config", "bound"),
     [
@@ -335,34 +332,28 @@ def test_features_times_head_are_the_logits(config, dtype):
     ],
     ids=["plain", "padding", "shifted", "remat", "groups", "bfloat16"],
 )
-def test_denoiser_at_equals_the_call_where_wanted_and_leaves_out_the_rest(config, bound, as_features):
-    params, denoiser = lively_params(config), make_denoiser(config, as_features=as_features)
-    assert isinstance(denoiser, SelectiveDenoiser)
+def test_features_equal_those_of_all_where_they_are_read_and_leave_out_the_rest(config, bound):
+    params, denoiser = lively_params(config), make_denoiser(config)
+    assert isinstance(denoiser, FeatureDenoiser)
     length = config.max_length
     tokens = draw_tokens(length=length).at[0, -3:].set(PAD).at[1, :3].set(PAD)  # a whole group, too
-    call, at = jax.jit(denoiser), jax.jit(denoiser.at)
-    whole = np.asarray(call(params, tokens)[0] if as_features else call(params, tokens), np.float32)
+    features = jax.jit(denoiser.features)
+    whole = np.asarray(features(params, tokens).hidden, np.float32)
     for most in range(length + 1):
-        is_wanted = np.argsort(np.random.default_rng(most).random(tokens.shape), axis=1) < most
-        is_wanted[2] = False
-        is_wanted[1, 0] |= most > 0
-        got = at(params, tokens, is_wanted)
-        got = np.asarray(got[0] if as_features else got, np.float32)
-        np.testing.assert_allclose(got[is_wanted], whole[is_wanted], atol=bound * np.abs(whole).max())
+        is_read = np.argsort(np.random.default_rng(most).random(tokens.shape), axis=1) < most
+        is_read[2] = False
+        is_read[1, 0] |= most > 0
+        got = np.asarray(features(params, tokens, is_read).hidden, np.float32)
+        np.testing.assert_allclose(got[is_read], whole[is_read], atol=bound * np.abs(whole).max())
         assert np.isfinite(got).all()
         if most <= length // 4:
             assert not np.allclose(got, whole, atol=1e-2 * np.abs(whole).max()), "what nobody reads is not computed"
 
 
-@pytest.mark.parametrize("is_wanted", [np.ones((3, LENGTH - 1), bool), np.ones((3, LENGTH), np.int32)])
-def test_denoiser_at_positions_that_do_not_fit_is_refused(is_wanted):
-    with pytest.raises(InputError, match=r"is_wanted must be bool \[3, 8\]"):
-        make_denoiser(TINY).at(lively_params(TINY), draw_tokens(), jnp.asarray(is_wanted))
-
-
-def test_causal_denoiser_at_is_the_call():
+def test_features_of_a_causal_denoiser_are_all_computed():
     params, denoiser, tokens = lively_params(LLAMA), make_denoiser(LLAMA), draw_tokens()
-    np.testing.assert_array_equal(denoiser.at(params, tokens, tokens < 0), denoiser(params, tokens))
+    every = denoiser.features(params, tokens)
+    np.testing.assert_array_equal(denoiser.features(params, tokens, tokens < 0).hidden, every.hidden)
 
 
 def test_dropout_keys_differ_repeat_and_switch_off():
@@ -455,7 +446,7 @@ def test_denoiser_equal_configs_share_one_trace():
     assert hash(first) == hash(second)
     np.testing.assert_array_equal(jitted(first, params, tokens), jitted(second, params, tokens))
     assert len(traces) == 1
-    assert make_denoiser(LLAMA) != first != make_denoiser(TINY, as_features=True)
+    assert make_denoiser(LLAMA) != first
 
 
 def test_transformer_module_and_denoiser_agree():

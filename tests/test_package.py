@@ -3,6 +3,7 @@
 import ast
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -152,23 +153,22 @@ BELOW = {
     "files": {"errors"},
     "typing": set(),
     "randomness": {"errors", "typing"},
-    "products": {"errors", "typing"},
-    "tiles": {"typing"},
-    "denoiser": {"errors", "ranges", "typing", "products"},
+    "checks": {"errors", "ranges", "typing"},
     "schedules": {"errors", "ranges", "typing"},
-    "orders": {"errors", "ranges", "typing", "randomness", "denoiser"},
-    "masking": {"errors", "typing", "randomness", "denoiser", "schedules", "orders"},
-    "scoring": {"errors", "typing", "denoiser", "orders"},
-    "losses": {"errors", "ranges", "typing", "randomness", "denoiser", "schedules", "orders", "masking", "scoring"},
-    "confidence": {"errors", "typing", "randomness", "denoiser", "tiles"},
-    "oracles": {"errors", "ranges", "typing", "randomness", "denoiser", "confidence"},
+    "orders": {"errors", "ranges", "typing", "randomness", "checks"},
+    "logits": {"errors", "typing", "checks", "orders", "kernels.matmul"},
+    "masking": {"errors", "typing", "randomness", "checks", "schedules", "orders", "logits"},
+    "draws": {"errors", "typing", "randomness", "schedules", "orders", "masking"},
+    "confidence": {"errors", "typing", "randomness", "checks", "logits"},
+    "oracles": {"errors", "ranges", "typing", "randomness", "checks", "confidence"},
     "selection": {"errors", "ranges", "typing", "randomness", "confidence", "schedules"},
     "sharding": {"errors", "typing"},
 }
-BELOW["loop"] = {*BELOW["selection"], "selection", "denoiser"}
-BELOW["sampling"] = {*BELOW["loop"], "loop", "tiles", "oracles"}
-BELOW["remasking"] = BELOW["sampling"] | {"sampling", "masking"}
-BELOW["autoregressive"] = {"errors", "ranges", "typing", "randomness", "denoiser", "confidence", "orders"}
+BELOW["losses"] = BELOW["draws"] | {"draws", "ranges", "checks", "logits"}
+BELOW["loop"] = {*BELOW["selection"], "selection", "checks"}
+BELOW["sampling"] = {*BELOW["loop"], "loop", "oracles"}
+BELOW["correction"] = BELOW["sampling"] | {"sampling"}
+BELOW["autoregressive"] = {"errors", "ranges", "typing", "randomness", "checks", "confidence", "orders"}
 BELOW["cached_sampling"] = BELOW["sampling"] | {"sampling", "autoregressive"}
 
 
@@ -205,6 +205,23 @@ def test_library_imports_nothing_of_the_experiments():
     for name, path in MODULES.items():
         if name.startswith("mdm_jax"):
             assert not [m for m in imported(path) if m.split(".")[0] == "experiments"], name
+
+
+def test_kernels_stand_on_nothing_of_ours_but_types():
+    for name, path in MODULES.items():
+        if name.startswith("mdm_jax.kernels"):
+            others = {m for m in ours(imported(path)) if not m.startswith("mdm_jax.kernels")}
+            assert others <= {"mdm_jax.typing"}, name
+
+
+def test_only_kernels_name_a_backend_or_count_devices():
+    # `training/metrics` and the experiments say what a run ran on; nothing that is traced asks.
+    words = re.compile(r"default_backend|device_count\(|platform_dependent|compute_capability|\bpallas\b|cudnn")
+    reports = {"mdm_jax/training/progress.py"}
+    for name, path in MODULES.items():
+        place = path.relative_to(ROOT).as_posix()
+        if name.startswith("mdm_jax.") and not name.startswith("mdm_jax.kernels") and place not in reports:
+            assert not words.search(path.read_text()), place
 
 
 def test_loading_is_imported_by_nobody_but_the_lazy_door():

@@ -599,7 +599,7 @@ def test_sample_of_features_equals_the_sample_of_their_logits():
 @pytest.mark.parametrize("block_length", [None, 3])
 def test_sample_tells_a_selective_denoiser_which_positions_are_open(block_length):
     options = {"block_length": block_length, **STOCHASTIC}
-    got = mdm_jax.sample(toy.OnlyAt(), PARAMS, KEY, X_INIT, mask_id=MASK, **options)
+    got = mdm_jax.sample(toy.OnlyFeatures(), PARAMS, KEY, X_INIT, mask_id=MASK, **options)
     want = sample(KEY, X_INIT, **options)
     jax.tree.map(np.testing.assert_array_equal, got, want)
 

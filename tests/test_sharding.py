@@ -12,8 +12,9 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import mdm_jax
+from mdm_jax.draws import Subset
 from mdm_jax.errors import InputError
-from mdm_jax.losses import draw_subsets, subset_nll
+from mdm_jax.losses import nll
 from mdm_jax.models import presets
 from mdm_jax.models.denoiser import make_denoiser
 from mdm_jax.models.transformer import init_params
@@ -81,14 +82,11 @@ def test_training_gives_the_same_losses_on_every_mesh(tmp_path, optimizer):
         assert values == pytest.approx(reference, rel=2e-5), sizes
 
 
-@pytest.mark.parametrize(
-    ("sizes", "as_features", "batch_size"),
-    [((8, 1, 1), False, 16), ((8, 1, 1), True, 16), ((8, 1, 1), True, 8), ((4, 2, 1), True, 16), ((2, 2, 2), True, 12)],
-)
-def test_train_step_brings_no_activations_to_all_devices(capfd, sizes, as_features, batch_size):
+@pytest.mark.parametrize(("sizes", "batch_size"), [((8, 1, 1), 16), ((8, 1, 1), 8), ((4, 2, 1), 16), ((2, 2, 2), 12)])
+def test_train_step_brings_no_activations_to_all_devices(capfd, sizes, batch_size):
     config = dataclasses.replace(presets.smdm_19m, num_layers=1, vocab_size=512)
     mesh, init, optimizer = make_mesh(*sizes), functools.partial(init_params, config), OptimizerConfig()
-    step = make_train_step(make_denoiser(config, as_features=as_features), init, masked_loss(512), optimizer, mesh)
+    step = make_train_step(make_denoiser(config), init, masked_loss(512), optimizer, mesh)
     shape = (batch_size, 16 * 512 // batch_size)
     batch = {"tokens": jax.ShapeDtypeStruct(shape, "int32"), "is_prompt": jax.ShapeDtypeStruct(shape, "bool")}
     compiled = step.lower(abstract_state(mesh, init, optimizer), batch).compile().as_text()
@@ -117,10 +115,10 @@ def test_gradients_of_jit_over_a_mesh_equal_those_of_pmap():
     """pmap, which nothing else here uses, works on each device's rows by itself and adds up."""
     denoiser, params = make_denoiser(tiny.CONFIG), init_params(tiny.CONFIG, jax.random.key(0))
     batch = tiny.to_batch({"tokens": tiny.data()["tokens"][:16]})
-    drawn = draw_subsets(jax.random.key(1), batch["tokens"], mask_id=0, is_prompt=jnp.asarray(batch["is_prompt"]))
+    drawn = Subset()(jax.random.key(1), jnp.asarray(batch["tokens"]), jnp.asarray(batch["is_prompt"]))
 
     def gradient(params, drawn):
-        return jax.grad(lambda params: subset_nll(denoiser, params, drawn, mask_id=0).sum())(params)
+        return jax.grad(lambda params: nll(denoiser, params, drawn, mask_id=0, draw=Subset()).sum())(params)
 
     mesh = make_mesh(data=2, fsdp=2, tensor=2)
     over_mesh = jax.jit(gradient, in_shardings=(shardings(mesh, params), NamedSharding(mesh, BATCH)))(params, drawn)

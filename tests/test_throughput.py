@@ -20,14 +20,11 @@ from experiments.flags import resolve_dtype
 from experiments.throughput import report, roofline
 from experiments.throughput.__main__ import COMMANDS
 from experiments.throughput.flags import Loop, Run, model_called
-from experiments.throughput.training import traced_for
 from experiments.throughput.workload import cases, workload
 from mdm_jax import confidence
 from mdm_jax.models import presets
-from mdm_jax.models.denoiser import TransformerDenoiser
 from mdm_jax.models.transformer import num_params
 from mdm_jax.oracles import ORACLES
-from mdm_jax.products import contract
 from mdm_jax.training.config import write_config
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -96,7 +93,7 @@ def test_run_takes_batch_sizes_and_prompts_of_different_lengths(tmp_path, monkey
 def test_run_with_all_logits_at_once_needs_the_memory_for_them_and_kept_keys_are_used(tmp_path, monkeypatch):
     monkeypatch.setattr(roofline, "measure", lambda dtype: roofline.Roofline(1e12, 1e10))
     monkeypatch.setattr(confidence, "WHOLE", 0)
-    monkeypatch.setattr(confidence, "TILE", 4 * 32_000)
+    monkeypatch.setattr(confidence, "CHUNK", 4 * 32_000)
     argv = ["--oracle", "margin", "--temperature", "1", "--selector", "top_k:2", "--length", "32"]
     argv += ["--model", "smdm_19m", "--layers", "1", "--width", "64"]
     (part,), (whole,) = (rows_of(tmp_path / name, *argv, "--logits", name) for name in ("open", "all"))
@@ -106,16 +103,15 @@ def test_run_with_all_logits_at_once_needs_the_memory_for_them_and_kept_keys_are
     assert (kept["keep"], kept["nfe"]) == ("dual", 4)
 
 
-def test_all_of_the_network_is_computed_if_asked(monkeypatch):
-    config = workload(Run(model="sudoku_800k", length=12), 1).config
-    whole = []
-    monkeypatch.setattr(TransformerDenoiser, "__call__", lambda *args: whole.append(1) or TransformerDenoiser.at(*args))
-    monkeypatch.setattr(TransformerDenoiser, "at", lambda self, *args, ways=1: jnp.zeros((1, 12, config.vocab_size)))
-    (case,) = cases(Run(oracle="margin", temperature="0", selector="top_k:2"))
-    for compute in ("open", "all"):
-        work = workload(Run(model="sudoku_800k", length=12, logits="all", compute=compute), 1)
-        work.bench().sampled(case, work.params, jax.random.key(0), work.x_init)
-        assert bool(whole) == (compute == "all")
+@pytest.mark.parametrize(("compute", "logits"), [("open", "open"), ("all", "open"), ("open", "all"), ("all", "all")])
+def test_all_of_the_network_is_computed_and_all_logits_made_if_asked(compute, logits):
+    work = workload(Run(model="sudoku_800k", length=12, logits=logits, compute=compute), 1)
+    network, nothing = work.bench().network, jnp.zeros(work.x_init.shape, bool)
+    every = network.features(work.params, work.x_init)
+    got = network.features(work.params, work.x_init, nothing)
+    assert isinstance(got, mdm_jax.Features) == (logits == "open")
+    same = [np.array_equal(a, b) for a, b in zip(jax.tree.leaves(every), jax.tree.leaves(got), strict=True)]
+    assert all(same) == (compute == "all")
 
 
 def test_start_times_a_process_with_an_empty_cache_and_one_that_finds_its_programs(tmp_path):
@@ -333,18 +329,6 @@ def test_terminal_never_exceeds_its_width():
     lines = SHOWN(rows).splitlines()
     assert max(map(len, lines)) <= 120
     assert "ms_per_nfe" in SHOWN(rows), "the most important is never left out"
-
-
-def test_programs_are_traced_for_a_chip_that_is_not_here_and_the_answer_is_put_back():
-    def text(platform):
-        with traced_for(platform):
-            return jax.jit(lambda x: contract("ij,jk->ik", x, x, "float32")).lower(jnp.ones((2, 2))).as_text()
-
-    assert "optimization_barrier" in text("cpu")
-    assert "optimization_barrier" not in text("tpu")
-    with pytest.raises(ZeroDivisionError), traced_for("tpu"):
-        _ = 1 / 0
-    assert jax.default_backend() == "cpu"
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import pytest
 import tiny
 import toy
 
+from mdm_jax.draws import Masked
 from mdm_jax.models.denoiser import make_denoiser
 from mdm_jax.models.transformer import init_params
 from mdm_jax.sharding import make_mesh
@@ -47,6 +48,17 @@ def drawn(num_times, num_values, seed=0):
     return tokens, is_masked, k
 
 
+def as_drawn(tokens, is_masked, weight):
+    """Rows as a draw gives them, all masks scored."""
+    is_masked = jnp.asarray(is_masked)
+    rows = jnp.arange(len(tokens), dtype=jnp.int32)
+    return Masked(jnp.asarray(tokens, jnp.int32), is_masked, is_masked, jnp.asarray(weight, jnp.float32), rows)
+
+
+def focal_weight(k, num_times):
+    return (num_times - k) * 2 * num_times / (num_times + 1)
+
+
 @pytest.mark.parametrize(
     ("options", "exact"),
     [
@@ -59,7 +71,7 @@ def drawn(num_times, num_values, seed=0):
 @pytest.mark.parametrize("mask_id", [toy.MASK, 4], ids=["mask above V", "mask below V"])
 def test_reweighted_nll_is_the_formula_for_given_draws(options, exact, mask_id):
     tokens, is_masked, k = drawn(exact["num_times"], num_values=4)
-    given = (jnp.asarray(tokens, jnp.int32), jnp.asarray(is_masked), jnp.asarray(k, jnp.int32))
+    given = as_drawn(tokens, is_masked, focal_weight(k, exact["num_times"]))
     want = by_formula(PARAMS, tokens, is_masked, k, mask_id=mask_id, **exact)
     assert want[0] == 0
     loss = reweighted_loss(mask_id, **options)
@@ -77,7 +89,9 @@ def test_reweighted_draws_mask_each_free_token_by_the_time_and_never_a_prompt():
     tokens = jnp.asarray(np.random.default_rng(0).integers(0, 5, (num, 4)), jnp.int32)
     is_prompt = jnp.zeros((num, 4), bool).at[:, 1].set(True)
     loss = reweighted_loss(toy.MASK, num_times=num_times)
-    kept, is_masked, k = loss.draw(jax.random.key(0), {"tokens": tokens, "is_prompt": is_prompt})
+    kept, is_masked, is_scored, weight, _ = loss.draw(jax.random.key(0), {"tokens": tokens, "is_prompt": is_prompt})
+    np.testing.assert_array_equal(is_scored, is_masked)
+    k = np.rint(num_times - np.asarray(weight) * (num_times + 1) / (2 * num_times)).astype(int)
     np.testing.assert_array_equal(kept, tokens)
     assert not is_masked[:, 1].any()
     # The law of k and of which of the three free tokens are masked, all together.
@@ -85,25 +99,23 @@ def test_reweighted_draws_mask_each_free_token_by_the_time_and_never_a_prompt():
     rates = np.arange(1, num_times + 1) / num_times
     number = toy.subsets(3).sum(axis=1)
     toy.assert_frequencies(outcomes, rates[:, None] ** number * (1 - rates[:, None]) ** (3 - number) / num_times)
-    other = loss.draw(jax.random.key(1), {"tokens": tokens, "is_prompt": is_prompt})[1]
+    other = loss.draw(jax.random.key(1), {"tokens": tokens, "is_prompt": is_prompt}).is_masked
     assert (other != is_masked).any()
 
 
 def test_reweighted_draws_keep_the_prompt_of_each_row():
     is_prompt = jnp.asarray(toy.subsets(4))
     tokens = jnp.zeros(is_prompt.shape, jnp.int32)
-    _, is_masked, k = reweighted_loss(toy.MASK, num_times=1).draw(
-        jax.random.key(0), {"tokens": tokens, "is_prompt": is_prompt}
-    )
-    np.testing.assert_array_equal(is_masked, ~is_prompt)  # one time only, at which all that is free is masked
-    np.testing.assert_array_equal(k, 0)
+    drawn = reweighted_loss(toy.MASK, num_times=1).draw(jax.random.key(0), {"tokens": tokens, "is_prompt": is_prompt})
+    np.testing.assert_array_equal(drawn.is_masked, ~is_prompt)  # one time only, at which all that is free is masked
+    np.testing.assert_array_equal(drawn.weight, 1)
 
 
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize("is_right", [True, False])
 def test_reweighted_gradient_is_finite_where_the_network_is_certain(gamma, is_right):
     tokens = jnp.asarray([[0, 1, 2]], jnp.int32)
-    given = (tokens, jnp.asarray([[True, True, False]]), jnp.zeros(1, jnp.int32))
+    given = as_drawn(tokens, [[True, True, False]], focal_weight(np.zeros(1), 20))
     loss = reweighted_loss(toy.MASK, gamma=gamma)
     certain = 1e4 * jax.nn.one_hot(tokens if is_right else tokens + 1, 5)
 
@@ -144,7 +156,7 @@ def test_train_step_takes_the_reweighted_loss_in_parts_and_on_several_devices(si
     state = init_state(mesh, init, 0, optimizer)
     params, (key_draw, _) = jax.device_get(state.params), jax.random.split(jax.random.fold_in(state.key, 0))
     nats = loss.nll(make_denoiser(tiny.CONFIG), params, loss.draw(key_draw, batch), paired=True)
-    denoiser = make_denoiser(tiny.CONFIG, as_features=True)
+    denoiser = make_denoiser(tiny.CONFIG)
     _, metrics = make_train_step(denoiser, init, loss, optimizer, mesh, accumulate=accumulate)(state, batch)
     assert float(metrics["loss_per_token"]) == pytest.approx(float(nats.sum()) / (24 * 5), rel=1e-4)
     assert 0 < float(metrics["gradient_norm"]) < np.inf
@@ -156,7 +168,7 @@ def test_skewed_nll_is_the_mean_over_masked_tokens_times_the_number_of_free_ones
     logits = toy.context_net(PARAMS, jnp.asarray(np.where(is_masked, toy.MASK, tokens), jnp.int32))
     nats = -np.take_along_axis(toy.log_softmax(logits, toy.MASK), tokens[..., None], axis=-1)[..., 0]
     expected = num_free * np.where(is_masked, nats, 0).sum(axis=1) / np.maximum(is_masked.sum(axis=1), 1)
-    given = jnp.asarray(tokens, jnp.int32), jnp.asarray(is_masked), jnp.asarray(num_free, jnp.int32)
+    given = as_drawn(tokens, is_masked, num_free / np.maximum(is_masked.sum(axis=1), 1))
     nll = skewed_loss(toy.MASK).nll(toy.context_net, PARAMS, given, paired=True)
     np.testing.assert_allclose(nll, expected, rtol=1e-5)
 
@@ -166,10 +178,11 @@ def test_skewed_draw_masks_as_many_free_tokens_as_its_law_says_any_of_them_and_n
     length, prompt = 8, np.array([0, 5])
     batch = {"tokens": jnp.ones((4096, length), jnp.int32), "is_prompt": jnp.zeros((4096, length), bool)}
     batch["is_prompt"] = batch["is_prompt"].at[:, prompt].set(True).at[7].set(True)
-    _, is_masked, num_free = skewed_loss(0, skew=skew).draw(jax.random.key(3), batch)
+    drawn = skewed_loss(0, skew=skew).draw(jax.random.key(3), batch)
+    is_masked = drawn.is_masked
     assert not is_masked[:, prompt].any()
     assert not is_masked[7].any()
-    assert num_free[0] == 6
+    np.testing.assert_allclose(drawn.weight[0] * is_masked[0].sum(), 6, rtol=1e-6)
     sizes = np.delete(np.asarray(is_masked.sum(axis=1)), 7)
     law = [(1 - (n - 1) / 6) ** (1 / skew) - (1 - n / 6) ** (1 / skew) for n in range(1, 7)]  # n = ceil(6 (1 - u^skew))
     np.testing.assert_allclose(np.bincount(sizes, minlength=7)[1:] / len(sizes), law, atol=2e-3)  # u is stratified

@@ -26,11 +26,11 @@ from mdm_jax.training.step import make_train_step
 BATCH = {name: jnp.asarray(x) for name, x in tiny.to_batch({"tokens": tiny.data()["tokens"][:24]}).items()}
 
 
-def steps(number, *, config=tiny.CONFIG, mesh=None, accumulate=1, as_features=False, learning_rate=1e-2):
+def steps(number, *, config=tiny.CONFIG, mesh=None, accumulate=1, learning_rate=1e-2):
     """State and metrics after some steps on the same batch."""
     optimizer = OptimizerConfig(num_steps=100, warmup_steps=2, ema_decay=0.9, learning_rate=learning_rate)
     mesh, init = mesh or tiny.one_device(), functools.partial(init_params, config)
-    apply = make_denoiser(config, as_features=as_features)
+    apply = make_denoiser(config)
     step = make_train_step(apply, init, masked_loss(tiny.MASK), optimizer, mesh, accumulate=accumulate)
     state, all_metrics = init_state(mesh, init, 0, optimizer), []
     for _ in range(number):
@@ -39,14 +39,11 @@ def steps(number, *, config=tiny.CONFIG, mesh=None, accumulate=1, as_features=Fa
     return state, all_metrics
 
 
-@pytest.mark.parametrize(
-    ("accumulate", "sizes", "as_features"),
-    [(2, (1, 1, 1), False), (3, (1, 1, 1), True), (2, (2, 2, 2), False), (3, (2, 2, 2), True)],
-)
-def test_batch_worked_off_in_parts_trains_as_the_whole_batch(accumulate, sizes, as_features):
+@pytest.mark.parametrize(("accumulate", "sizes"), [(2, (1, 1, 1)), (3, (1, 1, 1)), (2, (2, 2, 2)), (3, (2, 2, 2))])
+def test_batch_worked_off_in_parts_trains_as_the_whole_batch(accumulate, sizes):
     mesh = make_mesh(*sizes, devices=jax.devices()[: np.prod(sizes)])
     whole, expected = steps(3)
-    parts, got = steps(3, mesh=mesh, accumulate=accumulate, as_features=as_features)
+    parts, got = steps(3, mesh=mesh, accumulate=accumulate)
     for one, other in zip(expected, got, strict=True):
         assert other == pytest.approx(one, rel=1e-4)
     chex.assert_trees_all_close(jax.device_get(parts.params), jax.device_get(whole.params), atol=2e-4)

@@ -55,15 +55,17 @@ def context_net(params, tokens):
     return hidden @ head
 
 
-class OnlyAt:
+class OnlyFeatures:
     """The context net for samplers that say which positions they read; of the others it makes nonsense."""
 
     def __call__(self, params, tokens):
-        raise AssertionError("asked for all positions")
+        raise AssertionError("asked for all logits")
 
-    def at(self, params, tokens, is_wanted, *, ways):
+    def features(self, params, tokens, is_read=None):
         logits = context_net(params, tokens)
-        return jnp.where(is_wanted[..., None], logits, 1e3 * jnp.arange(logits.shape[-1])[None, None])
+        nonsense = 1e3 * jnp.arange(logits.shape[-1])[None, None]
+        hidden = logits if is_read is None else jnp.where(is_read[..., None], logits, nonsense)
+        return mdm_jax.Features(hidden, jnp.eye(logits.shape[-1]))
 
 
 def log_softmax(logits, mask_id=None):

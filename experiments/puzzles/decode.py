@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -79,7 +79,6 @@ def kept(
     layout: MaskedLayout,
     oracle: Oracle,
     selector: Selector,
-    keep: Literal["dual", "prefix"],
     *,
     temperature: float,
     block_length: int | None,
@@ -95,7 +94,6 @@ def kept(
         model.params,
         mask_id=layout.mask_id,
         block_length=block_length,
-        keep=keep,
         oracle=oracle,
         selector=selector,
         temperature=temperature,
@@ -146,7 +144,7 @@ def asked(
         if flags.keep is not None and flags.remask_steps is not None:
             raise InputError("--keep is for decoding in blocks, --remask-steps for whole sequences: leave one out")
         if flags.keep is not None:
-            decode = kept(model, layout, oracle, selector, flags.keep, **options)
+            decode = kept(model, layout, oracle, selector, **options)
         elif flags.remask_steps is not None:
             decode = remasking(model, layout, oracle, flags.remask_steps, **options)
         else:

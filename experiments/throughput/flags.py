@@ -73,7 +73,7 @@ class Run:
     compute: Literal["open", "all"] = "open"
     """compute of the network what open positions need, or all of it, as the bare network does: then the overhead is
     that of choosing alone"""
-    keep: Literal["dual", "prefix"] | None = None
+    keep: Literal["dual"] | None = None
     """in blocks: keep keys and values between a block's steps, an approximation"""
     temperature: Annotated[str, Entries(float, Range(0, FLOAT32))] = "0,1"
     """of the tokens, several with commas"""

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mdm_jax.evaluation.benchmark import seconds
-from mdm_jax.products import contract
+from mdm_jax.kernels.matmul import einsum
 
 
 class Roofline(NamedTuple):
@@ -29,7 +29,7 @@ def measure(dtype: str) -> Roofline:
     size, length = (2048, 1 << 26) if is_cpu else (8192, 1 << 29)
     x = jnp.ones((size, size), dtype)
     copied = jnp.ones(length, jnp.float32)
-    product = jax.jit(lambda x: contract("ij,jk->ik", x, x, dtype))
+    product = jax.jit(lambda x: einsum("ij,jk->ik", x, x, dtype))
     copy = jax.jit(lambda x: x + 1)
     flops = 2 * size**3 / best(lambda: product(x))
     return Roofline(flops, 8 * length / best(lambda: copy(copied)))

@@ -60,7 +60,7 @@ def first_calls(flags: Run) -> dict[str, float]:
     jax.monitoring.register_event_duration_secs_listener(note_duration)
     cache_compilations()
     work = workload(flags, int(flags.batch))
-    denoiser = make_denoiser(work.config, as_features=True)
+    denoiser = make_denoiser(work.config)
 
     def seconds(seed: int, temperature: float, num_steps: int) -> float:
         events.clear()

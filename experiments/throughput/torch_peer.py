@@ -302,7 +302,7 @@ class Checked:
     def same_tokens(self, case: Case) -> float:
         """The share that all three agree on, which is 1; the case's temperature does not matter."""
         options: dict[str, Any] = {"mask_id": self._mask_id, "selector": case.selector, "temperature": 0.0}
-        denoiser = make_denoiser(self._config, as_features=True)
+        denoiser = make_denoiser(self._config)
         arguments = (denoiser, self._params, jax.random.key(0), self._x_init)
         ours = np.asarray(mdm_jax.sample(*arguments, oracle=case.oracle, **options).tokens)
         plan = counts(int((self._x_init[0] == self._mask_id).sum()), case.selector)

@@ -1,6 +1,5 @@
 """What the training loop costs beside the bare step, and what memory the step needs."""
 
-import contextlib
 import dataclasses
 import functools
 import itertools
@@ -10,7 +9,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from experiments.common import Results
@@ -123,8 +122,7 @@ def memory(flags: Memory) -> None:
         sys.stderr.write(f"compiling: {what}, {dtype}, remat {remat}, features {as_features} ...\n")
         begin = time.perf_counter()
         lower = lowered_loss if what == "loss alone" else lowered_step
-        with traced_for(device.platform):
-            lowered = lower(config, flags.batch, flags.length, device, as_features)
+        lowered = lower(config, flags.batch, flags.length, device, as_features)
         needed = lowered.compile().memory_analysis()
         assert needed is not None, "XLA analyses memory on every backend"
         results.add(
@@ -158,7 +156,8 @@ def lowered_step(
     from mdm_jax.training.step import make_train_step
 
     init, mesh = functools.partial(init_params, config), make_mesh(devices=[device])
-    apply = make_denoiser(config, as_features=as_features)
+    network = make_denoiser(config)
+    apply = network if as_features else lambda params, tokens, **options: network(params, tokens, **options)
     step = make_train_step(apply, init, masked_loss(config.vocab_size), OptimizerConfig(), mesh)
     tokens, is_prompt = (jax.ShapeDtypeStruct((batch, length), dtype) for dtype in ("int32", "bool"))
     return step.lower(abstract_state(mesh, init, OptimizerConfig()), {"tokens": tokens, "is_prompt": is_prompt})
@@ -172,11 +171,11 @@ def lowered_loss(
     from jax.sharding import SingleDeviceSharding
 
     import mdm_jax
-    from mdm_jax.products import project
+    from mdm_jax.kernels.matmul import linear
 
     def loss(features: mdm_jax.Features, key: jax.Array, x_0: jax.Array) -> jax.Array:
         def network(features: mdm_jax.Features, tokens: jax.Array) -> Any:
-            return features if as_features else project(*features, config.dtype)
+            return features if as_features else linear(*features, config.dtype)
 
         return mdm_jax.subset_loss(network, features, key, x_0, mask_id=config.vocab_size).sum()
 
@@ -204,20 +203,3 @@ def described_tpu(topology: str) -> "jax.Device":
         raise InputError(f"no such TPU slice, or no libtpu (pip install libtpu): {topology}: {error}") from None
     jax.config.update("jax_enable_compilation_cache", False)  # it could not read the programs without the chip
     return device
-
-
-@contextlib.contextmanager
-def traced_for(platform: str) -> Iterator[None]:
-    """Has the library trace the forms of products and attention that are fastest on `platform`, which need not be here.
-
-    The library asks `jax.default_backend()` for it, and JAX has no setting that makes a chip answer that is only
-    described. So the answer is exchanged while a program is traced, and only then.
-    """
-    import jax
-
-    answer = jax.default_backend
-    jax.default_backend = lambda: platform
-    try:
-        yield
-    finally:
-        jax.default_backend = answer

@@ -1,5 +1,6 @@
 """What the command samples: a network, what it fills in, and every way to sample from it."""
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from experiments.oracles import oracle_named
 from experiments.throughput.flags import Run, model_called
 from mdm_jax.errors import InputError, shown
 from mdm_jax.evaluation.benchmark import Bench, Case, cases_of
+from mdm_jax.kernels.matmul import linear
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.decoder import make_decoder
 from mdm_jax.models.denoiser import make_denoiser
@@ -55,11 +57,37 @@ class Workload(NamedTuple):
         options: dict[str, Any] = {"block_length": flags.block_length, "turns": flags.turns, "seed": flags.seed}
         given = (self.params, self.x_init, self.mask_id, make_denoiser(self.config))
         if flags.keep is not None:
-            sampler = functools.partial(mdm_jax.cached_sample, keep=flags.keep)
-            return Bench(make_decoder(self.config), *given, sampler=sampler, **options)
-        network = make_denoiser(self.config, as_features=flags.logits == "open")
-        denoiser = network if flags.compute == "open" else lambda params, tokens: network(params, tokens)
-        return Bench(denoiser, *given, **options)
+            return Bench(make_decoder(self.config), *given, sampler=mdm_jax.cached_sample, **options)
+        return Bench(Network(self.config, flags.compute == "open", flags.logits == "open"), *given, **options)
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """The model's denoiser, with what it saves switched on or off.
+
+    Attributes:
+      config: of the model.
+      computes_open: whether its last layer computes open positions alone.
+      reads_open: whether logits are made of open positions alone.
+    """
+
+    config: TransformerConfig
+    computes_open: bool
+    reads_open: bool
+
+    @property
+    def num_tokens(self) -> int:
+        """Rows of the embedding."""
+        return self.config.num_tokens
+
+    def __call__(self, params: Params, tokens: Array) -> Array:
+        """All logits."""
+        return make_denoiser(self.config)(params, tokens)
+
+    def features(self, params: Params, tokens: Array, is_read: Array | None = None) -> Any:
+        """Features, or all logits."""
+        features = make_denoiser(self.config).features(params, tokens, is_read if self.computes_open else None)
+        return features if self.reads_open else linear(*features, self.config.dtype)
 
 
 def cases(flags: Run) -> list[Case]:

@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from mdm_jax.checks import call, check_mask_id, check_tokens
 from mdm_jax.confidence import is_greedy
-from mdm_jax.denoiser import call, check_mask_id, check_tokens
 from mdm_jax.errors import InputError, shown
+from mdm_jax.kernels.matmul import linear
 from mdm_jax.oracles import ORACLES
-from mdm_jax.products import project
 from mdm_jax.ranges import INT32, Range, check_number
 from mdm_jax.sampling import SampleResult, sample
 from mdm_jax.selection import PerStep
@@ -215,7 +215,7 @@ def network_calls(network: Denoiser, params: Params, tokens: Array, count: Array
 
     def run(_: Array, tokens: Array) -> Array:
         output = call(network, params, tokens)
-        logits = project(*output, output.hidden.dtype) if isinstance(output, Features) else output
+        logits = linear(*output, output.hidden.dtype) if isinstance(output, Features) else output
         logits = jax.lax.optimization_barrier(logits)
         return tokens + (logits[0, 0, 0] > jnp.inf).astype(tokens.dtype)  # adds 0, but the next call has to wait
 

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from mdm_jax.denoiser import call
+from mdm_jax.checks import call
 from mdm_jax.errors import InputError
 from mdm_jax.evaluation.intervals import mean_interval
-from mdm_jax.scoring import scored_nll
+from mdm_jax.logits import scored_nll
 from mdm_jax.typing import Array, Denoiser, Params
 
 

@@ -11,16 +11,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mdm_jax.denoiser import check_tokens
+from mdm_jax.checks import check_tokens
 from mdm_jax.errors import InputError
-from mdm_jax.models.attention import attention, cached_attention, positions_from, rope, rotation
+from mdm_jax.kernels.attention import attention, cached_attention
+from mdm_jax.kernels.matmul import linear
 from mdm_jax.models.config import TransformerConfig
+from mdm_jax.models.rope import positions_from, rope, rope_tables
 from mdm_jax.orders import inverse
-from mdm_jax.products import project
 from mdm_jax.typing import Array, Features, Params
 
 _normal = nn.initializers.normal
-Rotation: TypeAlias = tuple[Array, Array] | None
+RopeTables: TypeAlias = tuple[Array, Array] | None
 """Cosines and sines [B or 1, L, d / 2], or nothing that turns."""
 
 
@@ -42,7 +43,7 @@ class Linear(nn.Module):
         config = self.config
         std = config.init_std / (math.sqrt(2 * config.num_layers) if self.into_residual else 1)
         shape = (x.shape[-1], self.features)
-        y = project(x, self.param("kernel", _normal(std), shape, config.param_dtype), config.dtype)
+        y = linear(x, self.param("kernel", _normal(std), shape, config.param_dtype), config.dtype)
         if config.use_bias:
             y += self.param("bias", nn.initializers.zeros, shape[1:], config.param_dtype).astype(y.dtype)[None]
         return y
@@ -78,24 +79,24 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Array, positions: Array, turned: Rotation, is_real: Array | None, places: Array | None
+        self, x: Array, positions: Array, tables: RopeTables, is_real: Array | None, places: Array | None
     ) -> Array:
         """Float32 [B · L, D] -> float32 [B · L, D], or [B · P, D] of the places; the other arguments as Block's."""
         config = self.config
 
-        def heads(name: str, number: int, x: Array, length: int, turned: Rotation) -> Array:
+        def heads(name: str, number: int, x: Array, length: int, tables: RopeTables) -> Array:
             y = Linear(config, number * config.head_width, name=name)(x)
             y = y.reshape(-1, length, number, config.head_width)
-            if turned is not None and name != "value":
-                y = rope(y, *turned)
+            if tables is not None and name != "value":
+                y = rope(y, *tables)
             return (y / math.sqrt(config.head_width) if name == "query" else y).astype(config.dtype)
 
         length = positions.shape[1]
-        k, v = (heads(name, config.kv_heads, x, length, turned) for name in ("key", "value"))
+        k, v = (heads(name, config.kv_heads, x, length, tables) for name in ("key", "value"))
         if places is not None:
             x, length = _at(x, places), places.shape[1]
-            turned = jax.tree.map(lambda table: jnp.take_along_axis(table, places[..., None], axis=1), turned)
-        q = heads("query", config.num_heads, x, length, turned)
+            tables = jax.tree.map(lambda table: jnp.take_along_axis(table, places[..., None], axis=1), tables)
+        q = heads("query", config.num_heads, x, length, tables)
         if self.has_variable("cache", "keys"):
             k, v = self._cached("keys", k, positions), self._cached("values", v, positions)
             out = cached_attention(q, k, v, positions, causal=config.causal)
@@ -152,14 +153,14 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Array, positions: Array, turned: Rotation, is_real: Array | None, places: Array | None = None
+        self, x: Array, positions: Array, tables: RopeTables, is_real: Array | None, places: Array | None = None
     ) -> Array:
         """What the block makes of x.
 
         Args:
           x: float32 [B · L, D].
           positions: int32 [B or 1, L].
-          turned: what RoPE turns the positions by, as from `rotation`; None for none.
+          tables: what RoPE turns the positions by, as from `rope_tables`; None for none.
           is_real: bool [B, L], or None if all is.
           places: int32 [B, P], the indices in each row whose output is asked for; None for all, in their order.
 
@@ -170,7 +171,7 @@ class Block(nn.Module):
         dropout = nn.Dropout(config.dropout, deterministic=self.deterministic)
         seen = Norm(config, name="attention_norm")(x)
         x = x if places is None else _at(x, places)
-        x += dropout(Attention(config, name="attention")(seen, positions, turned, is_real, places))
+        x += dropout(Attention(config, name="attention")(seen, positions, tables, is_real, places))
         return x + dropout(Mlp(config, name="mlp")(Norm(config, name="mlp_norm")(x)))
 
 
@@ -180,7 +181,7 @@ def _at(x: Array, places: Array) -> Array:
     return jnp.take_along_axis(rows, places[..., None], axis=1).reshape(-1, x.shape[-1])
 
 
-def _where_wanted(block: Block, x: Array, where: tuple[Array, Rotation, Array | None], is_wanted: Array) -> Array:
+def _where_wanted(block: Block, x: Array, where: tuple[Array, RopeTables, Array | None], is_wanted: Array) -> Array:
     """A block whose output is right where it is wanted, and zero or right elsewhere.
 
     So many positions are computed as the row that wants most does, rounded up to a quarter of the length. (Under vmap,
@@ -224,13 +225,12 @@ class Transformer(nn.Module):
 
     config: TransformerConfig
 
-    def __call__(self, tokens: Array, *, deterministic: bool = True, is_wanted: Array | None = None) -> Array:
+    def __call__(self, tokens: Array, *, deterministic: bool = True) -> Array:
         """The logits.
 
         Args:
           tokens: int32 [B, L], L at most max_length.
           deterministic: whether dropout is off.
-          is_wanted: as for `features`.
 
         Returns:
           float32 [B, L, V].
@@ -238,8 +238,8 @@ class Transformer(nn.Module):
         Raises:
           InputError: the tokens' rank, dtype or length does not fit.
         """
-        hidden, head = self.features(tokens, deterministic=deterministic, is_wanted=is_wanted)
-        return project(hidden, head, self.config.dtype)
+        hidden, head = self.features(tokens, deterministic=deterministic)
+        return linear(hidden, head, self.config.dtype)
 
     @nn.compact
     def features(
@@ -304,8 +304,8 @@ class Transformer(nn.Module):
         x = nn.Dropout(config.dropout, deterministic=deterministic)(x.reshape(-1, config.width))
         block = nn.remat(Block) if config.remat else Block
         blocks = [block(config, deterministic, name=f"layers_{i}") for i in range(config.num_layers)]
-        turned = rotation(positions, config.head_width, config.rope_theta) if config.positions == "rope" else None
-        where = (jnp.asarray(positions), turned, is_real)
+        tables = rope_tables(positions, config.head_width, config.rope_theta) if config.positions == "rope" else None
+        where = (jnp.asarray(positions), tables, is_real)
         for layer in blocks[:-1]:
             x = layer(x, *where)
         last = blocks[-1]

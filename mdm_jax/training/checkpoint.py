@@ -21,6 +21,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from mdm_jax.errors import InputError, LostPeerError, RunError
+from mdm_jax.files import read_bytes
 from mdm_jax.training.config import FORMAT
 from mdm_jax.training.digest import DIGEST, digest, shapes
 from mdm_jax.training.distributed import barrier, is_lead
@@ -224,7 +225,7 @@ def _none_left(damaged: list[int]) -> InputError:
 def _read_score(folder: pathlib.Path, step: int) -> dict[str, Any] | None:
     """What a checkpoint says of its score; None if that cannot be read, which Orbax would raise for at the start."""
     try:
-        metrics = json.loads((folder / CHECKPOINTS / str(step) / "metrics" / "metrics").read_text())
+        metrics = json.loads(read_bytes(folder / CHECKPOINTS / str(step) / "metrics" / "metrics"))
         return {
             "metric": str(metrics["metric"]),
             "score": None if metrics["score"] is None else float(metrics["score"]),
@@ -284,6 +285,9 @@ def in_float32(like: Params) -> Params:
 
 def _read(checkpoint: pathlib.Path, like: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Items and extra of the checkpoint in a folder."""
+    strange = [path.name for path in checkpoint.rglob("*") if not (path.is_file() or path.is_dir())]
+    if strange:  # a pipe would hold up a thread of Orbax for ever
+        raise ValueError(f"{strange[0]} in it is no regular file")
     extra = json.loads((checkpoint / "extra" / "metadata").read_text())
     if extra["format"] > FORMAT:
         raise InputError(

@@ -14,7 +14,7 @@ from mdm_jax.errors import InputError
 from mdm_jax.sharding import BATCH, RULES, Rules, gathered
 from mdm_jax.training.objectives import Batch, Loss
 from mdm_jax.training.state import OptimizerConfig, TrainState, abstract_state, as_stored, ema_update
-from mdm_jax.typing import Array, Denoiser, Params
+from mdm_jax.typing import Array, Denoiser, FeatureDenoiser, Params
 
 
 class Apply(Protocol):
@@ -57,12 +57,14 @@ def make_train_step(
     optimizer, schedule = config.make(), config.schedule()
     stored = jax.eval_shape(init_params, jax.random.key(0))
     rows = NamedSharding(mesh, BATCH)
-    has_dropout = takes_dropout_key(apply)
+    network = apply.features if isinstance(apply, FeatureDenoiser) else apply
+    has_dropout = takes_dropout_key(network)
 
     def objective(params: Params, drawn: Any, dropout_key: Array) -> Array:
         def denoiser(params: Params, tokens: Array) -> Any:
             options = {"dropout_key": dropout_key} if has_dropout else {}
-            return apply(gathered(mesh, params, rules), tokens, **options)
+            with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # what no compiler can split splits itself by it
+                return network(gathered(mesh, params, rules), tokens, **options)
 
         rows_per_device = jax.tree.leaves(drawn)[0].shape[0] // (mesh.shape["data"] * mesh.shape["fsdp"])
         return loss.nll(denoiser, params, drawn, paired=rows_per_device % 2 == 0).sum()

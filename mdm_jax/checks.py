@@ -1,4 +1,4 @@
-"""The seam: where the tokens go out to a user's network and its predictions come back."""
+"""Checks at the seam: tokens and ids that go to a user's network, and what comes back from it."""
 
 import operator
 from typing import Any
@@ -9,9 +9,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from mdm_jax.errors import InputError, shown
-from mdm_jax.products import project
 from mdm_jax.ranges import INT32
-from mdm_jax.typing import Array, Denoiser, Features, Params, SelectiveDenoiser
+from mdm_jax.typing import Array, Denoiser, FeatureDenoiser, Features, Params
 
 
 def check_mask_id(mask_id: int, network: Any = None, name: str = "mask_id") -> int:
@@ -155,37 +154,14 @@ def check_targets(targets: Array, is_scored: Array, vocab_size: int, name: str) 
         raise InputError(f"{name} holds the id {outside[0]}; the logits are of the ids 0 to {vocab_size - 1}")
 
 
-def float_logits(output: Array | Features, mask_id: int | None) -> Array:
-    """A network's output as float32 logits in which the mask token cannot be predicted.
-
-    Args:
-      output: logits [B, L, V] of any float dtype, or Features.
-      mask_id: its logit becomes -inf if it is below V; None if the network knows no mask token.
-
-    Returns:
-      float32 [B, L, V].
-    """
-    if isinstance(output, Features):
-        logits = project(output.hidden, output.head, output.hidden.dtype)
-    else:
-        logits = output.astype(jnp.float32)
-    if mask_id is None or mask_id >= logits.shape[-1]:
-        return logits
-    is_mask_id = jnp.arange(logits.shape[-1]) == mask_id
-    return jnp.where(is_mask_id[None, None], -jnp.inf, logits)
-
-
-def call(
-    denoiser: Denoiser, params: Params, tokens: Array, is_wanted: Array | None = None, *, ways: int = 1
-) -> Array | Features:
+def call(denoiser: Denoiser, params: Params, tokens: Array, is_read: Array | None = None) -> Array | Features:
     """Calls the network and checks what comes back.
 
     Args:
-      denoiser: the network; if it is a SelectiveDenoiser, it is told what is wanted.
+      denoiser: the network. If it is a `typing.FeatureDenoiser`, its method `features` is called instead of it.
       params: its parameters.
       tokens: int32 [B, L].
-      is_wanted: bool [B, L], the positions that will be read; None for all.
-      ways: as from `tiles.ways_of`.
+      is_read: bool [B, L], the positions that will be read; None for all.
 
     Returns:
       Logits, float [B, L, V], or Features.
@@ -194,8 +170,8 @@ def call(
       InputError: the output is not float [B, L, V], or Features of hidden [B, L, D] and head [D, V].
     """
     check_callable(denoiser, "denoiser")
-    if is_wanted is not None and isinstance(denoiser, SelectiveDenoiser):
-        output = denoiser.at(params, tokens, is_wanted, ways=ways)
+    if isinstance(denoiser, FeatureDenoiser):
+        output: Any = denoiser.features(params, tokens, is_read)
     else:
         output = denoiser(params, tokens)
     return check_output(output, tokens, "denoiser")

@@ -1,13 +1,20 @@
-"""Attention, RoPE and the low-precision product against float64 NumPy written from the formulas."""
+"""Attention and matrix products against float64 NumPy written from the formulas, in every platform's form."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 
-from mdm_jax.models import attention as module
-from mdm_jax.models.attention import attention, positions_from, rope, rotation
-from mdm_jax.products import contract
+import mdm_jax
+from mdm_jax.kernels import attention as attention_module
+from mdm_jax.kernels import cpu, gpu, matmul, tpu
+from mdm_jax.kernels.attention import attention
+from mdm_jax.kernels.matmul import einsum
+from mdm_jax.models.denoiser import make_denoiser
+from mdm_jax.models.transformer import init_params
 
 BATCH, LENGTH, HEADS, DEPTH = 3, 7, 4, 8
 IS_REAL = np.arange(LENGTH)[None] >= np.array([[0], [2], [LENGTH - 1]])
@@ -37,10 +44,10 @@ def reference(q, k, v, causal, is_real):
 CASES = [(kv, causal, padded) for kv in (4, 2, 1) for causal in (False, True) for padded in (False, True)]
 
 
-@pytest.mark.parametrize("scores", [module.SCORES, 8 * LENGTH**2, 1])  # all at once, a few heads, and one at a time
+@pytest.mark.parametrize("scores", [cpu.SCORES, 8 * LENGTH**2, 1])  # all at once, a few heads, and one at a time
 @pytest.mark.parametrize(("kv_heads", "causal", "padded"), CASES)
 def test_attention_float32_equals_the_formula(monkeypatch, kv_heads, causal, padded, scores):
-    monkeypatch.setattr(module, "SCORES", scores)
+    monkeypatch.setattr(cpu, "SCORES", scores)
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     is_real = IS_REAL if padded else None
     q, k, v = draws(kv_heads)
@@ -83,12 +90,10 @@ def test_attention_gradients_do_not_depend_on_how_many_scores_are_made_at_a_time
 
     gradient = jax.grad(total, argnums=(0, 1, 2))
     want = gradient(*draws(2))
-    monkeypatch.setattr(module, "SCORES", 1)
-    assert "scan" not in str(jax.make_jaxpr(lambda *x: total(*x))(*draws(2)))
+    monkeypatch.setattr(cpu, "SCORES", 1)
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     for scores in (8 * LENGTH**2, 1):
-        monkeypatch.setattr(module, "SCORES", scores)
-        assert "scan" in str(jax.make_jaxpr(lambda *x: total(*x))(*draws(2)))
+        monkeypatch.setattr(cpu, "SCORES", scores)
         for one, other in zip(want, gradient(*draws(2)), strict=True):
             np.testing.assert_allclose(other, one, atol=2e-6 * np.abs(one).max())
 
@@ -140,29 +145,116 @@ def test_attention_hidden_keys_change_nothing():
     np.testing.assert_array_equal(got, attention(q, other_k, other_v, causal=False, is_real=is_real))
 
 
+PADDINGS = {"right": [[6], [4], [1]], "nothing": [[0], [6], [3]], "left": None, "none": None}
+"""How many tokens are real, of each row."""
+
+
+def padded(side, length):
+    if side == "none":
+        return None
+    if side == "left":
+        return np.arange(length)[None] >= np.array([[0], [2], [length - 1]])
+    return np.arange(length)[None] < np.array(PADDINGS[side])
+
+
+@pytest.mark.parametrize("side", PADDINGS)
+@pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("length", [6, 7])
-@pytest.mark.parametrize(("causal", "padded"), [(False, False), (True, False), (False, True), (True, True)])
-def test_attention_cudnn_arguments_mean_the_same_attention(monkeypatch, length, causal, padded):
-    # No GPU here: the arguments that cuDNN would get go to the same jax function's XLA form, within cuDNN's limits.
-    plain = jax.nn.dot_product_attention
-
-    def within_limits(q, k, v, *, mask=None, scale, is_causal=False, implementation):
-        assert implementation == "cudnn"
-        even = q.shape[1] % 2 == k.shape[1] % 2 == 0
-        assert mask is None or (mask.shape == (BATCH, 1, q.shape[1], k.shape[1]) and even)
-        return plain(q, k, v, mask=mask, scale=scale, is_causal=is_causal, implementation="xla")
-
-    monkeypatch.setattr(module, "_cudnn_takes", lambda q: True)
-    monkeypatch.setattr(jax.nn, "dot_product_attention", within_limits)
-    is_real = np.arange(length)[None] >= np.array([[0], [2], [length - 1]]) if padded else None
+def test_attention_told_to_cudnn_is_the_same_attention(length, causal, side):
+    # No GPU here: the same arguments go to the XLA form of the same function.
+    is_real = padded(side, length)
     q, k, v = draws(2, length)
     want = reference(q, k, v, causal, is_real)
-    got = attention(q, k, v, causal=causal, is_real=None if is_real is None else jnp.asarray(is_real))
+    mask = None if is_real is None else jnp.asarray(is_real)
+    got = gpu.attention(q, k, v, causal=causal, is_real=mask, implementation="xla")
     assert got.shape == q.shape
+    assert np.isfinite(got).all()
     np.testing.assert_allclose(np.asarray(got)[~np.isnan(want)], want[~np.isnan(want)], atol=3e-6)
-    for places in () if causal else ([0], [1, length - 1], [0, 1, length - 1]):
-        fewer = attention(q[:, jnp.array(places)], k, v, causal=False, is_real=is_real)
-        np.testing.assert_allclose(fewer, got[:, jnp.array(places)], atol=3e-6)
+
+
+def test_attention_told_to_cudnn_is_within_its_limits(monkeypatch):
+    plain, lengths_told = jax.nn.dot_product_attention, []
+
+    def within_limits(q, k, v, *, mask=None, key_value_seq_lengths=None, **options):
+        even = q.shape[1] % 2 == k.shape[1] % 2 == 0
+        assert mask is None or (mask.shape == (BATCH, 1, q.shape[1], k.shape[1]) and even)
+        lengths_told.append(key_value_seq_lengths is not None)
+        return plain(q, k, v, mask=mask, key_value_seq_lengths=key_value_seq_lengths, **options)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", within_limits)
+    q, k, v = draws(2)
+    gpu.attention(q, k, v, causal=False, is_real=jnp.asarray(padded("right", LENGTH)), implementation="xla")
+    assert sorted(lengths_told) == [False, True], "one form for right padding, one for any other"
+
+
+@pytest.mark.parametrize(("side", "causal", "kv_heads"), [("none", True, 4), ("right", False, 2), ("left", False, 4)])
+def test_splash_attention_and_its_gradients_are_those_of_the_plain_form(side, causal, kv_heads):
+    # No TPU here: Pallas interprets the kernel. 150 positions are padded to 256.
+    length = 150
+    is_real = None if side == "none" else jnp.asarray(padded(side, length))
+    q, k, v = draws(kv_heads, length)
+    seen = jnp.ones(q.shape[:2], bool) if is_real is None else is_real.any(axis=1, keepdims=True) & is_real
+
+    def total(form, q, k, v):
+        out = form(q, k, v)
+        return jnp.where(seen[..., None, None], out, 0).sum(), out
+
+    forms = [
+        lambda *x: tpu.attention(*x, causal=causal, is_real=is_real, interpret=True),
+        lambda *x: attention(*x, causal=causal, is_real=is_real),
+    ]
+    (grads, out), (want_grads, want) = [
+        jax.grad(lambda *x: total(form, *x), argnums=(0, 1, 2), has_aux=True)(q, k, v)  # noqa: B023
+        for form in forms
+    ]
+    np.testing.assert_allclose(out, want, atol=2e-5)
+    for one, other in zip(grads, want_grads, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4 * np.abs(other).max())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "length", "taken"), [("bfloat16", 256, True), ("float32", 256, False), ("bfloat16", 255, False)]
+)
+def test_splash_attention_takes_long_sequences_in_half_precision(monkeypatch, dtype, length, taken):
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    q = jnp.zeros((1, length, 1, 8), dtype)
+    assert tpu.takes(q) is taken
+    monkeypatch.setattr(jax, "device_count", lambda: 8)
+    assert not tpu.takes(q), "XLA cannot split the kernel without a mesh"
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        assert tpu.takes(q) is taken
+
+
+def test_program_for_a_tpu_holds_splash_attention_and_no_scores(monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    q = jnp.zeros((2, 256, 4, 64), jnp.bfloat16)
+    lowered = jax.jit(lambda q: attention(q, q, q, causal=False, is_real=None)).trace(q)
+    for_tpu = lowered.lower(lowering_platforms=("tpu",)).as_text()
+    assert "tpu_custom_call" in for_tpu
+    assert "256x256x" not in for_tpu
+    assert "256x256x" in lowered.lower(lowering_platforms=("cpu",)).as_text(), "so that the above can fail"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_results_without_the_forms_for_cpus_change_by_rounding_only(monkeypatch, dtype):
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    monkeypatch.setattr(cpu, "SCORES", 1)
+    config = dataclasses.replace(tiny.CONFIG, dtype=dtype)
+    params = init_params(config, jax.random.key(0))
+    tokens = jnp.asarray(tiny.data()["tokens"][:3])
+
+    def nats(params):
+        return mdm_jax.subset_loss(make_denoiser(config), params, jax.random.key(1), tokens, mask_id=0).sum()
+
+    forms = jax.value_and_grad(nats)(params)
+    monkeypatch.setattr(matmul, "PRODUCTS", {})
+    monkeypatch.setattr(attention_module, "PIECES", {})
+    plain = jax.value_and_grad(nats)(params)
+    # Products of up to 32 numbers are rounded otherwise, in 12 layers of products forward and backward.
+    unit = 2.0**-24 if dtype == "float32" else 2.0**-9
+    for one, other in zip(jax.tree.leaves(forms), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=12 * 32 * unit * np.abs(other).max() + 1e-7)
 
 
 class _Device:
@@ -188,49 +280,7 @@ def test_attention_backend_is_cudnn_only_within_its_limits(monkeypatch, backend,
     q = jnp.zeros((1, 2, 1, depth), dtype)
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     monkeypatch.setattr(jax, "devices", lambda: [_Device(capability)])
-    assert module._cudnn_takes(q) is taken
-
-
-@pytest.mark.parametrize("module_of_positions", [jnp, np])
-def test_rope_equals_multiplication_by_complex_units(module_of_positions):
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((2, 5, 3, 8))
-    positions = rng.integers(0, 2048, (2, 5))
-    pairs = x[..., :4] + 1j * x[..., 4:]
-    turned = pairs * np.exp(1j * positions[:, :, None, None] * 500.0 ** (-np.arange(4) / 4))
-    got = rope(jnp.asarray(x, jnp.float32), *rotation(module_of_positions.asarray(positions), 8, 500.0))
-    np.testing.assert_allclose(got, np.concatenate([turned.real, turned.imag], axis=-1), atol=5e-4)  # 2048 · 2^-24 rad
-    near = rope(jnp.asarray(x, jnp.float32), *rotation(module_of_positions.asarray(positions % 8), 8, 500.0))
-    turned = pairs * np.exp(1j * (positions % 8)[:, :, None, None] * 500.0 ** (-np.arange(4) / 4))
-    np.testing.assert_allclose(near, np.concatenate([turned.real, turned.imag], axis=-1), atol=3e-6)
-
-
-def test_rope_products_depend_on_the_distance_alone():
-    rng = np.random.default_rng(0)
-    q, k = (jnp.asarray(rng.standard_normal((1, 1, 2, 16)), jnp.float32) for _ in range(2))
-
-    def product(i, j):
-        turned = [rope(x, *rotation(jnp.full((1, 1), p), 16, 10_000.0)) for x, p in ((q, i), (k, j))]
-        return np.einsum("blhd,blhd->h", *turned)
-
-    np.testing.assert_allclose(product(3, 1), product(103, 101), atol=2e-5)
-    assert np.abs(product(3, 1) - product(3, 2)).max() > 0.1
-
-
-def test_rope_keeps_norms_and_leaves_position_zero_alone():
-    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 6, 3, 8)), jnp.float32)
-    turned = rotation(np.arange(6)[None], 8, 10_000.0)
-    got = rope(x, *turned)
-    np.testing.assert_allclose(np.linalg.norm(got, axis=-1), np.linalg.norm(x, axis=-1), rtol=1e-5)
-    np.testing.assert_array_equal(got[:, 0], x[:, 0])
-    assert rope(x.astype(jnp.bfloat16), *turned).dtype == jnp.bfloat16
-
-
-def test_positions_padding_left_shifts_and_right_does_not():
-    is_real = jnp.array([[1, 1, 1, 1], [0, 0, 1, 1], [1, 1, 0, 0], [0, 1, 0, 1], [0, 0, 0, 0]], dtype=bool)
-    got = positions_from(is_real)
-    assert got.dtype == jnp.int32
-    np.testing.assert_array_equal(got, [[0, 1, 2, 3], [0, 0, 0, 1], [0, 1, 2, 3], [0, 0, 1, 2], [0, 1, 2, 3]])
+    assert gpu.takes(q) is taken
 
 
 SPECS = [
@@ -246,23 +296,23 @@ SPECS = [
 
 @pytest.mark.parametrize("num_devices", [1, 8])
 @pytest.mark.parametrize(("spec", "left", "right"), SPECS)
-def test_contract_bfloat16_rounds_operands_and_nothing_else(monkeypatch, spec, left, right, num_devices):
+def test_einsum_bfloat16_rounds_operands_and_nothing_else(monkeypatch, spec, left, right, num_devices):
     monkeypatch.setattr(jax, "device_count", lambda: num_devices)
     rng = np.random.default_rng(0)
     x, y = (jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in (left, right))
     rounded = [np.asarray(a.astype(jnp.bfloat16), np.float64) for a in (x, y)]
-    got = contract(spec, x, y, "bfloat16")
+    got = einsum(spec, x, y, "bfloat16")
     assert got.dtype == jnp.float32
     np.testing.assert_allclose(got, np.einsum(spec, *rounded), atol=1e-5)
 
 
 @pytest.mark.parametrize("num_devices", [1, 8])
 @pytest.mark.parametrize(("spec", "left", "right"), SPECS)
-def test_contract_bfloat16_gradients_are_products_of_rounded_operands(monkeypatch, spec, left, right, num_devices):
+def test_einsum_bfloat16_gradients_are_products_of_rounded_operands(monkeypatch, spec, left, right, num_devices):
     monkeypatch.setattr(jax, "device_count", lambda: num_devices)
     rng = np.random.default_rng(0)
     x, y = (jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in (left, right))
-    out, pull = jax.vjp(lambda x, y: contract(spec, x, y, "bfloat16"), x, y)
+    out, pull = jax.vjp(lambda x, y: einsum(spec, x, y, "bfloat16"), x, y)
     cotangent = jnp.asarray(rng.standard_normal(out.shape), jnp.float32)
     grad_x, grad_y = pull(cotangent)
     low_x, low_y, low_cotangent = (np.asarray(a.astype(jnp.bfloat16), np.float64) for a in (x, y, cotangent))
@@ -274,8 +324,8 @@ def test_contract_bfloat16_gradients_are_products_of_rounded_operands(monkeypatc
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_contract_transposed_result_compiles(dtype):
+def test_einsum_transposed_result_compiles(dtype):
     # XLA's CPU backend has no kernel for a low-precision product that a transposition was folded into.
     x, y = jnp.ones((64, 96)), jnp.ones((96, 128))
-    got = jax.jit(lambda x, y: contract("mk,kn->mn", x, y, dtype).T + 1)(x, y)
+    got = jax.jit(lambda x, y: einsum("mk,kn->mn", x, y, dtype).T + 1)(x, y)
     np.testing.assert_array_equal(got, np.full((128, 64), 97.0))

@@ -9,7 +9,8 @@ import pytest
 import toy
 
 import mdm_jax
-from mdm_jax import losses, scoring
+from mdm_jax import draws
+from mdm_jax import logits as logits_module
 
 quick = pytest.fixture(scope="module", autouse=True)(toy.quick_compilation)
 
@@ -35,7 +36,7 @@ def examples(batch, seed=0):
 @pytest.mark.parametrize("batch", [5, 8])
 @pytest.mark.parametrize("name", LOSSES)
 def test_loss_from_features_equals_that_from_logits_with_its_gradient(monkeypatch, name, batch, chunk):
-    monkeypatch.setattr(scoring, "CHUNK", chunk)
+    monkeypatch.setattr(logits_module, "CHUNK", chunk)
     x_0, is_prompt = examples(batch)
 
     def total(params, denoiser):
@@ -56,7 +57,7 @@ def test_loss_from_features_equals_that_from_logits_with_its_gradient(monkeypatc
 @pytest.mark.parametrize("batch", [2, 6, 64, 250])
 def test_subsets_of_a_pair_never_hold_more_masks_than_the_budget(batch, with_prompt):
     x_0, is_prompt = examples(batch)
-    draw = jax.jit(functools.partial(losses.draw_subsets, mask_id=toy.MASK))
+    draw = jax.jit(draws.Subset())
     most = 0
     for seed in range(100):
         subsets = draw(jax.random.key(seed), x_0, is_prompt=is_prompt if with_prompt else jnp.zeros_like(is_prompt))
@@ -71,7 +72,7 @@ def test_subsets_of_a_pair_never_hold_more_masks_than_the_budget(batch, with_pro
 
 def test_subsets_of_a_long_sequence_keep_to_the_bound_too():
     length, batch = 4096, 32
-    draw = jax.jit(lambda key: losses.draw_subsets(key, jnp.zeros((batch, length), jnp.int32), mask_id=toy.MASK))
+    draw = jax.jit(lambda key: draws.Subset()(key, jnp.zeros((batch, length), jnp.int32)))
     for seed in range(20):
         pairs = np.asarray(draw(jax.random.key(seed)).is_masked).reshape(batch // 2, -1).sum(axis=-1)
         assert pairs.max() <= length + length / batch + 2
@@ -95,7 +96,7 @@ def largest_array(function, *arguments):
 @pytest.mark.parametrize("name", ["subset", "elbo", "order"])
 def test_loss_from_features_makes_no_array_of_all_logits_forward_or_backward(monkeypatch, name):
     batch, vocab_size = 8, 4096
-    monkeypatch.setattr(scoring, "CHUNK", 2 * vocab_size)
+    monkeypatch.setattr(logits_module, "CHUNK", 2 * vocab_size)
     params = toy.net_params(0, vocab_size=vocab_size)
     x_0 = examples(batch)[0]
 
@@ -116,7 +117,7 @@ def test_scored_nll_of_a_token_that_the_mask_id_forbids_leaves_gradients_finite(
         output = toy.features_net(params, jnp.full((2, 4), 2))
         is_scored = jnp.asarray([[True, False, False, False], [False, True, True, False]])
         targets = jnp.where(is_scored, 1, 3)
-        return scoring.scored_nll(output, targets, is_scored, mask_id=3, rows=2, budget=5).sum()
+        return logits_module.scored_nll(output, targets, is_scored, mask_id=3, rows=2, budget=5).sum()
 
     value, gradient = jax.value_and_grad(total)(PARAMS)
     assert np.isfinite(value)

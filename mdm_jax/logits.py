@@ -1,19 +1,43 @@
-"""-log p of given tokens, out of logits or, where the vocabulary is large, straight out of Features.
+"""Logits, and what is read off them: made from Features only where they are read, some positions at a time.
 
-The logits of a whole batch, float32 [B, L, V], can be the largest array of training by far. From Features they are made
-only where a token is scored, some positions at a time, and made again in the backward pass instead of being kept.
+The logits of a whole batch, float32 [B, L, V], can be the largest array of a program by far. So training makes them
+only where a token is scored, and makes them again in the backward pass instead of keeping them.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from mdm_jax.denoiser import as_array, check_targets, float_logits, vocab_size_of
+from mdm_jax.checks import as_array, check_targets, vocab_size_of
 from mdm_jax.errors import InputError
+from mdm_jax.kernels.matmul import linear
 from mdm_jax.orders import inverse
 from mdm_jax.typing import Array, Features
 
 CHUNK = 1 << 23
 """Logits made at a time for each group of rows: 32 MiB of float32."""
+
+
+def float_logits(output: Array | Features, mask_id: int | None) -> Array:
+    """A network's output as float32 logits in which the mask token cannot be predicted.
+
+    Args:
+      output: logits [B, L, V] of any float dtype, or Features.
+      mask_id: its logit becomes -inf if it is below V; None if the network knows no mask token.
+
+    Returns:
+      float32 [B, L, V].
+    """
+    if isinstance(output, Features):
+        logits = linear(output.hidden, output.head, output.hidden.dtype)
+    else:
+        logits = output.astype(jnp.float32)
+    if mask_id is None or mask_id >= logits.shape[-1]:
+        return logits
+    is_mask_id = jnp.arange(logits.shape[-1]) == mask_id
+    return jnp.where(is_mask_id[None, None], -jnp.inf, logits)
 
 
 def token_nll(logits: Array, targets: Array) -> Array:
@@ -76,6 +100,37 @@ def scored_nll(
     nll = jnp.pad(nll, ((0, 0), (0, groups[1] - budget)))
     nll = jnp.take_along_axis(nll, inverse(scored_first), axis=1)
     return jnp.where(is_scored, nll.reshape(targets.shape), 0)
+
+
+def map_columns(read: Callable[[Array], Any], is_read: Array, size: int) -> Any:
+    """`read` where it is wanted, `size` positions of every row at a time; zeros elsewhere.
+
+    Each row's wanted positions come first, and there are as many chunks as the row that wants most needs. Rows stay
+    where they lie, so that a batch that is split over devices stays split.
+
+    Args:
+      read: indices int32 [B, P], with P = size -> a pytree of arrays [B, P].
+      is_read: bool [B, L].
+      size: P.
+
+    Returns:
+      The pytree, as arrays [B, L].
+    """
+    batch, length = is_read.shape
+    num_chunks = -(-length // size)
+    wanted_first = jnp.argsort(~is_read, axis=-1, stable=True).astype(jnp.int32)
+    indices = jnp.pad(wanted_first, ((0, 0), (0, num_chunks * size - length)))
+
+    def read_chunk(i: Array, done: Any) -> Any:
+        chunk = read(jax.lax.dynamic_slice_in_dim(indices, i * size, size, axis=1))
+        return jax.tree.map(lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, i * size, 1), done, chunk)
+
+    most = is_read.sum(axis=-1, dtype=jnp.int32).max()
+    like = jax.eval_shape(read, indices[:, :size])
+    zeros = jax.tree.map(lambda leaf: jnp.zeros((batch, num_chunks * size), leaf.dtype), like)
+    sorted_fields = jax.lax.fori_loop(0, -(-most // size), read_chunk, zeros)
+    back = inverse(wanted_first)
+    return jax.tree.map(lambda field: jnp.where(is_read, jnp.take_along_axis(field, back, axis=1), 0), sorted_fields)
 
 
 def _in_chunks(features: Features, targets: Array, mask_id: int | None) -> Array:

@@ -1,0 +1,72 @@
+"""What TPUs want: splash attention, JAX's own Pallas kernel, which makes no scores in memory."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from mdm_jax.typing import Array
+
+LEAST_LENGTH = 256
+"""Below this the scores are small, and the kernel, which takes 128 positions at a time, gains nothing."""
+BLOCKS = (512, 256, 128)
+"""Positions that the kernel takes at a time: the first that divides the padded length."""
+
+
+def takes(q: Array) -> bool:
+    """Whether splash attention takes queries [B, L, H, d] like these.
+
+    It multiplies in half precision, so that float32 is left to the plain form. XLA cannot split it over devices by
+    itself: with several devices it needs the mesh of the program (`jax.sharding.use_abstract_mesh`).
+    """
+    is_half = q.dtype in (jnp.bfloat16, jnp.float16)
+    return is_half and q.shape[1] >= LEAST_LENGTH and (_mesh().size > 1 or jax.device_count() == 1)
+
+
+def attention(q: Array, k: Array, v: Array, *, causal: bool, is_real: Array | None, interpret: bool = False) -> Array:
+    """Attention as `kernels.attention.attention`, for as many queries as keys; `interpret` runs it on any backend.
+
+    On a mesh the batch is split over all axes but "tensor", and heads over "tensor" where they divide by it.
+    """
+    from jax.experimental.pallas.ops.tpu import splash_attention as splash
+
+    length = q.shape[1]
+    padding = -length % BLOCKS[-1]
+    padded = length + padding
+    block = next(block for block in BLOCKS if padded % block == 0)
+    sizes = splash.BlockSizes(
+        block_q=block,
+        block_kv=block,
+        block_q_dkv=block,
+        block_kv_dkv=block,
+        block_q_dq=block,
+        block_kv_dq=block,
+    )
+    mask_class: Any = splash.CausalMask if causal else splash.FullMask
+    is_seen = jnp.ones(k.shape[:2], jnp.int32) if is_real is None else is_real.astype(jnp.int32)
+    is_seen = jnp.pad(is_seen, ((0, 0), (0, padding)))
+
+    def local(q: Array, k: Array, v: Array, is_seen: Array) -> Array:
+        mask = splash.MultiHeadMask([mask_class((padded, padded))] * q.shape[1])
+        kernel = splash.make_splash_mha(mask, head_shards=1, q_seq_shards=1, block_sizes=sizes, interpret=interpret)
+        segments = splash.SegmentIds(q=jnp.ones_like(is_seen), kv=is_seen)
+        out: Array = jax.vmap(kernel)(q, k, v, segments)
+        return out
+
+    def heads_first(x: Array) -> Array:
+        return jnp.pad(x, ((0, 0), (0, padding), (0, 0), (0, 0))).swapaxes(1, 2)
+
+    mesh = _mesh()
+    if mesh.size > 1:
+        rows = tuple(axis for axis in mesh.axis_names if axis != "tensor")
+        splits = "tensor" in mesh.axis_names and k.shape[2] % mesh.shape["tensor"] == 0
+        spec = PartitionSpec(rows, "tensor" if splits else None)
+        local = jax.shard_map(
+            local, mesh=mesh, in_specs=(spec, spec, spec, PartitionSpec(rows)), out_specs=spec, check_vma=False
+        )
+    return local(heads_first(q), heads_first(k), heads_first(v), is_seen).swapaxes(1, 2)[:, :length]
+
+
+def _mesh() -> Any:
+    return jax.sharding.get_abstract_mesh()
