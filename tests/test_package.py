@@ -1,6 +1,7 @@
 """The package as a whole: what importing it does, what it offers, and which module may import which."""
 
 import ast
+import functools
 import os
 import pathlib
 import subprocess
@@ -114,6 +115,7 @@ def module_name(path):
 MODULES = {module_name(path): path for path in FILES}
 
 
+@functools.cache
 def imported(path, *, at_import_only=False):
     """Absolute names of all modules that a file imports, `from x import y` as x, and as x.y where that is a module."""
     tree = ast.parse(path.read_text())
@@ -190,6 +192,11 @@ ONLY_IN = {
     "grain": ["mdm_jax/data/pipeline.py"],
     "tensorflow_datasets": ["mdm_jax/data/", "mdm_jax/tasks/"],
     "tensorflow": [],
+    "numba": ["mdm_jax/data/compiled.py"],
+    "matplotlib": ["mdm_jax/report/plots.py"],
+    "tensorboardX": ["mdm_jax/training/metrics.py"],
+    "tqdm": ["mdm_jax/report/progress.py"],
+    "tyro": ["experiments/"],
 }
 
 
