@@ -10,7 +10,7 @@ import toy
 from jax.sharding import NamedSharding, PartitionSpec
 
 import mdm_jax
-from mdm_jax import confidence, denoiser, oracles, products, randomness
+from mdm_jax import confidence, denoiser, oracles, randomness
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.denoiser import make_denoiser
 from mdm_jax.models.transformer import init_params
@@ -319,55 +319,6 @@ def test_confidence_from_hidden_is_that_from_logits_where_it_is_wanted(tiles, wa
         # of a logit, at most 8 products of up to 16 are rounded: 8 * 16 * 2^-24 = 7.6e-6, and ROUNDING on top
         np.testing.assert_allclose(field, other, rtol=1e-5, atol=ROUNDING, err_msg=name)
         assert field.dtype == other.dtype
-
-
-@pytest.fixture
-def projected(monkeypatch):
-    """Of how many positions logits are made, product by product, once `jax.effects_barrier` is passed."""
-    rows = []
-
-    def project(x, kernel, dtype):
-        jax.debug.callback(lambda n: rows.append(int(n)), x.shape[0] * x.shape[1])
-        return products.project(x, kernel, dtype)
-
-    monkeypatch.setattr(denoiser, "project", project)
-    return rows
-
-
-def test_confidence_from_hidden_makes_no_logits_of_the_whole_batch_and_none_that_are_not_wanted(in_tiles_of, projected):
-    in_tiles_of(4 * 1000 * 16)
-    hidden, head = hidden_and_head(batch=4, length=128, vocab_size=1000)
-    is_wanted = jnp.zeros((4, 128), bool).at[0, :20].set(True).at[2, 100:].set(True)
-    mdm_jax.confidence_from_hidden(jax.random.key(0), hidden, head, is_wanted=is_wanted).token.block_until_ready()
-    jax.effects_barrier()
-    assert projected == [64], "48 positions of the batch, 64 at a time, wherever they are"
-    read_all = jax.jit(mdm_jax.confidence_from_hidden)
-    read_all(jax.random.key(0), hidden, head, is_wanted=is_wanted).token.block_until_ready()
-    jax.effects_barrier()
-    assert projected[1:] == [64, 64], "inside jit, on several devices: 28 of the fullest row, 16 at a time, of 4 rows"
-
-
-@pytest.mark.parametrize(("width", "at_a_time"), [(48, 25), (768, 34), (1024, 50), (2048, 100)])
-def test_confidence_from_hidden_reads_more_positions_at_a_time_the_larger_the_head(
-    in_tiles_of, projected, width, at_a_time
-):
-    in_tiles_of(100 * 1100)
-    hidden, head = hidden_and_head(batch=2, length=50, width=width, vocab_size=1100)
-    mdm_jax.confidence_from_hidden(jax.random.key(0), hidden, head).token.block_until_ready()
-    jax.effects_barrier()
-    assert projected == [at_a_time] * (100 // at_a_time + (100 % at_a_time > 0))
-
-
-def test_sampling_makes_logits_of_open_positions_of_the_active_block_alone(in_tiles_of, projected):
-    in_tiles_of(2 * 5)
-    x_init = np.full((1, 12), toy.MASK, np.int32)
-    x_init[0, 6] = 3
-    options = {"mask_id": toy.MASK, "selector": mdm_jax.PerStep(2), "block_length": 4}
-    network = functools.partial(toy.features_net)  # one that jit has no program of yet
-    mdm_jax.sample(network, toy.net_params(0), jax.random.key(0), x_init, **options).tokens.block_until_ready()
-    jax.effects_barrier()
-    # Of 4, 3 and 4 masks in a block 4 and 2, 3 and 1, 4 and 2 are open, read two at a time.
-    assert projected == [2] * (2 + 1 + 2 + 1 + 2 + 1)
 
 
 @pytest.mark.parametrize("vocab_size", [1536, 2000, 2004, 2048, 126464])

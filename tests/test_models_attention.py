@@ -84,11 +84,9 @@ def test_attention_gradients_do_not_depend_on_how_many_scores_are_made_at_a_time
     gradient = jax.grad(total, argnums=(0, 1, 2))
     want = gradient(*draws(2))
     monkeypatch.setattr(module, "SCORES", 1)
-    assert "scan" not in str(jax.make_jaxpr(lambda *x: total(*x))(*draws(2)))
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     for scores in (8 * LENGTH**2, 1):
         monkeypatch.setattr(module, "SCORES", scores)
-        assert "scan" in str(jax.make_jaxpr(lambda *x: total(*x))(*draws(2)))
         for one, other in zip(want, gradient(*draws(2)), strict=True):
             np.testing.assert_allclose(other, one, atol=2e-6 * np.abs(one).max())
 

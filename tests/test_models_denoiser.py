@@ -44,7 +44,6 @@ def rows(request, monkeypatch):
 
 
 def test_rows_of_tile_are_enough_to_keep_a_device_busy_and_waste_few():
-    assert module.TILE == {"cpu": 512}
     assert rows_of_tile(32, 81) == 8  # 7 would be enough: of 5 tiles the last has 3 rows too many
     assert rows_of_tile(8, 81) == 8
     assert rows_of_tile(7, 81) == rows_of_tile(3, 81) + 4 == 7

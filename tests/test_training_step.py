@@ -41,7 +41,12 @@ def steps(number, *, config=tiny.CONFIG, mesh=None, accumulate=1, as_features=Fa
 
 @pytest.mark.parametrize(
     ("accumulate", "sizes", "as_features"),
-    [(2, (1, 1, 1), False), (3, (1, 1, 1), True), (2, (2, 2, 2), False), (3, (2, 2, 2), True)],
+    [
+        (2, (1, 1, 1), False),
+        (3, (1, 1, 1), True),
+        pytest.param(2, (2, 2, 2), False, marks=pytest.mark.eight_devices),
+        pytest.param(3, (2, 2, 2), True, marks=pytest.mark.eight_devices),
+    ],
 )
 def test_batch_worked_off_in_parts_trains_as_the_whole_batch(accumulate, sizes, as_features):
     mesh = make_mesh(*sizes, devices=jax.devices()[: np.prod(sizes)])
