@@ -108,8 +108,9 @@ def test_run_whose_file_of_puzzles_was_edited_is_not_gone_on_with_and_one_that_w
         "--out",
         tmp_path / "run",
     ]
-    commands.run("sudoku", *argv)
-    said = commands.run("sudoku", *argv).stderr
+    (_, _, _), (status, lines, _) = commands.run_all("sudoku", [argv, argv])
+    said = "\n".join(lines)
+    assert status == 0, said
     assert "goes on from step 1 of 1" in said
     found = json.loads((tmp_path / "run" / "results.json").read_text())
     assert (found["mesh"], found["processes"]) == ({"data": 1, "fsdp": 1, "tensor": 1}, 1)
