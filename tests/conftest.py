@@ -3,14 +3,18 @@
 MDM_JAX_LANE=user runs the files of `AS_USERS` on one device with XLA's defaults, the program that users run.
 """
 
+import importlib.metadata
 import logging
 import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "  # compiling is most of the time
-    if os.environ.get("MDM_JAX_LANE") != "user"
-    else ""
+    ""
+    if os.environ.get("MDM_JAX_LANE") == "user"
+    else "--xla_force_host_platform_device_count=8"
+    # Compiling is most of the time, and half of that the fusion emitters, which only jax 0.10 has a flag for.
+    + " --xla_backend_optimization_level=0 "
+    + "--xla_cpu_use_fusion_emitters=false " * importlib.metadata.version("jaxlib").startswith("0.10.")
 ) + os.environ.get("XLA_FLAGS", "")
 
 import jax
