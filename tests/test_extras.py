@@ -71,7 +71,7 @@ def run(program, *arguments):
     return subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],
         cwd=ROOT,
-        env=ENV | {"XLA_FLAGS": "--xla_backend_optimization_level=0"},
+        env=ENV,
         capture_output=True,
         text=True,
         check=False,

@@ -39,7 +39,7 @@ def shares_of_units(params, config, grid, layer, head):
 
 @pytest.mark.parametrize(("preset", "size"), [("sudoku_6m_deep", 9), ("sudoku_800k", 6)])
 def test_heads_begin_by_attending_to_the_row_the_column_and_the_box_of_a_cell(preset, size):
-    config = dataclasses.replace(presets.get(preset), vocab_size=size + 1, max_length=size * size)
+    config = dataclasses.replace(presets.get(preset), vocab_size=size + 1, max_length=size * size, num_layers=2)
     params = jax.jit(lambda key: start_params(config, IN_PLACE, key))(jax.random.key(0))
     assert num_params(params) == num_params(config)
     grid = np.random.default_rng(0).integers(0, size + 1, size * size)
