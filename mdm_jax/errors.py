@@ -1,5 +1,8 @@
 """What this library raises on purpose. Each message is one line; any other exception is a defect."""
 
+import contextlib
+from collections.abc import Iterator
+
 LONGEST = 1000
 """Characters of a message; a longer one loses its middle."""
 
@@ -33,6 +36,21 @@ class InputError(ValueError):
 
     def __init__(self, message: object) -> None:
         super().__init__(one_line(message))
+
+
+class MissingExtraError(InputError, ImportError):
+    """A package is not installed that one of this library's extras brings."""
+
+
+@contextlib.contextmanager
+def of_extra(extra: str) -> Iterator[None]:
+    """Around imports of packages that `pip install mdm_jax[extra]` brings: MissingExtraError where one is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"the package {error.name} is not installed, which this needs: pip install 'mdm_jax[{extra}]'"
+        ) from None
 
 
 class RunError(RuntimeError):

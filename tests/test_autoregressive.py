@@ -265,6 +265,7 @@ def test_sample_with_other_keys_prompts_temperatures_and_parameters_is_traced_on
     assert len(results) == 6
 
 
+@pytest.mark.eight_devices
 def test_sample_sharded_over_eight_devices_equals_one_device():
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))

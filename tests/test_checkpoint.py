@@ -1,6 +1,7 @@
 """Checkpoints: whole, damaged, of other versions and other meshes; and what `load` makes of them."""
 
 import dataclasses
+import functools
 import json
 import resource
 import shutil
@@ -25,10 +26,10 @@ from mdm_jax.training.objectives import masked_loss
 from mdm_jax.training.state import OptimizerConfig, abstract_state
 
 
-def test_checkpoint_flipped_bit_is_caught_and_the_one_before_is_used(tmp_path, capsys):
-    tiny.train(tmp_path, steps=10)
-    damage(tmp_path / "checkpoints" / "10" / "params")
-    resumed = tiny.train(tmp_path, steps=10)
+def test_checkpoint_flipped_bit_is_caught_and_the_one_before_is_used(tmp_path, finished, capsys):
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    damage(folder / "checkpoints" / "10" / "params")
+    resumed = tiny.train(folder, steps=10)
     assert int(resumed.step) == 10
     assert "checkpoint 10 is damaged and was passed over" in capsys.readouterr().err
 
@@ -41,14 +42,13 @@ def damage(folder):
         path.write_bytes(bytes(raw))
 
 
-def test_load_passes_over_a_damaged_checkpoint_and_names_it_if_it_was_asked_for(tmp_path):
-    write_config(tmp_path, {"model": tiny.CONFIG.to_json()})
-    tiny.train(tmp_path, steps=10)
-    good = mdm_jax.load(tmp_path / "checkpoints" / "5").params
-    damage(tmp_path / "checkpoints" / "10" / "ema")
-    chex.assert_trees_all_equal(mdm_jax.load(tmp_path).params, good)
+def test_load_passes_over_a_damaged_checkpoint_and_names_it_if_it_was_asked_for(tmp_path, finished):
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    good = mdm_jax.load(folder / "checkpoints" / "5").params
+    damage(folder / "checkpoints" / "10" / "ema")
+    chex.assert_trees_all_equal(mdm_jax.load(folder).params, good)
     with pytest.raises(InputError, match="step 10"):
-        mdm_jax.load(tmp_path / "checkpoints" / "10")
+        mdm_jax.load(folder / "checkpoints" / "10")
 
 
 def test_load_gives_the_average_where_the_run_kept_one_and_the_parameters_where_not(tmp_path):
@@ -155,7 +155,15 @@ def test_checkpoint_damaged_in_any_way_is_passed_over_and_the_run_ends_the_same(
     assert len(said) == 1, f"one line for one damage: {said}"
     assert said[0].startswith("checkpoint 10 is damaged and was passed over: ")
     assert (tmp_path / "run" / "damaged" / "10").is_dir(), "nothing is thrown away"
-    assert digest(tiny.train(tmp_path / "run", steps=10)) == expected, "and it was saved anew"
+
+
+def test_checkpoint_that_was_damaged_is_saved_anew(tmp_path, capsys, finished):
+    folder, expected = finished
+    shutil.copytree(folder, tmp_path / "run")
+    DAMAGES["data gone"](tmp_path / "run" / "checkpoints" / "10")
+    for _ in range(2):
+        assert digest(tiny.train(tmp_path / "run", steps=10)) == expected
+    assert capsys.readouterr().err.count("is damaged") == 1
 
 
 @pytest.mark.parametrize("name", ["score cut", "manifest gone", "extra gone"])
@@ -187,11 +195,18 @@ def test_checkpoint_from_a_newer_version_is_named_and_kept(tmp_path, finished):
     assert path.exists()
 
 
-@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 4, 1), (1, 2, 4)])
-def test_checkpoint_of_eight_devices_restores_onto_any_other_mesh(tmp_path, sizes):
+@pytest.fixture(scope="module")
+def broken_off(tmp_path_factory):
+    """The folder of a run on eight devices that was broken off after 5 of 8 steps, and its state on one."""
+    folder = tmp_path_factory.mktemp("broken_off")
     with pytest.raises(tiny.CrashError):
-        tiny.train(tmp_path, steps=8, stop=5, mesh=make_mesh(2, 2, 2))
-    saved = tiny.final_state(tmp_path)
+        tiny.train(folder, steps=8, stop=5, mesh=make_mesh(2, 2, 2))
+    return folder, tiny.final_state(folder)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (1, 2, 4)])
+def test_checkpoint_of_eight_devices_restores_onto_any_other_mesh(tmp_path, broken_off, sizes):
+    tmp_path, saved = shutil.copytree(broken_off[0], tmp_path / "run"), broken_off[1]
     mesh = make_mesh(*sizes, devices=jax.devices()[: np.prod(sizes)])
     with Checkpointer(tmp_path) as checkpointer:
         like = abstract_state(mesh, lambda key: init_params(tiny.CONFIG, key), OptimizerConfig())
@@ -209,7 +224,7 @@ def test_load_of_a_run_on_eight_devices_gives_a_model_on_one(tmp_path):
     config, params, denoiser = mdm_jax.load(tmp_path)
     assert config == tiny.CONFIG
     assert {leaf.sharding.device_set == {jax.devices()[0]} for leaf in jax.tree.leaves(params)} == {True}
-    assert denoiser(params, jnp.zeros((1, 6), jnp.int32)).shape == (1, 6, 8)
+    assert jax.eval_shape(denoiser, params, jnp.zeros((1, 6), jnp.int32)).shape == (1, 6, 8)
 
 
 def graded(values):
@@ -285,9 +300,8 @@ def test_held_out_loss_is_that_of_the_documented_objective_and_falls_with_traini
     assert evaluate(params) == evaluate(params)
     padded = {name: np.concatenate([x, np.full((1, 6), name == "is_prompt", x.dtype)]) for name, x in examples.items()}
     key = jax.random.fold_in(jax.random.key(0), 0)
-    nll = mdm_jax.subset_loss(
-        denoiser, params, key, padded["tokens"], mask_id=tiny.MASK, is_prompt=jnp.asarray(padded["is_prompt"])
-    )
+    objective = functools.partial(mdm_jax.subset_loss, denoiser, mask_id=tiny.MASK)
+    nll = jax.jit(objective)(params, key, padded["tokens"], is_prompt=padded["is_prompt"])
     assert evaluate(params) == pytest.approx(float(nll.sum()) / (7 * 5), rel=1e-5)
     state = tiny.train(tmp_path, steps=100, mesh=mesh, loop={"checkpoint_every": 100})
     assert evaluate(state.params) < 0.5 * evaluate(params)

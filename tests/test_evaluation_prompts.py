@@ -17,7 +17,7 @@ CONFIG = TransformerConfig(
     vocab_size=20,
     num_extra_tokens=2,
     max_length=256,
-    num_layers=2,
+    num_layers=1,
     num_heads=2,
     width=16,
     mlp_width=32,
@@ -38,11 +38,11 @@ def test_shapes_are_few_and_waste_less_than_half():
 def test_each_prompt_is_continued_as_if_alone_in_a_sequence_of_its_own_length():
     params = init_params(CONFIG, jax.random.key(0))
     rng = np.random.default_rng(0)
-    prompts = [rng.integers(0, 20, length).tolist() for length in (3, 90, 70, 1, 60, 58)]
+    prompts = [rng.integers(0, 20, length).tolist() for length in (3, 90, 70, 3)]
     options = {"mask_id": MASK, "selector": mdm_jax.TopK(4), "temperature": 1.0}
     decode = functools.partial(mdm_jax.sample, make_denoiser(CONFIG), params, **options)
     got = continue_prompts(decode, prompts, num_new=5, mask_id=MASK, pad_id=PAD, batch_size=2, seed=7)
-    assert got.shapes == [(2, 64), (2, 96), (2, 96)]
+    assert got.shapes == [(2, 64), (2, 96)]
     assert got.nfe == 4
     for number, prompt in enumerate(prompts):
         key = jax.random.fold_in(jax.random.key(7), number)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import threading
 
 import jax
@@ -36,11 +37,24 @@ def sgd(rate):
     return optax.sgd(rate, momentum=0.9)
 
 
-def test_folder_of_a_run_given_as_text_loads_without_another_word(tmp_path):
-    state = tiny.train(str(tmp_path / "run"), steps=3, ema=0.0)
-    model = mdm_jax.load(tmp_path / "run")
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a run of three steps, which no test changes, and its last state."""
+    folder = tmp_path_factory.mktemp("finished")
+    return folder, tiny.train(folder, steps=3)
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """The same, to be changed."""
+    return shutil.copytree(finished[0], tmp_path / "run"), finished[1]
+
+
+def test_folder_of_a_run_given_as_text_loads_without_another_word(finished):
+    folder, state = finished
+    model = mdm_jax.load(str(folder))
     assert model.config == tiny.CONFIG
-    jax.tree.map(np.testing.assert_array_equal, model.params, state.params)
+    jax.tree.map(np.testing.assert_array_equal, model.params, state.ema)
 
 
 @pytest.mark.parametrize(
@@ -53,10 +67,9 @@ def test_folder_of_a_run_given_as_text_loads_without_another_word(tmp_path):
         ({"apply": plain, "init_params": init_plain}, "model: "),
     ],
 )
-def test_folder_of_another_run_is_refused(tmp_path, change, words):
-    tiny.train(tmp_path, steps=3)
+def test_folder_of_another_run_is_refused(finished, change, words):
     with pytest.raises(InputError, match=f"holds a run with another config .{words}"):
-        tiny.train(tmp_path, **{"steps": 3} | change)
+        tiny.train(str(finished[0]), **{"steps": 3} | change)
 
 
 def test_plain_denoiser_with_an_optimizer_of_its_own_trains_and_its_parameters_are_read_back(tmp_path):
@@ -103,9 +116,9 @@ def test_network_of_other_shapes_or_names_is_refused_and_nothing_is_touched(tmp_
         tiny.train(tmp_path, steps=3, apply=plain, init_params=init_plain, optimizer=optimizer)
 
 
-def test_checkpoint_of_an_older_version_restores_and_names_of_another_network_are_told(tmp_path):
-    state = tiny.train(tmp_path, steps=3)
-    path = tmp_path / "checkpoints" / "3" / "extra" / "metadata"
+def test_checkpoint_of_an_older_version_restores_and_names_of_another_network_are_told(run):
+    folder, state = run
+    path = folder / "checkpoints" / "3" / "extra" / "metadata"
     extra = json.loads(path.read_text())
     for name in ("digest_version", "shapes", "seconds", "crc32"):
         del extra[name]
@@ -113,11 +126,11 @@ def test_checkpoint_of_an_older_version_restores_and_names_of_another_network_ar
     items["optimizer"] = {name: getattr(state, name) for name in extra_names()}
     extra["digest"] = {name: digest(item, version=1) for name, item in items.items()}
     path.write_text(json.dumps({**extra, "crc32": _crc32(extra)}))
-    again = tiny.train(tmp_path, steps=3)
+    again = tiny.train(folder, steps=3)
     jax.tree.map(np.testing.assert_array_equal, again.params, state.params)
-    (tmp_path / "config.json").unlink()
+    (folder / "config.json").unlink()
     with pytest.raises(InputError, match="is of another network: "):
-        tiny.train(tmp_path, steps=3, apply=plain, init_params=init_plain)
+        tiny.train(folder, steps=3, apply=plain, init_params=init_plain)
 
 
 def extra_names():
@@ -185,24 +198,33 @@ def test_folder_in_use_is_refused_to_another_thread_and_free_to_the_one_that_hol
     tiny.train(tmp_path, steps=2)
 
 
-@pytest.mark.parametrize("line", ["[]", "null", '{"step": "x"}', '{"step": 2, "loss": "y"}', "[" * 100_000, "\x00\xff"])
-def test_metrics_with_a_damaged_line_are_read_without_it_and_the_run_goes_on(tmp_path, line):
+DAMAGED = ["[]", "null", '{"step": "x"}', '{"step": 2, "loss": "y"}', "[" * 100_000, "\x00\xff"]
+
+
+@pytest.mark.parametrize("line", DAMAGED, ids=range(len(DAMAGED)))
+def test_metrics_with_a_damaged_line_are_read_without_it(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes("\n".join(['{"step": 1, "loss": 2.5}', line, '{"step": 2, "loss": null}', ""]).encode("latin1"))
+    assert read_metrics(tmp_path) == [{"step": 1, "loss": 2.5}, {"step": 2, "loss": None}]
+
+
+def test_run_whose_metrics_have_damaged_lines_goes_on(tmp_path):
     with pytest.raises(tiny.CrashError):
         tiny.train(tmp_path, steps=8, stop=6)
     path = tmp_path / "metrics.jsonl"
     lines = path.read_text().splitlines()
-    path.write_bytes("\n".join([*lines[:2], line, *lines[2:], ""]).encode("latin1"))
+    path.write_bytes("\n".join([*lines[:2], *DAMAGED, *lines[2:], ""]).encode("latin1"))
     assert [entry["step"] for entry in read_metrics(tmp_path)] == list(range(1, len(lines) + 1))
     tiny.train(tmp_path, steps=8)
     assert [entry["step"] for entry in read_metrics(tmp_path)] == list(range(1, 9))
 
 
-def test_folder_that_is_named_by_no_number_is_no_checkpoint(tmp_path):
-    tiny.train(tmp_path, steps=3)
+def test_folder_that_is_named_by_no_number_is_no_checkpoint(run):
+    folder, _ = run
     for name in ("²", "٣", "4x"):
-        (tmp_path / "checkpoints" / name).mkdir()
-    tiny.train(tmp_path, steps=3)
-    assert mdm_jax.load(tmp_path).config == tiny.CONFIG
+        (folder / "checkpoints" / name).mkdir()
+    tiny.train(folder, steps=3)
+    assert mdm_jax.load(folder).config == tiny.CONFIG
 
 
 def test_seconds_of_all_calls_add_up(tmp_path):

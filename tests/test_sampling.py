@@ -26,10 +26,7 @@ PARAMS = toy.net_params(0)
 KEY = jax.random.key(11)
 ORACLES = {
     "random": oracles.random,
-    "left_to_right": oracles.left_to_right,
-    "top_prob": oracles.top_prob,
     "margin": oracles.margin,
-    "neg_entropy": oracles.neg_entropy,
     "token_prob": oracles.token_prob,
     "noisy margin": mdm_jax.with_noise(oracles.margin, 0.3),
 }
@@ -190,9 +187,12 @@ class EitherOf:
         return jnp.stack(chosen)[self.which]
 
 
-@pytest.mark.parametrize("block_length", [None, 3])
-@pytest.mark.parametrize("name", ORACLES)
-def test_sample_greedy_with_every_oracle_selector_and_block_equals_the_plain_loop(name, block_length):
+# Oracles are pure functions with tests of their own; to the loop they differ in whether they draw. So the plain loop is
+# compared for one of each kind with every selector, and for every selector by itself.
+
+
+@pytest.mark.parametrize(("name", "block_length"), [("random", 3), ("margin", None)])
+def test_sample_greedy_with_every_selector_equals_the_plain_loop(name, block_length):
     for group, class_ in ((SELECTORS[:3], OneOf), (SELECTORS[4:], EitherOf)):
         for which, selector in enumerate(group):
             got = sample(
@@ -206,10 +206,8 @@ def test_sample_greedy_with_every_oracle_selector_and_block_equals_the_plain_loo
             assert_same(got, reference(row_keys(), X_INIT, name, selector, block_length, 0.0))
 
 
-@pytest.mark.parametrize(
-    ("name", "block_length"), [*list(zip(ORACLES, [None, 3, None, 3, None, 3, 3], strict=True)), ("margin", None)]
-)
-def test_sample_at_temperature_one_with_every_oracle_and_selector_equals_the_plain_loop(name, block_length):
+@pytest.mark.parametrize(("name", "block_length"), [("random", None), ("noisy margin", 3)])
+def test_sample_at_temperature_one_with_every_planning_selector_equals_the_plain_loop(name, block_length):
     for which, selector in enumerate(SELECTORS[:3]):
         options = {"oracle": ORACLES[name], "block_length": block_length, "temperature": 1.0}
         got = sample(KEY, X_INIT, selector=OneOf(which, tuple(SELECTORS[:3])), **options)
@@ -222,10 +220,9 @@ def test_sample_with_each_selector_itself_in_blocks_at_temperature_two_equals_th
     assert_same(got, reference(row_keys(), X_INIT, "token_prob", selector, 3, 2.0))
 
 
-@pytest.mark.parametrize("name", ["left_to_right", "random", "neg_entropy"])
-def test_sample_greedy_with_binomial_equals_the_plain_loop(name):
-    got = sample(KEY, X_INIT, oracle=ORACLES[name], selector=SELECTORS[3], temperature=0.0)
-    assert_same(got, reference(row_keys(), X_INIT, name, SELECTORS[3], None, 0.0))
+def test_sample_greedy_with_binomial_equals_the_plain_loop():
+    got = sample(KEY, X_INIT, oracle=ORACLES["margin"], selector=SELECTORS[3], temperature=0.0)
+    assert_same(got, reference(row_keys(), X_INIT, "margin", SELECTORS[3], None, 0.0))
 
 
 def test_sample_with_the_mask_inside_the_vocabulary_equals_the_same_net_with_the_mask_renamed():
@@ -313,6 +310,7 @@ def test_sample_of_a_row_is_the_same_alone_in_another_batch_and_padded():
     np.testing.assert_allclose(padded.log_prob, together.log_prob, atol=1e-5)
 
 
+@pytest.mark.eight_devices
 def test_sample_sharded_over_eight_devices_equals_one_device():
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     x_init = np.resize(X_INIT, (16, L))
@@ -604,8 +602,7 @@ def test_sample_tells_a_selective_denoiser_which_positions_are_open(block_length
     jax.tree.map(np.testing.assert_array_equal, got, want)
 
 
-@pytest.mark.parametrize("block_length", [None, 5])
-@pytest.mark.parametrize("name", ["random", "margin", "token_prob"])
+@pytest.mark.parametrize(("name", "block_length"), [("random", 5), ("margin", None)])
 def test_sample_of_a_transformer_that_skips_closed_positions_is_that_of_the_whole_one(name, block_length):
     shape = {"max_length": 16, "num_layers": 2, "num_heads": 4, "width": 16, "mlp_width": 24}
     config = TransformerConfig(vocab_size=11, num_extra_tokens=1, positions="learned", init_std=0.3, **shape)
@@ -627,11 +624,10 @@ def tied_net(params, tokens):
     return jnp.broadcast_to(params, (*tokens.shape, 5))
 
 
-@pytest.mark.parametrize("name", ["top_prob", "margin", "neg_entropy", "token_prob"])
-def test_sample_of_tied_scores_reveals_the_lowest_index_first(name):
+def test_sample_of_tied_scores_reveals_the_lowest_index_first():
     params = jnp.asarray([0.1, 1.3, 0.4, 1.3, 0.2])
     x_init = np.array([[M, 0, M, M, M, M], [0, M, M, 0, M, 0]], np.int32)
-    got = mdm_jax.sample(tied_net, params, KEY, x_init, mask_id=MASK, oracle=ORACLES[name], temperature=0.0)
+    got = mdm_jax.sample(tied_net, params, KEY, x_init, mask_id=MASK, temperature=0.0)
     np.testing.assert_array_equal(got.reveal_step, [[0, -1, 1, 2, 3, 4], [-1, 0, 1, -1, 2, -1]])
     np.testing.assert_array_equal(np.asarray(got.tokens)[x_init == M], 1)
 
@@ -659,7 +655,7 @@ def test_sample_with_the_margin_written_as_a_lambda_equals_the_margin():
 
 
 @pytest.mark.parametrize(
-    ("selector", "temperature"), [(SELECTORS[0], 0.0), (SELECTORS[1], 1.0), (SELECTORS[3], 1.0), (SELECTORS[5], 1.0)]
+    ("selector", "temperature"), [(SELECTORS[3], 1.0), (SELECTORS[5], 0.0)], ids=["plans", "chooses"]
 )
 def test_sample_under_the_key_reuse_checker_reuses_no_key(selector, temperature):
     options = {"oracle": ORACLES["noisy margin"], "selector": selector, "temperature": temperature}

@@ -66,11 +66,11 @@ def test_batch_that_does_not_split_over_the_mesh_is_named():
         check_batch(12, make_mesh(data=4, fsdp=2))
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_training_gives_the_same_losses_on_every_mesh(tmp_path, optimizer):
+@pytest.mark.parametrize(("optimizer", "meshes"), [("adamw", [(8, 1, 1), (2, 2, 2)]), ("muon", [(2, 2, 2)])])
+def test_training_gives_the_same_losses_on_every_mesh(tmp_path, optimizer, meshes):
     """Masks are drawn for the global batch, so that only the order of float32 sums differs between meshes."""
     losses, config = {}, dataclasses.replace(tiny.CONFIG, dropout=0.1)
-    for sizes in [(1, 1, 1), (8, 1, 1), (2, 4, 1), (2, 2, 2)]:
+    for sizes in [(1, 1, 1), *meshes]:
         mesh = make_mesh(*sizes, devices=jax.devices()[: math.prod(sizes)])
         folder = tmp_path / "x".join(map(str, sizes))
         tiny.train(folder, steps=8, mesh=mesh, config=config, optimizer=optimizer)

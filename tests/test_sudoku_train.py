@@ -39,7 +39,7 @@ def shares_of_units(params, config, grid, layer, head):
 
 @pytest.mark.parametrize(("preset", "size"), [("sudoku_6m_deep", 9), ("sudoku_800k", 6)])
 def test_heads_begin_by_attending_to_the_row_the_column_and_the_box_of_a_cell(preset, size):
-    config = dataclasses.replace(presets.get(preset), vocab_size=size + 1, max_length=size * size)
+    config = dataclasses.replace(presets.get(preset), vocab_size=size + 1, max_length=size * size, num_layers=2)
     params = jax.jit(lambda key: start_params(config, IN_PLACE, key))(jax.random.key(0))
     assert num_params(params) == num_params(config)
     grid = np.random.default_rng(0).integers(0, size + 1, size * size)
@@ -108,8 +108,9 @@ def test_run_whose_file_of_puzzles_was_edited_is_not_gone_on_with_and_one_that_w
         "--out",
         tmp_path / "run",
     ]
-    commands.run("sudoku", *argv)
-    said = commands.run("sudoku", *argv).stderr
+    (_, _, _), (status, lines, _) = commands.run_all("sudoku", [argv, argv])
+    said = "\n".join(lines)
+    assert status == 0, said
     assert "goes on from step 1 of 1" in said
     found = json.loads((tmp_path / "run" / "results.json").read_text())
     assert (found["mesh"], found["processes"]) == ({"data": 1, "fsdp": 1, "tensor": 1}, 1)

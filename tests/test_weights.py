@@ -28,12 +28,16 @@ def test_sudoku_6m_has_six_million_parameters_in_a_small_file_with_a_card(model)
 
 
 def test_sudoku_6m_solves_held_out_puzzles_by_margin_and_far_fewer_in_random_order(model):
-    assert solved(model, "hard", "margin") >= 0.4  # 5 of 12, of which two thirds are expected
-    assert solved(model, "normal", "margin") >= 0.9  # 11 of 12, of which 97% are expected
-    assert solved(model, "normal", "random") <= 0.5
+    assert solved(model, "normal", "margin") >= 7 / 8  # 97% are expected
+    assert solved(model, "normal", "random") <= 4 / 8  # 30% are expected
 
 
-def solved(model, difficulty, oracle, num=12):
+@pytest.mark.slow
+def test_sudoku_6m_solves_hard_puzzles_by_margin(model):
+    assert solved(model, "hard", "margin", num=12) >= 0.4  # 5 of 12, of which 72% are expected
+
+
+def solved(model, difficulty, oracle, num=8):
     """The share of held-out puzzles that it solves, other ones than those that its card is about."""
     parts = [part["puzzle"] for part in generate_rated(num, difficulty=difficulty, split="test", seed=1)]
     puzzles = np.concatenate(parts)

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from commands import ENV
 
 from mdm_jax.data.pipeline import Batches
 from mdm_jax.models.denoiser import make_denoiser
@@ -84,7 +85,7 @@ def run(folder: pathlib.Path, *arguments: str, **environment: str) -> subprocess
     root = pathlib.Path(__file__).parents[1]
     settings = {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "XLA_FLAGS": f"{ENV['XLA_FLAGS']} --xla_force_host_platform_device_count=4",
         "PYTHONPATH": f"{root}:{root / 'tests'}",
         "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compiled"),
     }

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import math
+import os
 import re
 
 import jax
@@ -19,8 +20,11 @@ EMBED_ROWS = 8
 
 
 def quick_compilation():
-    """A module's fixture: XLA without its costly passes, which halves the time of tests that mostly compile."""
-    jax.config.update("jax_disable_most_optimizations", True)
+    """A module's fixture: XLA without its costly passes, which halves the time of tests that mostly compile.
+
+    Tests that run as users do (conftest.py) have them all.
+    """
+    jax.config.update("jax_disable_most_optimizations", os.environ.get("MDM_JAX_LANE") != "user")
     yield
     jax.config.update("jax_disable_most_optimizations", False)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdm_jax.errors import InputError
+from mdm_jax.errors import InputError, of_extra
 
 Batch = dict[str, NDArray[Any]]
 
@@ -43,7 +43,8 @@ class Batches(Iterator[Batch]):
                 that an epoch's repetition is changed differently, and a resumed run in the same way.
 
         Raises:
-            InputError: There are no arrays, or of different lengths; an argument is out of its range.
+            InputError: There are no arrays, or of different lengths; an argument is out of its range; or grain is not
+                installed.
         """
         lengths = {name: len(array) for name, array in arrays.items()}
         if len(set(lengths.values())) != 1:
@@ -56,7 +57,8 @@ class Batches(Iterator[Batch]):
             raise InputError(f"rows={mine.tolist()}: choose from 0 to {batch_size - 1}, the rows of a batch")
         if not 0 <= seed < 1 << 32:
             raise InputError(f"seed={seed}: give an integer from 0 to 2^32 - 1")
-        import grain  # brings jax and orbax along: over a second
+        with of_extra("experiments"):
+            import grain  # brings jax and orbax along: over a second
 
         def gather(numbers: NDArray[np.int64]) -> Batch:
             return {name: array[numbers] for name, array in arrays.items()}

@@ -6,8 +6,9 @@ Compiled code elsewhere keeps a copy of it in its cache, which does not notice a
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from mdm_jax.data.compiled import njit
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 """What the generator's state moves on by."""

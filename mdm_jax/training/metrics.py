@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
+from mdm_jax.errors import MissingExtraError, of_extra
 from mdm_jax.files import read_bytes
+from mdm_jax.report.progress import say
 
 
 class MetricsWriter:
-    """Writes `metrics.jsonl` and TensorBoard events into a run's folder. A context manager.
+    """Writes `metrics.jsonl` and, with tensorboardX, TensorBoard events into a run's folder. A context manager.
 
     A resumed run drops the lines after the step it resumes from, so that no step stands there twice, and damaged ones.
     """
@@ -27,15 +29,13 @@ class MetricsWriter:
         self._is_lead = is_lead
         if not is_lead:
             return
-        from tensorboardX import SummaryWriter
-
         path = folder / "metrics.jsonl"
         kept = [line for line in read_metrics(folder) if line["step"] <= resume_step] if path.exists() else []
         part = path.with_suffix(".part")
         part.write_text("".join(json.dumps(line) + "\n" for line in kept))
         part.replace(path)
         self._lines = path.open("a")
-        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1, write_to_disk=True)
+        self._events = _events(folder / "tensorboard", resume_step)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """One line, in which null stands for what is not finite, and one event per metric that is."""
@@ -45,14 +45,15 @@ class MetricsWriter:
         self._lines.write(json.dumps({"step": step, **finite}) + "\n")
         self._lines.flush()
         for name, value in finite.items():
-            if value is not None:
+            if value is not None and self._events is not None:
                 self._events.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Closes the files."""
         if self._is_lead:
             self._lines.close()
-            self._events.close()
+            if self._events is not None:
+                self._events.close()
 
     def __enter__(self) -> "MetricsWriter":
         return self
@@ -61,6 +62,17 @@ class MetricsWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _events(folder: pathlib.Path, resume_step: int) -> Any:
+    """A writer of TensorBoard events; None, and a line that says so, where the package is missing."""
+    try:
+        with of_extra("experiments"):
+            from tensorboardX import SummaryWriter
+    except MissingExtraError as error:
+        say(f"no events for TensorBoard are written, metrics.jsonl alone: {error}")
+        return None
+    return SummaryWriter(str(folder), purge_step=resume_step + 1, write_to_disk=True)
 
 
 def read_metrics(folder: pathlib.Path) -> list[dict[str, Any]]:

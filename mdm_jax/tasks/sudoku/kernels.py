@@ -9,9 +9,9 @@ may ever change is in one file, since numba does not notice that a cached functi
 from typing import NamedTuple, cast
 
 import numpy as np
-from numba import njit, prange
 from numpy.typing import NDArray
 
+from mdm_jax.data.compiled import njit, prange
 from mdm_jax.data.splitmix import GOLDEN, draw, mix
 
 _POPCOUNT = np.array([digits.bit_count() for digits in range(1 << 9)], np.int64)

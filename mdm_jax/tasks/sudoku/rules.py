@@ -15,9 +15,9 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit, prange
 from numpy.typing import ArrayLike, NDArray
 
+from mdm_jax.data.compiled import njit, prange
 from mdm_jax.tasks.sudoku import puzzle as sudoku
 
 

@@ -17,9 +17,9 @@ look on are marked.
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit, prange
 from numpy.typing import ArrayLike, NDArray
 
+from mdm_jax.data.compiled import njit, prange
 from mdm_jax.tasks.zebra import puzzle as zebra
 from mdm_jax.tasks.zebra.clues import CELLS, NONE, STRIDE, sizes_of, support
 

@@ -10,9 +10,9 @@ numba does not notice that a cached function calls one that changed in another.
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-from numba import njit, prange
 from numpy.typing import NDArray
 
+from mdm_jax.data.compiled import njit, prange
 from mdm_jax.data.splitmix import GOLDEN, draw, mix
 from mdm_jax.tasks.zebra.sides import is_test
 

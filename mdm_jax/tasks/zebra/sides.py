@@ -1,9 +1,9 @@
 """The compiled hash that puts Zebra puzzles into train or test. Never to be changed: puzzles would change sides."""
 
 import numpy as np
-from numba import njit, prange
 from numpy.typing import NDArray
 
+from mdm_jax.data.compiled import njit, prange
 from mdm_jax.data.splitmix import mix
 
 _STRIDE = 6  # terms of an attribute, and the most attributes
