@@ -1,5 +1,6 @@
-"""A trained model and the task it was trained on, of which its `config.json` may say anything."""
+"""A trained model and the task it was trained on. What its `config.json` says is checked: it may say anything."""
 
+import importlib
 import pathlib
 import types
 import typing
@@ -10,22 +11,42 @@ import mdm_jax
 from mdm_jax.errors import InputError, shown
 from mdm_jax.loading import Model, run_folder
 from mdm_jax.ranges import check_ranges
+from mdm_jax.tasks.base import Layout
 from mdm_jax.training.config import read_config
+
+
+def load_run(experiment: str, checkpoint: pathlib.Path) -> tuple[Model, Any, Layout]:
+    """A trained model, its task and its layout.
+
+    Args:
+      experiment: the experiment that the run must belong to.
+      checkpoint: as for `mdm_jax.load`.
+
+    Raises:
+      InputError: as `load_trained`; or the network does not fit the layout.
+    """
+    train = importlib.import_module(f"experiments.{experiment}").Train
+    model, found = load_trained(experiment, checkpoint, train, train.names)
+    flags = train(**found)
+    task = flags.task()
+    layout = flags.layout_of(task)
+    check_network(checkpoint, model, **layout.network)
+    return model, task, layout
 
 
 def load_trained(
     experiment: str, checkpoint: pathlib.Path, flags: type, names: Iterable[str]
 ) -> tuple[Model, dict[str, Any]]:
-    """A trained model, and what its training was given as the flags of those names.
+    """A trained model, and the values of some flags of its training.
 
     Args:
-      experiment: whose run it must be.
+      experiment: the experiment that the run must belong to.
       checkpoint: as for `mdm_jax.load`.
-      flags: the dataclass of the training's flags, which says what each may be; the others are as by default.
-      names: of the flags that are wanted.
+      flags: the dataclass of the training's flags, which gives the type and the range of each.
+      names: the names of the flags.
 
     Raises:
-      InputError: it is no run of the experiment, or its `config.json` lacks a flag or holds what none may be.
+      InputError: the run belongs to another experiment, or its `config.json` lacks a flag or holds an impossible value.
     """
     model = mdm_jax.load(checkpoint)
     task = read_config(run_folder(checkpoint)[0]).get("task", {})
@@ -43,7 +64,7 @@ def load_trained(
 
 
 def check_network(checkpoint: pathlib.Path, model: Model, **wanted: Any) -> None:
-    """InputError unless the fields of a model's config are those that its task needs."""
+    """Raises InputError unless the fields of a model's config have the values that its task needs."""
     for name, value in wanted.items():
         if (found := getattr(model.config, name)) != value:
             raise InputError(
@@ -53,7 +74,7 @@ def check_network(checkpoint: pathlib.Path, model: Model, **wanted: Any) -> None
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value of JSON is one of a type."""
+    """Whether a value from JSON has a type."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return any(_fits(value, part) for part in typing.get_args(hint))
     if typing.get_origin(hint) is typing.Literal:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mdm_jax.errors import InputError, RunError, one_line
-from mdm_jax.evaluation.intervals import wilson
+from mdm_jax.evaluation.intervals import mean_interval, wilson
 from mdm_jax.report.progress import Bar
 from mdm_jax.sampling import SampleResult
 from mdm_jax.sharding import fetch, place
@@ -95,21 +95,22 @@ def fill_in(
     return Filled(np.concatenate(tokens)[back], np.concatenate(reveal_step)[back], float(np.mean(nfe)), seconds)
 
 
-def score(filled: Filled, solutions: np.ndarray, *, is_asked: np.ndarray, is_solved: np.ndarray) -> dict[str, object]:
-    """The fields of a result row: how many puzzles were solved, with a 95% Wilson interval, and how fast.
+def summary(scores: Mapping[str, np.ndarray]) -> dict[str, object]:
+    """The fields of a result row: the mean of each score, with a 95% interval where the values are independent.
 
     Args:
-      filled: from `fill_in`.
-      solutions: int [N, C].
-      is_asked: bool [N, C], which cells were to be filled in.
-      is_solved: bool [N].
+      scores: by name, [N], boolean or from 0 to 1, one value for each answer; or [N, ...], one for each of its parts,
+        with NaN for parts that do not count. The interval is Wilson's for boolean values and the normal one for others.
+        The parts of an answer are not independent, so that their mean has no interval.
     """
-    num, solved = len(solutions), int(is_solved.sum())
-    return {
-        "n": num,
-        "solved": solved / num,
-        "solved_ci": list(wilson(solved, num)),
-        "cells": float((filled.tokens == solutions)[is_asked].mean()) if is_asked.any() else 1.0,
-        "nfe": round(filled.nfe, 2),
-        "per_second": round(num / filled.seconds, 2),
-    }
+    row: dict[str, object] = {"n": len(next(iter(scores.values())))}
+    for name, values in scores.items():
+        if values.ndim > 1:
+            counted = values[~np.isnan(values)]
+            row[name] = float(counted.mean()) if len(counted) else 1.0  # nothing was asked, so nothing is wrong
+            continue
+        row[name] = float(values.mean())
+        is_share = values.dtype == bool
+        interval = wilson(int(values.sum()), len(values)) if is_share else np.clip(mean_interval(values), 0, 1).tolist()
+        row[f"{name}_ci"] = list(interval)
+    return row
