@@ -10,20 +10,17 @@ with the generated latents in random order, 89 to 94% by the margin between the 
 """
 
 import dataclasses
-import functools
 import pathlib
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from experiments.commands.flags import EvaluateFlags, Plan, PrepareFlags, ReproduceFlags, TaskFlags, TrainFlags, Unit
-from experiments.common import Row, run, table
+from experiments.commands.flags import EvaluateFlags, PrepareFlags, ReproduceFlags, TaskFlags, TrainFlags
+from experiments.common import run
 from mdm_jax.errors import InputError
 from mdm_jax.ranges import INT32, Count, NotNegative, Range
 
 if TYPE_CHECKING:
-    from mdm_jax.loading import Model
-    from mdm_jax.tasks.base import Layout, Records, Task
+    from mdm_jax.tasks.base import Records, Task
     from mdm_jax.tasks.nae_sat.task import NaeSat
     from mdm_jax.typing import Selector
 
@@ -202,103 +199,16 @@ BUDGETS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Scale:
-    """How much of Table 1."""
-
-    distributions: tuple[tuple[int, int], ...]
-    """(N, P)"""
-    num_samples: int
-    num_steps: tuple[int, ...]
-    """of decoding, beside one token at a time"""
-
-
-SCALES = {
-    "smoke": Scale(((6, 12),), 8, (6,)),
-    "small": Scale(((10, 50),), 500, (30, 10)),
-    "paper": Scale(tuple(PAPER), 1000, (100, 50)),
-}
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reproduce(ReproduceFlags):
     """Table 1: train a model for each distribution, and generate in every order; started again, it goes on."""
 
     experiment: ClassVar[str] = "nae_sat"
+    table: ClassVar[str] = "experiments.nae_sat_table"
     scale: Literal["smoke", "small", "paper"] = "small"
     """smoke: seconds of everything; small: 10 latents, 50 observations, 0.8M parameters; paper: all of Table 1"""
     out: pathlib.Path = pathlib.Path("runs/nae-sat-reproduce")
     """folder of the runs, of what was measured so far, of pictures and results.json"""
-
-    def head(self) -> dict[str, Any]:
-        """The scale, the seed and the budget."""
-        return {"scale": self.scale, "seed": self.seed, "budget": dataclasses.asdict(BUDGETS[self.scale])}
-
-    def plans(self) -> list[Plan]:
-        """A model for each distribution, and a unit for each number of steps."""
-        scale, plans = SCALES[self.scale], []
-        for sizes in scale.distributions:
-            out, limit = self.out / "{}-{}".format(*sizes), min(128, scale.num_samples)
-            flags: dict[str, Any] = {"data": self.data, "seed": self.seed, "out": out, "evaluate_limit": limit}
-            train = BUDGETS[self.scale].train_flags(*sizes, evaluations=8, **flags)
-            task = train.task()
-            units = [
-                Unit(
-                    f"{task.title} {num_steps or 'one by one'}",
-                    functools.partial(self.rows, task, train.layout_of(task), num_steps),
-                )
-                for num_steps in (None, *scale.num_steps)
-            ]
-            plans.append(Plan(train, train.layout_of(task), units))
-        return plans
-
-    def rows(self, task: "NaeSat", layout: "Layout", num_steps: int | None, model: "Model") -> list[Row]:
-        """All orders and vanilla inference in `num_steps` steps, or one token at a time if that is None."""
-        from experiments.commands.decode import masked, measure
-        from mdm_jax import Binomial, PerStep, TopK
-        from mdm_jax.oracles import ORACLES
-
-        length, sizes = task.num_latents + task.num_observations, (task.num_latents, task.num_observations)
-        selector: Selector = PerStep(1) if num_steps is None else TopK(num_steps)
-        decoders: dict[str, tuple[str, Selector]] = {name: (name, selector) for name in ORDERS}
-        decoders["vanilla"] = "random", Binomial(num_steps or length)
-        records = task.records("test", SCALES[self.scale].num_samples)
-        rows = []
-        for name, (oracle, chosen) in decoders.items():
-            decode = masked(model, layout, ORACLES[oracle], chosen, temperature=task.temperature)
-            options: dict[str, Any] = {"seed": self.seed, "batch_size": 250, "progress": f"{task.title} {name}"}
-            found = measure(task, layout, decode, records, **options).row
-            fields: Row = {"method": "mdm", "dataset": task.title, "oracle": name, "selector": repr(chosen)}
-            fields |= {"num_steps": num_steps or length, **found, "paper": PAPER.get(sizes, {}).get(name)}
-            rows.append(fields)
-        return rows
-
-    def report(self, rows: list[Row]) -> None:
-        """Table 1, and for each distribution the pictures over training and by the number of steps."""
-        from experiments.commands.curves import grouped, plot_training
-        from experiments.commands.reproduce import beside_the_paper
-        from mdm_jax.report import plots
-
-        columns = {"dataset": "distribution", "num_steps": "steps", "oracle": "order", "paper": "paper"}
-        columns |= {"accuracy": "ours", "accuracy_ci": "95% interval", "nfe": "NFE", "per_second": "sequences/s"}
-        measured = [row for row in rows if "num_steps" in row]
-        sys.stdout.write(f"\nTable 1\n{table(beside_the_paper(measured, columns))}\n")
-        for sizes in SCALES[self.scale].distributions:
-            stem, title = "{}-{}".format(*sizes), "N={}, P={}".format(*sizes)
-            own = [row for row in rows if row["dataset"] == title]
-            pictures = [self.out / f"{kind}-{stem}.png" for kind in ("training", "steps")]
-            over_training = [row for row in own if "examples" in row]
-            plot_training(pictures[0], over_training, "accuracy", y_label=AGREEMENT)
-            by_steps = sorted((row for row in own if "num_steps" in row), key=lambda row: row["num_steps"])
-            plots.curves(
-                pictures[1],
-                grouped(by_steps, "num_steps", "accuracy"),
-                x_label="steps of decoding",
-                y_label=AGREEMENT,
-                title=f"L&O-NAE-SAT, {title}",
-                log_x=True,
-            )
-            sys.stdout.write("".join(f"{picture}\n" for picture in pictures))
 
 
 COMMANDS = {

@@ -19,7 +19,6 @@ import tyro
 
 from experiments.commands.flags import (
     EvaluateFlags,
-    Plan,
     PrepareFlags,
     PuzzleTrainFlags,
     Question,
@@ -27,7 +26,7 @@ from experiments.commands.flags import (
     SolveFlags,
     TaskFlags,
 )
-from experiments.common import Row, run, say
+from experiments.common import run, say
 from experiments.decoder_ablation import Readings
 from experiments.sudoku_demo import Demo
 from mdm_jax.errors import InputError
@@ -261,6 +260,7 @@ class Reproduce(ReproduceFlags):
     """Tables 2 and 5, every method and order on the normal and the hard set, and curves; started again, it goes on."""
 
     experiment: ClassVar[str] = "sudoku"
+    table: ClassVar[str] = "experiments.sudoku_tables"
     scale: Literal["smoke", "small", "paper"] = "small"
     """smoke: seconds of everything; small: 6x6 on two CPU cores; paper: 9x9 on an accelerator"""
     methods: str = "mdm,arm,arm_ordered"
@@ -271,24 +271,6 @@ class Reproduce(ReproduceFlags):
     """use only the first so many held-out puzzles of each set"""
     out: pathlib.Path = pathlib.Path("runs/sudoku-reproduce")
     """folder of the runs, of what was measured so far, of pictures and results.json"""
-
-    def head(self) -> dict[str, Any]:
-        """The flags, the scale, and a digest of given weights."""
-        from experiments import sudoku_tables
-
-        return sudoku_tables.head(self)
-
-    def plans(self) -> list[Plan]:
-        """A model for each method."""
-        from experiments import sudoku_tables
-
-        return sudoku_tables.plans(self)
-
-    def report(self, rows: list[Row]) -> None:
-        """Both tables and the pictures."""
-        from experiments import sudoku_tables
-
-        sudoku_tables.report(self, rows)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,15 +13,12 @@ which order to fill in the cells. `reproduce --scale small` shows what order doe
 """
 
 import dataclasses
-import functools
 import pathlib
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from experiments.commands.flags import (
     EvaluateFlags,
-    Plan,
     PrepareFlags,
     PuzzleTrainFlags,
     Question,
@@ -29,8 +26,7 @@ from experiments.commands.flags import (
     SolveFlags,
     TaskFlags,
 )
-from experiments.commands.scales import LAYOUTS, MUON, Scale, chosen_methods
-from experiments.common import Row, run, table
+from experiments.common import Row, run
 from mdm_jax.ranges import INT32, Count, Range
 
 if TYPE_CHECKING:
@@ -178,19 +174,10 @@ class Evaluate(GivenFlags, EvaluateFlags):
 
     def parts(self, records: "Records", decoded: "Decoded") -> list[Row]:
         """How many are solved of each size, if there are several."""
+        from experiments.zebra_table import solved_by_size
+
         rows = solved_by_size(records, decoded)
         return rows if len(rows) > 1 else []
-
-
-def solved_by_size(records: "Records", decoded: "Decoded") -> list[Row]:
-    """How many are solved of the puzzles of each size."""
-    from experiments.commands.reproduce import solved_by
-    from mdm_jax.tasks.zebra.clues import sizes_of
-    from mdm_jax.tasks.zebra.task import size_name
-
-    houses, attributes = sizes_of(records["clues"])
-    sizes = 10 * houses + attributes
-    return solved_by("size", sizes, lambda kind: size_name(*divmod(kind, 10)), decoded.scores["solved"])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -217,58 +204,11 @@ class Solve(GivenFlags, SolveFlags):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ZebraScale(Scale):
-    """How much of everything; sizes are (houses, attributes)."""
-
-    smallest: tuple[int, int] = (3, 3)
-    largest: tuple[int, int]
-
-
-PLAIN: dict[str, Literal["plain", "skewed"]] = dict.fromkeys(LAYOUTS, "plain")
-SCALES = {
-    "smoke": ZebraScale(
-        largest=(3, 4),
-        num_train=200,
-        num_test=8,
-        steps={"mdm": 3, "arm": 2, "arm_ordered": 2},
-        batch_size=dict.fromkeys(LAYOUTS, 16),
-        optimizer=MUON,
-        learning_rate=dict.fromkeys(LAYOUTS, 1e-3),
-        loss=PLAIN | {"mdm": "skewed"},
-        model=dict.fromkeys(LAYOUTS, "sudoku_800k"),
-        num_evaluations=1,
-    ),
-    "small": ZebraScale(
-        largest=(4, 4),
-        num_train=200_000,
-        num_test=500,
-        steps=dict.fromkeys(LAYOUTS, 3000),
-        batch_size={"mdm": 64, "arm": 32, "arm_ordered": 32},
-        optimizer=MUON,
-        learning_rate=dict.fromkeys(LAYOUTS, 3e-3),
-        loss=PLAIN | {"mdm": "skewed"},
-        model=dict.fromkeys(LAYOUTS, "sudoku_800k"),
-        num_evaluations=6,
-    ),
-    "paper": ZebraScale(
-        largest=(6, 6),
-        num_train=1_500_000,
-        num_test=1_000,
-        steps=dict.fromkeys(LAYOUTS, 100_000),
-        batch_size={"mdm": 256, "arm": 128, "arm_ordered": 128},
-        optimizer={"mdm": "muon", "arm": "adamw", "arm_ordered": "adamw"},
-        learning_rate={"mdm": 3e-3, "arm": 2e-4, "arm_ordered": 2e-4},
-        loss=PLAIN,
-        model={"mdm": "smdm_19m", "arm": "arm_42m", "arm_ordered": "arm_42m"},
-    ),
-}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Reproduce(ReproduceFlags):
     """Table 3, every method and order, over training and by size; started again, it goes on."""
 
     experiment: ClassVar[str] = "zebra"
+    table: ClassVar[str] = "experiments.zebra_table"
     scale: Literal["smoke", "small", "paper"] = "small"
     """smoke: seconds of everything; small: 3x3 to 4x4 on two CPU cores; paper: 3x3 to 6x6 on an accelerator"""
     methods: str = "mdm,arm,arm_ordered"
@@ -277,72 +217,6 @@ class Reproduce(ReproduceFlags):
     """use only the first so many held-out puzzles"""
     out: pathlib.Path = pathlib.Path("runs/zebra-reproduce")
     """folder of the runs, of what was measured so far, of pictures and results.json"""
-
-    def head(self) -> dict[str, Any]:
-        """The flags and the scale."""
-        chosen_methods(self.methods)
-        flags = {name: getattr(self, name) for name in ("scale", "seed", "limit")}
-        return flags | {"settings": dataclasses.asdict(SCALES[self.scale])}
-
-    def train_flags(self, method: str) -> Train:
-        """How a method is trained."""
-        scale = SCALES[self.scale]
-        (min_houses, min_attributes), (max_houses, max_attributes) = scale.smallest, scale.largest
-        return Train(
-            min_houses=min_houses,
-            max_houses=max_houses,
-            min_attributes=min_attributes,
-            max_attributes=max_attributes,
-            data=self.data,
-            seed=self.seed,
-            out=self.out / method,
-            **scale.flags(method),
-        )
-
-    def plans(self) -> list[Plan]:
-        """A model for each method, measured on held-out puzzles and on the famous ones."""
-        from experiments.commands.reproduce import order_unit
-        from experiments.zebra_given import riddles
-        from mdm_jax.tasks.base import take
-
-        plans, records = [], None
-        for method in chosen_methods(self.methods):
-            train = self.train_flags(method)
-            task = train.task()
-            layout = train.layout_of(task)
-            records = records or take(self.limit, task.records("test", task.num_test))
-            by_size, units = functools.partial(solved_by_size, records), []
-            unit = functools.partial(order_unit, task, layout, seed=self.seed)
-            for oracle in [None] if layout.mask_id is None else ORDERS:
-                paper = PAPER.get((method, oracle)) if task.title == PAPER_SET else None
-                units.append(unit(task.title, records, oracle, paper=paper, parts=by_size))
-                units += [unit(name, alone, oracle) for name, alone in riddles(task.largest).items()]
-            plans.append(Plan(train, layout, units))
-        return plans
-
-    def report(self, rows: list[Row]) -> None:
-        """Table 3, the famous puzzles, and the pictures by size and over training."""
-        from experiments.commands.curves import grouped, plot_training
-        from experiments.commands.reproduce import beside_the_paper
-        from mdm_jax.report import plots
-
-        columns = {"method": "method", "oracle": "order", "paper": "paper", "solved": "ours"}
-        columns |= {"solved_ci": "95% interval", "nfe": "NFE", "per_second": "puzzles/s"}
-        title = self.train_flags("mdm").task().title
-        measured = [row | {"paper": PAPER.get((row["method"], row.get("oracle")))} for row in rows if "nfe" in row]
-        lines = beside_the_paper([row for row in measured if row["dataset"] == title], columns)
-        sys.stdout.write(f"\nTable 3; the paper's figures are of {PAPER_SET} (houses x attributes)\n{table(lines)}\n")
-        for row in measured:
-            if row["dataset"] != title:
-                verdict = "solved" if row["solved"] else f"{row['cells']:.0%} of the cells right"
-                sys.stdout.write(f"{row['dataset']}, {row['method']}, {row.get('oracle', 'greedy')}: {verdict}\n")
-        named = [row if row["method"] == "mdm" else row | {"oracle": row["method"]} for row in rows]
-        pictures = [self.out / "sizes.png", self.out / "training.png"]
-        by_size = grouped([row for row in named if "size" in row], "size", "solved")
-        plots.bars(pictures[0], by_size, y_label="solved (%)", title="By size, houses x attributes")
-        over_training = [row for row in named if "examples" in row]
-        plot_training(pictures[1], over_training, "solved", y_label="held-out puzzles solved (%)")
-        sys.stdout.write("".join(f"{picture}\n" for picture in pictures))
 
 
 COMMANDS = {

@@ -20,7 +20,7 @@ from mdm_jax.tasks.zebra.clues import NONE, Size, sizes_of
 from mdm_jax.tasks.zebra.deduction import deduce
 from mdm_jax.tasks.zebra.english import describe_clues
 from mdm_jax.tasks.zebra.formats import Written, read_puzzles
-from mdm_jax.tasks.zebra.task import grid_table, size_name
+from mdm_jax.tasks.zebra.task import Zebra, grid_table, size_name
 
 
 def solve(flags: Solve) -> None:
@@ -91,8 +91,6 @@ def questions(found: Mapping[str, Sequence[Written]]) -> list[Question]:
     Raises:
       InputError: there is no puzzle, or one has not exactly one solution.
     """
-    from mdm_jax.tasks.zebra.task import Zebra
-
     if not found:
         raise InputError("give a puzzle: --riddle fish, or files with --puzzles")
     made = []

@@ -13,7 +13,8 @@ from commands import rows, without_times
 from experiments import zebra_given
 from experiments.commands.evaluate import evaluate
 from experiments.commands.reproduce import reproduce
-from experiments.zebra import SCALES, Evaluate, Reproduce
+from experiments.zebra import Evaluate, Reproduce
+from experiments.zebra_table import SCALES
 from mdm_jax.tasks.zebra import formats as zebra_formats
 from mdm_jax.tasks.zebra import puzzle as zebra
 from mdm_jax.tasks.zebra import riddles as zebra_riddles

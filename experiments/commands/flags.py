@@ -209,6 +209,9 @@ class ReproduceFlags:
     """Of `reproduce`."""
 
     experiment: ClassVar[str]
+    table: ClassVar[str]
+    """The module with the functions `head(flags)`, the settings that must not change when the same command goes on;
+    `plans(flags)`, the models and what is measured of each; and `report(flags, rows)`, the table and the pictures."""
     scale: Literal["smoke", "small", "paper"] = "small"
     """how much of everything"""
     minutes: Annotated[float, Range(0, 1e6)] | None = None
@@ -219,15 +222,3 @@ class ReproduceFlags:
     """of the data, the parameters and all draws"""
     out: pathlib.Path
     """folder of the runs, of what was measured so far, of pictures and results.json"""
-
-    def head(self) -> dict[str, Any]:
-        """What must not change when the same command goes on: the settings."""
-        raise NotImplementedError
-
-    def plans(self) -> "list[Plan]":
-        """The models, and what is measured of each."""
-        raise NotImplementedError
-
-    def report(self, rows: "list[Row]") -> None:
-        """Prints the paper's table beside ours, and draws the pictures."""
-        raise NotImplementedError

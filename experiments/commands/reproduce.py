@@ -1,6 +1,7 @@
 """`reproduce`: a table or a figure of the paper at some scale. Started again, it goes on where it was."""
 
 import functools
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -21,8 +22,9 @@ from mdm_jax.tasks.base import Layout, Records, Task
 def reproduce(flags: ReproduceFlags) -> None:
     """Trains what is not trained, measures what is not measured, and prints and draws all of it."""
     results = Results(flags.experiment, "reproduce", out=flags.out, seed=flags.seed, scale=flags.scale)
-    journal = Journal(flags.out, flags.head(), flags.minutes)
-    for plan in flags.plans():
+    table = importlib.import_module(flags.table)
+    journal = Journal(flags.out, table.head(flags), flags.minutes)
+    for plan in table.plans(flags):
         model = functools.cache(functools.partial(_model_of, plan))
         for unit in plan.units:
             for row in journal.rows(unit.name, lambda: unit.work(model())):  # noqa: B023
@@ -30,7 +32,7 @@ def reproduce(flags: ReproduceFlags) -> None:
         for row in training_rows(plan.train.out, plan.train.task(), plan.layout.method):
             results.add(**row)
     results.finish(seconds=journal.seconds)
-    flags.report(results.rows)
+    table.report(flags, results.rows)
 
 
 def _model_of(plan: Plan) -> Model:
