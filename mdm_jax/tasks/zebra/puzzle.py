@@ -1,4 +1,4 @@
-"""Zebra puzzles of 3 to 6 houses and attributes: made, solved and checked. Numpy in, numpy out.
+"""Zebra puzzles of 3 to 6 houses and attributes: made, solved and checked. NumPy in, NumPy out.
 
 What a puzzle, a clue and a grid are is said in `clues`. No program that makes such puzzles has been published, so
 these are a reference of their own. The compiled search behind it is in `kernels`.
@@ -43,18 +43,18 @@ def generate(
     split: Split | None = None,
     first: int = 0,
 ) -> tuple[Clues, NDArray[np.int8]]:
-    """Makes random puzzles with exactly one solution, of which no clue can be spared.
+    """Makes random puzzles with exactly one solution and without a redundant clue.
 
-    Houses and attributes are drawn evenly, and a solution out of all. Clues that hold are drawn until there is no
-    other solution: each of a type that is drawn evenly, then evenly among those of the type that name at most one house
-    by its number. In random order each is then dropped if the solution stays the only one without it. Puzzles are drawn
-    anew that are longer than `Size.max_clues` or `Size.max_tokens` allow, or that name neither the last house nor any
-    attribute's last value, so that their size could not be read off them: one in a hundred at 3 x 3, fewer elsewhere.
+    The numbers of houses and attributes are uniform, and so is the solution. Clues that hold are drawn until there is
+    no other solution: first a type, uniformly, then a clue of the type that names at most one house by its number, also
+    uniformly. Then, in random order, each clue is dropped if the solution stays the only one without it. A puzzle is
+    drawn again if it is longer than `Size.max_clues` or `Size.max_tokens`, or if it names neither the last house nor
+    the last value of an attribute, since its size could not be read off it: one in a hundred at 3 x 3, fewer elsewhere.
     Puzzle i depends on (seed, first + i, smallest, largest, split) only: neither `num` nor the number of threads
     matters.
 
     Args:
-        num: How many puzzles.
+        num: The number of puzzles.
         smallest: The fewest houses and attributes.
         largest: The most.
         seed: The seed, from 0 to 2^63 - 1.
