@@ -61,7 +61,6 @@ class DataFlags(TaskFlags):
             num_train=self.num_train,
             num_test=self.num_test,
             seed=self.seed,
-            length=getattr(self, "length", None),
         )
 
 
@@ -86,6 +85,10 @@ class Train(DataFlags, TrainFlags):
     """sequences to generate in an evaluation, one token at a time, for accuracy/random and accuracy/margin"""
     out: pathlib.Path = pathlib.Path("runs/nae-sat")
     """folder of the run: checkpoints, metrics, results.json"""
+
+    def task(self) -> "NaeSat":
+        """The distribution, padded."""
+        return dataclasses.replace(super().task(), length=self.length)
 
     def recorded(self, task: "Task") -> dict[str, Any]:
         """The loss, unless it is the usual one."""

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any, Literal
 
-from mdm_jax.errors import InputError
+from mdm_jax.data.checks import lookup
 
 LAYOUTS = {"mdm": "in-place", "arm": "triples", "arm_ordered": "ordered-triples"}
 """The layout of each method."""
@@ -55,7 +55,6 @@ class Scale:
 def chosen_methods(names: str) -> list[str]:
     """The methods that a flag names with commas."""
     methods = names.split(",")
-    unknown = [method for method in methods if method not in LAYOUTS]
-    if unknown:
-        raise InputError(f"unknown method {unknown[0]!r}; choose from {', '.join(LAYOUTS)}")
+    for method in methods:
+        lookup("method", LAYOUTS, method)
     return methods

@@ -1,7 +1,7 @@
-"""Zebra puzzles of 3 to 6 houses and attributes: made, solved and checked. NumPy in, NumPy out.
+"""Generates, solves and checks Zebra puzzles of 3 to 6 houses and attributes. NumPy in, NumPy out.
 
-What a puzzle, a clue and a grid are is said in `clues`. No program that makes such puzzles has been published, so
-these are a reference of their own. The compiled search behind it is in `kernels`.
+`clues` defines puzzle, clue and grid. No program that makes such puzzles has been published, so the distribution of
+these puzzles is our own. The compiled search is in `kernels`.
 """
 
 import functools
@@ -127,7 +127,7 @@ def solve(clues: ArrayLike, *, limit: int = 2) -> tuple[NDArray[np.int8], NDArra
 
 
 def is_solved(grids: ArrayLike, clues: ArrayLike) -> NDArray[np.bool_]:
-    """Tells whether each grid is a full and right answer to its puzzle; any right answer counts.
+    """Whether each grid is a complete and right answer to its puzzle. Any right answer counts.
 
     Args:
         grids: Integers `[num, 36]`; whatever a model wrote, so values out of range are just wrong. Cells that a puzzle
@@ -155,7 +155,7 @@ def is_solved(grids: ArrayLike, clues: ArrayLike) -> NDArray[np.bool_]:
 
 
 def in_test_split(clues: ArrayLike, solutions: ArrayLike) -> NDArray[np.bool_]:
-    """Tells on which side puzzles are: a hash, the same for ever, puts one in eight into "test".
+    """Whether puzzles belong to the test side: a fixed hash puts one in eight there.
 
     It is a hash of what stays the same when attributes or values are renamed, clues are put in another order, houses
     are counted from the other end (left-of and immediate-left turned around with them), or the terms of =, != and nbr
