@@ -4,7 +4,6 @@ import importlib
 import pathlib
 import types
 import typing
-from collections.abc import Iterable
 from typing import Any
 
 import mdm_jax
@@ -19,58 +18,36 @@ def load_run(experiment: str, checkpoint: pathlib.Path) -> tuple[Model, Any, Lay
     """A trained model, its task and its layout.
 
     Args:
-      experiment: the experiment that the run must belong to.
+      experiment: the experiment that the run must belong to. Its flags of `train` give the type and the range of what
+        the run's `config.json` must hold, by their `names`.
       checkpoint: as for `mdm_jax.load`.
 
     Raises:
-      InputError: as `load_trained`; or the network does not fit the layout.
+      InputError: the run belongs to another experiment; its `config.json` lacks a flag or holds an impossible value; or
+        the network does not fit the layout.
     """
     train = importlib.import_module(f"experiments.{experiment}").Train
-    model, found = load_trained(experiment, checkpoint, train, train.names)
-    flags = train(**found)
-    task = flags.task()
-    layout = flags.layout_of(task)
-    check_network(checkpoint, model, **layout.network)
-    return model, task, layout
-
-
-def load_trained(
-    experiment: str, checkpoint: pathlib.Path, flags: type, names: Iterable[str]
-) -> tuple[Model, dict[str, Any]]:
-    """A trained model, and the values of some flags of its training.
-
-    Args:
-      experiment: the experiment that the run must belong to.
-      checkpoint: as for `mdm_jax.load`.
-      flags: the dataclass of the training's flags, which gives the type and the range of each.
-      names: the names of the flags.
-
-    Raises:
-      InputError: the run belongs to another experiment, or its `config.json` lacks a flag or holds an impossible value.
-    """
     model = mdm_jax.load(checkpoint)
-    task = read_config(run_folder(checkpoint)[0]).get("task", {})
-    if (name := task.get("name")) != experiment:
+    found = read_config(run_folder(checkpoint)[0]).get("task", {})
+    if (name := found.get("name")) != experiment:
         raise InputError(
             f"{checkpoint} is a run of {name if isinstance(name, str) else 'another task'}, not of {experiment}"
         )
-    hints = typing.get_type_hints(flags)
-    wrong = [name for name in names if name not in task or not _fits(task[name], hints[name])]
+    hints = typing.get_type_hints(train)
+    wrong = [name for name in train.names if name not in found or not _fits(found[name], hints[name])]
     if wrong:
         raise InputError(f"the config.json of {checkpoint} has no usable {', '.join(wrong)} in its task; restore it")
-    found = {name: task[name] for name in names}
-    check_ranges(flags(**found), name_of=lambda path: f"{path}, in the config.json of {checkpoint},")
-    return model, found
-
-
-def check_network(checkpoint: pathlib.Path, model: Model, **wanted: Any) -> None:
-    """Raises InputError unless the fields of a model's config have the values that its task needs."""
-    for name, value in wanted.items():
-        if (found := getattr(model.config, name)) != value:
+    flags = train(**{name: found[name] for name in train.names})
+    check_ranges(flags, name_of=lambda path: f"{path}, in the config.json of {checkpoint},")
+    task = flags.task()
+    layout = flags.layout_of(task)
+    for name, value in layout.network.items():
+        if (has := getattr(model.config, name)) != value:
             raise InputError(
-                f"the network of {checkpoint} does not fit its task: {name} is {shown(found)}, not {value}; restore "
+                f"the network of {checkpoint} does not fit its task: {name} is {shown(has)}, not {value}; restore "
                 "its config.json, or train again if an older version wrote it"
             )
+    return model, task, layout
 
 
 def _fits(value: Any, hint: Any) -> bool:
