@@ -1,10 +1,14 @@
 """What every task keeps: records become sequences and come back as answers, which are then right."""
 
 import json
+import pathlib
+import re
 
 import numpy as np
 import pytest
+from commands import rows
 
+from experiments.commands.train import train
 from mdm_jax.data.checks import lookup
 from mdm_jax.errors import InputError
 from mdm_jax.models.config import TransformerConfig
@@ -64,6 +68,17 @@ def test_fields_name_the_data_and_records_are_the_first_of_a_split(name):
         np.testing.assert_array_equal(values, few[field])
         assert values.shape == (2, *task.shapes()[field])
     assert all(isinstance(value, float) for value in task.statistics(more).values())
+
+
+@pytest.mark.slow
+def test_task_of_the_documentation_is_prepared_trained_and_measured(tmp_path):
+    page = (pathlib.Path(__file__).parents[1] / "docs" / "extending.md").read_text()
+    names = {"__name__": "extending"}
+    exec(re.search(r"```python\n(.*?)```", page, re.DOTALL).group(1), names)
+    flags = {"steps": 2, "batch_size": 8, "evaluate_limit": 8, "dtype": "float32", "data": tmp_path / "data"}
+    train(names["Train"](out=tmp_path / "run", **flags))
+    found = [(row["dataset"], row["oracle"], row["n"], row["nfe"]) for row in rows(tmp_path / "run")]
+    assert found == [("4 digits", "random", 8, 4), ("4 digits", "margin", 8, 4)]
 
 
 def test_lookup_of_an_unknown_name_lists_the_known_ones():
