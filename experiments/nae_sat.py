@@ -90,9 +90,9 @@ class Train(DataFlags, TrainFlags):
         """The distribution, padded."""
         return dataclasses.replace(super().task(), length=self.length)
 
-    def recorded(self, task: "Task") -> dict[str, Any]:
+    def recorded(self) -> dict[str, Any]:
         """The loss, unless it is the usual one."""
-        return {} if self.loss == "plain" else super().recorded(task)
+        return {} if self.loss == "plain" else super().recorded()
 
     @property
     def draw_seed(self) -> int:

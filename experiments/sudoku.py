@@ -121,10 +121,10 @@ class Train(DataFlags, PuzzleTrainFlags):
     out: pathlib.Path = pathlib.Path("runs/sudoku")
     """folder of the run: checkpoints, metrics, results.json"""
 
-    def recorded(self, task: "Task") -> dict[str, Any]:
+    def recorded(self) -> dict[str, Any]:
         """Also the name of the data that a file gives, which changes with what the file holds."""
         dataset = {} if self.source is None else {"dataset": self.task().dataset}
-        return dataset | {"augment": self.augment} | super().recorded(task)
+        return dataset | {"augment": self.augment} | super().recorded()
 
     def start_params(self, config: "TransformerConfig", layout: "Layout", key: "Array") -> "Params":
         """Fresh parameters that know rows, columns and boxes."""

@@ -67,9 +67,8 @@ class TrainFlags(TaskFlags, RunFlags):
         """The layout of the sequences: the usual one, unless a flag chooses."""
         return next(iter(task.layouts.values()))
 
-    def recorded(self, task: "Task") -> dict[str, Any]:
+    def recorded(self) -> dict[str, Any]:
         """What the run's config.json says beside the fields of the task."""
-        del task
         return {"loss": self.loss}
 
     def fitted(self, config: "TransformerConfig") -> "TransformerConfig":
@@ -109,9 +108,9 @@ class PuzzleTrainFlags(TrainFlags):
 
         return lookup("layout", task.layouts, self.layout)
 
-    def recorded(self, task: "Task") -> dict[str, Any]:
+    def recorded(self) -> dict[str, Any]:
         """The layout and the loss."""
-        return {"layout": self.layout, **super().recorded(task)}
+        return {"layout": self.layout, **super().recorded()}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

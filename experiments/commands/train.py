@@ -159,7 +159,7 @@ def begin(flags: TrainFlags, task: Task, config: TransformerConfig, orders: Sequ
     is_fresh = not (flags.out / CHECKPOINTS).exists()  # a run that goes on has its own weights
     initial = _initial_params(flags.init_from, config) if flags.init_from is not None and is_fresh else None
     init_from = None if flags.init_from is None else str(flags.init_from)
-    chosen = {"name": task.name, **fields_of(task), **flags.recorded(task), "init_from": init_from}
+    chosen = {"name": task.name, **fields_of(task), **flags.recorded(), "init_from": init_from}
     run = {"model": config.to_json(), "task": chosen}
     check_config(flags.out, run | {"optimizer": optimizer.to_json(), "batch_size": loop.batch_size})
     check_batch(loop.batch_size, mesh, parts=loop.accumulate)
