@@ -134,7 +134,7 @@ def one_by_one(
         yield name, decode, order_fields(name, mdm_jax.PerStep(1))
 
 
-def asked(
+def decoders_for(
     flags: DecodeFlags,
     model: Model,
     task: Task,

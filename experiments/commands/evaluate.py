@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from experiments.commands.decode import add_row, asked
+from experiments.commands.decode import add_row, decoders_for
 from experiments.commands.flags import EvaluateFlags
 from experiments.common import Results
 from experiments.trained import load_run
@@ -18,7 +18,7 @@ def evaluate(flags: EvaluateFlags) -> None:
     options: dict[str, Any] = {"batch_size": flags.batch_size, "seed": flags.seed}
     for dataset, records in flags.datasets(task).items():
         for selector in selectors:
-            for name, decode, how in asked(flags, model, task, layout, oracles, selector):
+            for name, decode, how in decoders_for(flags, model, task, layout, oracles, selector):
                 fields = {"dataset": dataset, **how}
                 fields["paper"] = flags.paper(dataset, layout.method, how.get("oracle"))
                 progress = f"{dataset} {name}"

@@ -2,7 +2,7 @@
 
 import sys
 
-from experiments.commands.decode import add_row, asked
+from experiments.commands.decode import add_row, decoders_for
 from experiments.commands.flags import SolveFlags
 from experiments.common import Results
 from experiments.trained import load_run
@@ -18,7 +18,7 @@ def solve(flags: SolveFlags) -> None:
     for question in questions:
         sys.stdout.write(question.intro)
         show = question.show or task.show
-        for name, decode, how in asked(flags, model, task, layout, oracles, selector):
+        for name, decode, how in decoders_for(flags, model, task, layout, oracles, selector):
             fields = {"dataset": question.dataset, **how}
             decoded = add_row(results, task, layout, decode, question.records, fields, seed=flags.seed)
             for i, label in enumerate(question.labels):

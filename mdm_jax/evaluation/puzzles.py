@@ -1,4 +1,4 @@
-"""Solving puzzles with a model that generates: many of them, timed and scored."""
+"""Decoding many sequences in batches, timed, and the summary of their scores."""
 
 import dataclasses
 import time
@@ -19,20 +19,20 @@ from mdm_jax.typing import Array
 
 @dataclasses.dataclass(frozen=True)
 class Filled:
-    """What the model made of N sequences, or, read off them, of N puzzles of C cells."""
+    """N decoded sequences."""
 
     tokens: np.ndarray
     """int32 [N, L]"""
     reveal_step: np.ndarray
-    """int32 [N, L]: network call of the batch that revealed the token, -1 where given"""
+    """int32 [N, L]: the network call of the batch that revealed the token, -1 where it was given"""
     nfe: float
     """network calls per batch, averaged over batches"""
     seconds: float
-    """wall time of all batches, compilation left out"""
+    """wall time of all batches, without compilation"""
 
 
 Decode = Callable[[Array, Array], SampleResult]
-"""(keys [B], x_init int32 [B, L]) -> what came out"""
+"""(keys [B], x_init int32 [B, L]) -> result"""
 
 
 def fill_in(
@@ -50,30 +50,30 @@ def fill_in(
 
     Args:
       decode: fills in a batch, such as `functools.partial(mdm_jax.sample, denoiser, params, mask_id=0)`.
-      x_init: int [N, L], what to start from.
-      padding: int [L], a sequence that fills up the last batch, and compiles: best one that is finished.
-      work: [N], how much there is to do in each, such as its number of masks: sequences of like work share a batch, so
-        that few are finished long before the others. None leaves them in their order. The tokens are the same.
+      x_init: int [N, L], the sequences to start from.
+      padding: int [L], a finished sequence that fills up the last batch, and with which the program is compiled.
+      work: [N], the work in each sequence, such as its number of masks. Sequences of similar work share a batch, so
+        few of them are finished long before the others. None keeps their order. The tokens do not depend on it.
       batch_size: sequences at a time.
       seed: of all keys.
       progress: the label of a progress bar; None shows none.
-      mesh: where the parameters lie, over which the sequences are split then; None is the first device.
+      mesh: of the parameters; the sequences are split over it. None is the first device.
 
     Raises:
       InputError: there are no sequences, or `batch_size` is below 1.
-      RunError: the network's predictions are not finite, so that what comes out says nothing.
+      RunError: the network's predictions are not finite.
     """
     num = len(x_init)
     if num < 1 or batch_size < 1:
-        raise InputError(f"{num} puzzles, {batch_size} at a time: give at least one of each")
-    ways = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
-    batch_size = -(-min(batch_size, num) // ways) * ways
+        raise InputError(f"{num} sequences, {batch_size} at a time: give at least one of each")
+    num_shards = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+    batch_size = -(-min(batch_size, num) // num_shards) * num_shards
     idle = np.repeat(padding[None].astype(x_init.dtype), batch_size, axis=0)
     order = np.arange(num) if work is None else np.argsort(work, kind="stable")
     padded = np.concatenate([x_init[order], idle[: -num % batch_size]])
     numbers = np.concatenate([order, np.arange(num, len(padded))])
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
-    key_data = np.asarray(jax.random.key_data(keys))  # as NumPy, which has its place on any mesh
+    key_data = np.asarray(jax.random.key_data(keys))  # NumPy arrays can be placed on any mesh
 
     def run(rows: slice, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
         inputs = (key_data[rows], batch.astype(np.int32))
