@@ -33,18 +33,18 @@ PATIENCE = 10.0
 """Seconds that a process which failed waits for the others to end too."""
 
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
-"""Of malloc.h: parameters of mallopt."""
+"""Parameters of mallopt, from malloc.h."""
 
 Row = dict[str, Any]
 """One row of `results.json`; fields that do not apply are left out."""
 
 
 Commands = Mapping[str, tuple[type, str]]
-"""Name of a command -> the frozen dataclass of its flags, and "module:function", which takes them and does the work."""
+"""By the name of a command: the frozen dataclass of its flags, and "module:function", which takes them."""
 
 
 def parse(experiment: str, description: str, flags: Mapping[str, Callable[..., Any]], argv: Sequence[str]) -> Any:
-    """The flags that `argv` gives; what cannot be parsed is one line on stderr and exit code 2."""
+    """The flags in `argv`. Words that cannot be parsed become one line on stderr and exit code 2."""
     import tyro
 
     errors = io.StringIO()
@@ -61,8 +61,14 @@ def parse(experiment: str, description: str, flags: Mapping[str, Callable[..., A
         raise
 
 
+def run(experiment: str) -> None:
+    """Runs the module of an experiment, by its name rather than as `__main__`, so that its flags exist once."""
+    module = importlib.import_module(f"experiments.{experiment}")
+    main(experiment, module.__doc__ or "", module.COMMANDS)
+
+
 def main(experiment: str, description: str, commands: Commands, argv: Sequence[str] | None = None) -> None:
-    """Parses and runs one command; what it cannot use becomes one line on stderr and exit code 2."""
+    """Parses and runs one command. Bad input becomes one line on stderr and exit code 2."""
     with ended_well():
         argv = sys.argv[1:] if argv is None else argv
         if "--version" in argv:
@@ -129,7 +135,7 @@ def check_paths(flags: Any) -> None:
 
 
 def silence_threads() -> None:
-    """Keeps off the terminal what Orbax and asyncio log of a failure that the main thread says in one line."""
+    """Hides what Orbax and asyncio log about a failure, since the main thread reports it in one line."""
     import absl.logging
 
     absl.logging.set_verbosity(absl.logging.FATAL)
@@ -139,12 +145,12 @@ def silence_threads() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Has the C library, if it is glibc, keep the memory that is freed for the next who asks, to the process's end.
+    """Makes glibc keep freed memory, so that XLA:CPU's temporary arrays are reused between steps.
 
-    XLA's CPU backend asks for the temporary arrays of a step at its start and frees them at its end. Left to itself
-    glibc hands so large a piece back to the system at once, which then fills gigabytes with zeros in every step. It has
-    to be one arena for all threads, for the others hand back large pieces all the same. The price: the process keeps
-    the most that it ever needed.
+    XLA's CPU backend allocates the temporary arrays of a step at its start and frees them at its end. By default glibc
+    returns such large pieces to the system at once, which fills gigabytes with zeros in every step. One arena serves
+    all threads, since further arenas return large pieces all the same. The price: the process keeps the most memory
+    that it ever needed.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
@@ -153,10 +159,10 @@ def keep_freed_memory() -> None:
 
 
 def cache_compilations() -> None:
-    """Keeps what XLA compiles on disk, so that the next run of the same program starts in seconds.
+    """Keeps compiled programs on disk, so that the next run of the same program starts in seconds.
 
-    JAX_COMPILATION_CACHE_DIR says where, and an empty one that nothing is kept; the default is a folder of the user's
-    cache, where that can be written to.
+    JAX_COMPILATION_CACHE_DIR names the folder; if it is empty, nothing is kept. The default is a folder in the user's
+    cache, if that can be written to.
     """
     import jax
 
@@ -170,8 +176,16 @@ def cache_compilations() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
+def say(line: str) -> None:
+    """Writes a line to stderr, in the first process of the run."""
+    from mdm_jax.training.distributed import is_lead
+
+    if is_lead():
+        sys.stderr.write(line + "\n")
+
+
 class Results:
-    """Collects the rows of one command, and ends it with a table on the terminal and `results.json`."""
+    """Collects the rows of one command, and writes them as a table on the terminal and as `results.json`."""
 
     def __init__(
         self, experiment: str, command: str, *, out: pathlib.Path, seed: int, scale: str | None = None
@@ -187,7 +201,7 @@ class Results:
         self.rows: list[Row] = []
 
     def add(self, **row: Any) -> None:
-        """Adds one row; fields that are None do not apply and are left out. For NaN the file has null."""
+        """Adds one row. Fields that are None do not apply and are left out. NaN becomes null in the file."""
         self.rows.append({name: value for name, value in row.items() if value is not None})
 
     def finish(
@@ -200,8 +214,11 @@ class Results:
     ) -> None:
         """Prints the table and writes the file, in the first process of the run.
 
-        `seconds` is what it took, if that is not the time since it began; `earlier` is what other calls took of it;
-        `fields` stand beside the others; `shown` makes another table of the rows.
+        Args:
+          seconds: the time that the command took; None for the time since it began.
+          earlier: the time that earlier calls of the same command took.
+          fields: further fields of the file.
+          shown: makes the table of the rows; None for `table`.
         """
         import jax
 
@@ -225,7 +242,7 @@ class Results:
 
 
 def processor() -> str:
-    """The CPU's name, as far as the system tells it, and how many cores there are."""
+    """The name of the CPU, if the system knows it, and the number of cores."""
     with contextlib.suppress(OSError):
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -245,7 +262,7 @@ def commit() -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as aligned text, a column per field in order of first appearance."""
+    """The rows as aligned text: a column for each field, in the order in which fields first appear."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     cells = [columns, *[[_cell(row.get(name)) for name in columns] for row in rows]]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]

@@ -1,4 +1,4 @@
-"""The flags that experiments share, as frozen dataclasses; what they make is imported when it is asked for."""
+"""The flags that experiments share, as frozen dataclasses. Their methods import what they make."""
 
 import dataclasses
 import pathlib
@@ -37,7 +37,7 @@ class MeshFlags:
 
 @dataclasses.dataclass(frozen=True)
 class DistributedFlags:
-    """Several processes, one run. On Slurm, GKE and Cloud TPUs nothing is to be given: the environment tells."""
+    """Several processes, one run. Slurm, GKE and Cloud TPUs need no flags: the environment has the values."""
 
     coordinator: str | None = None
     """HOST:PORT of the first process, where all of them meet"""
@@ -51,7 +51,7 @@ class DistributedFlags:
     """seconds of silence after which another process counts as dead"""
 
     def start(self) -> None:
-        """Meets the other processes, if there are any; to be called before JAX computes anything."""
+        """Connects to the other processes, if there are any. Call it before JAX computes anything."""
         from mdm_jax.training.distributed import start
 
         start(self.coordinator, self.num_processes, self.process_id, timeout=self.timeout, heartbeat=self.heartbeat)
@@ -59,7 +59,7 @@ class DistributedFlags:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunFlags:
-    """What every training shares: how much at a time, how often saved and evaluated, and where it runs."""
+    """The flags of every training: the size of a step, the times of saving and evaluating, and the devices."""
 
     steps: Count = 10_000
     """training steps"""
@@ -150,29 +150,8 @@ class RunFlags:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PuzzleRunFlags(RunFlags):
-    """What every training on puzzles shares."""
-
-    model: str
-    """a preset of mdm_jax.models.presets; its vocabulary and length are fitted to the puzzles"""
-    layout: str
-    """how a puzzle becomes a sequence"""
-    loss: Literal["plain", "skewed", "reweighted"] = "plain"
-    """the bound on the likelihood; the same with mostly large sets of masks; or Ye et al.'s re-weighting"""
-    dropout: Decay | None = None
-    """instead of the preset's"""
-    init_from: pathlib.Path | None = None
-    """start from these weights instead of random ones: a run's folder, a checkpoint, or shipped weights"""
-    evaluate_limit: Count = 128
-    """held-out puzzles in an evaluation, which gives solved/random and solved/margin, or solved/greedy, and
-    held_out_loss_per_token"""
-    out: pathlib.Path
-    """folder of the run: checkpoints, metrics, results.json"""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class DecodeFlags:
-    """How a model is decoded."""
+    """The flags of decoding."""
 
     oracle: str = "margin"
     """order to decode in, or several with commas: random, left_to_right, top_prob, margin, neg_entropy, token_prob,
@@ -200,7 +179,7 @@ class DecodeFlags:
     approximation"""
 
     def changed(self) -> set[str]:
-        """The names of those that are not as by default: one token a step by margin, the likeliest."""
+        """The names of the flags that differ from the defaults: one token a step by margin, the likeliest."""
         return {field.name for field in dataclasses.fields(DecodeFlags) if getattr(self, field.name) != field.default}
 
     def oracles(self) -> "dict[str, Oracle]":
@@ -234,7 +213,7 @@ class DecodeFlags:
 
 
 def resolve_dtype(dtype: Literal["auto", "float32", "bfloat16"]) -> Literal["float32", "bfloat16"]:
-    """What "auto" stands for on this machine: bfloat16 wherever there are units for it, which halves the traffic too.
+    """The dtype that "auto" means on this machine: bfloat16 if there are units for it, since that halves the traffic.
 
     Other CPUs convert to float32 and back, so that a step takes two to three times as long.
     """

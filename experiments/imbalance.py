@@ -16,7 +16,7 @@ import sys
 from typing import Any, Literal
 
 from experiments.common import Results, main
-from experiments.nae_sat.scales import BUDGETS, Budget
+from experiments.nae_sat import BUDGETS, Budget
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,12 +57,11 @@ def reproduce(flags: Reproduce) -> None:
     """`reproduce`: trains what is not trained, and a row for each reference and number of masked latents."""
     import numpy as np
 
-    from experiments.nae_sat.train import model_config, train_model
+    from experiments.commands.train import train_model
     from mdm_jax.evaluation import imbalance
-    from mdm_jax.models.denoiser import make_denoiser
     from mdm_jax.report import plots
     from mdm_jax.report.progress import Bar
-    from mdm_jax.tasks.nae_sat import puzzle as nae_sat
+    from mdm_jax.tasks.nae_sat import distribution
     from mdm_jax.theory.latents_observations import BayesDenoiser, LatentsObservations, states
 
     results = Results("imbalance", "reproduce", out=flags.out, seed=flags.seed, scale=flags.scale)
@@ -77,8 +76,9 @@ def reproduce(flags: Reproduce) -> None:
         seed=flags.seed,
         out=flags.out / "base",
     )
-    config = model_config(base_flags)
-    base = train_model(base_flags, config).eval_params
+    task = base_flags.task()
+    layout = base_flags.layout_of(task)
+    base, _ = train_model(base_flags)
     proxy_flags = dataclasses.replace(
         base_flags,
         steps=PROXY * base_flags.steps,
@@ -87,14 +87,13 @@ def reproduce(flags: Reproduce) -> None:
         init_from=base_flags.out,
         out=flags.out / "proxy",
     )
-    proxy = train_model(proxy_flags, config).eval_params
-    denoiser = make_denoiser(config)
-    functions = nae_sat.observations(N, P, flags.seed)
+    proxy, _ = train_model(proxy_flags)
+    functions = distribution.observations(N, P, flags.seed)
     params = states(LatentsObservations(N, (0.5, 0.5), functions))
-    bayes = BayesDenoiser(2, mask_id=nae_sat.MASK_ID)
+    bayes = BayesDenoiser(2, mask_id=distribution.MASK_ID)
 
-    x_0 = nae_sat.generate(scale.num_sequences, N, P, seed=flags.seed, split="test")
-    padded = nae_sat.examples(x_0, base_flags.length)["tokens"]
+    records = task.records("test", scale.num_sequences)
+    x_0, padded = records["tokens"], layout.examples(records)["tokens"]
     rng = np.random.default_rng([flags.seed, 2])
     curves: dict[str, tuple[list[float], list[float]]] = {}
     intervals: dict[str, tuple[list[float], list[float]]] = {}
@@ -102,10 +101,10 @@ def reproduce(flags: Reproduce) -> None:
     for masked in Bar(range(1, N), desc="masked latents", leave=False):
         is_masked = imbalance.draw_masks(rng, len(x_0), N, P, masked)
         log_p, log_proxy = (
-            imbalance.log_probs(denoiser, weights, padded, is_masked, mask_id=nae_sat.MASK_ID)
-            for weights in (base, proxy)
+            imbalance.log_probs(model.denoiser, model.params, padded, is_masked, mask_id=distribution.MASK_ID)
+            for model in (base, proxy)
         )
-        log_q = imbalance.log_probs(bayes, params, x_0, is_masked, mask_id=nae_sat.MASK_ID)
+        log_q = imbalance.log_probs(bayes, params, x_0, is_masked, mask_id=distribution.MASK_ID)
         pairs = {"model, exact": (log_p, log_q), "model, proxy": (log_p, log_proxy), "proxy, exact": (log_proxy, log_q)}
         for name, (left, right) in pairs.items():
             found = imbalance.errors(left, right, is_masked, N)

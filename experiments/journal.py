@@ -1,4 +1,4 @@
-"""What a long `reproduce` has done so far, on disk, so that the same command goes on; and stopping in time."""
+"""The finished units of a long `reproduce` on disk, so that the same command goes on; and stopping in time."""
 
 import contextlib
 import json
@@ -17,9 +17,9 @@ from mdm_jax.files import MOST_JSON, finite, parse_json, read_bytes, write_whole
 
 
 class Journal:
-    """Units of work that were done, with their rows, in `units.jsonl`: what is in there is not done again.
+    """Finished units of work with their rows, in `units.jsonl`. A unit in the file is not done again.
 
-    Each line carries a digest, so that what was edited or damaged is not taken for what was measured.
+    Each line carries a digest, so that edited or damaged rows are not taken for measured ones.
     """
 
     def __init__(self, folder: pathlib.Path, head: dict[str, Any], minutes: float | None) -> None:
@@ -41,11 +41,15 @@ class Journal:
 
     @property
     def seconds(self) -> float:
-        """What the units took, whenever that was; not what was begun and stopped."""
+        """The time that the finished units took, in all calls; units that were stopped do not count."""
         return sum(line["seconds"] for line in self._done.values())
 
     def rows(self, unit: str, work: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
-        """The rows of a unit, done now unless they are there; Preempted once the time is up."""
+        """The rows of a unit, which is done now unless it is in the file.
+
+        Raises:
+          Preempted: the time is up.
+        """
         if unit not in self._done:
             left, begin = None if self._deadline is None else self._deadline - time.monotonic(), time.monotonic()
             if left is not None and left <= 0:
@@ -61,7 +65,7 @@ class Journal:
         return rows
 
     def _parsed(self, number: int, line: bytes) -> dict[str, Any]:
-        """What stands in a line; InputError unless it is what was written there."""
+        """The value of a line; InputError if it is not what was written there."""
         complaint = (
             f"{self._path}, line {number}, is not what was written there ({shown(line)}), or an older version wrote "
             + ("it: restore it, " if number == 1 else "it: restore it, or delete the line to do its part again, ")
@@ -84,7 +88,7 @@ def _crc32(line: dict[str, Any]) -> int:
 
 @contextlib.contextmanager
 def stop_after(seconds: float | None) -> Iterator[None]:
-    """Within it, SIGTERM after so many seconds: training saves and ends, as when preempted; all else just ends."""
+    """Sends SIGTERM to this process after a time: training saves and ends, all else just ends."""
     if seconds is None:
         yield
         return

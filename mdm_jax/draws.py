@@ -208,6 +208,6 @@ DRAWS: dict[str, Draw] = {
     "order": Order(),
     "left-to-right": Order(num_swaps=0),
     "skewed": Skewed(),
-    "focal": Focal(),
+    "reweighted": Focal(),
 }
-"""The losses that training takes by name."""
+"""By name: what `--loss` takes."""

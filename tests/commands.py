@@ -1,5 +1,6 @@
 """Commands of the experiments, run as a user runs them."""
 
+import importlib.util
 import json
 import os
 import pathlib
@@ -20,21 +21,27 @@ def run(experiment, *argv, code=0, **environment):
     return done
 
 
+def module_of(experiment):
+    """The module that holds an experiment's table of commands."""
+    name = f"experiments.{experiment}"
+    return name if importlib.util.find_spec(name).submodule_search_locations is None else f"{name}.__main__"
+
+
 def run_all(experiment, argvs, **environment):
     """Runs commands one after the other in one process: for each, exit code, lines on stderr, and what it printed."""
     code = (
         "import importlib, json, sys\n"
         "from experiments.common import main\n"
-        "commands = importlib.import_module(f'experiments.{sys.argv[1]}.__main__').COMMANDS\n"
-        "for argv in json.loads(sys.argv[2]):\n"
+        "commands = importlib.import_module(sys.argv[1]).COMMANDS\n"
+        "for argv in json.loads(sys.argv[3]):\n"
         "    status = 0\n"
-        "    try:\n        main(sys.argv[1], '', commands, argv)\n"
+        "    try:\n        main(sys.argv[2], '', commands, argv)\n"
         "    except SystemExit as stop:\n        status = stop.code\n"
         "    print('\\0', status, file=sys.stderr)\n"
         "    print('\\0')\n"
     )
     texts = json.dumps([[str(word) for word in argv] for argv in argvs])
-    command = [sys.executable, "-c", code, experiment, texts]
+    command = [sys.executable, "-c", code, module_of(experiment), experiment, texts]
     done = subprocess.run(command, cwd=ROOT, env=ENV | environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     said, found = [], []

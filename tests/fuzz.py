@@ -117,13 +117,12 @@ class Files:
         import tiny
 
         from experiments.journal import Journal
-        from experiments.zebra.data import given
-        from experiments.zebra.flags import GivenFlags
+        from experiments.zebra import GivenFlags
         from mdm_jax import loading
         from mdm_jax.data import builders
         from mdm_jax.models.pretrained import save_weights
         from mdm_jax.models.transformer import init_params
-        from mdm_jax.tasks.nae_sat.builder import NaeSat, NaeSatConfig
+        from mdm_jax.tasks.nae_sat.task import NaeSat
         from mdm_jax.tasks.sudoku import files as sudoku_files
         from mdm_jax.tasks.sudoku import puzzle as sudoku
         from mdm_jax.training.config import write_config
@@ -139,8 +138,8 @@ class Files:
         write_config(root / "weights", {"model": tiny.CONFIG.to_json(), "task": {"name": "digits"}})
         save_weights(root / "weights", init_params(tiny.CONFIG, jax.random.key(0)))
         journal(root / "journal")
-        config = NaeSatConfig(num_latents=5, num_observations=8, num_train=50, num_test=10, seed=0)
-        data = pathlib.Path(builders.prepare(NaeSat, config, root / "data").data_dir)
+        task = NaeSat(num_latents=5, num_observations=8, num_train=50, num_test=10, seed=0)
+        data = pathlib.Path(task.prepare(root / "data").data_dir)
         puzzles, solutions = (["".join(map(str, row)) for row in grid] for grid in sudoku.generate(4, size=4))
         text = "".join(f"{a},{b}\n" for a, b in zip(puzzles, solutions, strict=True))
         (root / "puzzles" / "a.csv").write_text("quizzes,solutions\n" + text)
@@ -159,7 +158,7 @@ class Files:
             ("weights", "model.safetensors", lambda folder: loading.load(folder).params),
             ("journal", "units.jsonl", journal),
             ("metrics", "metrics.jsonl", any_result(read_metrics)),
-            ("puzzles", "zebra.txt", any_result(lambda f: given(GivenFlags(puzzles=(f / "zebra.txt",))))),
+            ("puzzles", "zebra.txt", any_result(lambda f: GivenFlags(puzzles=(f / "zebra.txt",)).given())),
         ]
         readers += [
             ("puzzles", name, any_result(lambda f, name=name: sudoku_files.read_puzzles(f / name)))
@@ -233,8 +232,7 @@ class Flags:
         root.mkdir(parents=True)
         os.mkfifo(root / "pipe")
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(root)
-        modules = [f"{name}.__main__" for name in ("sudoku", "zebra", "nae_sat", "throughput")]
-        modules += ["imbalance", "hardness"]
+        modules = ["sudoku", "zebra", "nae_sat", "imbalance", "hardness", "throughput.__main__"]
         self.flags = []
         for module in modules:
             commands = importlib.import_module(f"experiments.{module}").COMMANDS

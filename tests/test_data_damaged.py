@@ -10,7 +10,7 @@ import pytest
 
 from mdm_jax import InputError
 from mdm_jax.data import builders
-from mdm_jax.tasks.nae_sat.builder import NaeSat, NaeSatConfig
+from mdm_jax.tasks.nae_sat.task import NaeSat
 
 NUMS = {"train": 50, "test": 10}
 TRAIN = "nae_sat-train.array_record-00000-of-00001"
@@ -18,8 +18,7 @@ JSON = ("dataset_info.json", "features.json")
 
 
 def prepare(data):
-    config = NaeSatConfig(num_latents=5, num_observations=8, num_train=50, num_test=10, seed=0)
-    return builders.prepare(NaeSat, config, data)
+    return NaeSat(num_latents=5, num_observations=8, num_train=50, num_test=10, seed=0).prepare(data)
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import pytest
 
 from mdm_jax.data import builders
 from mdm_jax.errors import InputError
-from mdm_jax.tasks.nae_sat import puzzle as nae_sat
-from mdm_jax.tasks.nae_sat.builder import NaeSatConfig, prepare_nae_sat
+from mdm_jax.tasks.nae_sat import distribution as nae_sat
+from mdm_jax.tasks.nae_sat.task import NaeSat
 
 
 def test_observations_are_one_unless_the_three_latents_of_their_triple_are_equal():
@@ -91,13 +91,13 @@ def test_independent_bits_agree_in_five_of_eight_cases():
 
 def test_builder_writes_both_splits_and_names_every_input(tmp_path):
     options = {"num_latents": 5, "num_observations": 7, "num_train": 20, "num_test": 9, "seed": 4}
-    builder = prepare_nae_sat(tmp_path, **options)
+    builder = NaeSat(**options).prepare(tmp_path)
     for split, num in (("train", 20), ("test", 9)):
         tokens = builders.read_split(builder, split)["tokens"]
         np.testing.assert_array_equal(tokens, nae_sat.generate(num, 5, 7, seed=4, split=split))
-    names = {NaeSatConfig(**options).name}
+    names = {NaeSat(**options).dataset}
     for name in options:
-        names.add(NaeSatConfig(**{**options, name: options[name] + 1}).name)
+        names.add(NaeSat(**{**options, name: options[name] + 1}).dataset)
     assert len(names) == 6
 
 
@@ -108,7 +108,7 @@ def test_builder_writes_both_splits_and_names_every_input(tmp_path):
         (lambda: nae_sat.observations(4, 25), "give at most 24"),
         (lambda: nae_sat.observations(4, 0), "num_observations=0"),
         (lambda: nae_sat.check_length(10, 11), "length=10 is too short for N \\+ P = 11"),
-        (lambda: NaeSatConfig(num_latents=4, num_observations=3, num_train=0, num_test=1), "num_train=0"),
+        (lambda: NaeSat(num_latents=4, num_observations=3, num_train=0, num_test=1), "num_train=0"),
     ],
 )
 def test_bad_parameters_are_one_line_that_names_them(call, message):

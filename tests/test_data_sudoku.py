@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdm_jax.data import builders
+from mdm_jax.data import builders, dataset
 from mdm_jax.errors import InputError
-from mdm_jax.tasks.sudoku import builder as sudoku_builder
 from mdm_jax.tasks.sudoku import puzzle as sudoku
+from mdm_jax.tasks.sudoku import task as sudoku_task
+from mdm_jax.tasks.sudoku.task import Sudoku
 
 SIZES = sorted(sudoku.BOXES)
 
@@ -336,7 +337,7 @@ OPTIONS = {"size": 4, "clues": 6, "num_train": 8200, "num_test": 40, "seed": 5}
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    return sudoku_builder.prepare_sudoku(tmp_path_factory.mktemp("datasets"), **OPTIONS)
+    return Sudoku(**OPTIONS).prepare(tmp_path_factory.mktemp("datasets"))
 
 
 @pytest.mark.parametrize(("split", "num"), [("train", 8200), ("test", 40)])
@@ -365,7 +366,7 @@ def test_sudoku_dataset_is_array_record_without_tensorflow(prepared):
 def test_sudoku_dataset_prepared_again_is_not_generated_again(prepared, monkeypatch):
     monkeypatch.setattr(sudoku, "generate", lambda *args, **options: pytest.fail("generated again"))
     data_dir = prepared.data_path.parents[2]
-    assert sudoku_builder.prepare_sudoku(data_dir, **OPTIONS).data_path == prepared.data_path
+    assert Sudoku(**OPTIONS).prepare(data_dir).data_path == prepared.data_path
 
 
 @pytest.mark.parametrize(
@@ -380,16 +381,16 @@ def test_sudoku_dataset_prepared_again_is_not_generated_again(prepared, monkeypa
         {"seed": 6},
     ],
 )
-def test_sudoku_config_any_other_input_changes_the_name(change):
-    assert sudoku_builder.SudokuConfig(**OPTIONS).name == sudoku_builder.SudokuConfig(**OPTIONS).name
-    assert sudoku_builder.SudokuConfig(**{**OPTIONS, **change}).name != sudoku_builder.SudokuConfig(**OPTIONS).name
+def test_sudoku_dataset_any_other_input_changes_the_name(change):
+    assert Sudoku(**OPTIONS).dataset == Sudoku(**OPTIONS).dataset
+    assert Sudoku(**{**OPTIONS, **change}).dataset != Sudoku(**OPTIONS).dataset
 
 
-@pytest.mark.parametrize(("module", "name"), [(sudoku, "GENERATOR_VERSION"), (sudoku_builder, "RATING_VERSION")])
-def test_sudoku_config_other_version_of_the_generator_or_the_rating_changes_the_name(monkeypatch, module, name):
-    before = sudoku_builder.SudokuConfig(**OPTIONS).name
+@pytest.mark.parametrize(("module", "name"), [(sudoku, "GENERATOR_VERSION"), (sudoku_task, "RATING_VERSION")])
+def test_sudoku_dataset_other_version_of_the_generator_or_the_rating_changes_the_name(monkeypatch, module, name):
+    before = Sudoku(**OPTIONS).dataset
     monkeypatch.setattr(module, name, getattr(module, name) + 1)
-    assert sudoku_builder.SudokuConfig(**OPTIONS).name != before
+    assert Sudoku(**OPTIONS).dataset != before
 
 
 def test_prepare_after_an_interruption_starts_again_and_is_right(tmp_path, monkeypatch):
@@ -404,12 +405,12 @@ def test_prepare_after_an_interruption_starts_again_and_is_right(tmp_path, monke
     with monkeypatch.context() as patched:
         patched.setattr(sudoku, "generate", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            sudoku_builder.prepare_sudoku(tmp_path, **options)
-    name = sudoku_builder.SudokuConfig(**options).name
+            Sudoku(**options).prepare(tmp_path)
+    name = Sudoku(**options).dataset
     killed = tmp_path / "sudoku" / name / "incomplete.ABCDEF_2.0.0"  # what kill -9 would leave
     killed.mkdir(parents=True)
     (killed / "sudoku-train.array_record-00000-of-00001").write_bytes(b"half a file")
-    builder = sudoku_builder.prepare_sudoku(tmp_path, **options)
+    builder = Sudoku(**options).prepare(tmp_path)
     np.testing.assert_array_equal(
         builders.read_split(builder, "test")["solution"], generate(5, size=4, split="test")[1]
     )
@@ -427,7 +428,7 @@ def test_prepare_after_an_interruption_starts_again_and_is_right(tmp_path, monke
 )
 def test_prepare_sudoku_bad_option_raises_and_writes_nothing(tmp_path, change, words):
     with pytest.raises(InputError, match=words):
-        sudoku_builder.prepare_sudoku(tmp_path, **{**OPTIONS, **change})
+        Sudoku(**{**OPTIONS, **change}).prepare(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -442,8 +443,10 @@ def test_read_split_unknown_or_empty_split_raises(prepared):
 def test_read_split_nothing_prepared_raises(tmp_path):
     with pytest.raises(InputError, match=r"nowhere holds no prepared dataset"):
         builders.read_split(tmp_path / "nowhere", "train")
-    config = sudoku_builder.SudokuConfig(**OPTIONS)
-    builder = sudoku_builder.Sudoku(data_dir=str(tmp_path), config=config, file_format="array_record")
+    task = Sudoku(**OPTIONS)
+    builder = dataset.builder_class(task.name, task.version)(
+        data_dir=str(tmp_path), config=dataset.Config(task, print), file_format="array_record"
+    )
     with pytest.raises(InputError, match="prepare it first"):
         builders.read_split(builder, "train")
 

@@ -54,8 +54,8 @@ BY_HAND = {"in-place": (in_place, 0), "question-answer": (question_answer, 10), 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", MASKED)
 def test_masked_layout_writes_the_sequence_and_masks_what_is_asked_for(name, size):
-    layout, (write, mask_id) = sudoku_layouts.get(name), BY_HAND[name]
-    examples, start = layout.examples(records(size)), layout.start(records(size)["puzzle"])
+    layout, (write, mask_id) = sudoku_layouts.get(name, size), BY_HAND[name]
+    examples, start = layout.examples(records(size)), layout.start(records(size))
     assert layout.mask_id == mask_id
     assert examples["tokens"].dtype == start.dtype == np.int32
     for i, (puzzle, solution) in enumerate(pairs(size)):
@@ -70,14 +70,14 @@ def test_masked_layout_writes_the_sequence_and_masks_what_is_asked_for(name, siz
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", MASKED)
 def test_masked_layout_reads_back_the_answer_and_what_belongs_to_its_cells(name, size):
-    layout = sudoku_layouts.get(name)
+    layout = sudoku_layouts.get(name, size)
     tokens = layout.examples(records(size))["tokens"]
-    np.testing.assert_array_equal(layout.grids(tokens), records(size)["solution"])
-    assert layout.grids(tokens).dtype == np.int8
-    places = np.broadcast_to(np.arange(layout.length(size)), tokens.shape)
+    np.testing.assert_array_equal(layout.answers(tokens), records(size)["solution"])
+    assert layout.answers(tokens).dtype == np.int8
+    places = np.broadcast_to(np.arange(layout.length), tokens.shape)
     first = {"in-place": 0, "question-answer": size**2, "shifted": size**2 + 1}[name]
     expected = np.broadcast_to(np.arange(first, first + size**2), (len(tokens), size**2))
-    np.testing.assert_array_equal(layout.cells(places, places), expected)
+    np.testing.assert_array_equal(layout.steps(places, places), expected)
 
 
 @pytest.mark.parametrize(
@@ -91,19 +91,19 @@ def test_masked_layout_reads_back_the_answer_and_what_belongs_to_its_cells(name,
     ],
 )
 def test_layout_9x9_has_the_length_and_the_vocabulary_of_its_source(name, length, num_tokens):
-    layout = sudoku_layouts.get(name)
-    assert (layout.name, layout.length(9), layout.num_tokens(9)) == (name, length, num_tokens)
+    layout = sudoku_layouts.get(name, 9)
+    assert (layout.name, layout.length, layout.num_tokens) == (name, length, num_tokens)
     assert layout.method == {"triples": "arm", "ordered-triples": "arm_ordered"}.get(name, "mdm")
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", MASKED + TRIPLES)
 def test_layout_tokens_have_the_length_it_says_and_lie_in_its_vocabulary(name, size):
-    layout = sudoku_layouts.get(name)
+    layout = sudoku_layouts.get(name, size)
     tokens = layout.examples(records(size))["tokens"]
-    assert tokens.shape == (12, layout.length(size))
+    assert tokens.shape == (12, layout.length)
     assert tokens.min() >= 0
-    assert max(tokens.max(), getattr(layout, "mask_id", 0)) < layout.num_tokens(size)
+    assert max(tokens.max(), layout.mask_id or 0) < layout.num_tokens
 
 
 def test_shifted_layout_9x9_is_the_sequence_of_the_paper():
@@ -117,9 +117,9 @@ def test_shifted_layout_9x9_is_the_sequence_of_the_paper():
     assert tokens[79:91] == [12, 14, 1, 10, 8, 9, 11, 12, 13, 14, 6, 7]
     assert tokens[-3:] == [12, 14, 3]
     assert np.flatnonzero(~examples["is_prompt"][0]).tolist() == list(range(82, 164)), "81 digits and the end"
-    assert layout.start(puzzle)[0].tolist() == tokens[:82] + 82 * [2]
+    assert layout.start({"puzzle": puzzle})[0].tolist() == tokens[:82] + 82 * [2]
     assert layout.shift_logits
-    assert not any(sudoku_layouts.get(name).shift_logits for name in ("in-place", "question-answer"))
+    assert not any(sudoku_layouts.get(name, 9).shift_logits for name in ("in-place", "question-answer"))
 
 
 @pytest.mark.parametrize(
@@ -131,13 +131,13 @@ def test_shifted_layout_9x9_is_the_sequence_of_the_paper():
     ],
 )
 def test_masked_layout_tokens_that_are_no_digits_of_the_size_are_read_as_blanks(name, digits, others):
-    layout = sudoku_layouts.get(name)
-    tokens = np.zeros((1, layout.length(4)), np.int32)
+    layout = sudoku_layouts.get(name, 4)
+    tokens = np.zeros((1, layout.length), np.int32)
     written = [*digits, *others]
     first = {"in-place": 0, "question-answer": 16, "shifted": 17}[name]
     tokens[0, first : first + len(written)] = written
     tokens[0, first + len(written) :] = others[0]
-    assert layout.grids(tokens)[0].tolist() == [*digits.values(), *[0] * (16 - len(digits))]
+    assert layout.answers(tokens)[0].tolist() == [*digits.values(), *[0] * (16 - len(digits))]
 
 
 def by_hand_triples(puzzle, solution, key):
@@ -154,8 +154,8 @@ def by_hand_triples(puzzle, solution, key):
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", TRIPLES)
 def test_triples_are_the_givens_and_then_the_blanks_in_their_order(name, size):
-    layout = sudoku_layouts.get(name)
-    examples, start = layout.examples(records(size)), layout.start(records(size)["puzzle"])
+    layout = sudoku_layouts.get(name, size)
+    examples, start = layout.examples(records(size)), layout.start(records(size))
     assert examples["tokens"].dtype == start.dtype == np.int32
     widest = 0
     for i, (puzzle, solution) in enumerate(pairs(size)):
@@ -172,9 +172,9 @@ def test_triples_are_the_givens_and_then_the_blanks_in_their_order(name, size):
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", TRIPLES)
 def test_triples_read_back_are_the_answer_and_values_move_with_their_digits(name, size):
-    layout = sudoku_layouts.get(name)
+    layout = sudoku_layouts.get(name, size)
     examples = layout.examples(records(size))
-    np.testing.assert_array_equal(layout.grids(examples["tokens"]), records(size)["solution"])
+    np.testing.assert_array_equal(layout.answers(examples["tokens"]), records(size)["solution"])
     # 1, 2, ... at the digits of the blanks is the order itself, where blanks stand in it.
     digit = np.cumsum(~examples["is_prompt"][:, 2::3], axis=1) * ~examples["is_prompt"][:, 2::3]
     values = np.full(examples["tokens"].shape, 99)
@@ -184,7 +184,7 @@ def test_triples_read_back_are_the_answer_and_values_move_with_their_digits(name
     else:
         is_blank = records(size)["puzzle"] == 0
         expected = np.cumsum(is_blank, axis=1) * is_blank
-    np.testing.assert_array_equal(layout.cells(values, examples["tokens"]), expected)
+    np.testing.assert_array_equal(layout.steps(values, examples["tokens"]), expected)
 
 
 def test_triples_that_are_none_are_left_out_and_later_ones_overwrite():
@@ -206,14 +206,14 @@ def test_triples_that_are_none_are_left_out_and_later_ones_overwrite():
     expected[0, 0], expected[0, 1], expected[3, 2] = 3, 2, 4
     tokens = np.array([written + 4 * [(5, 5, 5)], 16 * [(1, 1, 1)]], np.int32).reshape(2, 48)
     layout = sudoku_layouts.get("triples")
-    np.testing.assert_array_equal(layout.grids(tokens)[0].reshape(4, 4), expected)
-    assert layout.grids(tokens)[1].tolist() == [0] * 5 + [1] + [0] * 10, "rows do not leak"
+    np.testing.assert_array_equal(layout.answers(tokens)[0].reshape(4, 4), expected)
+    assert layout.answers(tokens)[1].tolist() == [0] * 5 + [1] + [0] * 10, "rows do not leak"
 
 
 @pytest.mark.parametrize("size", [4, 9])
 def test_triples_of_any_tokens_are_read_as_one_after_the_other(size):
-    layout = sudoku_layouts.get("ordered-triples")
-    tokens = np.random.default_rng(0).integers(-1, layout.num_tokens(size), (50, layout.length(size)), np.int32)
+    layout = sudoku_layouts.get("ordered-triples", size)
+    tokens = np.random.default_rng(0).integers(-1, layout.num_tokens, (50, layout.length), np.int32)
     values = np.arange(tokens.size).reshape(tokens.shape)
     for i, row in enumerate(tokens.tolist()):
         grid, moved = [0] * size**2, [0] * size**2
@@ -222,8 +222,8 @@ def test_triples_of_any_tokens_are_read_as_one_after_the_other(size):
             if line in range(size) and column in range(size) and 1 <= digit <= size:
                 grid[line * size + column] = digit
                 moved[line * size + column] = values[i, place + 2]
-        assert layout.grids(tokens)[i].tolist() == grid
-        assert layout.cells(values, tokens)[i].tolist() == moved
+        assert layout.answers(tokens)[i].tolist() == grid
+        assert layout.steps(values, tokens)[i].tolist() == moved
 
 
 def test_triples_of_hard_puzzles_have_no_order_of_the_rules():
@@ -235,8 +235,8 @@ def test_triples_of_hard_puzzles_have_no_order_of_the_rules():
         sudoku_layouts.get("ordered-triples").examples(mixed)
     assert "\n" not in str(caught.value)
     tokens = sudoku_layouts.get("triples").examples(mixed)["tokens"]
-    np.testing.assert_array_equal(sudoku_layouts.get("triples").grids(tokens), mixed["solution"])
-    start = sudoku_layouts.get("ordered-triples").start(mixed["puzzle"])
+    np.testing.assert_array_equal(sudoku_layouts.get("triples").answers(tokens), mixed["solution"])
+    start = sudoku_layouts.get("ordered-triples").start(mixed)
     assert (start[-1] >= 0).sum() == 3 * (hard["puzzle"] != 0).sum(), "they can be asked for all the same"
 
 

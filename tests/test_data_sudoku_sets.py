@@ -8,12 +8,11 @@ import pytest
 from mdm_jax.data import builders
 from mdm_jax.data.difficulty import check_unique
 from mdm_jax.errors import InputError
-from mdm_jax.tasks.sudoku import builder as sudoku_builder
 from mdm_jax.tasks.sudoku import files as sudoku_files
 from mdm_jax.tasks.sudoku import puzzle as sudoku
 from mdm_jax.tasks.sudoku import rules as sudoku_rules
-from mdm_jax.tasks.sudoku.builder import SudokuConfig, prepare_sudoku
 from mdm_jax.tasks.sudoku.sets import generate_rated, read_rated
+from mdm_jax.tasks.sudoku.task import Sudoku
 
 FIELDS = {"puzzle", "solution", "order", "rule"}
 
@@ -146,7 +145,7 @@ def test_read_rated_order_and_rules_of_the_file_go_before_ours(tmp_path):
 
 @pytest.mark.parametrize("difficulty", ["normal", "hard"])
 def test_prepare_sudoku_holds_the_rated_puzzles(tmp_path, difficulty):
-    builder = prepare_sudoku(tmp_path, size=6, difficulty=difficulty, num_train=30, num_test=5, seed=2)
+    builder = Sudoku(size=6, difficulty=difficulty, num_train=30, num_test=5, seed=2).prepare(tmp_path)
     assert re.fullmatch(rf"6x6-{difficulty}-[0-9a-f]{{12}}", builder.builder_config.name)
     for split, num in (("train", 30), ("test", 5)):
         expected = filtered(*sudoku.generate(1500, size=6, seed=2, split=split), difficulty, num)
@@ -157,16 +156,16 @@ def test_prepare_sudoku_from_a_file_holds_its_puzzles_and_is_made_anew_when_it_c
     puzzles, solutions = sequence()
     path = write_csv(tmp_path / "some.csv", puzzles, solutions)
     options = {"size": 6, "difficulty": "normal", "num_train": 20, "num_test": 10, "source": path}
-    builder = prepare_sudoku(tmp_path / "data", **options)
+    builder = Sudoku(**options).prepare(tmp_path / "data")
     assert re.fullmatch(r"6x6-file-normal-[0-9a-f]{12}", builder.builder_config.name)
     is_test = sudoku.in_test_split(solutions)
     for split, here, num in (("train", ~is_test, 20), ("test", is_test, 10)):
         assert_same(builders.read_split(builder, split), filtered(puzzles[here], solutions[here], "normal", num))
     moved = write_csv(tmp_path / "moved.csv", puzzles, solutions)
-    assert SudokuConfig(**options | {"source": moved}).name == builder.builder_config.name, "the content counts"
-    assert SudokuConfig(**options | {"seed": 5}).name == builder.builder_config.name, "nothing is drawn"
+    assert Sudoku(**options | {"source": moved}).dataset == builder.builder_config.name, "the content counts"
+    assert Sudoku(**options | {"seed": 5}).dataset == builder.builder_config.name, "nothing is drawn"
     write_csv(path, puzzles[::-1], solutions[::-1])
-    again = prepare_sudoku(tmp_path / "data", **options)
+    again = Sudoku(**options).prepare(tmp_path / "data")
     assert again.builder_config.name != builder.builder_config.name
     expected = filtered(puzzles[::-1][is_test[::-1]], solutions[::-1][is_test[::-1]], "normal", 10)
     assert_same(builders.read_split(again, "test"), expected)
@@ -182,7 +181,7 @@ def test_prepare_sudoku_from_a_file_that_does_not_do_is_one_line(tmp_path):
         ({"clues": 12}, "clues=12 is for generated puzzles"),
     ):
         with pytest.raises(InputError, match=words) as caught:
-            prepare_sudoku(tmp_path / "data", **options | change)
+            Sudoku(**options | change).prepare(tmp_path / "data")
         assert "\n" not in str(caught.value)
 
 
@@ -196,8 +195,8 @@ def test_prepare_sudoku_from_a_file_that_does_not_do_is_one_line(tmp_path):
         ({"clues": 30}, "9x9-30"),
     ],
 )
-def test_sudoku_config_is_named_after_its_set(options, name):
-    found = sudoku_builder.SudokuConfig(num_train=5, num_test=5, **options).name
+def test_sudoku_dataset_is_named_after_its_set(options, name):
+    found = Sudoku(num_train=5, num_test=5, **options).dataset
     assert re.fullmatch(rf"{name}-[0-9a-f]{{12}}", found)
 
 

@@ -55,7 +55,7 @@ def written_clues(clues, size):
 @pytest.mark.parametrize("size", SIZES)
 def test_masked_layout_writes_clues_padding_and_cells_in_place(size):
     layout = zebra_layouts.get("in-place", size)
-    examples, start = layout.examples(records(size)), layout.start(records(size)["clues"])
+    examples, start = layout.examples(records(size)), layout.start(records(size))
     assert examples["tokens"].dtype == start.dtype == np.int32
     assert examples["tokens"].shape == start.shape == (60, layout.length)
     for i, (clues, houses, attributes, solution, _) in enumerate(rows(size)):
@@ -75,10 +75,10 @@ def test_masked_layout_writes_clues_padding_and_cells_in_place(size):
 def test_masked_layout_reads_back_the_answer_and_what_belongs_to_its_cells(size):
     layout = zebra_layouts.get("in-place", size)
     examples = layout.examples(records(size))
-    assert layout.grids(examples["tokens"]).dtype == np.int8
-    np.testing.assert_array_equal(layout.grids(examples["tokens"]), records(size)["solution"])
+    assert layout.answers(examples["tokens"]).dtype == np.int8
+    np.testing.assert_array_equal(layout.answers(examples["tokens"]), records(size)["solution"])
     places = np.where(examples["is_prompt"], -1, np.arange(layout.length))
-    cells = layout.cells(places, examples["tokens"])
+    cells = layout.steps(places, examples["tokens"])
     np.testing.assert_array_equal(cells >= 0, records(size)["solution"] >= 0)
     expected = 13 * size.max_clues + np.arange(36) // 6 * size.houses + records(size)["solution"]
     np.testing.assert_array_equal(cells, np.where(cells >= 0, expected, -1))
@@ -87,7 +87,7 @@ def test_masked_layout_reads_back_the_answer_and_what_belongs_to_its_cells(size)
 def test_masked_layout_tokens_that_are_no_houses_are_left_out_and_later_ones_overwrite():
     layout = zebra_layouts.get("in-place", Size(4, 4))
     puzzles, _ = zebra.generate(1, largest=Size(3, 3), seed=2)
-    tokens = layout.start(puzzles)
+    tokens = layout.start({"clues": puzzles})
     written = [
         "0",
         "5",
@@ -107,8 +107,8 @@ def test_masked_layout_tokens_that_are_no_houses_are_left_out_and_later_ones_ove
         "3",
     ]  # 3 x 3 of 4 x 4 count
     tokens[0, -16:] = [IDS[word] for word in written]
-    grid = layout.grids(tokens).reshape(6, 6)
-    steps = layout.cells(np.arange(layout.length)[None], tokens) - layout.num_prompt
+    grid = layout.answers(tokens).reshape(6, 6)
+    steps = layout.steps(np.arange(layout.length)[None], tokens) - layout.num_prompt
     np.testing.assert_array_equal(steps.reshape(6, 6)[:3, :3] >= 0, grid[:3, :3] >= 0)
     assert steps.max() == 10
     assert grid[:3, :3].tolist() == [[0, -1, -1], [-1, 1, -1], [-1, -1, 2]]
@@ -120,7 +120,7 @@ def test_masked_layout_tokens_that_are_no_houses_are_left_out_and_later_ones_ove
 @pytest.mark.parametrize("name", TRIPLES)
 def test_triples_are_clues_answer_and_the_cells_in_their_order(name, size):
     layout = zebra_layouts.get(name, size)
-    examples, start = layout.examples(records(size)), layout.start(records(size)["clues"])
+    examples, start = layout.examples(records(size)), layout.start(records(size))
     assert examples["tokens"].dtype == start.dtype == np.int32
     assert examples["tokens"].shape == (60, layout.length)
     for i, (clues, houses, attributes, solution, order) in enumerate(rows(size)):
@@ -144,8 +144,8 @@ def test_triples_read_back_are_the_answer_and_values_move_with_them(name, size):
     behind = np.arange(layout.length) >= layout.num_prompt
     junk = np.random.default_rng(0).integers(0, 21, tokens.shape)  # what comes behind the answer does not matter
     tokens = np.where(behind & (tokens == IDS["EXTRA"]), junk, tokens)
-    np.testing.assert_array_equal(layout.grids(tokens), records(size)["solution"])
-    rank = layout.cells(np.broadcast_to(np.arange(layout.length) - layout.num_prompt, tokens.shape), tokens)
+    np.testing.assert_array_equal(layout.answers(tokens), records(size)["solution"])
+    rank = layout.steps(np.broadcast_to(np.arange(layout.length) - layout.num_prompt, tokens.shape), tokens)
     is_cell = records(size)["solution"] >= 0
     if name == "ordered-triples":
         expected = 3 * np.abs(records(size)["order"].astype(int)) - 1
@@ -164,7 +164,7 @@ def test_triples_that_are_none_are_left_out_and_later_ones_overwrite():
     tokens = np.full((2, layout.length), IDS["1"], np.int32)
     tokens[:, : len(question)] = question
     tokens[0, len(question) : len(question) + len(answer)] = answer
-    grids = layout.grids(tokens).reshape(2, 6, 6)
+    grids = layout.answers(tokens).reshape(2, 6, 6)
     assert grids[0, :3, :3].tolist() == [[2, 2, -1], [-1, -1, -1], [-1, -1, 0]], "nine triples count, the tenth not"
     assert (grids[:, 3:] == -1).all()
     assert (grids[:, :, 3:] == -1).all()
@@ -175,11 +175,11 @@ def test_triples_that_are_none_are_left_out_and_later_ones_overwrite():
 def test_triples_of_any_tokens_are_read_as_one_after_the_other(name):
     size = Size(5, 3)
     layout = zebra_layouts.get(name, size)
-    start = layout.start(records(size)["clues"])
+    start = layout.start(records(size))
     rng = np.random.default_rng(1)
     tokens = np.concatenate([start, rng.integers(7, 15, (60, 3 * size.num_cells), np.int32)], axis=1)
     values = np.arange(tokens.size).reshape(tokens.shape)
-    grids, moved = layout.grids(tokens), layout.cells(values, tokens)
+    grids, moved = layout.answers(tokens), layout.steps(values, tokens)
     for i, (_, houses, attributes, _, _) in enumerate(rows(size)):
         grid, places = [-1] * 36, [-1] * 36
         for k in range(houses * attributes):
@@ -213,10 +213,10 @@ def test_layout_puzzle_that_does_not_fit_raises_one_line(name):
         layout = zebra_layouts.get(name, size)
         too_many = np.concatenate([puzzles, puzzles, puzzles], axis=1)
         with pytest.raises(InputError, match=words) as caught:
-            layout.start(too_many)
+            layout.start({"clues": too_many})
         assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="names 0 houses"):
-        zebra_layouts.get(name).start(np.full((1, 2, 4), -1))
+        zebra_layouts.get(name).start({"clues": np.full((1, 2, 4), -1)})
 
 
 def test_get_unknown_layout_or_size_is_one_line():

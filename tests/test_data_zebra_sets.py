@@ -9,12 +9,12 @@ import pytest
 from mdm_jax.data import builders
 from mdm_jax.data.difficulty import check_unique
 from mdm_jax.errors import InputError
-from mdm_jax.tasks.zebra import builder as zebra_builder
 from mdm_jax.tasks.zebra import deduction as zebra_deduction
 from mdm_jax.tasks.zebra import puzzle as zebra
-from mdm_jax.tasks.zebra.builder import ZebraConfig, prepare_zebra
+from mdm_jax.tasks.zebra import task as zebra_task
 from mdm_jax.tasks.zebra.clues import Size
 from mdm_jax.tasks.zebra.sets import generate_ordered
+from mdm_jax.tasks.zebra.task import Zebra
 
 FIELDS = ["clues", "solution", "order"]
 
@@ -78,7 +78,7 @@ SIZES = {"smallest": Size(3, 4), "largest": Size(4, 5)}
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    return prepare_zebra(tmp_path_factory.mktemp("datasets"), **OPTIONS)
+    return Zebra(**OPTIONS).prepare(tmp_path_factory.mktemp("datasets"))
 
 
 @pytest.mark.parametrize(("split", "num"), [("train", 300), ("test", 40)])
@@ -107,12 +107,13 @@ def test_zebra_dataset_is_array_record_without_tensorflow_under_a_name_that_says
 
 def test_zebra_dataset_prepared_again_is_not_generated_again(prepared, monkeypatch):
     monkeypatch.setattr(zebra, "generate", lambda *args, **options: pytest.fail("generated again"))
-    assert prepare_zebra(prepared.data_path.parents[2], **OPTIONS).data_path == prepared.data_path
+    assert Zebra(**OPTIONS).prepare(prepared.data_path.parents[2]).data_path == prepared.data_path
 
 
 @pytest.mark.parametrize("difficulty", ["normal", "hard"])
 def test_prepare_zebra_holds_puzzles_of_the_difficulty(tmp_path, difficulty):
-    builder = prepare_zebra(tmp_path, max_houses=4, max_attributes=3, difficulty=difficulty, num_train=30, num_test=5)
+    task = Zebra(max_houses=4, max_attributes=3, difficulty=difficulty, num_train=30, num_test=5)
+    builder = task.prepare(tmp_path)
     assert re.fullmatch(rf"3x3-to-4x3-{difficulty}-[0-9a-f]{{12}}", builder.builder_config.name)
     for split, num in (("train", 30), ("test", 5)):
         expected = filtered(*zebra.generate(900, largest=Size(4, 3), split=split), difficulty, num)
@@ -120,35 +121,32 @@ def test_prepare_zebra_holds_puzzles_of_the_difficulty(tmp_path, difficulty):
         assert_same({name: found[name] for name in FIELDS}, expected)
 
 
-CONFIG = {**SIZES, "num_train": 300, "num_test": 40, "seed": 5}
-
-
 @pytest.mark.parametrize(
     "change",
     [
-        {"smallest": Size(4, 4)},
-        {"largest": Size(4, 6)},
+        {"min_houses": 4},
+        {"max_attributes": 6},
         {"difficulty": "hard"},
         {"num_train": 10},
         {"num_test": 10},
         {"seed": 6},
     ],
 )
-def test_zebra_config_any_other_input_changes_the_name(change):
-    assert ZebraConfig(**CONFIG).name == ZebraConfig(**CONFIG).name
-    assert ZebraConfig(**{**CONFIG, **change}).name != ZebraConfig(**CONFIG).name
+def test_zebra_dataset_any_other_input_changes_the_name(change):
+    assert Zebra(**OPTIONS).dataset == Zebra(**OPTIONS).dataset
+    assert Zebra(**{**OPTIONS, **change}).dataset != Zebra(**OPTIONS).dataset
 
 
-@pytest.mark.parametrize(("module", "name"), [(zebra, "GENERATOR_VERSION"), (zebra_builder, "RULES_VERSION")])
-def test_zebra_config_other_version_of_the_generator_or_the_rules_changes_the_name(monkeypatch, module, name):
-    before = ZebraConfig(**CONFIG).name
+@pytest.mark.parametrize(("module", "name"), [(zebra, "GENERATOR_VERSION"), (zebra_task, "RULES_VERSION")])
+def test_zebra_dataset_other_version_of_the_generator_or_the_rules_changes_the_name(monkeypatch, module, name):
+    before = Zebra(**OPTIONS).dataset
     monkeypatch.setattr(module, name, getattr(module, name) + 1)
-    assert ZebraConfig(**CONFIG).name != before
+    assert Zebra(**OPTIONS).dataset != before
 
 
-def test_zebra_config_of_one_size_names_it_once():
-    config = ZebraConfig(smallest=Size(4, 4), largest=Size(4, 4), num_train=1, num_test=1)
-    assert re.fullmatch(r"4x4-[0-9a-f]{12}", config.name)
+def test_zebra_dataset_of_one_size_names_it_once():
+    task = Zebra(min_houses=4, max_houses=4, min_attributes=4, max_attributes=4, num_train=1, num_test=1)
+    assert re.fullmatch(r"4x4-[0-9a-f]{12}", task.dataset)
 
 
 @pytest.mark.parametrize(
@@ -163,5 +161,5 @@ def test_zebra_config_of_one_size_names_it_once():
 )
 def test_prepare_zebra_bad_option_raises(tmp_path, change, words):
     with pytest.raises(InputError, match=words):
-        prepare_zebra(tmp_path, **{**OPTIONS, **change})
+        Zebra(**{**OPTIONS, **change}).prepare(tmp_path)
     assert not list(tmp_path.rglob("*.array_record*"))

@@ -5,6 +5,7 @@ import pathlib
 import re
 
 import pytest
+from commands import module_of
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -31,7 +32,7 @@ def test_page_links_lead_to_files(page):
 
 @pytest.mark.parametrize("experiment", ["sudoku", "nae_sat", "zebra"])
 def test_pages_show_every_command_of_an_experiment_and_no_other(experiment):
-    commands = importlib.import_module(f"experiments.{experiment}.__main__").COMMANDS
+    commands = importlib.import_module(module_of(experiment)).COMMANDS
     used = set()
     for page in PAGES:
         used |= set(re.findall(rf"-m experiments\.{experiment} (\w+)", page.read_text()))

@@ -8,8 +8,8 @@ from scipy import stats
 
 import mdm_jax
 from mdm_jax.errors import RunError
-from mdm_jax.evaluation.intervals import wilson
-from mdm_jax.evaluation.puzzles import fill_in, score
+from mdm_jax.evaluation.intervals import mean_interval, wilson
+from mdm_jax.evaluation.puzzles import fill_in, summary
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 10), (10, 10), (3, 17), (895, 1000)])
@@ -64,14 +64,15 @@ def test_fill_in_of_a_row_whose_predictions_are_not_finite_raises(row):
     np.testing.assert_array_equal(fill_in(decode, kept, **options | {"work": None}).tokens, kept)
 
 
-def test_score_counts_blank_cells_and_whole_puzzles():
-    puzzles = np.array([[0, 1], [2, 0], [0, 0]])
-    solutions = np.array([[2, 1], [2, 1], [1, 2]])
-    filled = mdm_jax.evaluation.puzzles.Filled(np.array([[2, 1], [2, 2], [1, 1]]), puzzles, 1.5, 2.0)
-    row = score(filled, solutions, is_asked=puzzles == 0, is_solved=(filled.tokens == solutions).all(axis=1))
-    assert row["solved"] == pytest.approx(1 / 3)
-    assert row["cells"] == pytest.approx(2 / 4)
-    assert row["n"] == 3
-    assert row["nfe"] == 1.5
-    assert row["per_second"] == 1.5
-    assert row["solved_ci"] == pytest.approx(list(wilson(1, 3)))
+def test_summary_has_intervals_where_values_are_independent_and_none_for_the_parts_of_answers():
+    is_solved = np.array([True, False, False, True, True])
+    cells = np.array([[1, 0, np.nan]] * 2 + [[1, 1, 1]] * 3)
+    shares = np.array([0.5, 1, 1, 0.75, 1])
+    row = summary({"solved": is_solved, "cells": cells, "accuracy": shares})
+    assert list(row) == ["n", "solved", "solved_ci", "cells", "accuracy", "accuracy_ci"]
+    assert (row["n"], row["solved"], row["cells"], row["accuracy"]) == (5, 0.6, 11 / 13, 0.85)
+    assert row["solved_ci"] == list(wilson(3, 5))
+    low, high = mean_interval(shares)
+    assert row["accuracy_ci"] == [low, 1.0]
+    assert high > 1
+    assert summary({"cells": np.full((2, 3), np.nan)})["cells"] == 1.0, "nothing was asked"

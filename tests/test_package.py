@@ -237,7 +237,7 @@ def test_data_and_tasks_import_nothing_of_ours_but_errors_and_the_predicates_and
     foundation = {f"mdm_jax.{name}" for name in ("errors", "files", "ranges", "report.progress", "theory.predicates")}
     for name, path in MODULES.items():
         task = next((task for task in TASKS if name.startswith(f"mdm_jax.tasks.{task}")), None)
-        if task or name.startswith("mdm_jax.data"):
+        if task or name.startswith(("mdm_jax.data", "mdm_jax.tasks.base")):
             rooms = ("mdm_jax.data", *([f"mdm_jax.tasks.{task}", "mdm_jax.tasks.base"] if task else []))
             others = {
                 m for m in ours(imported(path)) if not any(m == room or m.startswith(f"{room}.") for room in rooms)

@@ -252,10 +252,11 @@ def layouts():
     grid = np.zeros((1, 16), np.int8)
     grid[0, :3] = [1, 2, 3]
     for name in ("in-place", "question-answer", "shifted"):
-        layout = sudoku_layouts.get(name)
-        yield name, layout.start(grid), layout.mask_id, layout.num_tokens(4), layout.zero
+        layout = sudoku_layouts.get(name, 4)
+        yield name, layout.start({"puzzle": grid}), layout.mask_id, layout.num_tokens, layout.zero
     layout = zebra_layouts.get("in-place")
-    yield "zebra", layout.start(zebra_riddles.get("fish").clues[None]), layout.mask_id, layout.num_tokens, layout.zero
+    start = layout.start({"clues": zebra_riddles.get("fish").clues[None]})
+    yield "zebra", start, layout.mask_id, layout.num_tokens, layout.zero
 
 
 @pytest.mark.parametrize(("name", "start", "mask_id", "vocab_size", "zero"), list(layouts()))

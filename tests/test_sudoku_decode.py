@@ -5,17 +5,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.puzzles.decode import answer, autoregressive, masked, measure
-from experiments.sudoku.data import GAME
+from experiments.commands.decode import autoregressive, masked, measure
 from mdm_jax import PerStep, oracles
+from mdm_jax.loading import Model
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.denoiser import make_denoiser
 from mdm_jax.models.transformer import init_params
 from mdm_jax.sampling import SampleResult
+from mdm_jax.tasks.base import take
 from mdm_jax.tasks.sudoku import layouts as sudoku_layouts
 from mdm_jax.tasks.sudoku import puzzle as sudoku
 from mdm_jax.tasks.sudoku import sets as sudoku_sets
+from mdm_jax.tasks.sudoku.task import Sudoku
 
+TASK = Sudoku(size=4, num_train=1, num_test=9)
 RECORDS = sudoku_sets.rated(*sudoku.generate(9, size=4, seed=3))
 PUZZLES, SOLUTIONS = RECORDS["puzzle"], RECORDS["solution"]
 SIZE = {"num_layers": 1, "num_heads": 2, "width": 16, "mlp_width": 32, "positions": "learned", "init_std": 0.5}
@@ -23,8 +26,8 @@ SIZE = {"num_layers": 1, "num_heads": 2, "width": 16, "mlp_width": 32, "position
 
 @pytest.mark.parametrize("name", ["in-place", "question-answer", "shifted"])
 def test_answer_of_a_masked_layout_is_the_grid_and_its_steps(name):
-    layout = sudoku_layouts.get(name)
-    whole = {start.tobytes(): row for start, row in zip(layout.start(PUZZLES), range(9), strict=True)}
+    layout = sudoku_layouts.get(name, 4)
+    whole = {start.tobytes(): row for start, row in zip(layout.start(RECORDS), range(9), strict=True)}
     tokens = layout.examples(RECORDS)["tokens"]
     step = np.random.default_rng(0).integers(0, 99, tokens.shape).astype(np.int32)
 
@@ -34,24 +37,26 @@ def test_answer_of_a_masked_layout_is_the_grid_and_its_steps(name):
         steps = np.where(start == layout.mask_id, step[rows], -1)
         return SampleResult(jnp.asarray(tokens[rows]), jnp.asarray(steps), jnp.zeros(len(rows)), jnp.int32(1))
 
-    row, filled = measure(GAME, layout, decode, RECORDS, batch_size=4)
-    np.testing.assert_array_equal(filled.tokens, SOLUTIONS)
+    decoded = measure(TASK, layout, decode, RECORDS, batch_size=4)
+    row = decoded.row
+    np.testing.assert_array_equal(decoded.answers, SOLUTIONS)
     first = {"in-place": 0, "question-answer": 16, "shifted": 17}[name]
     expected = step[:, first : first + 16]
     np.testing.assert_array_equal(
-        filled.reveal_step, np.where(PUZZLES == 0, expected, -1) if name == "in-place" else expected
+        decoded.steps, np.where(PUZZLES == 0, expected, -1) if name == "in-place" else expected
     )
     assert [row[field] for field in ("method", "n", "solved", "cells")] == ["mdm", 9, 1.0, 1.0]
 
 
 def test_answer_of_a_masked_model_takes_the_steps_that_its_masks_want():
-    layout = sudoku_layouts.get("shifted")
+    layout = sudoku_layouts.get("shifted", 4)
     config = TransformerConfig(vocab_size=31, max_length=34, shift_logits=True, **SIZE)
-    decode = masked(make_denoiser(config), init_params(config, jax.random.key(0)), layout, oracles.margin, PerStep(5))
-    filled = answer(layout, decode, PUZZLES, batch_size=4)
-    alone = answer(layout, decode, PUZZLES[:4], batch_size=4)
-    np.testing.assert_array_equal(filled.tokens[:4], alone.tokens)
-    assert filled.nfe == 4, "17 masks, 5 at a time"
+    model = Model(config, init_params(config, jax.random.key(0)), make_denoiser(config))
+    decode = masked(model, layout, oracles.margin, PerStep(5))
+    decoded = measure(TASK, layout, decode, RECORDS, batch_size=4)
+    alone = measure(TASK, layout, decode, take(4, RECORDS), batch_size=4)
+    np.testing.assert_array_equal(decoded.answers[:4], alone.answers)
+    assert decoded.row["nfe"] == 4, "17 masks, 5 at a time"
 
 
 def greedy(config, params, prompt):
@@ -66,12 +71,14 @@ def greedy(config, params, prompt):
 
 @pytest.mark.parametrize("name", ["triples", "ordered-triples"])
 def test_answer_of_an_autoregressive_model_goes_on_behind_the_givens_of_each_puzzle(name):
-    layout = sudoku_layouts.get(name)
+    layout = sudoku_layouts.get(name, 4)
     config = TransformerConfig(vocab_size=6, max_length=48, causal=True, **SIZE)
     params = init_params(config, jax.random.key(1))
-    row, filled = measure(GAME, layout, autoregressive(config, params), RECORDS, batch_size=4)
+    model = Model(config, params, make_denoiser(config))
+    decoded = measure(TASK, layout, autoregressive(model), RECORDS, batch_size=4)
+    row = decoded.row
     assert len(set((PUZZLES != 0).sum(axis=1))) > 1
-    for puzzle, tokens, steps in zip(PUZZLES.tolist(), filled.tokens, filled.reveal_step, strict=True):
+    for puzzle, tokens, steps in zip(PUZZLES.tolist(), decoded.answers, decoded.steps, strict=True):
         prompt = [number for cell in range(16) if puzzle[cell] for number in (cell // 4, cell % 4, puzzle[cell])]
         grid, grid_steps = [0] * 16, [0] * 16
         sequence = greedy(config, params, prompt)
@@ -82,7 +89,7 @@ def test_answer_of_an_autoregressive_model_goes_on_behind_the_givens_of_each_puz
                 grid_steps[4 * line + column] = max(place + 2 - len(prompt), -1)
         assert tokens.tolist() == grid
         assert steps.tolist() == grid_steps
-    assert (filled.reveal_step > 0).sum() > 9, "the model has something to say"
+    assert (decoded.steps > 0).sum() > 9, "the model has something to say"
     assert row["method"] == layout.method
-    is_right = (filled.tokens == SOLUTIONS)[PUZZLES == 0]
+    is_right = (decoded.answers == SOLUTIONS)[PUZZLES == 0]
     assert row["cells"] == pytest.approx(is_right.mean())

@@ -1,6 +1,7 @@
 """The Sudoku commands, run as a user runs them, on puzzles small enough for seconds."""
 
 import collections
+import dataclasses
 import functools
 import json
 import os
@@ -18,11 +19,12 @@ import pytest
 from commands import ENV, ROOT, rows, without_times
 
 import mdm_jax
+from experiments import decoder_ablation as readings
 from experiments import journal
-from experiments.puzzles.data import first
-from experiments.sudoku import data, readings
-from experiments.sudoku.flags import Prepare
-from experiments.training import HELD_OUT
+from experiments.commands.prepare import load_splits
+from experiments.commands.train import HELD_OUT
+from experiments.common import say
+from experiments.sudoku import Prepare
 from mdm_jax import oracles
 from mdm_jax.errors import Preempted
 from mdm_jax.evaluation.puzzles import fill_in
@@ -30,10 +32,17 @@ from mdm_jax.models.pretrained import save_weights
 from mdm_jax.tasks.sudoku import puzzle as sudoku
 from mdm_jax.tasks.sudoku.rules import Rule, rate
 from mdm_jax.tasks.sudoku.sets import generate_rated
+from mdm_jax.tasks.sudoku.task import Sudoku
 from mdm_jax.training.metrics import read_metrics
 
 SHARED = ROOT.parent / "shared" / "data"
 run, run_all = functools.partial(commands.run, "sudoku"), functools.partial(commands.run_all, "sudoku")
+
+
+def held_out_of(task, num):
+    """The first puzzles that a run of these fields in its config held out."""
+    fields = {field.name: task[field.name] for field in dataclasses.fields(Sudoku)}
+    return Sudoku(**fields).records("test", num)
 
 
 @pytest.fixture(scope="module")
@@ -150,9 +159,9 @@ def test_source_is_told_to_be_read_once_when_it_is_read(tmp_path, capsys):
     flags = Prepare(size=4, num_train=20, num_test=2, source=tmp_path / "some.txt", data=tmp_path / "data")
     told = f"{tmp_path / 'some.txt'}: read as one puzzle per line, 200 of 4x4, blanks 0\n"
     for times in (1, 0):
-        data.load_data(flags)
+        load_splits(flags.task(), flags.data)
         assert capsys.readouterr().err.count(told) == times
-    data.test_set(data.data_fields(flags), None)
+    flags.task().records("test", 2, say=say)
     assert capsys.readouterr().err == told
 
 
@@ -270,7 +279,7 @@ def test_evaluate_takes_tokens_back_as_the_decoder_of_that_kind_does(trained, tm
     (row,) = rows(tmp_path / "back")
     assert (row["remask_steps"], row["nfe"], row["selector"]) == (5, 5, "TopK(num_steps=5, schedule=Linear())")
     model, task = mdm_jax.load(trained[0] / "run"), json.loads((trained[0] / "run" / "config.json").read_text())["task"]
-    puzzles = first(20, data.test_set(task, None))
+    puzzles = held_out_of(task, 20)
     decode = functools.partial(
         mdm_jax.remasking_sample, model.denoiser, model.params, mask_id=0, num_steps=5, temperature=0.0, noise=0.0
     )
@@ -317,7 +326,7 @@ def test_readings_measure_every_reading_and_the_strict_ones_are_the_plain_sample
     assert {row["nfe"] for reading, row in found.items() if reading[0] != "vanilla"} == {2}
     assert found["vanilla", "likeliest", "none", "random", "-"]["nfe"] <= 2
     model, task = mdm_jax.load(trained[0] / "run"), json.loads((trained[0] / "run" / "config.json").read_text())["task"]
-    puzzles = first(4, data.test_set(task, None))
+    puzzles = held_out_of(task, 4)
     is_blank, x_init = puzzles["puzzle"] == 0, puzzles["puzzle"].astype(np.int32)
     for reading, oracle in {
         ("strict", "likeliest", "annealed", "margin", "log"): oracles.log_margin,
@@ -422,8 +431,9 @@ def test_held_out_puzzles_are_the_first_of_the_test_side_and_the_set(tmp_path, d
     is_solved = rate(puzzles).is_solved
     chosen = np.flatnonzero({None: is_solved | True, "normal": is_solved, "hard": ~is_solved}[difficulty])[:9]
     (tmp_path / "some.txt").write_text("".join("".join(map(str, puzzle)) + "\n" for puzzle in puzzles))
-    task = {"size": 6, "clues": None, "seed": 3, "num_test": 9}
-    found = data.test_set(task | {"source": str(tmp_path / "some.txt") if from_file else None}, difficulty)
+    source = str(tmp_path / "some.txt") if from_file else None
+    task = Sudoku(size=6, seed=3, num_train=1, num_test=9, source=source, difficulty=difficulty)
+    found = task.records("test", 9)
     np.testing.assert_array_equal(found["puzzle"], puzzles[chosen])
     np.testing.assert_array_equal(found["solution"], solutions[chosen])
 

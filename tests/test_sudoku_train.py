@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.sudoku.train import start_params
+from experiments.fresh_params import sudoku_params as start_params
 from mdm_jax.models import presets
 from mdm_jax.models.transformer import init_params, num_params
 from mdm_jax.tasks.sudoku import layouts as sudoku_layouts
@@ -58,8 +58,8 @@ def test_heads_begin_by_attending_to_the_row_the_column_and_the_box_of_a_cell(pr
 
 @pytest.mark.parametrize(("preset", "size"), [("arm_42m", 9), ("sudoku_800k", 6)])
 def test_heads_of_triples_begin_by_attending_to_the_row_and_the_column_of_their_own_triple(preset, size):
-    layout = sudoku_layouts.get("ordered-triples")
-    fields = {"vocab_size": layout.num_tokens(size), "max_length": layout.length(size), "causal": True, "num_layers": 2}
+    layout = sudoku_layouts.get("ordered-triples", size)
+    fields = {"vocab_size": layout.num_tokens, "max_length": layout.length, "causal": True, "num_layers": 2}
     config = dataclasses.replace(presets.get(preset), **fields)
     params = jax.jit(lambda key: start_params(config, layout, key))(jax.random.key(0))
     assert num_params(params) == num_params(config)
@@ -85,7 +85,7 @@ def test_start_draws_fresh_parameters_from_each_key_and_leaves_other_sequences_a
             first, second = first[name], second[name]
         assert abs(np.corrcoef(np.ravel(first), np.ravel(second))[0, 1]) < 0.1
     layout = sudoku_layouts.get("shifted")
-    config = dataclasses.replace(config, max_length=164, vocab_size=layout.num_tokens(9), shift_logits=True)
+    config = dataclasses.replace(config, max_length=164, vocab_size=layout.num_tokens, shift_logits=True)
     plain = init_params(config, jax.random.key(0))
     jax.tree.map(np.testing.assert_array_equal, start_params(config, layout, jax.random.key(0)), plain)
 

@@ -7,9 +7,7 @@ import jax
 import pytest
 from commands import run_all
 
-from experiments.nae_sat import evaluate as nae_sat
-from experiments.sudoku import evaluate as sudoku
-from experiments.zebra import evaluate as zebra
+from experiments.trained import load_run
 from mdm_jax import InputError
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.pretrained import save_weights
@@ -37,9 +35,7 @@ def write(folder, task, scale=1.0, **fields):
 
 
 def write_sudoku(folder, layout="in-place", **options):
-    made = sudoku_layouts.get(layout)
-    shape = {"vocab_size": made.num_tokens(4), "max_length": made.length(4), "causal": layout == "triples"}
-    return write(folder, SUDOKU | {"layout": layout}, **shape, **options)
+    return write(folder, SUDOKU | {"layout": layout}, **sudoku_layouts.get(layout, 4).network, **options)
 
 
 @pytest.fixture(scope="module")
@@ -47,20 +43,13 @@ def folders(tmp_path_factory):
     """One of each kind."""
     root = tmp_path_factory.mktemp("trained")
     layout = zebra_layouts.get("in-place", Size(3, 4))
-    shape = {"vocab_size": layout.num_tokens, "max_length": layout.length, "pad_id": layout.pad_id}
-    shape |= {"num_groups": layout.num_groups, "group_length": layout.group_length}
     return {
         "sudoku": write_sudoku(root / "sudoku"),
-        "zebra": write(root / "zebra", ZEBRA, **shape),
+        "zebra": write(root / "zebra", ZEBRA, **layout.network),
         "nae_sat": write(root / "nae-sat", NAE_SAT, vocab_size=2, num_extra_tokens=2, max_length=10),
     }
 
 
-LOAD = {
-    "sudoku": lambda folder: sudoku.load_model(folder, None),
-    "zebra": lambda folder: zebra.load_model(folder, {}),
-    "nae_sat": nae_sat.load_model,
-}
 NUMBERS = [None, "x", -1, 1.5, True, [], {}, 10**12, 10**4000, float("inf")]
 TASKS = {
     ("sudoku", "size"): [*NUMBERS, 0, 5, 6, 9],
@@ -89,7 +78,7 @@ TASKS = {
 def test_task_that_is_none_or_not_the_networks_is_one_line(folders, tmp_path, game, name):
     folder = folders[game]
     text = (folder / "config.json").read_text()
-    LOAD[game](folder)
+    load_run(game, folder)
     try:
         for value in [*TASKS[game, name], "MISSING"]:
             config = json.loads(text)
@@ -98,7 +87,7 @@ def test_task_that_is_none_or_not_the_networks_is_one_line(folders, tmp_path, ga
                 del config["task"][name]
             (folder / "config.json").write_text(json.dumps(config))
             with pytest.raises(InputError) as caught:
-                LOAD[game](folder)
+                load_run(game, folder)
             assert str(caught.value).isprintable()
             assert len(str(caught.value)) <= 1000
     finally:

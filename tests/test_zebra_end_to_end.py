@@ -10,16 +10,18 @@ import numpy as np
 import pytest
 from commands import rows, without_times
 
-from experiments.zebra import data, evaluate
-from experiments.zebra.flags import Evaluate, Reproduce
-from experiments.zebra.reproduce import reproduce
-from experiments.zebra.scales import SCALES
+from experiments import zebra_given
+from experiments.commands.evaluate import evaluate
+from experiments.commands.reproduce import reproduce
+from experiments.zebra import Evaluate, Reproduce
+from experiments.zebra_table import SCALES
 from mdm_jax.tasks.zebra import formats as zebra_formats
 from mdm_jax.tasks.zebra import puzzle as zebra
 from mdm_jax.tasks.zebra import riddles as zebra_riddles
 from mdm_jax.tasks.zebra import text as zebra_text
 from mdm_jax.tasks.zebra.clues import Size, sizes_of
 from mdm_jax.tasks.zebra.english import describe_clues
+from mdm_jax.tasks.zebra.task import Zebra
 
 FAST = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # it mostly compiles
 ORDERS = ["random", "top_prob", "margin", "neg_entropy"]
@@ -64,7 +66,7 @@ def test_test_set_is_what_the_run_held_out(trained):
     from mdm_jax.data import builders
 
     (stored,) = (trained[0] / "data").glob("zebra/*/*/dataset_info.json")
-    held_out, found = builders.read_split(stored.parent, "test"), data.test_set(TASK)
+    held_out, found = builders.read_split(stored.parent, "test"), Zebra(**TASK).records("test", 8)
     assert set(found) == set(held_out)
     for name, values in found.items():
         np.testing.assert_array_equal(values, held_out[name])
@@ -101,12 +103,12 @@ def test_evaluate_reports_what_the_table_says_and_by_size(trained, tmp_path):
 
 def test_paper_figure_is_beside_the_same_puzzles_in_the_same_decoding_only():
     plain = Evaluate(checkpoint="runs")
-    assert evaluate.paper_figure(plain, "3x3-to-6x6", "mdm", "margin") == 0.983
-    assert evaluate.paper_figure(plain, "3x3-to-6x6", "arm_ordered", None) == 0.9117
-    assert evaluate.paper_figure(Evaluate(checkpoint="runs", tokens_per_step=1), "3x3-to-6x6", "mdm", "margin") == 0.983
-    assert evaluate.paper_figure(plain, "3x3-to-5x5", "mdm", "margin") is None
+    assert plain.paper("3x3-to-6x6", "mdm", "margin") == 0.983
+    assert plain.paper("3x3-to-6x6", "arm_ordered", None) == 0.9117
+    assert Evaluate(checkpoint="runs", tokens_per_step=1).paper("3x3-to-6x6", "mdm", "margin") == 0.983
+    assert plain.paper("3x3-to-5x5", "mdm", "margin") is None
     for other in ({"tokens_per_step": 2}, {"temperature": 1.0}, {"noise": 0.5}, {"block_length": 6}):
-        assert evaluate.paper_figure(Evaluate(checkpoint="runs", **other), "3x3-to-6x6", "mdm", "margin") is None
+        assert Evaluate(checkpoint="runs", **other).paper("3x3-to-6x6", "mdm", "margin") is None
 
 
 def test_solve_prints_clues_grid_and_the_step_of_each_cell(trained, tmp_path):
@@ -162,12 +164,12 @@ def test_solve_of_a_riddle_in_words_answers_in_its_words(tmp_path):
 
 
 def test_riddle_is_an_input_of_evaluate():
-    records = data.given(Evaluate(riddle="fish", checkpoint="runs"))["fish"]
+    records = Evaluate(riddle="fish", checkpoint="runs").given()["fish"]
     assert [int(number[0]) for number in sizes_of(records["clues"])] == [5, 5]
     np.testing.assert_array_equal(records["clues"][0], zebra_riddles.FISH.clues)
     assert zebra.is_solved(records["solution"], records["clues"]).all()
     for size, names in ((Size(5, 5), ["fish"]), (Size(6, 6), ["fish"]), (Size(4, 6), []), (Size(6, 4), [])):
-        assert list(data.riddles(size)) == names, "reproduce meets those that fit"
+        assert list(zebra_given.riddles(size)) == names, "reproduce meets those that fit"
 
 
 def test_reproduce_and_evaluate_meet_the_riddle_where_it_fits(tmp_path, monkeypatch, capsys):
@@ -181,7 +183,7 @@ def test_reproduce_and_evaluate_meet_the_riddle_where_it_fits(tmp_path, monkeypa
         assert f"fish, mdm, {row['oracle']}: {verdict}\n" in printed
     table = [line.split()[1] for line in printed.splitlines() if line.startswith("mdm ") and "[" in line]
     assert table[-4:] == ORDERS, "the riddle has no line in Table 3"
-    evaluate.evaluate(Evaluate(checkpoint=tmp_path / "all" / "mdm", riddle="fish", out=tmp_path / "one"))
+    evaluate(Evaluate(checkpoint=tmp_path / "all" / "mdm", riddle="fish", out=tmp_path / "one"))
     (row,) = rows(tmp_path / "one")
     assert row["cells"] == alone[2]["cells"]
     assert (row["dataset"], row["oracle"], row["n"]) == ("fish", "margin", 1)

@@ -4,29 +4,31 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.zebra.flags import Train
-from experiments.zebra.train import model_config, start_params
+from experiments.commands.train import network
+from experiments.fresh_params import zebra_params as start_params
+from experiments.zebra import Train
 from mdm_jax.tasks.zebra import layouts as zebra_layouts
 from mdm_jax.tasks.zebra.clues import Size
 
 SIZE = Size(4, 3)
 
 
-def flags(layout):
+def model_config(layout):
     size = {"max_houses": SIZE.houses, "max_attributes": SIZE.attributes}
-    return Train(layout=layout, model="sudoku_800k", dtype="float32", **size)
+    flags = Train(layout=layout, model="sudoku_800k", dtype="float32", **size)
+    return network(flags, flags.task())
 
 
 @pytest.mark.parametrize(("name", "before", "pad_id"), [("in-place", 0, 20), ("triples", 1, None)])
 def test_model_reads_each_clue_as_one_position(name, before, pad_id):
-    layout, config = zebra_layouts.get(name, SIZE), model_config(flags(name))
+    layout, config = zebra_layouts.get(name, SIZE), model_config(name)
     assert (config.num_groups, config.group_length, config.num_grouped) == (12, 13, layout.num_prompt - before)
     assert (config.positions, config.pad_id, config.causal) == ("learned", pad_id, name == "triples")
     assert config.init_std == 128**-0.5
 
 
 def test_positions_of_cells_begin_with_how_they_lie_to_one_another():
-    layout, config = zebra_layouts.get("in-place", SIZE), model_config(flags("in-place"))
+    layout, config = zebra_layouts.get("in-place", SIZE), model_config("in-place")
     one, other = (start_params(config, layout, jax.random.key(seed)) for seed in (0, 1))
     table = np.asarray(one["position_embedding"]["embedding"], np.float64)
     products = table @ table.T

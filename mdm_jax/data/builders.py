@@ -30,9 +30,9 @@ _FEATURES = "tensorflow_datasets.core.features."
 
 
 def digest(*parts: bytes | str | int | float | None) -> str:
-    """Names everything that a dataset was made from, in order.
+    """A name for everything that a dataset is made from.
 
-    tfds takes prepared data to be right when its name is right, so the name has to change with every input.
+    tfds uses prepared data again if the name is the same, so the name has to change with every input.
 
     Args:
         *parts: The inputs: options, the version of the generator, whole files.
@@ -52,9 +52,9 @@ def prepare(
     config: "tfds.core.BuilderConfig",
     data_dir: str | os.PathLike[str],
 ) -> "tfds.core.GeneratorBasedBuilder":
-    """Writes a dataset as array_record files unless it is there already; takes up again after an interruption.
+    """Writes a dataset as array_record files unless it is there already. An interrupted call can be repeated.
 
-    With several processes on one file system only one may prepare while the others wait.
+    Of several processes on one file system only one may prepare, while the others wait.
 
     Args:
         builder_class: The builder.
@@ -89,12 +89,12 @@ def prepare(
 def numbered(
     chunks: Iterable[Mapping[str, NDArray[Any]]], num: int, label: str
 ) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
-    """Records one by one out of chunks of them, as tfds wants them, with a progress bar.
+    """Splits chunks into single records, as tfds wants them, with a progress bar.
 
     Args:
         chunks: Fields `[some, ...]`.
-        num: How many records there are in all.
-        label: Of the bar.
+        num: The number of all records.
+        label: The label of the bar.
 
     Yields:
         The number of a record, and its fields.
@@ -155,7 +155,7 @@ def read_split(
 
 @contextlib.contextmanager
 def _reading(folder: pathlib.Path) -> Iterator[None]:
-    """What goes wrong with the files of a dataset becomes one line."""
+    """Turns every failure to read the files of a dataset into an InputError."""
     try:
         yield
     except InputError as error:
@@ -168,10 +168,10 @@ def _reading(folder: pathlib.Path) -> Iterator[None]:
 
 
 def _check_written(folder: pathlib.Path) -> None:
-    """InputError unless a dataset's JSON files are such as our builders write.
+    """Raises InputError unless a dataset's JSON files look as our builder writes them.
 
     tfds imports the Python classes that `features.json` names, and opens the files that `dataset_info.json` names, so
-    that other names must not come so far.
+    other names must not get there.
     """
     info, features = (read_json(folder / name, "what was prepared") for name in (_INFO, "features.json"))
     templates = [split["filepathTemplate"] for split in info["splits"]]
@@ -186,7 +186,7 @@ def _check_written(folder: pathlib.Path) -> None:
 
 
 def _check_records(builder: "tfds.core.DatasetBuilder") -> None:
-    """InputError unless the files of records are there and hold as many as was written."""
+    """Raises InputError unless the files of records are there and hold as many records as were written."""
     from array_record.python.array_record_module import ArrayRecordReader
 
     for split in builder.info.splits.values():

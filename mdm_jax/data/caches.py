@@ -1,4 +1,4 @@
-"""Where numba keeps what it compiled: it fails as the kernels are imported, if it may write nowhere."""
+"""The folder of numba's compiled kernels. Importing kernels fails if numba can write to no folder."""
 
 import atexit
 import os
@@ -12,12 +12,16 @@ from mdm_jax.errors import InputError
 
 
 def find_numba_cache(usual: Sequence[pathlib.Path] | None = None) -> None:
-    """Gives numba a folder that lasts as long as the process, where it can write to none of the `usual` ones.
+    """Gives numba a temporary folder if it can write to none of its usual ones.
 
-    That is so in a container with a read-only installation whose user has no home. NUMBA_CACHE_DIR chooses another.
+    This happens in a container with a read-only installation whose user has no home. NUMBA_CACHE_DIR chooses another
+    folder. A temporary one is deleted at the end of the process.
+
+    Args:
+        usual: The folders that numba tries; None for those of this package.
 
     Raises:
-      InputError: nor can anything be written to the folder of temporary files.
+        InputError: The folder of temporary files cannot be written to either.
     """
     if "NUMBA_CACHE_DIR" in os.environ:
         return

@@ -1,25 +1,54 @@
-"""Checks of arguments that every kind of data shares."""
+"""The aliases and the checks of arguments that every kind of data shares."""
 
 import operator
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar
 
-from mdm_jax.errors import InputError
+from numpy.typing import NDArray
+
+from mdm_jax.errors import InputError, shown
 
 Split = Literal["train", "test"]
 
+Records = Mapping[str, NDArray[Any]]
+"""Fields of N records, [N, ...] each."""
 
-def whole_number(name: str, value: Any) -> int:
-    """Returns an integer from 0 to 2^63 - 1.
+Say = Callable[[str], object]
+"""Takes a line for the user."""
+
+T = TypeVar("T")
+
+
+def silent(line: str) -> None:
+    """A `Say` that says nothing."""
+    del line
+
+
+def lookup(kind: str, table: Mapping[str, T], name: str) -> T:
+    """Returns the entry called `name` of a table.
 
     Args:
-        name: What a message calls it.
-        value: The integer, of any type that is one.
-
-    Returns:
-        It, as a Python int.
+        kind: What a message calls the entries.
+        table: The entries by name.
+        name: The name.
 
     Raises:
-        InputError: It is none, or out of range.
+        InputError: There is no such entry. The message lists the names.
+    """
+    if name not in table:
+        raise InputError(f"unknown {kind} {shown(name)}; choose one of {', '.join(table)}")
+    return table[name]
+
+
+def whole_number(name: str, value: Any) -> int:
+    """Returns an integer from 0 to 2^63 - 1 as a Python int.
+
+    Args:
+        name: What a message calls the value.
+        value: The integer, of any integer type.
+
+    Raises:
+        InputError: The value is no integer, or is out of range.
     """
     try:
         number = operator.index(value)
@@ -31,10 +60,10 @@ def whole_number(name: str, value: Any) -> int:
 
 
 def side_of(split: Split | None) -> int:
-    """The number that compiled generators know a split by: 0 for "train", 1 for "test", -1 for None, which is both.
+    """The number of a split in compiled generators: 0 for "train", 1 for "test", -1 for None, which means both.
 
     Raises:
-        InputError: It is none of these.
+        InputError: The split is none of these.
     """
     sides = {None: -1, "train": 0, "test": 1}
     if split not in sides:

@@ -1,17 +1,15 @@
 """Puzzles by what a person's rules make of them: the normal set, which they solve, and the hard set."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mdm_jax.data.checks import Records
 from mdm_jax.errors import InputError
 
 DIFFICULTIES = ("normal", "hard")
-
-Records = Mapping[str, NDArray[Any]]
-"""Fields of N puzzles; `order` [N, cells] is negative where the rules gave up on a cell."""
 
 CHUNK = 8192
 _MOST_REJECTED = 64
@@ -19,20 +17,20 @@ _MOST_REJECTED = 64
 
 
 def check_difficulty(difficulty: str | None) -> str | None:
-    """Returns the difficulty, or raises InputError unless it is "normal", "hard" or None, which stands for all."""
+    """Returns the difficulty, or raises InputError unless it is "normal", "hard" or None, which means both."""
     if difficulty not in (None, *DIFFICULTIES):
         raise InputError(f"difficulty={difficulty!r} is unknown: choose normal, hard, or None for all")
     return difficulty
 
 
 def is_of(records: Records, difficulty: str | None) -> NDArray[np.bool_]:
-    """Which records are of a difficulty: the rules gave up on a cell, or on none."""
+    """Which records have a difficulty. `order` [N, cells] is negative where the rules do not reach a cell: hard."""
     is_hard: NDArray[np.bool_] = np.min(records["order"], axis=1, initial=0) < 0
     return np.ones_like(is_hard) if difficulty is None else np.equal(is_hard, difficulty == "hard")
 
 
 def check_unique(solve: Callable[[Any], tuple[Any, Any]], puzzles: NDArray[Any], solutions: NDArray[Any]) -> None:
-    """AssertionError unless an exact search, puzzles -> (solutions, counts), finds each one's solution and no other."""
+    """Raises AssertionError unless an exact search, puzzles -> (solutions, counts), finds just the given solutions."""
     found, counts = solve(puzzles)
     wrong = np.flatnonzero((counts != 1) | (found != solutions).any(axis=1))
     assert not len(wrong), f"the generator made a puzzle with another solution: {puzzles[wrong[0]].tolist()}"
@@ -44,14 +42,14 @@ def choose(
     """Makes puzzles and keeps those of one difficulty, some at a time.
 
     Args:
-        num: How many in all.
+        num: The number of puzzles to keep.
         difficulty: "normal", "hard", or None for all.
-        make: (how many, the number of the first) -> records.
-        kind: What a message calls the puzzles.
-        instead: What it says to choose.
+        make: (number of puzzles, number of the first) -> records.
+        kind: The name of the puzzles in a message.
+        instead: What a message says to choose.
 
     Yields:
-        Those that are kept, in their order.
+        The records that are kept, in their order.
 
     Raises:
         InputError: No puzzle of that difficulty turns up.

@@ -20,7 +20,7 @@ class Batches(Iterator[Batch]):
     """Endless batches of records, in a new order each epoch.
 
     The order depends on (seed, number of records, batch_size) only. An epoch ends where the records end, which may be
-    in the middle of a batch, so that no record is ever left out.
+    in the middle of a batch, so no record is left out.
     """
 
     def __init__(
@@ -38,9 +38,9 @@ class Batches(Iterator[Batch]):
             arrays: The fields of all records, `[num, ...]` each; kept, not copied.
             batch_size: Records in a batch, all processes together.
             seed: The seed of the order, from 0 to 2^32 - 1.
-            rows: Which rows of each batch to give, such as those whose devices are this process's; None gives all.
-            augment: Changes a whole batch at random. Its generator depends on the seed and the place of the batch, so
-                that an epoch's repetition is changed differently, and a resumed run in the same way.
+            rows: The rows of each batch to give, such as those on this process's devices; None gives all.
+            augment: Changes a whole batch at random. Its generator depends on the seed and the number of the batch, so
+                each epoch is changed differently, and a resumed run in the same way.
 
         Raises:
             InputError: There are no arrays, or of different lengths; an argument is out of its range; or grain is not
@@ -80,18 +80,18 @@ class Batches(Iterator[Batch]):
         return next(self._batches)
 
     def get_state(self) -> dict[str, int]:
-        """Returns where this iterator is, ready for JSON; every process has the same state at the same step."""
+        """Returns the position, ready for JSON. At the same step every process has the same position."""
         return {**self._origin, **self._batches.get_state()}
 
     def set_state(self, state: Mapping[str, int]) -> None:
-        """Goes to a place that `get_state` gave, under any number of processes.
+        """Goes to a position from `get_state`, with any number of processes.
 
         Args:
-            state: What `get_state` returned.
+            state: The position.
 
         Raises:
-            InputError: The state belongs to another seed, batch size or number of records: the batches would not be
-                those that would have followed.
+            InputError: The position belongs to another seed, batch size or number of records, so other batches would
+                follow.
         """
         position = dict(state)
         origin = {name: position.pop(name, None) for name in self._origin}

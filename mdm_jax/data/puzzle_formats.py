@@ -1,7 +1,7 @@
-"""Files of puzzles as people have them: their lines, and which of the known formats they are in.
+"""Lines of files of puzzles, and the recognition of their format.
 
-What a kind of puzzle knows is a table of `Format`; the first line that counts decides which of them a file is in. Lines
-are read in blocks, so that files of any length take little memory.
+Each kind of puzzle has a table of `Format`. The first line that counts decides the format of a file. Lines are read in
+blocks, so files of any length take little memory.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ Reader = TypeVar("Reader")
 
 @dataclasses.dataclass(frozen=True)
 class Format(Generic[Reader]):
-    """A form in which puzzles come.
+    """A form of files of puzzles.
 
     Attributes:
         name: What it is called where a file is said to have been read as this.
@@ -63,7 +63,7 @@ class Lines:
     most: int = BLOCK
 
     def where(self, number: int) -> str:
-        """What messages call a line."""
+        """The name of a line in messages."""
         return f"{self.name}:{number}"
 
     @functools.cached_property

@@ -1,8 +1,8 @@
-"""Solving puzzles with a model that generates: many of them, timed and scored."""
+"""Decoding many sequences in batches, timed, and the summary of their scores."""
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mdm_jax.errors import InputError, RunError, one_line
-from mdm_jax.evaluation.intervals import wilson
+from mdm_jax.evaluation.intervals import mean_interval, wilson
 from mdm_jax.report.progress import Bar
 from mdm_jax.sampling import SampleResult
 from mdm_jax.sharding import fetch, place
@@ -19,20 +19,20 @@ from mdm_jax.typing import Array
 
 @dataclasses.dataclass(frozen=True)
 class Filled:
-    """What the model made of N sequences, or, read off them, of N puzzles of C cells."""
+    """N decoded sequences."""
 
     tokens: np.ndarray
     """int32 [N, L]"""
     reveal_step: np.ndarray
-    """int32 [N, L]: network call of the batch that revealed the token, -1 where given"""
+    """int32 [N, L]: the network call of the batch that revealed the token, -1 where it was given"""
     nfe: float
     """network calls per batch, averaged over batches"""
     seconds: float
-    """wall time of all batches, compilation left out"""
+    """wall time of all batches, without compilation"""
 
 
 Decode = Callable[[Array, Array], SampleResult]
-"""(keys [B], x_init int32 [B, L]) -> what came out"""
+"""(keys [B], x_init int32 [B, L]) -> result"""
 
 
 def fill_in(
@@ -50,30 +50,30 @@ def fill_in(
 
     Args:
       decode: fills in a batch, such as `functools.partial(mdm_jax.sample, denoiser, params, mask_id=0)`.
-      x_init: int [N, L], what to start from.
-      padding: int [L], a sequence that fills up the last batch, and compiles: best one that is finished.
-      work: [N], how much there is to do in each, such as its number of masks: sequences of like work share a batch, so
-        that few are finished long before the others. None leaves them in their order. The tokens are the same.
+      x_init: int [N, L], the sequences to start from.
+      padding: int [L], a finished sequence that fills up the last batch, and with which the program is compiled.
+      work: [N], the work in each sequence, such as its number of masks. Sequences of similar work share a batch, so
+        few of them are finished long before the others. None keeps their order. The tokens do not depend on it.
       batch_size: sequences at a time.
       seed: of all keys.
       progress: the label of a progress bar; None shows none.
-      mesh: where the parameters lie, over which the sequences are split then; None is the first device.
+      mesh: of the parameters; the sequences are split over it. None is the first device.
 
     Raises:
       InputError: there are no sequences, or `batch_size` is below 1.
-      RunError: the network's predictions are not finite, so that what comes out says nothing.
+      RunError: the network's predictions are not finite.
     """
     num = len(x_init)
     if num < 1 or batch_size < 1:
-        raise InputError(f"{num} puzzles, {batch_size} at a time: give at least one of each")
-    ways = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
-    batch_size = -(-min(batch_size, num) // ways) * ways
+        raise InputError(f"{num} sequences, {batch_size} at a time: give at least one of each")
+    num_shards = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+    batch_size = -(-min(batch_size, num) // num_shards) * num_shards
     idle = np.repeat(padding[None].astype(x_init.dtype), batch_size, axis=0)
     order = np.arange(num) if work is None else np.argsort(work, kind="stable")
     padded = np.concatenate([x_init[order], idle[: -num % batch_size]])
     numbers = np.concatenate([order, np.arange(num, len(padded))])
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
-    key_data = np.asarray(jax.random.key_data(keys))  # as NumPy, which has its place on any mesh
+    key_data = np.asarray(jax.random.key_data(keys))  # NumPy arrays can be placed on any mesh
 
     def run(rows: slice, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
         inputs = (key_data[rows], batch.astype(np.int32))
@@ -95,21 +95,22 @@ def fill_in(
     return Filled(np.concatenate(tokens)[back], np.concatenate(reveal_step)[back], float(np.mean(nfe)), seconds)
 
 
-def score(filled: Filled, solutions: np.ndarray, *, is_asked: np.ndarray, is_solved: np.ndarray) -> dict[str, object]:
-    """The fields of a result row: how many puzzles were solved, with a 95% Wilson interval, and how fast.
+def summary(scores: Mapping[str, np.ndarray]) -> dict[str, object]:
+    """The fields of a result row: the mean of each score, with a 95% interval where the values are independent.
 
     Args:
-      filled: from `fill_in`.
-      solutions: int [N, C].
-      is_asked: bool [N, C], which cells were to be filled in.
-      is_solved: bool [N].
+      scores: by name, [N], boolean or from 0 to 1, one value for each answer; or [N, ...], one for each of its parts,
+        with NaN for parts that do not count. The interval is Wilson's for boolean values and the normal one for others.
+        The parts of an answer are not independent, so that their mean has no interval.
     """
-    num, solved = len(solutions), int(is_solved.sum())
-    return {
-        "n": num,
-        "solved": solved / num,
-        "solved_ci": list(wilson(solved, num)),
-        "cells": float((filled.tokens == solutions)[is_asked].mean()) if is_asked.any() else 1.0,
-        "nfe": round(filled.nfe, 2),
-        "per_second": round(num / filled.seconds, 2),
-    }
+    row: dict[str, object] = {"n": len(next(iter(scores.values())))}
+    for name, values in scores.items():
+        if values.ndim > 1:
+            counted = values[~np.isnan(values)]
+            row[name] = float(counted.mean()) if len(counted) else 1.0  # nothing was asked, so nothing is wrong
+            continue
+        row[name] = float(values.mean())
+        is_share = values.dtype == bool
+        interval = wilson(int(values.sum()), len(values)) if is_share else np.clip(mean_interval(values), 0, 1).tolist()
+        row[f"{name}_ci"] = list(interval)
+    return row

@@ -1,7 +1,7 @@
-"""Sudokus that somebody wrote down: read from files and command lines, checked, written and printed.
+"""Reads Sudokus from files and command lines, checks them, writes and prints them.
 
-Everything that can be wrong with a puzzle is found here and named with the file and line, so that what comes out has
-exactly one solution. Which forms there are is told by `formats`.
+Every fault of a puzzle is found here and reported with its file and line, so a puzzle that is returned has exactly one
+solution. `formats` lists the forms of files.
 """
 
 import collections
@@ -35,7 +35,7 @@ class PuzzleFile(NamedTuple):
             unless the file tells.
         rule: int8 `[num, cells]`, the number of the `rules.Rule` it used, 0 for givens; None unless the file
             tells.
-        how: One line for the user: the format, how many puzzles of which size, what stood for blanks.
+        how: One line for the user: the format, the number and size of the puzzles, and the characters for blanks.
     """
 
     puzzles: NDArray[np.int8]
@@ -49,13 +49,13 @@ class PuzzleFile(NamedTuple):
 def read_puzzles(path: str | os.PathLike[str], *, size: int | None = None, limit: int | None = None) -> PuzzleFile:
     """Reads puzzles and checks that each has exactly one solution.
 
-    What a file holds is known by its beginning: see `formats.FORMATS`. It may be packed by gzip. Empty lines and
+    The beginning of a file decides its format: see `formats.FORMATS`. It may be packed by gzip. Empty lines and
     lines that start with `#` are skipped.
 
     Args:
         path: The file; text is in UTF-8.
-        size: The size that is wanted; None takes that of the first puzzle.
-        limit: How many puzzles to read, from the first; None reads all.
+        size: The wanted size; None takes that of the first puzzle.
+        limit: The number of puzzles to read, from the first; None reads all.
 
     Returns:
         The puzzles, their solutions and their lines; the order and the rules too if the file has them.
@@ -136,7 +136,7 @@ def parse_puzzle(text: str, where: str = "puzzle") -> NDArray[np.int8]:
     Args:
         text: 16, 36 or 81 cells, row by row: digits, and any of . 0 _ * x for blanks. Spaces and bars may stand between
             them; rows may be lines, with or without frames.
-        where: What error messages call it.
+        where: The name of the puzzle in error messages.
 
     Returns:
         int8 `[cells]`, 0 = blank.

@@ -1,4 +1,4 @@
-"""Sudokus by themselves in text: one on each line, or as grids of a line for each row."""
+"""Sudokus as plain text: one on each line, or as grids with a line for each row."""
 
 import dataclasses
 import itertools

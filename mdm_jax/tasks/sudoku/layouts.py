@@ -1,20 +1,20 @@
-"""How a Sudoku is written as a sequence of tokens. Numpy in, numpy out.
+"""How a Sudoku becomes a sequence of tokens. NumPy in, NumPy out.
 
 A masked diffusion model fills in a puzzle in place, or writes the answer behind the question; an autoregressive one
 writes (row, column, digit) triples.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mdm_jax.data.checks import Records, lookup
 from mdm_jax.errors import InputError
+from mdm_jax.tasks.base import Tokens
 from mdm_jax.tasks.sudoku import puzzle as sudoku
-from mdm_jax.tasks.sudoku.sets import Records
-
-Tokens = NDArray[np.int32]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,14 +22,15 @@ class Masked:
     """For a masked diffusion model: `start` holds the mask token wherever an answer is wanted.
 
     Attributes:
-        name: What flags call it.
-        in_place: Whether the answer is written into the question; else it stands behind it, givens and all.
+        name: The name in flags.
+        in_place: Whether the answer is written into the question. Otherwise it stands behind it, with the givens.
         vocab_size: V; None for the digits and the blank.
         mask_id: The mask token; in place it is the blank.
         zero: The token of digit 0, a blank of the question; digit d is `zero + d`.
         separator: A token between question and answer, if any.
-        end: A token behind the answer, to be predicted too, if any.
+        end: A token behind the answer, which is predicted too, if any.
         shift_logits: Whether the logits at position i - 1 predict token i.
+        size: Of the grids: 4, 6 or 9.
     """
 
     name: str
@@ -40,38 +41,50 @@ class Masked:
     separator: int | None = None
     end: int | None = None
     shift_logits: bool = False
+    size: int = 9
 
     method = "mdm"
 
-    def num_tokens(self, size: int) -> int:
-        """V for grids of a size."""
-        return size + 1 if self.vocab_size is None else self.vocab_size
+    @property
+    def num_tokens(self) -> int:
+        """V."""
+        return self.size + 1 if self.vocab_size is None else self.vocab_size
 
-    def length(self, size: int) -> int:
-        """L for grids of a size."""
+    @property
+    def length(self) -> int:
+        """L."""
         extra = sum(token is not None for token in (self.separator, self.end))
-        return size**2 if self.in_place else 2 * size**2 + extra
+        return self.size**2 if self.in_place else 2 * self.size**2 + extra
+
+    @property
+    def network(self) -> Mapping[str, Any]:
+        """The fields of a `TransformerConfig` that the sequences fix."""
+        return _network(self, causal=False, shift_logits=self.shift_logits)
+
+    def check(self, records: Records) -> None:
+        """Accepts all records."""
 
     def examples(self, records: Records) -> dict[str, NDArray[Any]]:
         """`tokens` int32 `[num, L]` and `is_prompt` bool `[num, L]` to train on."""
         tokens = self._sequence(records["puzzle"], records["solution"].astype(np.int32) + self.zero, self.end)
-        return {"tokens": tokens, "is_prompt": self.start(records["puzzle"]) != self.mask_id}
+        return {"tokens": tokens, "is_prompt": self.start(records) != self.mask_id}
 
-    def start(self, puzzles: NDArray[np.int8]) -> Tokens:
-        """What to sample from, int32 `[num, L]`."""
+    def start(self, records: Records) -> Tokens:
+        """The sequences to fill in, int32 `[num, L]`."""
+        puzzles = records["puzzle"]
         if self.in_place:
             return puzzles.astype(np.int32)
         masks = np.full(puzzles.shape, self.mask_id, np.int32)
         return self._sequence(puzzles, masks, None if self.end is None else self.mask_id)
 
-    def grids(self, tokens: Tokens) -> NDArray[np.int8]:
-        """The answers, int8 `[num, cells]`; 0 where a token is no digit."""
-        digits = self.cells(tokens, tokens) - self.zero
+    def answers(self, tokens: Tokens) -> NDArray[np.int8]:
+        """The grids, int8 `[num, cells]`; 0 where a token is no digit."""
+        digits = self.steps(tokens, tokens) - self.zero
         size = sudoku.size_of(digits.shape[1])
         return np.where((digits >= 0) & (digits <= size), digits, 0).astype(np.int8)
 
-    def cells(self, values: NDArray[Any], tokens: Tokens) -> NDArray[Any]:
-        """Of values `[num, L]` those at the cells of the answer, `[num, cells]`, which are the same for all tokens."""
+    def steps(self, values: NDArray[Any], tokens: Tokens) -> NDArray[Any]:
+        """Of values `[num, L]` those at the cells of the grid, `[num, cells]`."""
         del tokens
         if self.in_place:
             return values
@@ -100,28 +113,40 @@ class Triples:
     Rows and columns count from 0; digits are themselves. Givens stand in the order of the cells.
 
     Attributes:
-        name: What flags call it.
-        is_ordered: Whether blanks stand in the order in which the rules filled them in; else in that of the cells.
+        name: The name in flags.
+        is_ordered: Whether blanks stand in the order in which the rules fill them in. Otherwise they stand in the order
+            of the cells.
+        size: Of the grids: 4, 6 or 9.
     """
 
     name: str
     is_ordered: bool
+    size: int = 9
+
+    mask_id = None
 
     @property
     def method(self) -> str:
-        """What results call a model of this layout."""
+        """The name of a model of this layout in results."""
         return "arm_ordered" if self.is_ordered else "arm"
 
-    def num_tokens(self, size: int) -> int:
-        """V for grids of a size: the digits and 0, and one more that files use for padding."""
-        return size + 2
+    @property
+    def num_tokens(self) -> int:
+        """V: the digits and 0, and one more that files use for padding."""
+        return self.size + 2
 
-    def length(self, size: int) -> int:
-        """L for grids of a size."""
-        return 3 * size**2
+    @property
+    def length(self) -> int:
+        """L."""
+        return 3 * self.size**2
+
+    @property
+    def network(self) -> Mapping[str, Any]:
+        """The fields of a `TransformerConfig` that the sequences fix."""
+        return _network(self, causal=True, shift_logits=False)
 
     def check(self, records: Records) -> None:
-        """InputError if blanks are to be ordered, and the rules do not solve a puzzle."""
+        """Raises InputError if blanks are ordered, and the rules do not solve a puzzle."""
         if self.is_ordered and (records["order"] < 0).any():
             raise InputError("the rules do not solve every puzzle, so blanks have no order: train on the normal set")
 
@@ -129,7 +154,7 @@ class Triples:
         """`tokens` int32 `[num, L]` and `is_prompt` bool `[num, L]` to train on; the givens are the prompt.
 
         Raises:
-            InputError: Blanks are to be ordered, and the rules do not solve a puzzle.
+            InputError: Blanks are ordered, and the rules do not solve a puzzle.
         """
         self.check(records)
         is_given = records["puzzle"] != 0
@@ -138,18 +163,19 @@ class Triples:
         is_prompt = np.arange(3 * cells.shape[1])[None] < 3 * num_given[:, None]
         return {"tokens": _triples(cells, records["solution"]), "is_prompt": is_prompt}
 
-    def start(self, puzzles: NDArray[np.int8]) -> Tokens:
+    def start(self, records: Records) -> Tokens:
         """The givens as a prompt, int32 `[num, 3 * most givens]`; -1 behind those of a puzzle that has fewer."""
+        puzzles = records["puzzle"]
         num_given = (puzzles != 0).sum(axis=1)
         cells = np.argsort(puzzles == 0, axis=1, kind="stable")[:, : num_given.max(initial=1)]
         tokens = _triples(cells, puzzles)
         return np.where(np.arange(tokens.shape[1])[None] < 3 * num_given[:, None], tokens, -1)
 
-    def grids(self, tokens: Tokens) -> NDArray[np.int8]:
-        """The answers, int8 `[num, cells]`: later triples overwrite earlier ones; those that are none are left out."""
+    def answers(self, tokens: Tokens) -> NDArray[np.int8]:
+        """The grids, int8 `[num, cells]`: later triples overwrite earlier ones; invalid triples are left out."""
         return self._scatter(tokens, tokens[:, 2::3]).astype(np.int8)
 
-    def cells(self, values: NDArray[Any], tokens: Tokens) -> NDArray[Any]:
+    def steps(self, values: NDArray[Any], tokens: Tokens) -> NDArray[Any]:
         """Of values `[num, L]` those at the digits, moved to their cells: `[num, cells]`."""
         return self._scatter(tokens, values[:, 2::3])
 
@@ -174,6 +200,11 @@ def _triples(cells: NDArray[np.int64], digits: NDArray[np.int8]) -> Tokens:
 
 Layout = Masked | Triples
 
+
+def _network(layout: Layout, **fields: bool) -> dict[str, Any]:
+    return {"vocab_size": layout.num_tokens, "num_extra_tokens": 0, "max_length": layout.length, **fields}
+
+
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
     for layout in (
@@ -184,16 +215,14 @@ LAYOUTS: dict[str, Layout] = {
         Triples("ordered-triples", is_ordered=True),
     )
 }
-"""By name. `in-place` is ours: half as long, and what is given cannot be got wrong. `shifted` is Ye et al.'s (2024), on
+"""By name. `in-place` is ours: half as long, and a given cannot be predicted wrong. `shifted` is Ye et al.'s (2024), on
 which the paper built, with the numbers of their tokenizer (164 tokens at 9x9); `question-answer` PUMA's (162)."""
 
 
-def get(name: str) -> Layout:
-    """The layout called `name`.
+def get(name: str, size: int = 9) -> Layout:
+    """The layout called `name`, for grids of a size.
 
     Raises:
-        InputError: There is none of that name.
+        InputError: There is no such layout, or the size is not 4, 6 or 9.
     """
-    if name not in LAYOUTS:
-        raise InputError(f"unknown layout {name!r}; choose one of {', '.join(LAYOUTS)}")
-    return LAYOUTS[name]
+    return dataclasses.replace(lookup("layout", LAYOUTS, name), size=sudoku.check_size(size))

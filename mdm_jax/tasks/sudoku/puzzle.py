@@ -1,4 +1,4 @@
-"""Sudoku puzzles in three sizes: made, solved and checked. Numpy in, numpy out.
+"""Generates, solves and checks Sudoku puzzles of three sizes. NumPy in, NumPy out.
 
 A puzzle is a row-major int8 vector of size * size cells, 0 = blank, digits 1 to size. Sizes are 4 (boxes of 2 x 2), 6
 (boxes of 2 rows x 3 columns) and 9 (3 x 3). The compiled search behind it is in `kernels`.
@@ -17,10 +17,10 @@ BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}
 """Rows and columns of a box, for each size of grid."""
 
 GENERATOR_VERSION = 2
-"""To be raised whenever `generate` gives other puzzles for the same arguments, since prepared data is named by it."""
+"""Raise it whenever `generate` gives other puzzles for the same arguments: prepared data are named by it."""
 
 _FEWEST_CLUES = {4: 4, 6: 8, 9: 17}  # no puzzle with fewer givens has one solution (9: McGuire et al. 2012)
-_EASY_CLUES = {4: 5, 6: 11, 9: 25}  # what most grids come down to
+_EASY_CLUES = {4: 5, 6: 11, 9: 25}  # most grids can be reduced to these
 _ATTEMPTS = 4096
 _CHUNK = 1024
 
@@ -33,7 +33,7 @@ def check_size(size: int) -> int:
 
 
 def check_clues(clues: int | None, size: int) -> int | None:
-    """Returns the number of givens, or raises InputError if no puzzle of this size has it; None stands for minimal."""
+    """Returns the number of givens, or raises InputError if no puzzle of this size has it; None means minimal."""
     if clues is None or _FEWEST_CLUES[size] <= whole_number("clues", clues) <= size**2:
         return clues
     raise InputError(
@@ -43,7 +43,7 @@ def check_clues(clues: int | None, size: int) -> int | None:
 
 
 def size_of(cells: int) -> int:
-    """Gives the size of the grid that has this many cells.
+    """The size of the grid that has this many cells.
 
     Args:
         cells: The number of cells: 16, 36 or 81.
@@ -52,7 +52,7 @@ def size_of(cells: int) -> int:
         4, 6 or 9.
 
     Raises:
-        InputError: No supported grid has so many cells.
+        InputError: No supported grid has this number of cells.
     """
     for size in BOXES:
         if size * size == cells:
@@ -173,7 +173,7 @@ def solve(puzzles: ArrayLike, *, limit: int = 2) -> tuple[NDArray[np.int8], NDAr
     """
     given = checked_grids("puzzles", puzzles)
     if whole_number("limit", limit) < 1:
-        raise InputError(f"limit={limit}: at least one solution has to be looked for; choose 1 or more")
+        raise InputError(f"limit={limit}: give at least 1, the number of solutions to look for")
     from mdm_jax.tasks.sudoku import kernels as sudoku_kernels
 
     solutions, num_solutions = np.zeros_like(given), np.zeros(len(given), np.int32)
@@ -184,10 +184,10 @@ def solve(puzzles: ArrayLike, *, limit: int = 2) -> tuple[NDArray[np.int8], NDAr
 
 
 def is_solved(grids: ArrayLike, puzzles: ArrayLike) -> NDArray[np.bool_]:
-    """Tells whether each grid is a full and right answer to its puzzle; any right answer counts.
+    """Whether each grid is a complete and right answer to its puzzle. Any right answer counts.
 
     Args:
-        grids: Integers `[num, cells]`; whatever a model wrote, so values out of range are just wrong.
+        grids: Integers `[num, cells]` from a model. Values out of range are wrong, not an error.
         puzzles: Integers `[num, cells]`, 0 = blank.
 
     Returns:
@@ -207,7 +207,7 @@ def is_solved(grids: ArrayLike, puzzles: ArrayLike) -> NDArray[np.bool_]:
 
 
 def in_test_split(solutions: ArrayLike) -> NDArray[np.bool_]:
-    """Tells on which side full grids are: a hash, the same for ever, puts one in sixteen into "test".
+    """Whether full grids belong to the test side: a fixed hash puts one in sixteen there.
 
     At 9x9 it is a hash of what no symmetry changes, so that none relates the two sides. The smaller sizes have too few
     classes of grids for that (2 and 49): there the grid itself decides.

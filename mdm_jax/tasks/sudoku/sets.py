@@ -1,23 +1,19 @@
 """Rated puzzles: the normal set, which the seven rules of `rules` solve, and the hard set, which they do not."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mdm_jax.data.checks import Split
+from mdm_jax.data.checks import Records, Split
 from mdm_jax.data.difficulty import check_unique, choose, is_of
 from mdm_jax.errors import InputError
 from mdm_jax.tasks.sudoku import files as sudoku_files
 from mdm_jax.tasks.sudoku import puzzle as sudoku
 
 RATING_VERSION = 1
-"""To be raised whenever `rules.rate` says something else of a puzzle, since prepared data is named by it."""
-
-Records = Mapping[str, NDArray[Any]]
-"""Fields `[num, cells]`, 0 = blank: `puzzle`, `solution`, and `order` and `rule` as in `rules.Rating`."""
+"""Raise it whenever `rules.rate` rates a puzzle otherwise: prepared data are named by it."""
 
 
 def generate_rated(
@@ -32,7 +28,7 @@ def generate_rated(
     """Generates puzzles, rates them and keeps those of one difficulty, some at a time.
 
     Args:
-        num: How many in all.
+        num: The number of puzzles to keep.
         size: As `sudoku.generate`, whose puzzles are tried in their order from number 0.
         clues: As `sudoku.generate`.
         difficulty: "normal", "hard", or None for all.
@@ -40,7 +36,8 @@ def generate_rated(
         split: As `sudoku.generate`.
 
     Returns:
-        Of each chunk `puzzle`, `solution`, and `order` and `rule` of `rules.Rating`, int8 `[some, cells]` each.
+        Chunks of records: `puzzle`, `solution`, and `order` and `rule` of `rules.Rating`, int8 `[some, cells]` each;
+        0 = blank.
 
     Raises:
         InputError: An argument is out of its range, or no puzzle of that difficulty turns up.
@@ -66,12 +63,12 @@ def read_rated(
     """Reads a file of puzzles, rates them and takes the first ones of one difficulty and split.
 
     Args:
-        path: As `files.read_puzzles` reads it. Order and rules that it states go before ours.
-        num: How many.
-        size: The size that is wanted.
+        path: As `files.read_puzzles` reads it. Its order and rules, if it states them, replace ours.
+        num: The number of puzzles.
+        size: The wanted size.
         difficulty: "normal", "hard", or None for all.
         split: "train" or "test"; see `sudoku.in_test_split`.
-        on_read: What to call with the line that says how the file was read.
+        on_read: Gets the line that says how the file was read.
 
     Returns:
         The records.

@@ -1,4 +1,4 @@
-"""The symmetries of Sudoku: whatever they do to a puzzle with one solution gives a puzzle with one solution.
+"""The symmetries of Sudoku. They turn a puzzle with one solution into a puzzle with one solution.
 
 Rows move within their band and bands among each other, columns and stacks likewise, digits are renamed, and where boxes
 are square the grid may be transposed: 6^8 · 2 · 9! = 1,218,998,108,160 elements at 9x9 (Russell & Jarvis 2006), all
@@ -15,8 +15,8 @@ def random_symmetries(rng: np.random.Generator, num: int, size: int) -> tuple[ND
     """Draws elements of the group.
 
     Args:
-        rng: Moved on.
-        num: How many.
+        rng: The generator, which is advanced.
+        num: The number of elements.
         size: 4, 6 or 9.
 
     Returns:
@@ -56,7 +56,7 @@ def augment(batch: dict[str, NDArray[np.int8]], rng: np.random.Generator) -> dic
 
     Args:
         batch: `puzzle` and `solution`, int8 `[num, cells]`, and any other fields of that shape, such as `order`.
-        rng: Moved on.
+        rng: The generator, which is advanced.
 
     Returns:
         The same fields.

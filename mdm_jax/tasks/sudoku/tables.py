@@ -1,7 +1,7 @@
 """Tables of Sudokus: a puzzle in one field of each line, maybe its solution in another.
 
-Blocks in which every line is as it should be are taken as a whole, since files of millions exist; any other line by
-line, to find what is wrong and where.
+A block of lines without a fault is parsed as a whole, since there are files of millions of puzzles. Other blocks are
+parsed line by line, to find the fault.
 """
 
 import contextlib
@@ -19,10 +19,10 @@ from mdm_jax.tasks.sudoku.text import BLANKS, NOT_STATED, Block, blanks_of, digi
 
 PUZZLE_NAMES = ("quizzes", "quiz", "puzzles", "puzzle", "questions", "question")
 SOLUTION_NAMES = ("solutions", "solution", "answers", "answer")
-"""What headers call the two columns that count."""
+"""The names of the two columns in headers."""
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", " ": "spaces"}
-"""What stands between the fields of a table."""
+"""The separators of fields."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Table:
     """Reads a table: a puzzle in one field of each line, maybe its solution in another.
 
     Attributes:
-        separator: What stands between fields, of `SEPARATORS`.
+        separator: One of `SEPARATORS`.
         num: How many fields a line has.
         puzzle: The number of the puzzle's field.
         solution: That of the solution's; None if there is none.
@@ -64,7 +64,7 @@ class Table:
         """The table whose first line holds one field with a puzzle, maybe one with a full grid; None if it does not.
 
         Raises:
-            InputError: The line holds several, so that it cannot be told which is meant.
+            InputError: The line holds several puzzles.
         """
         if lines.first is None:
             return None
@@ -122,7 +122,7 @@ class Table:
         return Block(puzzles, solutions, numbers, blanks=blanks_of(texts))
 
     def _rows(self, lines: Lines, numbers: NDArray[np.int64], kept: list[str]) -> list[list[str]]:
-        """The fields of lines: all at once if each is just as it should be, else one by one, to name what is wrong."""
+        """The fields of lines: all at once if no line has a fault, otherwise one by one, to name the fault."""
         with contextlib.suppress(csv.Error):
             rows = list(_split(kept, self.separator))
             if len(rows) == len(kept) and all(map(self._is_complete, rows)):

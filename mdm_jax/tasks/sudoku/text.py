@@ -1,4 +1,4 @@
-"""Cells of puzzles in text, and the blocks that files are read in."""
+"""Cells of puzzles as text, and the blocks in which files are read."""
 
 import itertools
 import re
@@ -13,10 +13,10 @@ from mdm_jax.errors import InputError, shown
 from mdm_jax.tasks.sudoku import puzzle as sudoku
 
 NOT_STATED = -1
-"""What stands for each cell of a solution that a file does not give."""
+"""The value of each cell of a solution that a file does not give."""
 
 BLANKS = ".0_*xX"
-"""Whatever stands for a blank."""
+"""The characters for a blank."""
 
 _CODES = np.full(1 << 7, -1, np.int8)
 _CODES[ord("1") : ord("9") + 1] = np.arange(1, 10)
@@ -45,7 +45,7 @@ class Block(NamedTuple):
     blanks: str = ""
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Those of the fields that are arrays, by their names."""
+        """The fields that are arrays, by name."""
         return {name: field for name, field in self._asdict().items() if isinstance(field, np.ndarray)}
 
 
@@ -78,7 +78,7 @@ def parse(text: str, where: str, cells: int | None) -> NDArray[np.int8]:
 def parse_all(
     texts: Sequence[str], lines: Lines, numbers: NDArray[np.int64], cells: int | None, what: str = ""
 ) -> NDArray[np.int8]:
-    """Turns texts, each of a line, into int8 `[num, cells]`; else as `parse`. `what` stands in messages."""
+    """As `parse`, for the texts of several lines: int8 `[num, cells]`. Messages call a text `what`."""
     found = digits(texts, cells or len(texts[0]))
     if found is None:  # then one of them is wrong
         each: list[NDArray[np.int8]] = []
@@ -89,12 +89,12 @@ def parse_all(
 
 
 def without_comment(line: str) -> str:
-    """A line without the comment behind what it holds."""
+    """A line without its comment."""
     return line if "#" not in line else _COMMENT.sub("", line)
 
 
 def digits(texts: Sequence[str], cells: int) -> NDArray[np.int8] | None:
-    """Turns texts into int8 `[num, cells]`, or None unless each is of so many cells and right in form."""
+    """Turns texts into int8 `[num, cells]`; None if one of them has another number of cells or a wrong form."""
     joined = "".join(texts)
     sizes = [size for size in sudoku.BOXES if size * size == cells]
     if not sizes or set(map(len, texts)) != {cells} or not joined.isascii():
@@ -104,7 +104,7 @@ def digits(texts: Sequence[str], cells: int) -> NDArray[np.int8] | None:
 
 
 def blanks_of(texts: Sequence[str]) -> str:
-    """Which characters stand for blanks in texts."""
+    """The characters that texts use for blanks."""
     used = np.bincount(np.frombuffer("".join(texts).encode(), np.uint8), minlength=1 << 7)[_BLANK_CODES]
     return "".join(itertools.compress(BLANKS, used))
 
@@ -114,5 +114,5 @@ def _known(cells: int | None) -> list[int]:
 
 
 def use(size: int) -> str:
-    """Which characters a cell may be, for messages."""
+    """The allowed characters of a cell, for messages."""
     return f"use 1 to {size}, and one of . 0 _ * x for a blank"

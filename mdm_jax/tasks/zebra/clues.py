@@ -1,4 +1,4 @@
-"""What a Zebra puzzle is: terms, the seven types of clue and what each means. Numpy in, numpy out.
+"""Zebra puzzles: terms, the seven types of clue and their meaning. NumPy in, NumPy out.
 
 A row of 3 to 6 houses; 3 to 6 attributes, each with as many values as there are houses, one in each house. Clues say in
 which houses values are. A puzzle is its clues and nothing else: an int8 array `[clues, 4]`, in each row a type and
@@ -40,17 +40,17 @@ TYPES = ("=", "!=", "left-of", "immediate-left", "nbr", "ends", "inbetween")
 """In the order of their numbers."""
 
 ARITY = np.array([2, 2, 2, 2, 2, 1, 3], np.int8)
-"""How many terms each type takes."""
+"""The number of terms of each type."""
 
 STRIDE = 6
 """The most houses, and the most attributes."""
 
 CELLS = STRIDE * STRIDE
-"""A grid is an int8 vector of so many values whatever its size: `grid[6 * a + h]` is the value of attribute a in house
+"""The length of a grid, an int8 vector, for puzzles of any size: `grid[6 * a + h]` is the value of attribute a in house
 h, -1 where there is no such attribute or house."""
 
 NONE = -1
-"""What stands for a term, a clue or a cell that is not there."""
+"""The number of a term, a clue or a cell that does not exist."""
 
 Clues = NDArray[np.int8]
 """`[num, clues, 4]` for `num` puzzles."""

@@ -14,7 +14,7 @@ ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 
 @dataclasses.dataclass(frozen=True)
 class Attribute:
-    """What the values of an attribute are called.
+    """The names of an attribute and of its values.
 
     Attributes:
         name: The attribute, such as "colour".

@@ -14,13 +14,13 @@ from mdm_jax.tasks.zebra.text import EMPTY, checked_puzzle, parse_clue, parse_wh
 
 
 class Written(NamedTuple):
-    """A puzzle that somebody wrote down.
+    """A puzzle from a file.
 
     Attributes:
-        name: What to call it: its file, with the line where a file holds several.
+        name: Its file, and its line if the file holds several puzzles.
         clues: int8 `[clues, 4]`.
-        names: What its attributes and values are called.
-        question: What is asked, if anything.
+        names: The names of its attributes and values.
+        question: The question, or "".
     """
 
     name: str
@@ -34,7 +34,7 @@ class ZebraFile(NamedTuple):
 
     Attributes:
         puzzles: At least one.
-        how: One line for the user: the format, how many puzzles, of which sizes.
+        how: One line for the user: the format, the number and the sizes of the puzzles.
     """
 
     puzzles: list[Written]
@@ -104,17 +104,17 @@ FORMATS: tuple[Format[Reader], ...] = (
 
 
 def read_puzzles(path: str | os.PathLike[str], *, limit: int | None = None) -> ZebraFile:
-    """Reads a file of puzzles; whether they have one solution is not looked at.
+    """Reads a file of puzzles, without checking that they have one solution.
 
     Args:
         path: The file, in UTF-8, plain or packed by gzip. Lines that are empty or start with # are skipped.
-        limit: How many puzzles to read, from the first; None reads all.
+        limit: The number of puzzles to read, from the first; None reads all.
 
     Returns:
         The puzzles.
 
     Raises:
-        InputError: The file cannot be read, is in no known format, or holds what is no puzzle.
+        InputError: The file cannot be read, is in no known format, or holds something else than puzzles.
     """
     if limit is not None:
         check_number("limit", limit, Range(1), whole=True)

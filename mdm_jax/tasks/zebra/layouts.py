@@ -1,17 +1,19 @@
-"""How a Zebra puzzle is written as a sequence of tokens. Numpy in, numpy out.
+"""How a Zebra puzzle becomes a sequence of tokens. NumPy in, NumPy out.
 
 A masked diffusion model reads the clues and fills in the house of every value behind them; an autoregressive one goes
 on with (attribute, value, house) triples. A layout is for puzzles up to a size; its sequences have one length.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mdm_jax.data.checks import Records, lookup
 from mdm_jax.errors import InputError
+from mdm_jax.tasks.base import Tokens
 from mdm_jax.tasks.zebra.clues import (
     CELLS,
     LARGEST,
@@ -25,7 +27,6 @@ from mdm_jax.tasks.zebra.clues import (
     is_cell,
     sizes_of,
 )
-from mdm_jax.tasks.zebra.sets import Records
 from mdm_jax.tasks.zebra.tokens import (
     ANSWER,
     CELL,
@@ -35,7 +36,6 @@ from mdm_jax.tasks.zebra.tokens import (
     PLACES,
     SYMBOLS,
     ZERO,
-    Tokens,
     clue_tokens,
 )
 
@@ -44,13 +44,13 @@ _BY_ATTRIBUTE = np.arange(CELLS) // STRIDE * STRIDE
 
 @dataclasses.dataclass(frozen=True)
 class _Clued:
-    """What begins with a puzzle's clues: `size.max_clues` of them, 13 places each.
+    """The common part of the layouts: the clues come first, `size.max_clues` of them in 13 positions each.
 
-    What a clue leaves empty is padding, and so are clues that a puzzle does not have. With `num_groups` and
+    Positions that a clue leaves empty are padding, and so are clues that a puzzle does not have. With `num_groups` and
     `group_length` in its `TransformerConfig` a network reads each clue as one position.
 
     Attributes:
-        name: What flags call it.
+        name: The name in flags.
         size: The most houses and attributes.
     """
 
@@ -65,11 +65,19 @@ class _Clued:
 
     @property
     def num_groups(self) -> int:
-        """How many clues there is room for."""
+        """The number of clues that there is room for."""
         return self.size.max_clues
 
+    def check(self, records: Records) -> None:
+        """Accepts all records: `start` refuses those that do not fit."""
+
+    def _network(self, length: int, **fields: Any) -> dict[str, Any]:
+        shape = {"vocab_size": self.num_tokens, "num_extra_tokens": 0, "max_length": length, "shift_logits": False}
+        groups = {"positions": "learned", "num_groups": self.num_groups, "group_length": self.group_length}
+        return shape | groups | fields
+
     def _clues(self, clues: Clues) -> Tokens:
-        """The tokens of checked clues, int32 `[num, num_groups * group_length]`; those that are none stand last."""
+        """The tokens of checked clues, int32 `[num, num_groups * group_length]`; empty rows of clues stand last."""
         is_none = clues[:, :, 0] == NONE
         longest = int((~is_none).sum(axis=1).max(initial=0))
         if longest > self.num_groups:
@@ -87,7 +95,7 @@ class Masked(_Clued):
     """For a masked diffusion model: the clues, and the house of every value, in place.
 
     Clues are about the houses of values, and so are the cells of the answer: attribute by attribute, each from the
-    first value to the last. Where a puzzle smaller than `size` has no such cell there is padding. It is prompt, to be
+    first value to the last. A puzzle smaller than `size` has padding instead of some cells. Padding is prompt and is
     hidden from attention: `TransformerConfig.pad_id` has to be `pad_id`.
     """
 
@@ -108,13 +116,18 @@ class Masked(_Clued):
         """L; 504 at 6 x 6."""
         return self.num_prompt + self.size.num_cells
 
+    @property
+    def network(self) -> Mapping[str, Any]:
+        """The fields of a `TransformerConfig` that the sequences fix: each clue is read as one position."""
+        return self._network(self.length, causal=False, pad_id=self.pad_id)
+
     def examples(self, records: Records) -> dict[str, NDArray[Any]]:
         """`tokens` int32 `[num, L]` and `is_prompt` bool `[num, L]` to train on.
 
         Raises:
             InputError: A puzzle is none, is larger, or has more clues than there is room for.
         """
-        start = self.start(records["clues"])
+        start = self.start(records)
         values = self._kept(records["solution"]).reshape(-1, *self._shape)
         houses = _scattered(np.broadcast_to(np.arange(self.size.houses), values.shape), values)
         answers = start.copy()
@@ -122,24 +135,24 @@ class Masked(_Clued):
         is_prompt = start != MASK
         return {"tokens": np.where(is_prompt, start, answers), "is_prompt": is_prompt}
 
-    def start(self, puzzles: ArrayLike) -> Tokens:
-        """What to sample from for clues `[num, clues, 4]`, int32 `[num, L]`: masks where an answer is wanted.
+    def start(self, records: Records) -> Tokens:
+        """The sequences to fill in for clues `[num, clues, 4]`, int32 `[num, L]`: masks where an answer is wanted.
 
         Raises:
             InputError: A puzzle is none, is larger, or has more clues than there is room for.
         """
-        clues = fitting(puzzles, self.size)
+        clues = fitting(records["clues"], self.size)
         cells = self._kept(is_cell(*sizes_of(clues)))
         asked = np.where(cells, MASK, EXTRA).astype(np.int32)
         return np.concatenate([self._clues(clues), asked], axis=1)
 
-    def grids(self, tokens: Tokens) -> NDArray[np.int8]:
-        """The answers, int8 `[num, 36]`: the value in each house; -1 where there is none, or there is no cell."""
+    def answers(self, tokens: Tokens) -> NDArray[np.int8]:
+        """The grids, int8 `[num, 36]`: the value in each house; -1 where there is none, or there is no cell."""
         values = np.broadcast_to(np.arange(self.size.houses, dtype=np.int8), (len(tokens), *self._shape))
         return self._moved(values, tokens)
 
-    def cells(self, values: NDArray[Any], tokens: Tokens) -> NDArray[Any]:
-        """Of values `[num, L]` those at the cells of the answer, moved to their houses: `[num, 36]`, -1 elsewhere."""
+    def steps(self, values: NDArray[Any], tokens: Tokens) -> NDArray[Any]:
+        """The values of `[num, L]` at the cells of the answer, moved to their houses: `[num, 36]`, -1 elsewhere."""
         return self._moved(values[:, self.num_prompt :].reshape(-1, *self._shape), tokens)
 
     @property
@@ -158,7 +171,7 @@ class Masked(_Clued):
         return grid.reshape(-1, CELLS)
 
     def _kept(self, grids: NDArray[Any]) -> NDArray[Any]:
-        """Of grids `[num, 36]` the cells that the layout has."""
+        """The cells of grids `[num, 36]` that the layout has."""
         houses, attributes = self.size
         return grids.reshape(-1, STRIDE, STRIDE)[:, :attributes, :houses].reshape(len(grids), -1)
 
@@ -171,15 +184,17 @@ class Triples(_Clued):
     fills up behind the answer, and counts as prompt, so that it is not scored. All numbers count from 0.
 
     Attributes:
-        is_ordered: Whether cells stand in the order in which they fell, those last that deduction alone does not reach
-            (see `deduction`); else attribute by attribute, each from the first value to the last.
+        is_ordered: Whether cells stand in the order in which deduction fills them in (see `deduction`), and last those
+            that it does not reach. Otherwise they stand attribute by attribute, each from the first value to the last.
     """
 
     is_ordered: bool = False
 
+    mask_id = None
+
     @property
     def method(self) -> str:
-        """What results call a model of this layout."""
+        """The name of a model of this layout in results."""
         return "arm_ordered" if self.is_ordered else "arm"
 
     @property
@@ -192,13 +207,18 @@ class Triples(_Clued):
         """L; 577 at 6 x 6."""
         return self.num_prompt + 3 * self.size.num_cells
 
+    @property
+    def network(self) -> Mapping[str, Any]:
+        """The fields of a `TransformerConfig` that the sequences fix; a decoder with a cache hides no padding."""
+        return self._network(self.length, causal=True, pad_id=None)
+
     def examples(self, records: Records) -> dict[str, NDArray[Any]]:
         """`tokens` int32 `[num, L]` and `is_prompt` bool `[num, L]` to train on; clues and ANSWER are the prompt.
 
         Raises:
             InputError: A puzzle is none, is larger, or has more clues than there is room for.
         """
-        prompt, most = self.start(records["clues"]), self.size.num_cells
+        prompt, most = self.start(records), self.size.num_cells
         is_asked = records["solution"] >= 0
         order = np.abs(records["order"]) if self.is_ordered else _BY_ATTRIBUTE + records["solution"]
         by_rank = np.argsort(np.where(is_asked, order, CELLS + 1), axis=1)[:, :most]
@@ -210,23 +230,23 @@ class Triples(_Clued):
         is_prompt = np.pad(np.repeat(~is_taken, 3, axis=1), ((0, 0), (self.num_prompt, 0)), constant_values=True)
         return {"tokens": np.concatenate([prompt, answers], axis=1), "is_prompt": is_prompt}
 
-    def start(self, puzzles: ArrayLike) -> Tokens:
+    def start(self, records: Records) -> Tokens:
         """Clues and ANSWER as a prompt, int32 `[num, num_prompt]`.
 
         Raises:
             InputError: A puzzle is none, is larger, or has more clues than there is room for.
         """
-        return np.pad(self._clues(fitting(puzzles, self.size)), ((0, 0), (0, 1)), constant_values=ANSWER)
+        return np.pad(self._clues(fitting(records["clues"], self.size)), ((0, 0), (0, 1)), constant_values=ANSWER)
 
-    def grids(self, tokens: Tokens) -> NDArray[np.int8]:
-        """The answers, int8 `[num, 36]`, -1 where there is none.
+    def answers(self, tokens: Tokens) -> NDArray[np.int8]:
+        """The grids, int8 `[num, 36]`, -1 where there is none.
 
-        As many triples are read as the puzzle has cells. Later ones overwrite earlier; what is none is left out.
+        As many triples are read as the puzzle has cells. Later ones overwrite earlier ones; invalid ones are left out.
         """
         return self._moved(self._triples(tokens)[:, :, 1] - ZERO, tokens).astype(np.int8)
 
-    def cells(self, values: NDArray[Any], tokens: Tokens) -> NDArray[Any]:
-        """Of values `[num, L]` those at the houses of the triples, moved to their cells: `[num, 36]`, -1 elsewhere."""
+    def steps(self, values: NDArray[Any], tokens: Tokens) -> NDArray[Any]:
+        """The values of `[num, L]` at the houses of the triples, moved to their cells: `[num, 36]`, -1 elsewhere."""
         return self._moved(self._triples(values)[:, :, 2], tokens)
 
     def _triples(self, values: NDArray[Any]) -> NDArray[Any]:
@@ -246,7 +266,7 @@ class Triples(_Clued):
 
 
 def _scattered(values: NDArray[Any], to: NDArray[Any]) -> NDArray[Any]:
-    """Of each row of values `[num, rows, n]` those that go to a place from 0 to n - 1, there; -1 in other places."""
+    """Moves the values of each row `[num, rows, n]` to the indices `to`, if these are from 0 to n - 1; -1 elsewhere."""
     num, num_rows, n = values.shape
     found = np.full((num, num_rows, n + 1), NONE, values.dtype)  # the last for what goes nowhere
     to = np.where((to >= 0) & (to < n), to, n)
@@ -256,7 +276,7 @@ def _scattered(values: NDArray[Any], to: NDArray[Any]) -> NDArray[Any]:
 
 
 def fitting(puzzles: ArrayLike, size: Size) -> Clues:
-    """Checked clues, int8 `[num, clues, 4]`; InputError where a puzzle has more houses or attributes than `size`."""
+    """Returns checked clues `[num, clues, 4]`; InputError if a puzzle has more houses or attributes than `size`."""
     clues = checked_clues(puzzles)
     for name, found, most in zip(Size._fields, sizes_of(clues), size, strict=True):
         if (found > most).any():
@@ -266,7 +286,7 @@ def fitting(puzzles: ArrayLike, size: Size) -> Clues:
 
 
 def _sizes_in(prompts: Tokens) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How many houses and attributes the clues of prompts name, as `clues.sizes_of`: `[num]` each."""
+    """The numbers of houses and attributes that the clues of prompts name, as `clues.sizes_of`: `[num]` each."""
     heads, attributes, values = prompts[:, :-2], prompts[:, 1:-1] - ZERO, prompts[:, 2:] - ZERO
     is_cell_term = heads == CELL
     named = [(values, is_cell_term | (heads == NUMBER)), (attributes, is_cell_term)]
@@ -288,8 +308,6 @@ def get(name: str, size: Size = LARGEST) -> Layout:
     """The layout called `name`, for puzzles up to a size.
 
     Raises:
-        InputError: There is none of that name, or the size is not from 3 to 6.
+        InputError: There is no such layout, or the size is not from 3 to 6.
     """
-    if name not in LAYOUTS:
-        raise InputError(f"unknown layout {name!r}; choose one of {', '.join(LAYOUTS)}")
-    return LAYOUTS[name](check_sizes(SMALLEST, size)[1])
+    return lookup("layout", LAYOUTS, name)(check_sizes(SMALLEST, size)[1])

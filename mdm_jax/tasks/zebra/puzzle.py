@@ -1,7 +1,7 @@
-"""Zebra puzzles of 3 to 6 houses and attributes: made, solved and checked. Numpy in, numpy out.
+"""Generates, solves and checks Zebra puzzles of 3 to 6 houses and attributes. NumPy in, NumPy out.
 
-What a puzzle, a clue and a grid are is said in `clues`. No program that makes such puzzles has been published, so
-these are a reference of their own. The compiled search behind it is in `kernels`.
+`clues` defines puzzle, clue and grid. No program that makes such puzzles has been published, so the distribution of
+these puzzles is our own. The compiled search is in `kernels`.
 """
 
 import functools
@@ -43,18 +43,18 @@ def generate(
     split: Split | None = None,
     first: int = 0,
 ) -> tuple[Clues, NDArray[np.int8]]:
-    """Makes random puzzles with exactly one solution, of which no clue can be spared.
+    """Makes random puzzles with exactly one solution and without a redundant clue.
 
-    Houses and attributes are drawn evenly, and a solution out of all. Clues that hold are drawn until there is no
-    other solution: each of a type that is drawn evenly, then evenly among those of the type that name at most one house
-    by its number. In random order each is then dropped if the solution stays the only one without it. Puzzles are drawn
-    anew that are longer than `Size.max_clues` or `Size.max_tokens` allow, or that name neither the last house nor any
-    attribute's last value, so that their size could not be read off them: one in a hundred at 3 x 3, fewer elsewhere.
+    The numbers of houses and attributes are uniform, and so is the solution. Clues that hold are drawn until there is
+    no other solution: first a type, uniformly, then a clue of the type that names at most one house by its number, also
+    uniformly. Then, in random order, each clue is dropped if the solution stays the only one without it. A puzzle is
+    drawn again if it is longer than `Size.max_clues` or `Size.max_tokens`, or if it names neither the last house nor
+    the last value of an attribute, since its size could not be read off it: one in a hundred at 3 x 3, fewer elsewhere.
     Puzzle i depends on (seed, first + i, smallest, largest, split) only: neither `num` nor the number of threads
     matters.
 
     Args:
-        num: How many puzzles.
+        num: The number of puzzles.
         smallest: The fewest houses and attributes.
         largest: The most.
         seed: The seed, from 0 to 2^63 - 1.
@@ -127,7 +127,7 @@ def solve(clues: ArrayLike, *, limit: int = 2) -> tuple[NDArray[np.int8], NDArra
 
 
 def is_solved(grids: ArrayLike, clues: ArrayLike) -> NDArray[np.bool_]:
-    """Tells whether each grid is a full and right answer to its puzzle; any right answer counts.
+    """Whether each grid is a complete and right answer to its puzzle. Any right answer counts.
 
     Args:
         grids: Integers `[num, 36]`; whatever a model wrote, so values out of range are just wrong. Cells that a puzzle
@@ -155,7 +155,7 @@ def is_solved(grids: ArrayLike, clues: ArrayLike) -> NDArray[np.bool_]:
 
 
 def in_test_split(clues: ArrayLike, solutions: ArrayLike) -> NDArray[np.bool_]:
-    """Tells on which side puzzles are: a hash, the same for ever, puts one in eight into "test".
+    """Whether puzzles belong to the test side: a fixed hash puts one in eight there.
 
     It is a hash of what stays the same when attributes or values are renamed, clues are put in another order, houses
     are counted from the other end (left-of and immediate-left turned around with them), or the terms of =, != and nbr

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from mdm_jax.errors import InputError
+from mdm_jax.data.checks import lookup
 from mdm_jax.tasks.zebra.clues import Clues
 from mdm_jax.tasks.zebra.english import Attribute
 from mdm_jax.tasks.zebra.text import parse_puzzle
@@ -13,10 +13,10 @@ class Riddle:
     """A puzzle with the names that belong to it.
 
     Attributes:
-        name: What flags call it.
+        name: The name in flags.
         text: Its token form, a clue on each line.
-        names: What its attributes and values are called.
-        question: What is asked.
+        names: The names of its attributes and values.
+        question: The question.
     """
 
     name: str
@@ -73,7 +73,7 @@ nbr LHS c 3 2 RHS c 2 4 CLUE_END
     ),
     question="Who keeps the fish?",
 )
-"""The riddle that is told of Einstein; the German keeps the fish."""
+"""The riddle that is ascribed to Einstein; the German keeps the fish."""
 
 RIDDLES = {riddle.name: riddle for riddle in (FISH,)}
 
@@ -82,8 +82,6 @@ def get(name: str) -> Riddle:
     """The riddle called `name`.
 
     Raises:
-        InputError: There is none of that name.
+        InputError: There is no such riddle.
     """
-    if name not in RIDDLES:
-        raise InputError(f"unknown riddle {name!r}; choose one of {', '.join(RIDDLES)}")
-    return RIDDLES[name]
+    return lookup("riddle", RIDDLES, name)

@@ -1,22 +1,17 @@
 """Zebra puzzles with the order in which their cells fall: the normal set, which deduction solves, and the hard set."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mdm_jax.data.checks import Split
+from mdm_jax.data.checks import Records, Split
 from mdm_jax.data.difficulty import check_unique, choose
 from mdm_jax.tasks.zebra import puzzle as zebra
 from mdm_jax.tasks.zebra.clues import LARGEST, SMALLEST, Clues, Size, check_sizes
 
 RULES_VERSION = 1
-"""To be raised whenever `deduction.deduce` orders a puzzle otherwise, since prepared data is named by it."""
-
-Records = Mapping[str, NDArray[Any]]
-"""`clues` int8 `[num, clues, 4]` as in `clues`; `solution` and `order` int8 `[num, 36]`, the latter as in
-`deduction.Deduction`."""
+"""Raise it whenever `deduction.deduce` orders a puzzle otherwise: prepared data are named by it."""
 
 
 def generate_ordered(
@@ -31,7 +26,7 @@ def generate_ordered(
     """Generates puzzles, orders their cells by deduction and keeps those of one difficulty, some at a time.
 
     Args:
-        num: How many in all.
+        num: The number of puzzles to keep.
         smallest: As `zebra.generate`, whose puzzles are tried in their order from number 0.
         largest: As `zebra.generate`.
         difficulty: "normal" for those that deduction solves, "hard" for the others, None for all.
@@ -39,7 +34,8 @@ def generate_ordered(
         split: As `zebra.generate`.
 
     Returns:
-        Of each chunk `clues` int8 `[some, largest.max_clues, 4]`, `solution` and `order` int8 `[some, 36]`.
+        Chunks of records: `clues` int8 `[some, largest.max_clues, 4]`, and `solution` and `order` int8 `[some, 36]`,
+        `order` as in `deduction.Deduction`.
 
     Raises:
         InputError: An argument is out of its range, or no puzzle of that difficulty turns up.

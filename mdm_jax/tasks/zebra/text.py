@@ -1,6 +1,6 @@
 """The token form of Zebra puzzles: a clue on each line, such as `= LHS c 0 1 RHS n 0 2 CLUE_END`; see `clues`.
 
-Files of it, and of others' forms, are read by `formats`.
+`formats` reads files of this form and of others.
 """
 
 import itertools
@@ -88,7 +88,7 @@ def parse_clue(text: str, where: str, size: Size | None = None) -> list[int]:
 
 
 def _parse_term(words: list[str], place: int, where: str, size: Size | None) -> int:
-    """The term that three tokens write, of which the first is token `place` of the clue."""
+    """The term in three tokens. The first one is token `place` of the clue."""
     houses, attributes = size or (STRIDE, STRIDE)
     is_value = words[0] == "c"
     limits = {"attr": attributes if is_value else 1, "val": houses}
@@ -120,7 +120,7 @@ def parse_puzzle(lines: Iterable[str], name: str, size: Size | None = None) -> C
 
 
 def parse_whole(line: str, where: str) -> Clues:
-    """Reads one puzzle, all clues on one line; else as `parse_puzzle`."""
+    """As `parse_puzzle`, for a puzzle with all clues on one line."""
     words = tokens(line)
     ends = [place for place, word in enumerate(words, start=1) if word == "CLUE_END"]
     if (rest := words[ends[-1] if ends else 0 :]) != []:

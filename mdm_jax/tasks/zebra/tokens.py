@@ -1,11 +1,10 @@
-"""The vocabulary of Zebra puzzles, and clues as tokens. Numpy in, numpy out."""
+"""The vocabulary of Zebra puzzles, and clues as tokens. NumPy in, NumPy out."""
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mdm_jax.tasks.base import Tokens
 from mdm_jax.tasks.zebra.clues import ARITY, CELLS, NONE, STRIDE, TYPES, Clues
-
-Tokens = NDArray[np.int32]
 
 SYMBOLS = ("MASK", *TYPES, *map(str, range(STRIDE)), "c", "n", "LHS", "RHS", "CLUE_END", "ANSWER", "EXTRA")
 """Every token by its id: 1 to 19 those of Shah et al. (2024), in an order of our own; 20 is EXTRA, the padding."""
@@ -18,13 +17,13 @@ PLACES = 13  # tokens of the longest clue: its type, LHS and a term, RHS and two
 
 
 def clue_tokens(clues: Clues) -> tuple[Tokens, NDArray[np.bool_]]:
-    """Writes clues, each in 13 places of which a shorter one leaves some empty.
+    """Writes each clue in 13 positions. A short clue leaves some of them empty.
 
     Args:
-        clues: Checked ones, int8 `[num, clues, 4]`.
+        clues: Checked clues, int8 `[num, clues, 4]`.
 
     Returns:
-        Tokens int32 `[num, 13 * clues]`, and which of the places are taken, bool, likewise.
+        Tokens int32 `[num, 13 * clues]`, and which of the positions are taken, bool, of the same shape.
     """
     kinds, terms = clues[:, :, 0].astype(np.int32), clues[:, :, 1:].astype(np.int32)
     is_value = terms < CELLS

@@ -1,0 +1,1 @@
+"""The verbs of the command line, each written once for any task."""

@@ -1,0 +1,197 @@
+"""How a model's answers to records are decoded and scored, whatever the task and the layout."""
+
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+import mdm_jax
+from experiments.common import Results, Row
+from experiments.flags import DecodeFlags
+from mdm_jax.errors import InputError
+from mdm_jax.evaluation.puzzles import Decode, fill_in, summary
+from mdm_jax.loading import Model
+from mdm_jax.models.decoder import make_decoder
+from mdm_jax.oracles import ORACLES
+from mdm_jax.sampling import SampleResult
+from mdm_jax.tasks.base import Answers, Layout, Records, Scores, Task
+from mdm_jax.typing import Array, Oracle, Selector
+
+TWO_ORDERS = ("random", "margin")
+"""The orders of an evaluation while a model is trained."""
+
+
+class Decoded(NamedTuple):
+    """A model's answers to N records."""
+
+    answers: Answers
+    """[N, ...]"""
+    steps: np.ndarray
+    """int32 [N, ...]: the network call that revealed each part, -1 where it was given"""
+    scores: Scores
+    row: Row
+    """the fields of a result row"""
+
+
+def mask_of(layout: Layout) -> int:
+    """The mask token of a masked layout."""
+    assert layout.mask_id is not None
+    return layout.mask_id
+
+
+def masked(
+    model: Model,
+    layout: Layout,
+    oracle: Oracle,
+    selector: Selector | None = None,
+    *,
+    temperature: float = 0.0,
+    block_length: int | None = None,
+) -> Decode:
+    """Strict unmasking, one token a step unless a selector is given."""
+    return functools.partial(
+        mdm_jax.sample,
+        model.denoiser,
+        model.params,
+        mask_id=mask_of(layout),
+        oracle=oracle,
+        selector=selector or mdm_jax.PerStep(1),
+        temperature=temperature,
+        block_length=block_length,
+    )
+
+
+def remasking(model: Model, layout: Layout, oracle: Oracle, num_steps: int, **options: Any) -> Decode:
+    """Decoding that takes tokens back (Ye et al. 2024), without Gumbel noise: an oracle may have its own."""
+    return functools.partial(
+        mdm_jax.remasking_sample,
+        model.denoiser,
+        model.params,
+        mask_id=mask_of(layout),
+        num_steps=num_steps,
+        oracle=oracle,
+        noise=0.0,
+        **options,
+    )
+
+
+def cached(model: Model, layout: Layout, oracle: Oracle, selector: Selector, **options: Any) -> Decode:
+    """Strict unmasking in blocks that keeps keys and values from step to step."""
+    if model.config.pad_id is not None:
+        raise InputError("--keep is for models without padding, and this one hides it: leave it out")
+    return functools.partial(
+        mdm_jax.cached_sample,
+        make_decoder(model.config),
+        model.params,
+        mask_id=mask_of(layout),
+        oracle=oracle,
+        selector=selector,
+        **options,
+    )
+
+
+def autoregressive(model: Model, *, temperature: float = 0.0) -> Decode:
+    """Token by token behind the prompt; -1 stands where there is none."""
+    decoder, length = make_decoder(model.config), model.config.max_length
+
+    def decode(key: Array, prompt: Array) -> SampleResult:
+        lengths = (prompt >= 0).sum(axis=1, dtype=jnp.int32)
+        result = mdm_jax.autoregressive_sample(
+            decoder,
+            model.params,
+            key,
+            prompt,
+            lengths,
+            length=length,
+            temperature=temperature,
+        )
+        step = jnp.arange(length, dtype=jnp.int32)[None] - lengths[:, None]
+        return SampleResult(result.tokens, jnp.maximum(step, -1), result.log_prob, result.nfe)
+
+    return decode
+
+
+def order_fields(name: str, selector: Selector) -> Row:
+    """What a row says about the order."""
+    k = selector.k if isinstance(selector, mdm_jax.PerStep) else None
+    return {"oracle": name, "selector": repr(selector), "tokens_per_step": k}
+
+
+def one_by_one(
+    model: Model, task: Task, layout: Layout, orders: tuple[str, ...] = TWO_ORDERS
+) -> Iterator[tuple[str, Decode, Row]]:
+    """The decoders of an evaluation: name, decoder, and what a row says of it.
+
+    There is one for each order, a token a step; an autoregressive model has no choice and gets one.
+    """
+    if layout.mask_id is None:
+        yield "greedy", autoregressive(model, temperature=task.temperature), {}
+        return
+    for name in orders:
+        decode = masked(model, layout, ORACLES[name], temperature=task.temperature)
+        yield name, decode, order_fields(name, mdm_jax.PerStep(1))
+
+
+def decoders_for(
+    flags: DecodeFlags,
+    model: Model,
+    task: Task,
+    layout: Layout,
+    oracles: Mapping[str, Oracle],
+    selector: Selector,
+) -> Iterator[tuple[str, Decode, Row]]:
+    """The decoders that the flags ask for: name, decoder, and what a row says of it."""
+    other = {} if flags.temperature == task.temperature else {"temperature": flags.temperature}
+    other |= {"noise": flags.noise} if flags.noise else {}
+    if layout.mask_id is None:
+        if of_orders := sorted(flags.changed() - {"temperature"}):
+            flag = of_orders[0].replace("_", "-")
+            raise InputError(f"--{flag} is for masked models, and this one is not: leave it out")
+        yield "greedy", autoregressive(model, temperature=flags.temperature), other
+        return
+    _check_ways(flags)
+    in_blocks: dict[str, Any] = {"temperature": flags.temperature, "block_length": flags.block_length}
+    for name, oracle in oracles.items():
+        if flags.keep is not None:
+            decode = cached(model, layout, oracle, selector, **in_blocks)
+        elif flags.remask_steps is not None:
+            decode = remasking(model, layout, oracle, flags.remask_steps, temperature=flags.temperature)
+        else:
+            decode = masked(model, layout, oracle, selector, **in_blocks)
+        how = {"block_length": flags.block_length, "keep": flags.keep, "remask_steps": flags.remask_steps}
+        yield name, decode, order_fields(name, selector) | how | other
+
+
+def _check_ways(flags: DecodeFlags) -> None:
+    """Raises InputError for flags of two ways to decode that exclude each other."""
+    if flags.keep is not None and flags.remask_steps is not None:
+        raise InputError("--keep is for decoding in blocks, --remask-steps for whole sequences: leave one out")
+    if flags.keep is not None and flags.block_length is None:
+        raise InputError("--keep is for decoding in blocks: give --block-length too")
+    if flags.remask_steps is not None and flags.block_length is not None:
+        raise InputError("--remask-steps takes back tokens of the whole sequence: leave --block-length out")
+
+
+def measure(task: Task, layout: Layout, decode: Decode, records: Records, **options: Any) -> Decoded:
+    """Completes the sequences of records, reads the answers and scores them; options as for `fill_in`."""
+    start = layout.start(records)
+    is_open = start == (-1 if layout.mask_id is None else layout.mask_id)
+    some_token = 1 if layout.mask_id == 0 else 0  # any that is no mask
+    finished = start[0] if layout.mask_id is None else np.where(is_open[0], some_token, start[0])
+    filled = fill_in(decode, start, padding=finished, work=is_open.sum(axis=1), **options)
+    answers = layout.answers(filled.tokens)
+    scores = task.score(answers, records)
+    row = {"method": layout.method, **summary(scores), "nfe": round(filled.nfe, 2)}
+    row |= {"per_second": round(len(start) / filled.seconds, 2)}
+    return Decoded(answers, layout.steps(filled.reveal_step, filled.tokens), scores, row)
+
+
+def add_row(
+    results: Results, task: Task, layout: Layout, decode: Decode, records: Records, fields: Row, **options: Any
+) -> Decoded:
+    """Measures, and adds the row that says how it went, with `fields` among the first."""
+    decoded = measure(task, layout, decode, records, **options)
+    results.add(**{"method": layout.method, **fields, **decoded.row})
+    return decoded

@@ -1,0 +1,29 @@
+"""`prepare`: a task's data on disk, and from there in memory."""
+
+import pathlib
+
+from experiments.commands.flags import PrepareFlags
+from experiments.common import Results, say
+from mdm_jax.data import builders
+from mdm_jax.tasks.base import Records, Task
+from mdm_jax.training.distributed import barrier, is_lead
+
+
+def prepare(flags: PrepareFlags) -> None:
+    """A row for each split."""
+    results = Results(flags.experiment, "prepare", out=flags.out, seed=flags.seed)
+    task = flags.task()
+    for split, records in load_splits(task, flags.data).items():
+        num = len(next(iter(records.values())))
+        results.add(dataset=task.title, split=split, n=num, **task.statistics(records))
+    results.finish()
+
+
+def load_splits(task: Task, data_dir: pathlib.Path) -> dict[str, Records]:
+    """Both splits in memory; the first process writes them if they are not on disk yet."""
+    say(f"{task.name}: {task.num_train} + {task.num_test} of {task.title} in {data_dir} ...")
+    if is_lead():
+        task.prepare(data_dir, say=say)
+    barrier("the data are prepared")
+    builder = task.prepare(data_dir)
+    return {split: builders.read_split(builder, split) for split in ("train", "test")}

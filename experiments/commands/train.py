@@ -1,0 +1,195 @@
+"""`train`: checks before data are made, the loop, and what it found."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from experiments.commands.decode import TWO_ORDERS, add_row, measure, one_by_one
+from experiments.commands.flags import TrainFlags
+from experiments.commands.prepare import load_splits
+from experiments.common import Results, say
+from experiments.flags import RunFlags, resolve_dtype
+from mdm_jax.data import pipeline
+from mdm_jax.draws import DRAWS
+from mdm_jax.errors import InputError
+from mdm_jax.loading import Model, load
+from mdm_jax.models import presets
+from mdm_jax.models.config import TransformerConfig
+from mdm_jax.models.denoiser import make_denoiser
+from mdm_jax.models.transformer import init_params, num_params
+from mdm_jax.sharding import check_batch, local_rows
+from mdm_jax.tasks.base import Layout, Records, Task, fields_of, take
+from mdm_jax.training.checkpoint import CHECKPOINTS, trained_seconds
+from mdm_jax.training.config import check_config, read_config
+from mdm_jax.training.held_out import held_out_loss
+from mdm_jax.training.loop import LoopConfig, fit
+from mdm_jax.training.objectives import Loss, causal_loss, masked_loss
+from mdm_jax.training.state import OptimizerConfig
+from mdm_jax.typing import Params
+
+HELD_OUT = "held_out_loss_per_token"
+
+
+def train(flags: TrainFlags) -> None:
+    """Trains a model, and measures it on held-out records, a token at a time."""
+    results = Results(flags.experiment, "train", out=flags.out, seed=flags.seed)
+    earlier = trained_seconds(flags.out)
+    task = flags.task()
+    layout = flags.layout_of(task)
+    model, held_out = train_model(flags)
+    test, mesh = take(flags.evaluate_limit, held_out), flags.mesh.make()
+    for _, decode, how in one_by_one(model, task, layout):
+        fields = {"dataset": task.title, **how}
+        add_row(results, task, layout, decode, test, fields, mesh=mesh, seed=flags.draw_seed)
+    results.finish(earlier=earlier, fields={"mesh": dict(mesh.shape), "processes": jax.process_count()})
+
+
+def train_model(flags: TrainFlags, orders: tuple[str, ...] = TWO_ORDERS) -> tuple[Model, Records]:
+    """Trains as the flags say, from the newest checkpoint if there is one.
+
+    Args:
+      flags: of the training.
+      orders: the oracles of the evaluations, by name.
+
+    Returns:
+      The model, and all held-out records.
+
+    Raises:
+      InputError: as `begin`; or there are no such data.
+    """
+    task = flags.task()
+    layout, config = flags.layout_of(task), network(flags, task)
+    loss, plain = losses(flags, layout)
+    run = begin(flags, task, config, ["greedy"] if layout.mask_id is None else orders)
+    data = load_splits(task, flags.data)
+    layout.check(data["train"])
+    test = take(flags.evaluate_limit, data["test"])
+    batch_size, mesh = run.loop.batch_size, run.mesh
+    batches = pipeline.Batches(
+        data["train"],
+        batch_size=batch_size,
+        seed=run.loop.seed,
+        rows=local_rows(mesh, batch_size),
+        augment=flags.augmentation(),
+    )
+    denoiser = make_denoiser(config)
+    how = f"{run.optimizer.num_steps} steps of {batch_size} in {flags.out}, products in {config.dtype}"
+    say(f"{num_params(config):,} parameters, {how}")
+    nats_per_token = held_out_loss(denoiser, plain, layout.examples(test), mesh, batch_size=batch_size)
+
+    def evaluate(params: Params) -> dict[str, float]:
+        model, found = Model(config, params, make_denoiser(config)), {HELD_OUT: nats_per_token(params)}
+        for name, decode, _ in one_by_one(model, task, layout, orders):
+            decoded = measure(task, layout, decode, test, mesh=mesh, seed=flags.draw_seed)
+            found[f"{task.metric}/{name}"] = decoded.row[task.metric]
+        return found
+
+    state = fit(
+        flags.out,
+        apply=denoiser,
+        init_params=functools.partial(flags.start_params, config, layout),
+        loss=loss,
+        batches=batches,
+        to_batch=layout.examples,
+        optimizer=run.optimizer,
+        loop=run.loop,
+        mesh=mesh,
+        config=run.json,
+        evaluate=evaluate,
+        start_from=run.initial,
+        flops_per_example=3 * config.forward_flops(config.max_length, num_logits=config.max_length / 2),
+    )
+    return Model(config, state.eval_params, make_denoiser(config)), data["test"]
+
+
+def network(flags: TrainFlags, task: Task) -> TransformerConfig:
+    """The preset as the flags and the layout want it."""
+    changes = computed_in(flags, flags.out) | dict(flags.layout_of(task).network)
+    changes |= {} if flags.dropout is None else {"dropout": flags.dropout}
+    return flags.fitted(dataclasses.replace(presets.get(flags.model), **changes))
+
+
+def losses(flags: TrainFlags, layout: Layout) -> tuple[Loss, Loss]:
+    """The loss to minimise, and the bound on the likelihood that is measured on held-out records."""
+    if layout.mask_id is not None:
+        plain = masked_loss(layout.mask_id)
+        return plain if flags.loss == "plain" else masked_loss(layout.mask_id, DRAWS[flags.loss]), plain
+    if flags.loss != "plain":
+        raise InputError(f"--loss {flags.loss} is for masked models, and --layout {layout.name} is not: leave it out")
+    return causal_loss(), causal_loss()
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A training whose flags were found to be right."""
+
+    json: dict[str, Any]
+    """for config.json, beside the optimizer and the batch size"""
+    optimizer: OptimizerConfig
+    loop: LoopConfig
+    mesh: Mesh
+    initial: Params | None
+    """to start from, instead of fresh parameters"""
+
+
+def begin(flags: TrainFlags, task: Task, config: TransformerConfig, orders: Sequence[str]) -> Run:
+    """Checks all that can be wrong before there are data, which may take long to make.
+
+    Args:
+      flags: of the training.
+      task: what the model is trained on.
+      config: of the network.
+      orders: names of the orders that an evaluation measures.
+
+    Raises:
+      InputError: the folder holds another run, the batch does not fit the mesh, the evaluation has no such metric, or
+        the weights to start from are those of another network.
+    """
+    optimizer, loop, mesh = _optimizer(flags, flags.out), flags.loop(), flags.mesh.make()
+    names = [*(f"{task.metric}/{name}" for name in orders), HELD_OUT]
+    if loop.best_metric not in (None, *names):
+        raise InputError(f"--best-metric {loop.best_metric} is none of the evaluation's: {', '.join(names)}")
+    if loop.batch_size > task.num_train:
+        raise InputError(f"--batch-size {loop.batch_size} is more than there is to train on, {task.num_train}")
+    is_fresh = not (flags.out / CHECKPOINTS).exists()  # a run that goes on has its own weights
+    initial = _initial_params(flags.init_from, config) if flags.init_from is not None and is_fresh else None
+    init_from = None if flags.init_from is None else str(flags.init_from)
+    chosen = {"name": task.name, **fields_of(task), **flags.recorded(), "init_from": init_from}
+    run = {"model": config.to_json(), "task": chosen}
+    check_config(flags.out, run | {"optimizer": optimizer.to_json(), "batch_size": loop.batch_size})
+    check_batch(loop.batch_size, mesh, parts=loop.accumulate)
+    return Run(run, optimizer, loop, mesh, initial)
+
+
+def _optimizer(flags: RunFlags, out: pathlib.Path) -> OptimizerConfig:
+    """The optimizer of the flags; a run that goes on keeps its own warm-up if they name none."""
+    optimizer = flags.optimizer_config()
+    if flags.warmup_steps is None and (out / "config.json").exists():
+        found = read_config(out).get("optimizer")
+        warmup = found.get("warmup_steps") if isinstance(found, dict) else None
+        if isinstance(warmup, int):
+            return dataclasses.replace(optimizer, warmup_steps=warmup)
+    return optimizer
+
+
+def computed_in(flags: RunFlags, out: pathlib.Path) -> dict[str, Any]:
+    """How the network computes, as fields of its config; a run that goes on keeps its dtype if the flag says auto."""
+    dtype: str = resolve_dtype(flags.dtype)
+    if flags.dtype == "auto" and (out / "config.json").exists():
+        dtype = read_config(out)["model"].get("dtype", dtype)
+    return {"dtype": dtype, "param_dtype": flags.param_dtype, "remat": flags.remat}
+
+
+def _initial_params(path: pathlib.Path, config: TransformerConfig) -> Params:
+    """The parameters of a trained model; InputError unless it has the same architecture."""
+    params = load(path).params
+    wanted = jax.eval_shape(functools.partial(init_params, config), jax.random.key(0))
+    if jax.tree.map(np.shape, params) != jax.tree.map(np.shape, wanted):
+        raise InputError(f"{path} is another network than the flags make: give those it was made with")
+    return params

@@ -1,0 +1,141 @@
+"""Which reading of the paper's decoder gives its three numbers? Every combination of what it leaves open."""
+
+import dataclasses
+import functools
+import itertools
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from experiments.common import Results, Row, table
+from mdm_jax.errors import InputError
+from mdm_jax.ranges import Count, NotNegative
+
+if TYPE_CHECKING:
+    from mdm_jax.evaluation.puzzles import Decode
+    from mdm_jax.typing import Array, Confidence
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Readings:
+    """Decode under every reading of what the paper leaves open, and compare with its three numbers."""
+
+    checkpoint: pathlib.Path = pathlib.Path("sudoku-6m")
+    """a masked model: a run's folder, one of its checkpoints, or the name of shipped weights"""
+    source: pathlib.Path | None = None
+    """the file that the run took its puzzles from, to use those that it held out again"""
+    num_steps: Count = 35
+    """of each decoding; the paper's 50 are for 82 tokens, of which the 57 blanks of a puzzle have 35"""
+    noise: NotNegative = 0.5
+    """scale of the Gumbel noise on the scores, where there is noise"""
+    limit: Count = 200
+    """held-out puzzles of the normal set"""
+    batch_size: Count = 200
+    """puzzles at a time"""
+    seed: int = 0
+    """of all draws"""
+    out: pathlib.Path = pathlib.Path("runs/sudoku-readings")
+    """folder of results.json"""
+
+
+def log_of_margin(key: "Array", confidence: "Confidence") -> "Array":
+    """log(p1 - p2), nats: the order of `oracles.margin`, on another scale for the noise."""
+    import jax.numpy as jnp
+
+    from mdm_jax import oracles
+
+    return jnp.log(jnp.maximum(oracles.margin(key, confidence), jnp.finfo(jnp.float32).tiny))
+
+
+ORDERS = {
+    "random": {"-": "random"},
+    "top_prob": {"probability": "top_prob", "log": "top_log_prob"},
+    "margin": {"probability": "margin", "log": "log_margin", "log(p1-p2)": f"{__name__}:log_of_margin"},
+}
+"""Oracles by the paper's name of the order, then by the scale of its score."""
+SAME_WITHOUT_NOISE = (("top_prob", "log"), ("margin", "log(p1-p2)"))
+"""Scores that order as the probabilities do."""
+CHOICES = ("decoder", "values", "noise", "score")
+"""What makes a reading."""
+VALUES = {"likeliest": 0.0, "drawn": 1.0}
+"""The digits, by the temperature."""
+
+
+def readings(flags: Readings) -> None:
+    """`readings`: a row for each combination, and a table of them beside the paper, the nearest first."""
+    import mdm_jax
+    from experiments.commands.decode import masked, measure
+    from experiments.oracles import oracle_named
+    from experiments.sudoku import PAPER, held_out
+    from experiments.trained import load_run
+
+    results = Results("sudoku", "readings", out=flags.out, seed=flags.seed)
+    model, task, layout = load_run("sudoku", flags.checkpoint)
+    if layout.mask_id is None:
+        raise InputError(f"{flags.checkpoint} is autoregressive and has no order to choose: give a masked model")
+    task = dataclasses.replace(task, difficulty="normal" if task.size == 9 else task.difficulty)
+    records = held_out(task, flags.source, flags.limit, task.difficulty)
+    common: Row = {"dataset": task.title, "checkpoint": str(flags.checkpoint)}
+    common |= {"num_steps": flags.num_steps, "noise_scale": flags.noise}
+
+    def add(order: str, reading: tuple[str, str, str, str], decode: "Decode") -> None:
+        options = {"seed": flags.seed, "batch_size": flags.batch_size, "progress": " ".join((*reading, order))}
+        row = measure(task, layout, decode, records, **options).row
+        paper = PAPER["mdm", "normal", order] if task.size == 9 else None
+        fields = {"oracle": order, **dict(zip(CHOICES, reading, strict=True))}
+        results.add(**{"method": "mdm", **common, **fields, **row, "paper": paper})
+
+    for values, temperature in VALUES.items():
+        selector = mdm_jax.Binomial(flags.num_steps)
+        vanilla = masked(model, layout, mdm_jax.oracles.random, selector, temperature=temperature)
+        add("random", ("vanilla", values, "none", "-"), vanilla)
+    noises = {"none": (0.0, False), "annealed": (flags.noise, True), "constant": (flags.noise, False)}
+    for decoder, values, noise in itertools.product(("strict", "remasking"), VALUES, noises):
+        scale, anneal = noises[noise]
+        for order, scales in ORDERS.items():
+            for score, oracle in scales.items():
+                if order == "random" if scale else (order, score) in SAME_WITHOUT_NOISE:
+                    continue  # noise makes the random order no less random
+                decode = functools.partial(
+                    mdm_jax.remasking_sample,
+                    model.denoiser,
+                    model.params,
+                    mask_id=layout.mask_id,
+                    num_steps=flags.num_steps,
+                    oracle=oracle_named(oracle),
+                    noise=scale,
+                    anneal=anneal,
+                    remask=decoder == "remasking",
+                    temperature=VALUES[values],
+                )
+                add(order, (decoder, values, noise, score), decode)
+    results.finish()
+    sys.stdout.write("\n" + table(side_by_side(results.rows)) + "\n")
+
+
+def side_by_side(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One line for each reading: the share solved in the three orders. First the paper's, then by distance from it.
+
+    `distance` is the largest difference among the orders by confidence; the random order depends on fewer choices.
+    """
+    solved = {(*(row[name] for name in CHOICES), row["oracle"]): row["solved"] for row in rows}
+    paper = {row["oracle"]: row["paper"] for row in rows if "paper" in row}
+    lines = []
+    for reading in [choice for *choice, order in solved if order == "margin"]:
+        decoder, values, noise, score = reading
+        alike = [(decoder, values, noise, name) for name in (score, "log", "probability")]
+        shares = {
+            "random": solved[decoder, values, "none", "-", "random"],
+            "top_prob": next(solved[*same, "top_prob"] for same in alike if (*same, "top_prob") in solved),
+            "margin": solved[*reading, "margin"],
+        }
+        line = dict(zip(CHOICES, reading, strict=True)) | shares
+        if paper:
+            line["distance"] = max(abs(shares[order] - paper[order]) for order in ("top_prob", "margin"))
+        lines.append(line)
+    lines.sort(key=lambda line: line.get("distance", 0.0))
+    for *reading, order in solved:
+        if reading[0] == "vanilla":
+            lines.append(dict(zip(CHOICES, reading, strict=True)) | {order: solved[*reading, order]})
+    return [dict.fromkeys(CHOICES, "paper") | paper, *lines] if paper else lines

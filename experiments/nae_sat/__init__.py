@@ -1,1 +1,0 @@
-"""L&O-NAE-SAT: Table 1."""

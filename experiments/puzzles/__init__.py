@@ -1,1 +1,0 @@
-"""What Sudoku and Zebra share: data, decoding, training, tables."""

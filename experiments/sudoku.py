@@ -1,0 +1,302 @@
+"""Sudoku: the order in which a masked diffusion model fills in a puzzle decides whether it solves it.
+
+Claim (Kim et al. 2025, Table 2; 9x9, 6M parameters): solved 6.88% in random order, 18.51% by top probability, 89.49%
+by the margin between the two likeliest digits. The demo shows it at 6x6 in about two minutes on two CPU cores.
+
+    python -m experiments.sudoku demo
+    python -m experiments.sudoku prepare --size 9 --num-train 200000
+    python -m experiments.sudoku train --size 9 --num-train 200000 --model sudoku_6m --steps 20000 --out runs/sudoku-9x9
+    python -m experiments.sudoku evaluate --checkpoint runs/sudoku-9x9 --oracle random,top_prob,margin
+    python -m experiments.sudoku solve --checkpoint runs/sudoku-9x9 --puzzles FILE
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import tyro
+
+from experiments.commands.flags import (
+    EvaluateFlags,
+    PrepareFlags,
+    PuzzleTrainFlags,
+    Question,
+    ReproduceFlags,
+    SolveFlags,
+    TaskFlags,
+)
+from experiments.common import run, say
+from experiments.decoder_ablation import Readings
+from experiments.sudoku_demo import Demo
+from mdm_jax.errors import InputError
+from mdm_jax.ranges import INT32, Count, Range
+
+if TYPE_CHECKING:
+    from mdm_jax.models.config import TransformerConfig
+    from mdm_jax.tasks.base import Layout, Records, Task
+    from mdm_jax.tasks.sudoku.task import Sudoku
+    from mdm_jax.typing import Array, Params
+
+ORDERS = ("random", "top_prob", "margin", "neg_entropy")
+"""The orders that tables compare."""
+PAPER = {
+    ("arm", "normal", None): 0.0973,
+    ("arm_ordered", "normal", None): 0.8718,
+    ("arm_ordered", "hard", None): 0.3257,
+    ("mdm", "normal", "random"): 0.0688,
+    ("mdm", "normal", "top_prob"): 0.1851,
+    ("mdm", "normal", "margin"): 0.8949,
+    ("mdm", "hard", "random"): 0.0362,
+    ("mdm", "hard", "top_prob"): 0.0944,
+    ("mdm", "hard", "margin"): 0.4988,
+}
+"""Tables 2 and 5: share of puzzles solved, by method, set and order."""
+SHIPPED = pathlib.Path("sudoku-6m")
+"""The weights that come with the package."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataFlags(TaskFlags):
+    """Which puzzles; those to train on and those held out never share a solution."""
+
+    experiment: ClassVar[str] = "sudoku"
+    size: Annotated[int, Range(4, 9)] = 9
+    """rows of a grid: 4, 6 or 9"""
+    clues: Annotated[int, Range(0, 81)] | None = None
+    """givens per puzzle (None: minimal puzzles, where every given is needed)"""
+    difficulty: Literal["normal", "hard"] | None = None
+    """normal: only puzzles that seven rules solve without guessing; hard: only the others"""
+    source: pathlib.Path | None = None
+    """take puzzles from this file instead of making them; docs/sudoku.md lists the formats"""
+    num_train: Annotated[int, Range(1, INT32)] = 100_000
+    """puzzles to train on"""
+    num_test: Annotated[int, Range(1, 1_000_000)] = 1_000
+    """puzzles held out"""
+
+    def task(self) -> "Sudoku":
+        """The puzzles that the flags name."""
+        from mdm_jax.tasks.sudoku.task import Sudoku
+
+        return Sudoku(
+            size=self.size,
+            clues=self.clues,
+            difficulty=self.difficulty,
+            num_train=self.num_train,
+            num_test=self.num_test,
+            seed=self.seed,
+            source=self.source,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prepare(DataFlags, PrepareFlags):
+    """Generate puzzles and write them as a tfds dataset."""
+
+    out: pathlib.Path = pathlib.Path("runs/sudoku-prepare")
+    """folder of results.json"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train(DataFlags, PuzzleTrainFlags):
+    """Train a model; the same command again goes on from its newest checkpoint."""
+
+    names: ClassVar[tuple[str, ...]] = (
+        "size",
+        "clues",
+        "difficulty",
+        "num_train",
+        "num_test",
+        "seed",
+        "source",
+        "layout",
+    )
+    model: str = "sudoku_6m"
+    """a preset of mdm_jax.models.presets; its vocabulary and length are fitted to the puzzles"""
+    layout: Literal["in-place", "question-answer", "shifted", "triples", "ordered-triples"] = "in-place"
+    """how a puzzle becomes a sequence; in triples (row, column, digit) it is learned autoregressively"""
+    augment: bool = False
+    """turn each puzzle into one of the 1.2e12 that Sudoku's symmetries make of it, another one in each epoch; below 9x9
+    it may become one whose solution is held out"""
+    out: pathlib.Path = pathlib.Path("runs/sudoku")
+    """folder of the run: checkpoints, metrics, results.json"""
+
+    def recorded(self) -> dict[str, Any]:
+        """Also the name of the data that a file gives, which changes with what the file holds."""
+        dataset = {} if self.source is None else {"dataset": self.task().dataset}
+        return dataset | {"augment": self.augment} | super().recorded()
+
+    def start_params(self, config: "TransformerConfig", layout: "Layout", key: "Array") -> "Params":
+        """Fresh parameters that know rows, columns and boxes."""
+        from experiments.fresh_params import sudoku_params
+
+        return sudoku_params(config, layout, key)
+
+    def augmentation(self) -> Callable[..., Any] | None:
+        """A random symmetry for each puzzle, if the flag asks for it."""
+        from mdm_jax.tasks.sudoku import symmetry
+
+        return symmetry.augment if self.augment else None
+
+
+def held_out(task: Any, source: pathlib.Path | None, limit: int | None, difficulty: str | None) -> "Records":
+    """The first puzzles that a run held out, or as many of another difficulty.
+
+    No file is opened because a run's config names it: the user has to name it.
+
+    Args:
+      task: of the run.
+      source: the file that the user names.
+      limit: the number of puzzles, at most.
+      difficulty: of the puzzles.
+    """
+    if source is None and task.source is not None:
+        raise InputError(f"the run took its puzzles from {task.source}: to use that file again, give it with --source")
+    chosen = dataclasses.replace(task, source=source, difficulty=difficulty)
+    records: Records = chosen.records("test", min(task.num_test, limit or task.num_test), say=say)
+    return records
+
+
+def check_size(checkpoint: pathlib.Path | None, task: Any, size: int | None) -> None:
+    """Raises InputError if a model is for grids of another size than `size`; None is any."""
+    if size not in (None, task.size):
+        raise InputError(f"{checkpoint} solves {task.size}x{task.size}, not {size}x{size}; give one that does")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluate(EvaluateFlags):
+    """Solve held-out puzzles, or those of a file, and count."""
+
+    experiment: ClassVar[str] = "sudoku"
+    checkpoint: pathlib.Path = SHIPPED
+    """a run's folder, one of its checkpoints, or the name of shipped weights"""
+    size: Annotated[int, Range(4, 9)] | None = None
+    """rows of a grid, which the checkpoint must be for (None: whatever it is for)"""
+    puzzles: pathlib.Path | None = None
+    """a file of puzzles, in any format that docs/sudoku.md lists; None: held-out puzzles like the run's"""
+    source: pathlib.Path | None = None
+    """the file that the run took its puzzles from, to use those that it held out again"""
+    difficulty: str | None = None
+    """of held-out puzzles: normal, hard, or both with a comma (None: as in training)"""
+    out: pathlib.Path = pathlib.Path("runs/sudoku-evaluate")
+    """folder of results.json"""
+
+    def datasets(self, task: Any) -> "dict[str, Records]":
+        """The puzzles of a file, or held-out ones like the run's."""
+        from mdm_jax.data.difficulty import DIFFICULTIES
+        from mdm_jax.tasks.sudoku.files import read_puzzles
+
+        check_size(self.checkpoint, task, self.size)
+        if self.puzzles is not None:
+            for name in ("difficulty", "source"):
+                if getattr(self, name) is not None:
+                    raise InputError(
+                        f"--{name} is for held-out puzzles, and --puzzles gives others: leave one of them out"
+                    )
+            found = read_puzzles(self.puzzles, size=task.size, limit=self.limit)
+            say(found.how)
+            return {self.puzzles.name: {"puzzle": found.puzzles, "solution": found.solutions}}
+        sets: dict[str, Records] = {}
+        for difficulty in [task.difficulty] if self.difficulty is None else self.difficulty.split(","):
+            if difficulty not in (None, *DIFFICULTIES):
+                raise InputError(f"unknown difficulty {difficulty!r}; choose from {', '.join(DIFFICULTIES)}")
+            title = dataclasses.replace(task, difficulty=difficulty).title
+            sets[title] = held_out(task, self.source, self.limit, difficulty)
+        return sets
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Solve(SolveFlags):
+    """Solve puzzles given here or in a file; print each grid and the order in which it was filled in."""
+
+    experiment: ClassVar[str] = "sudoku"
+    puzzle: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """puzzles, row by row, with any of . 0 _ * x for blanks; a grid may stand in quotes, line by line"""
+    checkpoint: pathlib.Path = SHIPPED
+    """a run's folder, one of its checkpoints, or the name of shipped weights"""
+    size: Annotated[int, Range(4, 9)] | None = None
+    """rows of a grid, which the checkpoint must be for (None: whatever it is for)"""
+    puzzles: pathlib.Path | None = None
+    """a file of puzzles, in any format that docs/sudoku.md lists"""
+    out: pathlib.Path = pathlib.Path("runs/sudoku-solve")
+    """folder of results.json"""
+
+    def questions(self) -> list[Question]:
+        """The puzzles, all in one batch."""
+        import numpy as np
+
+        from mdm_jax.tasks.base import take
+        from mdm_jax.tasks.sudoku import files
+        from mdm_jax.tasks.sudoku import puzzle as sudoku
+
+        if bool(self.puzzle) == (self.puzzles is not None):
+            raise InputError("give puzzles either on the command line or in a file with --puzzles")
+        if self.puzzles is None:
+            parsed = [files.parse_puzzle(text, f"puzzle {i + 1}") for i, text in enumerate(self.puzzle)]
+            if len({len(puzzle) for puzzle in parsed}) > 1:
+                raise InputError("the puzzles have different sizes; give those of one size")
+            puzzles = np.stack(parsed)
+        else:
+            found = files.read_puzzles(self.puzzles, limit=self.limit)
+            say(found.how)
+            puzzles = found.puzzles
+        records = take(self.limit, {"puzzle": puzzles, "solution": sudoku.solve(puzzles)[0]})
+        size = sudoku.size_of(puzzles.shape[1])
+        if self.size not in (None, size):
+            raise InputError(f"the puzzles are {size}x{size}, not --size {self.size}")
+        labels = [f"puzzle {i + 1}, " for i in range(len(records["puzzle"]))]
+        return [Question(f"{size}x{size}", records, "", labels)]
+
+    def check_fit(self, task: "Task", questions: Sequence[Question]) -> None:
+        """Raises InputError if the puzzles have another size than the model's."""
+        from mdm_jax.tasks.sudoku import puzzle as sudoku
+
+        for question in questions:
+            check_size(self.checkpoint, task, sudoku.size_of(question.records["puzzle"].shape[1]))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reproduce(ReproduceFlags):
+    """Tables 2 and 5, every method and order on the normal and the hard set, and curves; started again, it goes on."""
+
+    experiment: ClassVar[str] = "sudoku"
+    table: ClassVar[str] = "experiments.sudoku_tables"
+    scale: Literal["smoke", "small", "paper"] = "small"
+    """smoke: seconds of everything; small: 6x6 on two CPU cores; paper: 9x9 on an accelerator"""
+    methods: str = "mdm,arm,arm_ordered"
+    """which models, with commas"""
+    checkpoint: pathlib.Path | None = None
+    """a trained masked model to use instead of training one"""
+    limit: Count | None = None
+    """use only the first so many held-out puzzles of each set"""
+    out: pathlib.Path = pathlib.Path("runs/sudoku-reproduce")
+    """folder of the runs, of what was measured so far, of pictures and results.json"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write a trained model as safetensors, which evaluate, solve and mdm_jax.load read."""
+
+    checkpoint: pathlib.Path
+    """a run's folder, or one of its checkpoints"""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """of the parameters in the file"""
+    out: pathlib.Path
+    """folder to write to"""
+    seed: int = 0
+    """as every command has it; nothing is drawn"""
+
+
+COMMANDS = {
+    "demo": (Demo, "experiments.sudoku_demo:demo"),
+    "prepare": (Prepare, "experiments.commands.prepare:prepare"),
+    "train": (Train, "experiments.commands.train:train"),
+    "evaluate": (Evaluate, "experiments.commands.evaluate:evaluate"),
+    "solve": (Solve, "experiments.commands.solve:solve"),
+    "reproduce": (Reproduce, "experiments.commands.reproduce:reproduce"),
+    "readings": (Readings, "experiments.decoder_ablation:readings"),
+    "export": (Export, "experiments.commands.evaluate:export"),
+}
+
+if __name__ == "__main__":
+    run("sudoku")

@@ -1,0 +1,122 @@
+"""The demo: a small model, trained here on 6x6 Sudokus, and the 9x9 model of the package, each in several orders."""
+
+import dataclasses
+import pathlib
+import sys
+from typing import TYPE_CHECKING
+
+from experiments.common import Results
+from mdm_jax.ranges import Count
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from experiments.commands.decode import Decoded
+    from experiments.sudoku import Train
+    from mdm_jax.tasks.base import Records
+
+SIZE = 6
+CLUES = 12
+NUM_TEST = 1000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Demo:
+    """Train a small model on 6x6 Sudokus, solve held-out ones in four orders, and 9x9 ones with the shipped weights."""
+
+    steps: Count = 150
+    """training steps"""
+    batch_size: Count = 128
+    """puzzles per training step"""
+    num_train: Count = 60_000
+    """puzzles to train on"""
+    limit: Count = 500
+    """held-out puzzles to solve"""
+    limit_9x9: Count = 16
+    """9x9 puzzles of each set to solve with the weights that come with the package"""
+    data: pathlib.Path = pathlib.Path("datasets")
+    """folder of prepared data, made once and used again"""
+    seed: int = 0
+    """of the puzzles, the parameters and all draws"""
+    out: pathlib.Path = pathlib.Path("runs/sudoku-demo")
+    """folder of the run: checkpoints, metrics, pictures, results.json"""
+
+    def train_flags(self) -> "Train":
+        """The flags of the small model's training."""
+        from experiments.sudoku import Train
+
+        return Train(
+            size=SIZE,
+            clues=CLUES,
+            num_train=self.num_train,
+            num_test=NUM_TEST,
+            data=self.data,
+            seed=self.seed,
+            model="sudoku_800k",
+            dtype="float32",
+            steps=self.steps,
+            batch_size=self.batch_size,
+            optimizer="muon",
+            learning_rate=3e-3,
+            warmup_steps=min(50, self.steps // 4),
+            checkpoint_every=max(self.steps // 3, 1),
+            evaluate_every=max(self.steps // 6, 1),
+            evaluate_limit=64,
+            out=self.out,
+        )
+
+
+def demo(flags: Demo) -> None:
+    """`demo`: training, the table and the pictures."""
+    from experiments.commands.curves import plot_training, training_rows
+    from experiments.commands.decode import TWO_ORDERS, add_row, one_by_one
+    from experiments.commands.train import train_model
+    from experiments.sudoku import ORDERS, SHIPPED, held_out
+    from experiments.trained import load_run
+    from mdm_jax.data.difficulty import DIFFICULTIES
+    from mdm_jax.tasks.base import take
+
+    results = Results("sudoku", "demo", out=flags.out, seed=flags.seed)
+    run_flags = flags.train_flags()
+    task = run_flags.task()
+    layout = run_flags.layout_of(task)
+    model, test = train_model(run_flags, ORDERS)
+    records = take(flags.limit, test)
+    pictures = [flags.out / "accuracy.png", flags.out / "order.png"]
+    decoded = {}
+    for name, decode, how in one_by_one(model, task, layout, ORDERS):
+        fields = {"dataset": task.title, **how}
+        decoded[name] = add_row(results, task, layout, decode, records, fields, progress=f"{task.title} {name}")
+    rows = training_rows(flags.out, task, layout.method)
+    plot_training(pictures[0], rows, "solved", y_label="held-out Sudokus solved (%)")
+    plot_order(pictures[1], decoded, records, "One held-out puzzle, the same weights, two orders (grey: given)")
+
+    model, shipped, layout = load_run("sudoku", SHIPPED)
+    for difficulty in DIFFICULTIES:
+        records = held_out(shipped, None, flags.limit_9x9, difficulty)
+        for name, decode, how in one_by_one(model, shipped, layout, TWO_ORDERS):
+            fields = {"dataset": difficulty, **how}
+            decoded[name] = add_row(results, shipped, layout, decode, records, fields, progress=f"{difficulty} {name}")
+        pictures.append(flags.out / f"order-{difficulty}.png")
+        title = f"A {difficulty} 9x9 puzzle, solved with the weights of the package"
+        plot_order(pictures[-1], decoded, records, title)
+    results.finish()
+    sys.stdout.write("".join(f"{picture}\n" for picture in pictures))
+
+
+def plot_order(path: pathlib.Path, decoded: "Mapping[str, Decoded]", records: "Records", title: str) -> None:
+    """The puzzle on which random order did worst and the margin did not fail, if there is one, in both orders."""
+    from experiments.commands.decode import TWO_ORDERS
+    from mdm_jax.report import plots
+    from mdm_jax.tasks.sudoku import puzzle as sudoku
+
+    solutions = records["solution"]
+    wrong = {name: (decoded[name].answers != solutions).sum(axis=1) for name in TWO_ORDERS}
+    example = int((wrong["random"] - solutions.shape[1] * wrong["margin"]).argmax())
+    plots.reveal_order(
+        path,
+        {name: (decoded[name].answers[example], decoded[name].steps[example]) for name in TWO_ORDERS},
+        solutions[example],
+        box=sudoku.BOXES[sudoku.size_of(solutions.shape[1])],
+        title=title,
+    )

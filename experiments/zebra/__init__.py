@@ -1,1 +1,0 @@
-"""Zebra puzzles: Table 3."""

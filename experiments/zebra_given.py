@@ -1,0 +1,134 @@
+"""Zebra puzzles that somebody wrote down: riddles and files, solved by a model, or by deduction."""
+
+import functools
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.commands import solve as verb
+from experiments.commands.flags import Question
+from experiments.common import Results, say
+from experiments.zebra import Solve
+from mdm_jax.errors import InputError, one_line
+from mdm_jax.tasks.base import Records
+from mdm_jax.tasks.zebra import puzzle as zebra
+from mdm_jax.tasks.zebra import riddles as zebra_riddles
+from mdm_jax.tasks.zebra.clues import NONE, Size, sizes_of
+from mdm_jax.tasks.zebra.deduction import deduce
+from mdm_jax.tasks.zebra.english import describe_clues
+from mdm_jax.tasks.zebra.formats import Written, read_puzzles
+from mdm_jax.tasks.zebra.task import Zebra, grid_table, size_name
+
+
+def solve(flags: Solve) -> None:
+    """`solve`: clues, grid and steps of each puzzle."""
+    if flags.checkpoint is not None:
+        verb.solve(flags)
+        return
+    results = Results("zebra", "solve", out=flags.out, seed=flags.seed)
+    flags.oracles(), flags.selector()  # are right, although deduction has no use for them
+    written_down = written(flags.riddle, flags.puzzles, flags.limit)
+    for question, puzzle in zip(questions(written_down), _each(written_down), strict=True):
+        sys.stdout.write(question.intro)
+        write_deduction(results, puzzle, question.records)
+    results.finish()
+
+
+def written(riddle: str | None, paths: Sequence[pathlib.Path], limit: int | None) -> dict[str, list[Written]]:
+    """The first puzzles that a riddle's name or files give; none if there are no names.
+
+    Args:
+      riddle: its name.
+      paths: of files.
+      limit: the number of puzzles, at most; None for all.
+
+    Raises:
+      InputError: both are given, or a puzzle cannot be read.
+    """
+    if riddle is not None and paths:
+        raise InputError("--riddle and --puzzles both give puzzles: leave one of them out")
+    if riddle is not None:
+        found = zebra_riddles.get(riddle)
+        return {found.name: [Written(found.name, found.clues, found.names, found.question)]}
+    files: dict[str, list[Written]] = {}
+    for path in dict.fromkeys(paths):
+        left = None if limit is None else limit - sum(map(len, files.values()))
+        if left == 0:
+            break
+        read = read_puzzles(path, limit=left)
+        say(read.how)
+        files[str(path)] = read.puzzles
+    return files
+
+
+def solved(puzzles: Sequence[Written]) -> Records:
+    """Puzzles as records; InputError unless each has exactly one solution."""
+    clues = np.full((len(puzzles), max(len(puzzle.clues) for puzzle in puzzles), 4), NONE, np.int8)
+    for row, puzzle in zip(clues, puzzles, strict=True):
+        row[: len(puzzle.clues)] = puzzle.clues
+    solutions, counts = zebra.solve(clues)
+    for puzzle, count in zip(puzzles, counts, strict=True):
+        if count == 0:
+            raise InputError(f"{puzzle.name} has no solution: its clues contradict each other")
+        if count > 1:
+            raise InputError(f"{puzzle.name} has several solutions: add clues until there is one")
+    return {"clues": clues, "solution": solutions}
+
+
+def riddles(largest: Size) -> dict[str, Records]:
+    """The famous puzzles that have no more houses and attributes, each alone, with its solution."""
+    known = {name: written(name, (), None)[name] for name in zebra_riddles.RIDDLES}
+    sizes = {name: np.concatenate(sizes_of(puzzles[0].clues[None])) for name, puzzles in known.items()}
+    return {name: solved(puzzles) for name, puzzles in known.items() if (sizes[name] <= largest).all()}
+
+
+def questions(found: Mapping[str, Sequence[Written]]) -> list[Question]:
+    """Each puzzle by itself, with its clues in English and its own names.
+
+    Raises:
+      InputError: there is no puzzle, or one has not exactly one solution.
+    """
+    if not found:
+        raise InputError("give a puzzle: --riddle fish, or files with --puzzles")
+    made = []
+    for puzzle in _each(found):
+        lines = describe_clues(puzzle.clues, puzzle.names) + ([puzzle.question] if puzzle.question else [])
+        intro = f"\n{one_line(puzzle.name)}\n" + "".join(f"  {line}\n" for line in lines)
+        show = functools.partial(Zebra(num_train=1, num_test=1).show, names=puzzle.names)
+        made.append(Question(puzzle.name, solved([puzzle]), intro, [""], show))
+    return made
+
+
+def _each(found: Mapping[str, Sequence[Written]]) -> list[Written]:
+    """All puzzles, the last of those with one name."""
+    return list({puzzle.name: puzzle for puzzles in found.values() for puzzle in puzzles}.values())
+
+
+def check_fit(checkpoint: pathlib.Path | None, task: Any, puzzles: Mapping[str, Records]) -> None:
+    """Raises InputError if a puzzle is larger than those that a model was trained on."""
+    largest = task.largest
+    for name, records in puzzles.items():
+        houses, attributes = (int(numbers.max()) for numbers in sizes_of(records["clues"]))
+        num_clues = records["clues"].shape[1]
+        if houses > largest.houses or attributes > largest.attributes:
+            raise InputError(
+                f"{checkpoint} solves up to {size_name(*largest)} (houses x attributes), and {name} is "
+                f"{size_name(houses, attributes)}: give a model that was trained on larger puzzles"
+            )
+        if num_clues > largest.max_clues:
+            raise InputError(f"{checkpoint} reads up to {largest.max_clues} clues, {name} has {num_clues}: drop some")
+
+
+def write_deduction(results: Results, puzzle: Written, records: Records) -> None:
+    """Prints the one solution, and how far a person gets without guessing."""
+    found = deduce(records["clues"], records["solution"])
+    is_cell = records["solution"] >= 0
+    share = float((found.filled == records["solution"])[is_cell].mean())
+    results.add(method="deduction", dataset=puzzle.name, n=1, solved=float(found.is_solved[0]), cells=share)
+    sys.stdout.write(f"\nThe one solution. Deduction alone fills in {share:.0%} of the cells; behind each value when")
+    sys.stdout.write("; negative where one had to be looked up before\n" if share < 1 else "\n")
+    record = {name: values[0] for name, values in records.items()}
+    sys.stdout.write(grid_table(record, record["solution"], found.order[0], puzzle.names) + "\n")

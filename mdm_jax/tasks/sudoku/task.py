@@ -1,0 +1,125 @@
+"""Sudoku as a task: generated puzzles, or those of a file."""
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdm_jax.data.checks import Records, Say, Split, silent
+from mdm_jax.data.difficulty import check_difficulty
+from mdm_jax.errors import InputError
+from mdm_jax.files import read_bytes
+from mdm_jax.tasks.base import Answers, Generated, Scores
+from mdm_jax.tasks.sudoku import files, layouts
+from mdm_jax.tasks.sudoku import puzzle as sudoku
+from mdm_jax.tasks.sudoku.sets import RATING_VERSION, generate_rated, read_rated
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sudoku(Generated):
+    """Which puzzles. Each has one solution; records are `puzzle`, `solution`, and `order` and `rule` of `rules.Rating`.
+
+    Attributes:
+        size: 4, 6 or 9.
+        clues: The exact number of givens, or None for minimal puzzles.
+        difficulty: "normal" for puzzles that the seven rules solve, "hard" for the others, None for both.
+        num_train: The number of puzzles to train on.
+        num_test: The number of puzzles held out. None shares its solution with one to train on, and at 9x9 no symmetry
+            turns one solution into the other.
+        seed: The seed of `sudoku.generate`.
+        source: A file of puzzles to take instead, in its order, from the first; None generates.
+    """
+
+    size: int = 9
+    clues: int | None = None
+    difficulty: str | None = None
+    num_train: int
+    num_test: int
+    seed: int = 0
+    source: str | os.PathLike[str] | None = None
+
+    name: ClassVar[str] = "sudoku"
+    version: ClassVar[str] = "2.0.0"
+    metric: ClassVar[str] = "solved"
+    temperature: ClassVar[float] = 0.0
+
+    def __post_init__(self) -> None:
+        self.check_nums()
+        sudoku.check_clues(self.clues, sudoku.check_size(self.size))
+        check_difficulty(self.difficulty)
+        if self.source is not None and self.clues is not None:
+            raise InputError(
+                f"clues={self.clues} is for generated puzzles: leave it out, or leave out the file {self.source}"
+            )
+
+    @property
+    def title(self) -> str:
+        """The name of the set in results, such as normal or 6x6-hard."""
+        size = f"{self.size}x{self.size}"
+        return (
+            self.difficulty if self.difficulty and self.size == 9 else "-".join(filter(None, (size, self.difficulty)))
+        )
+
+    @property
+    def layouts(self) -> Mapping[str, layouts.Layout]:
+        """All layouts, for grids of the size."""
+        return {name: layouts.get(name, self.size) for name in layouts.LAYOUTS}
+
+    @property
+    def dataset(self) -> str:
+        """The name on disk, such as `9x9-normal-0123456789ab`. A file counts by what it holds."""
+        made_from = self.seed if self.source is None else read_bytes(self.source)
+        options = self.size, self.clues, self.difficulty
+        words = [str(word) for word in ("file" if self.source else None, *options[1:]) if word] or ["minimal"]
+        inputs = (sudoku.GENERATOR_VERSION, RATING_VERSION, *options, made_from)
+        return self.named(f"{self.size}x{self.size}", *words, inputs=inputs)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each field: a number for each cell, row by row."""
+        return dict.fromkeys(("puzzle", "solution", "order", "rule"), (self.size**2,))
+
+    def chunks(self, split: Split, num: int, say: Say) -> Iterator[Records]:
+        """The first puzzles of a split; `say` gets the line that says how a file was read."""
+        options: dict[str, Any] = {"size": self.size, "difficulty": self.difficulty, "split": split}
+        if self.source is None:
+            yield from generate_rated(num, clues=self.clues, seed=self.seed, **options)
+        else:
+            yield read_rated(self.source, num, on_read=say, **options)
+
+    def prepare(self, data_dir: str | os.PathLike[str], *, say: Say = silent) -> Any:
+        """As `Generated.prepare`; `say` gets the same line once, although a file is read for each split."""
+        said: set[str] = set()
+
+        def once(line: str) -> None:
+            if line not in said:
+                said.add(line)
+                say(line)
+
+        return super().prepare(data_dir, say=once)
+
+    def statistics(self, records: Records) -> dict[str, float]:
+        """Givens per puzzle, and the share of puzzles that the seven rules solve."""
+        givens = (records["puzzle"] != 0).sum(axis=1)
+        return {
+            "givens": float(givens.mean()),
+            "solved_by_rules": float((records["order"] >= 0).all(axis=1).mean()),
+        }
+
+    def score(self, answers: Answers, records: Records) -> Scores:
+        """Whether each grid is a right answer, and which of the blank cells are as in the solution."""
+        puzzles = records["puzzle"]
+        cells = np.where(puzzles == 0, answers == records["solution"], np.nan)
+        return {"solved": sudoku.is_solved(answers, puzzles), "cells": cells}
+
+    def show(self, answer: NDArray[Any], steps: NDArray[Any], record: Mapping[str, Any]) -> str:
+        """The verdict, the grid, and the step of each cell, from 1."""
+        wrong = int((answer != record["solution"]).sum())
+        is_right = sudoku.is_solved(answer[None], record["puzzle"][None])[0]
+        verdict = "solved" if is_right else f"not solved, {wrong} cells wrong"
+        cells = ["." if step < 0 else str(step + 1) for step in steps]
+        rows = (cells[i : i + self.size] for i in range(0, len(cells), self.size))
+        drawn = "\n".join(" ".join(cell.rjust(2) for cell in row) for row in rows)
+        return f"{verdict}\n{files.format_grid(answer, self.size)}\nfilled in at step (. = given):\n{drawn}\n"

@@ -1,0 +1,168 @@
+"""Zebra puzzles as a task."""
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdm_jax.data.checks import Records, Say, Split
+from mdm_jax.data.difficulty import check_difficulty
+from mdm_jax.tasks.base import Answers, Generated, Scores
+from mdm_jax.tasks.zebra import layouts
+from mdm_jax.tasks.zebra import puzzle as zebra
+from mdm_jax.tasks.zebra.clues import CELLS, STRIDE, Size, check_sizes, sizes_of
+from mdm_jax.tasks.zebra.english import NAMES, Attribute
+from mdm_jax.tasks.zebra.sets import RULES_VERSION, generate_ordered
+from mdm_jax.tasks.zebra.tokens import clue_tokens
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Zebra(Generated):
+    """Which puzzles. Each has one solution; records are `clues`, `solution`, and `order` of `deduction.Deduction`.
+
+    Attributes:
+        min_houses: The fewest houses, from 3.
+        max_houses: The most, up to 6.
+        min_attributes: The fewest attributes, from 3.
+        max_attributes: The most, up to 6.
+        difficulty: "normal" for puzzles that deduction solves, "hard" for the others, None for both.
+        num_train: The number of puzzles to train on.
+        num_test: The number of puzzles held out. None is one to train on, also in other names, order or direction.
+        seed: The seed of `zebra.generate`.
+    """
+
+    min_houses: int = 3
+    max_houses: int = STRIDE
+    min_attributes: int = 3
+    max_attributes: int = STRIDE
+    difficulty: str | None = None
+    num_train: int
+    num_test: int
+    seed: int = 0
+
+    name: ClassVar[str] = "zebra"
+    metric: ClassVar[str] = "solved"
+    temperature: ClassVar[float] = 0.0
+
+    def __post_init__(self) -> None:
+        self.check_nums()
+        check_sizes(self.smallest, self.largest)
+        check_difficulty(self.difficulty)
+
+    @property
+    def smallest(self) -> Size:
+        """The fewest houses and attributes."""
+        return Size(self.min_houses, self.min_attributes)
+
+    @property
+    def largest(self) -> Size:
+        """The most houses and attributes."""
+        return Size(self.max_houses, self.max_attributes)
+
+    @property
+    def title(self) -> str:
+        """The name of the set in results, such as 3x3-to-4x4-hard: houses x attributes."""
+        return "-".join(filter(None, (self._sizes, self.difficulty)))
+
+    @property
+    def _sizes(self) -> str:
+        return "-to-".join(dict.fromkeys(size_name(*size) for size in (self.smallest, self.largest)))
+
+    @property
+    def layouts(self) -> Mapping[str, layouts.Layout]:
+        """All layouts, for puzzles up to the largest size."""
+        return {name: layouts.get(name, self.largest) for name in layouts.LAYOUTS}
+
+    @property
+    def dataset(self) -> str:
+        """The name on disk, such as `3x3-to-6x6-0123456789ab`."""
+        options = (*self.smallest, *self.largest, self.difficulty, self.seed)
+        words = [self.difficulty] if self.difficulty else []
+        return self.named(self._sizes, *words, inputs=(zebra.GENERATOR_VERSION, RULES_VERSION, *options))
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each field."""
+        return {"clues": (self.largest.max_clues, 4), "solution": (CELLS,), "order": (CELLS,)}
+
+    def chunks(self, split: Split, num: int, say: Say) -> Iterator[Records]:
+        """The first puzzles of a split."""
+        del say
+        sizes = {"smallest": self.smallest, "largest": self.largest}
+        return generate_ordered(num, split=split, difficulty=self.difficulty, seed=self.seed, **sizes)
+
+    def statistics(self, records: Records) -> dict[str, float]:
+        """Clues and tokens per puzzle, and the share of puzzles that deduction solves."""
+        return {
+            "clues": float((records["clues"][:, :, 0] >= 0).sum(axis=1).mean()),
+            "tokens": float(clue_tokens(records["clues"])[1].sum(axis=1).mean()),
+            "solved_by_deduction": float((records["order"] >= 0).all(axis=1).mean()),
+        }
+
+    def score(self, answers: Answers, records: Records) -> Scores:
+        """Whether each grid is right, and which of its cells are."""
+        solutions = records["solution"]
+        cells = np.where(solutions >= 0, answers == solutions, np.nan)
+        return {"solved": zebra.is_solved(answers, records["clues"]), "cells": cells}
+
+    def show(
+        self,
+        answer: NDArray[Any],
+        steps: NDArray[Any],
+        record: Mapping[str, Any],
+        *,
+        names: Sequence[Attribute] = NAMES,
+    ) -> str:
+        """The verdict, and the grid with the step of each cell, from 1.
+
+        Args:
+            answer: int `[36]`.
+            steps: int `[36]`.
+            record: The puzzle.
+            names: The names of attributes and values.
+        """
+        wrong = int((answer != record["solution"]).sum())
+        is_right = zebra.is_solved(answer[None], record["clues"][None])[0]
+        head = "right" if is_right else f"{wrong} cells wrong"
+        head += ". Behind each value the step at which it was filled in" + ("; ? marks the wrong ones" if wrong else "")
+        return f"{head}\n{grid_table(record, answer, steps + 1, names)}\n"
+
+
+def size_name(houses: int, attributes: int) -> str:
+    """The name of a size in results."""
+    return f"{houses}x{attributes}"
+
+
+def grid_table(
+    record: Mapping[str, Any], grid: NDArray[Any], steps: NDArray[Any], names: Sequence[Attribute] = NAMES
+) -> str:
+    """A line for each house and a column for each attribute: the value, its step, ? where it is wrong, - for none.
+
+    Args:
+        record: The puzzle.
+        grid: int `[36]`, the answer.
+        steps: int `[36]`, a number for each cell.
+        names: The names of attributes and values.
+    """
+    houses, attributes = (int(number[0]) for number in sizes_of(record["clues"][None]))
+
+    def cell(attribute: int, house: int) -> str:
+        index = STRIDE * attribute + house
+        value = int(grid[index])
+        if not 0 <= value < houses:
+            return "- ?"  # two values were put into another house
+        text = f"{names[attribute].values[value]} {steps[index]}"
+        return text if value == record["solution"][index] else f"{text} ?"
+
+    rows = [["house", *(names[a].name for a in range(attributes))]]
+    rows += [[str(house + 1), *(cell(a, house) for a in range(attributes))] for house in range(houses)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    texts = [
+        "  ".join(
+            [row[0].rjust(widths[0]), *(word.ljust(width) for word, width in zip(row[1:], widths[1:], strict=True))]
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join([texts[0], re.sub(r"\S| (?=\S)", "-", texts[0]), *texts[1:]])
