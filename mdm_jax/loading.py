@@ -7,17 +7,18 @@ import typing
 from typing import NamedTuple
 
 import jax
-from jax.sharding import SingleDeviceSharding
+from jax.sharding import Mesh, SingleDeviceSharding
 
 from mdm_jax.errors import InputError, shown
 from mdm_jax.files import local_path
 from mdm_jax.models.config import DType, TransformerConfig
 from mdm_jax.models.denoiser import make_denoiser
-from mdm_jax.models.pretrained import WEIGHTS, by_name, check_finite, read_weights, save_weights
 from mdm_jax.models.transformer import num_params, param_shapes
+from mdm_jax.models.weights import WEIGHTS, by_name, check_finite, read_weights, save_weights
+from mdm_jax.sharding import shardings
 from mdm_jax.training.checkpoint import CHECKPOINTS, restore_params
 from mdm_jax.training.config import OWN, read_config, write_config
-from mdm_jax.typing import Denoiser, Params
+from mdm_jax.typing import FeatureDenoiser, Params
 
 SHIPPED = pathlib.Path(__file__).parent / "weights"
 """Weights that come with the package, a folder for each name."""
@@ -28,7 +29,7 @@ class Model(NamedTuple):
 
     config: TransformerConfig
     params: Params
-    denoiser: Denoiser
+    denoiser: FeatureDenoiser
 
     def __repr__(self) -> str:
         dtypes = " and ".join(sorted({str(leaf.dtype) for leaf in jax.tree.leaves(self.params)}))
@@ -56,13 +57,14 @@ def run_folder(path: str | pathlib.Path) -> tuple[pathlib.Path, int | str | None
     return folder, None
 
 
-def load(path_or_name: str | pathlib.Path) -> Model:
-    """Loads a trained model onto the first device.
+def load(path_or_name: str | pathlib.Path, *, mesh: Mesh | None = None) -> Model:
+    """Loads a trained model.
 
     Args:
       path_or_name: a run's folder (its newest readable checkpoint), or one checkpoint, RUN/checkpoints/STEP, or the one
         that did best in evaluation, RUN/checkpoints/best; or a folder that `export` wrote; or the name of weights that
         come with this package, such as "sudoku-6m".
+      mesh: where the parameters go, each to its shards by `sharding.RULES`; None is the first device.
 
     Returns:
       Its config, its parameters (the moving average where the run kept one), and its denoiser.
@@ -79,11 +81,12 @@ def load(path_or_name: str | pathlib.Path) -> Model:
             "mdm_jax.training.checkpoint.restore_params"
         )
     config = TransformerConfig.from_json(model)
-    device = SingleDeviceSharding(jax.devices()[0])
     shapes = param_shapes(config)
+    device = SingleDeviceSharding(jax.devices()[0])
+    places = jax.tree.map(lambda _: device, shapes) if mesh is None else shardings(mesh, shapes)
+    like = jax.tree.map(lambda leaf, to: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=to), shapes, places)
     if (folder / WEIGHTS).exists():
-        return Model(config, read_weights(folder, shapes), make_denoiser(config))
-    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes)
+        return Model(config, read_weights(folder, like), make_denoiser(config))
     params = restore_params(folder, like, step=step)
     check_finite(folder, by_name(params))
     return Model(config, params, make_denoiser(config))

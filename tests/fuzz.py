@@ -120,8 +120,8 @@ class Files:
         from experiments.zebra import GivenFlags
         from mdm_jax import loading
         from mdm_jax.data import builders
-        from mdm_jax.models.pretrained import save_weights
         from mdm_jax.models.transformer import init_params
+        from mdm_jax.models.weights import save_weights
         from mdm_jax.tasks.nae_sat.task import NaeSat
         from mdm_jax.tasks.sudoku import files as sudoku_files
         from mdm_jax.tasks.sudoku import puzzle as sudoku

@@ -11,6 +11,7 @@ from jax.sharding import NamedSharding
 
 import mdm_jax
 from mdm_jax import oracles
+from mdm_jax.kernels.skip_rows import SkipRows, chunk_rows
 from mdm_jax.logits import map_columns
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.denoiser import make_denoiser
@@ -48,6 +49,39 @@ def test_map_columns_reads_what_is_wanted_and_little_else(size):
         np.testing.assert_array_equal(got["doubled"], np.where(is_read, 2 * values, 0))
         np.testing.assert_array_equal(got["index"], np.where(is_read, np.arange(1, 7), 0))
         assert sum(num_read) == -(-is_read.sum(axis=1).max() // size) * size, "as the row that wants most needs"
+
+
+def test_chunks_of_rows_keep_a_processor_busy_and_waste_few():
+    assert chunk_rows(32, 81, 512) == 8  # 7 would be enough: of 5 chunks the last has 3 rows too many
+    assert chunk_rows(7, 81, 512) == chunk_rows(3, 81, 512) + 4 == 7
+    assert chunk_rows(17, 81, 512) == 9
+    assert chunk_rows(6, 1024, 512) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "bound"),
+    [({}, 1e-5), ({"tie_head": True, "shift_logits": True}, 1e-5), ({"dtype": "bfloat16"}, 2**-6)],
+    ids=["plain", "tied and shifted", "bfloat16"],
+)
+@pytest.mark.parametrize("rows", [1, 3])
+def test_skip_rows_computes_rows_that_are_read_and_few_others(monkeypatch, rows, change, bound):
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    config = dataclasses.replace(CONFIG, **change)
+    params, denoiser = init_params(config, jax.random.key(0)), make_denoiser(config)
+    rng = np.random.default_rng(0)
+    tokens = jnp.asarray(rng.integers(0, 10, (8, LENGTH)), jnp.int32)
+    skipping = SkipRows(denoiser, positions=rows * LENGTH)
+    size = chunk_rows(8, LENGTH, rows * LENGTH)
+    features, whole = jax.jit(skipping.features), jax.jit(denoiser.features)(params, tokens)
+    for asked in ([], [5], [0, 1, 2, 3], [0, 4, 7], list(range(8))):
+        is_read = rng.random(tokens.shape) < 0.5
+        is_read[:, 5] = True
+        is_read[[row for row in range(8) if row not in asked]] = False
+        got = features(params, tokens, is_read)
+        np.testing.assert_array_equal(got.head, whole.head)
+        made, every = np.asarray(got.hidden, np.float32), np.asarray(whole.hidden, np.float32)
+        np.testing.assert_allclose(made[is_read], every[is_read], atol=bound * np.abs(every).max())
+        assert made.any(axis=(1, 2)).sum() == min(-(-len(asked) // size) * size, 8)
 
 
 class RowsRead:

@@ -28,7 +28,7 @@ from experiments.sudoku import Prepare
 from mdm_jax import oracles
 from mdm_jax.errors import Preempted
 from mdm_jax.evaluation.puzzles import fill_in
-from mdm_jax.models.pretrained import save_weights
+from mdm_jax.models.weights import save_weights
 from mdm_jax.tasks.sudoku import puzzle as sudoku
 from mdm_jax.tasks.sudoku.rules import Rule, rate
 from mdm_jax.tasks.sudoku.sets import generate_rated

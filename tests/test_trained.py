@@ -10,8 +10,8 @@ from commands import run_all
 from experiments.trained import load_run
 from mdm_jax import InputError
 from mdm_jax.models.config import TransformerConfig
-from mdm_jax.models.pretrained import save_weights
 from mdm_jax.models.transformer import init_params
+from mdm_jax.models.weights import save_weights
 from mdm_jax.tasks.sudoku import layouts as sudoku_layouts
 from mdm_jax.tasks.zebra import layouts as zebra_layouts
 from mdm_jax.tasks.zebra.clues import Size

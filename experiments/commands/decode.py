@@ -12,6 +12,7 @@ from experiments.common import Results, Row
 from experiments.flags import DecodeFlags
 from mdm_jax.errors import InputError
 from mdm_jax.evaluation.puzzles import Decode, fill_in, summary
+from mdm_jax.kernels.skip_rows import SkipRows
 from mdm_jax.loading import Model
 from mdm_jax.models.decoder import make_decoder
 from mdm_jax.oracles import ORACLES
@@ -53,7 +54,7 @@ def masked(
     """Strict unmasking, one token a step unless a selector is given."""
     return functools.partial(
         mdm_jax.sample,
-        model.denoiser,
+        SkipRows(model.denoiser),
         model.params,
         mask_id=mask_of(layout),
         oracle=oracle,

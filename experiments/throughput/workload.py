@@ -16,6 +16,7 @@ from experiments.throughput.flags import Run, model_called
 from mdm_jax.errors import InputError, shown
 from mdm_jax.evaluation.benchmark import Bench, Case, cases_of
 from mdm_jax.kernels.matmul import linear
+from mdm_jax.kernels.skip_rows import SkipRows
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.decoder import make_decoder
 from mdm_jax.models.denoiser import make_denoiser
@@ -58,7 +59,10 @@ class Workload(NamedTuple):
         given = (self.params, self.x_init, self.mask_id, make_denoiser(self.config))
         if flags.keep is not None:
             return Bench(make_decoder(self.config), *given, sampler=mdm_jax.cached_sample, **options)
-        return Bench(Network(self.config, flags.compute == "open", flags.logits == "open"), *given, **options)
+        network: Any = Network(self.config, flags.compute == "open", flags.logits == "open")
+        if flags.compute == "open" and flags.logits == "open":
+            network = SkipRows(network)
+        return Bench(network, *given, **options)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -46,11 +46,11 @@ def save_weights(folder: pathlib.Path, params: Params, *, dtype: str = "bfloat16
 
 
 def read_weights(folder: pathlib.Path, like: Params) -> Params:
-    """Reads `folder/model.safetensors` onto the first device.
+    """Reads `folder/model.safetensors`, one array after the other, each to where it shall lie.
 
     Args:
       folder: of the file.
-      like: the shapes and dtypes that are wanted.
+      like: the shapes, dtypes and shardings that are wanted; the first device where there is no sharding.
 
     Returns:
       The parameters, in the structure and the dtypes of `like`.
@@ -90,7 +90,7 @@ def _read(path: pathlib.Path, wanted: dict[str, Any]) -> Iterator[tuple[str, jax
                 raise InputError(f"{path} is damaged: {name} is not what was written; copy or install it again")
             array = array.astype(leaf.dtype)
             check_finite(path, {name: array})
-            yield name, jnp.asarray(array)
+            yield name, jax.device_put(array, leaf.sharding)
 
 
 def digest(array: np.ndarray) -> int:
@@ -112,7 +112,7 @@ def _digests(path: pathlib.Path, metadata: dict[str, str]) -> dict[str, Any] | N
 def check_finite(where: object, arrays: dict[str, Any]) -> None:
     """InputError that names the first array which holds infinities or not-a-number."""
     for name, array in arrays.items():
-        if not np.isfinite(np.asarray(array)).all():
+        if not jnp.isfinite(array).all():  # an array may lie on devices of several processes
             raise InputError(f"{where}: {name} is not finite throughout; the parameters are damaged, take others")
 
 

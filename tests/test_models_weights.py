@@ -14,8 +14,9 @@ import tiny
 import mdm_jax
 from mdm_jax import InputError, loading
 from mdm_jax.models.denoiser import make_denoiser
-from mdm_jax.models.pretrained import DIGESTS, WEIGHTS, read_weights, save_weights
 from mdm_jax.models.transformer import init_params
+from mdm_jax.models.weights import DIGESTS, WEIGHTS, read_weights, save_weights
+from mdm_jax.sharding import make_mesh, shardings
 from mdm_jax.training.checkpoint import Checkpointer
 from mdm_jax.training.config import read_config, write_config
 
@@ -245,6 +246,17 @@ def run_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pretrained") / "run"
     tiny.train(folder, steps=6, loop={"checkpoint_every": 3}, task=TASK)
     return folder
+
+
+@pytest.mark.eight_devices
+def test_load_onto_a_mesh_puts_each_parameter_to_its_shards(run_folder, tmp_path):
+    mesh = make_mesh(2, 2, 2)
+    loading.export(run_folder, tmp_path, dtype="float32")
+    for folder in (run_folder, tmp_path):
+        alone, split = mdm_jax.load(folder), mdm_jax.load(folder, mesh=mesh)
+        assert_equal(split.params, alone.params)
+        placed = jax.tree.map(lambda leaf: leaf.sharding, split.params)
+        assert placed == shardings(mesh, alone.params)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
