@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from mdm_jax.checks import call, check_mask_id, check_network, check_tokens, has_unknown_ids
+from mdm_jax.checks import call, check_callable, check_mask_id, check_network, check_tokens, has_unknown_ids
 from mdm_jax.confidence import is_greedy
 from mdm_jax.errors import InputError, shown
 from mdm_jax.loop import Loop, Reading, State, init, run
@@ -121,7 +121,9 @@ def check_arguments(
     """What every sampler is given, as tokens int32 [B, L], keys [B] and the mask's id; InputError if it is unusable."""
     check_network(network, "denoiser")
     tokens = check_tokens(x_init, "x_init", network)
-    check_network(oracle, "oracle")
+    check_callable(oracle, "oracle")
+    if not is_tree(oracle):
+        check_network(oracle, "oracle")
     return tokens, row_keys(key, tokens.shape[0]), check_mask_id(mask_id, network)
 
 

@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mdm_jax
-from mdm_jax import cached_sampling, oracles, sampling
-from mdm_jax.models.decoder import make_decoder
+from mdm_jax import loop as unmasking
+from mdm_jax import oracles, sampling
 from mdm_jax.models.denoiser import make_denoiser
 from mdm_jax.models.transformer import TransformerConfig, init_params
+from mdm_jax.sampling import Whole
 
 quick = pytest.fixture(scope="module", autouse=True)(toy.quick_compilation)
 
@@ -371,21 +372,12 @@ def test_sample_with_other_numbers_keys_and_parameters_is_traced_once(selectors)
     assert len({np.asarray(tokens).tobytes() for tokens in results}) > 1
 
 
-@pytest.mark.parametrize(("sampler", "name"), [(sampling, "_sample"), (cached_sampling, "_cached_sample")])
-def test_selectors_of_equal_fields_are_different_programs_to_jit(monkeypatch, sampler, name):
+def test_selectors_of_equal_fields_are_different_programs_to_jit(monkeypatch):
     # Running both would show a mix-up in one pair of fifty only, so what jit is told is compared.
     seen = []
-    monkeypatch.setattr(sampler, name, lambda *args, **static: seen.append((jax.tree.structure(args), static)))
-    config = TransformerConfig(
-        vocab_size=5, num_extra_tokens=1, max_length=L, num_layers=1, num_heads=1, width=4, mlp_width=4
-    )
+    monkeypatch.setattr(sampling, "_decode", lambda loop, *args, **static: seen.append((loop, static)))
     for selector in (mdm_jax.TopK(4), mdm_jax.Binomial(4), mdm_jax.TopK(5)):
-        if sampler is sampling:
-            sample(KEY, X_INIT, selector=selector)
-        else:
-            mdm_jax.cached_sample(
-                make_decoder(config), {}, KEY, X_INIT, mask_id=MASK, block_length=3, selector=selector
-            )
+        sample(KEY, X_INIT, selector=selector)
     assert seen[0] != seen[1]
     assert seen[0] == seen[2]
 
@@ -397,6 +389,59 @@ def test_sample_again_with_another_static_choice_is_traced_anew_and_then_no_more
         call(jax.random.key(key), X_INIT, temperature=0)
         call(jax.random.key(key), X_INIT, temperature=0.0)
     assert net.traces == 1
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Weighted:
+    """An oracle with a number of its own, as a learned one has."""
+
+    weight: jax.Array
+
+    def __call__(self, key, confidence):
+        return self.weight * confidence.top_prob
+
+
+def test_oracle_with_numbers_is_traced_and_another_number_compiles_nothing():
+    net = TracedNet()
+    options = {"mask_id": MASK, "selector": mdm_jax.PerStep(1), "temperature": 0.0}
+    for oracle, sign in ((Weighted, 1.0), (lambda weight: mdm_jax.with_noise(Weighted(weight), 0.0), 1.0)):
+        traces = net.traces
+        best = mdm_jax.sample(net, PARAMS, KEY, X_INIT, oracle=oracle(jnp.float32(sign)), **options)
+        worst = mdm_jax.sample(net, PARAMS, KEY, X_INIT, oracle=oracle(jnp.float32(-sign)), **options)
+        assert net.traces == traces + 1
+        want = sample(KEY, X_INIT, oracle=oracles.top_prob, selector=mdm_jax.PerStep(1), temperature=0.0)
+        np.testing.assert_array_equal(best.reveal_step, want.reveal_step)
+        assert (np.asarray(worst.reveal_step) != want.reveal_step).any()
+
+
+def test_oracle_that_wants_hidden_states_gets_those_of_its_row():
+    def loudest(key, confidence, hidden):
+        return jnp.abs(hidden).sum(axis=-1)
+
+    loudest.wants_hidden = True
+    hidden = np.abs(np.asarray(toy.features_net(PARAMS, jnp.asarray(X_INIT)).hidden)).sum(axis=-1)
+    got = mdm_jax.sample(toy.features_net, PARAMS, KEY, X_INIT, mask_id=MASK, oracle=loudest)
+    first = np.argmax(np.where(X_INIT == MASK, hidden, -np.inf), axis=-1)
+    for row in np.flatnonzero((X_INIT == MASK).any(axis=-1)):
+        assert got.reveal_step[row, first[row]] == 0
+    with pytest.raises(mdm_jax.InputError, match="asks for hidden states"):
+        mdm_jax.sample(toy.context_net, PARAMS, KEY, X_INIT, mask_id=MASK, oracle=loudest)
+
+
+@pytest.mark.parametrize("block_length", [None, 3])
+def test_steps_by_hand_are_those_of_the_sampler(block_length):
+    loop = unmasking.Loop(Whole(toy.context_net), MASK, block_length or L)
+    keys, selector, state = row_keys(), mdm_jax.PerStep(1), unmasking.init(loop, jnp.asarray(X_INIT))
+    calls = [state.nfe]
+    while unmasking.is_unfinished(loop, selector, state).any():
+        state = unmasking.step(loop, PARAMS, selector, oracles.margin, keys, state)
+        calls.append(int(state.nfe))
+    want = sample(KEY, X_INIT, selector=selector, temperature=0.0, block_length=block_length)
+    np.testing.assert_array_equal(state.tokens, want.tokens)
+    np.testing.assert_array_equal(state.reveal_step, want.reveal_step)
+    np.testing.assert_allclose(state.log_prob.sum(axis=-1), want.log_prob, atol=1e-5)
+    assert calls == list(range(int(want.nfe) + 1))
 
 
 def test_top_k_with_more_steps_than_masks_calls_the_network_once_a_reveal():

@@ -106,7 +106,7 @@ def test_run_with_all_logits_at_once_needs_the_memory_for_them_and_kept_keys_are
 @pytest.mark.parametrize(("compute", "logits"), [("open", "open"), ("all", "open"), ("open", "all"), ("all", "all")])
 def test_all_of_the_network_is_computed_and_all_logits_made_if_asked(compute, logits):
     work = workload(Run(model="sudoku_800k", length=12, logits=logits, compute=compute), 1)
-    network, nothing = work.bench().network, jnp.zeros(work.x_init.shape, bool)
+    network, nothing = work.bench().denoiser, jnp.zeros(work.x_init.shape, bool)
     every = network.features(work.params, work.x_init)
     got = network.features(work.params, work.x_init, nothing)
     assert isinstance(got, mdm_jax.Features) == (logits == "open")
