@@ -22,10 +22,12 @@ from mdm_jax.randomness import split_rows
 from mdm_jax.selection import choose_step, plan_step, waits_at
 from mdm_jax.typing import Array, Confidence, Corrector, Features, Oracle, Params, Selector
 
-AHEAD = 1024
-"""Plans that are made at once, steps times rows, to find the next step that reveals anything,"""
-LEAST_AHEAD = 16
-"""and for so many steps at least."""
+NEAR = 16
+"""Steps that are looked ahead first, to find the next one that reveals anything;"""
+FAR = 1 << 12
+"""then so many plans at once, steps times rows,"""
+FARTHEST = 1 << 20
+"""and so many steps at most."""
 
 
 class State(NamedTuple):
@@ -204,9 +206,19 @@ def idle_steps(waits: Callable[[Array], Array], batch: int) -> Array:
     Returns:
       int32 scalar.
     """
-    num = max(AHEAD // batch, LEAST_AHEAD)
-    all_wait = jax.vmap(waits)(jnp.arange(1, num + 1, dtype=jnp.int32)).all(axis=-1)
-    return jnp.where(all_wait.all(), num, jnp.argmin(all_wait).astype(jnp.int32))
+    far = max(FAR // batch, NEAR)
+
+    def idle_from(first: Array | int, num: int) -> Array:
+        all_wait = jax.vmap(waits)(first + jnp.arange(num, dtype=jnp.int32)).all(axis=-1)
+        return jnp.where(all_wait.all(), num, jnp.argmin(all_wait).astype(jnp.int32))
+
+    def go_on(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        idle, _ = carry
+        further = idle_from(idle + 1, far)
+        return idle + further, (further == far) & (idle < FARTHEST)
+
+    near = idle_from(1, NEAR)
+    return jax.lax.while_loop(lambda carry: carry[1], go_on, (near, near == NEAR))[0]
 
 
 def _step_keys(keys: Array, step: Array) -> tuple[Array, ...]:
