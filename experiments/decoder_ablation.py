@@ -3,40 +3,17 @@
 import dataclasses
 import functools
 import itertools
-import pathlib
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from experiments.common import Results, Row, table
+from experiments.sudoku_flags import Readings
 from mdm_jax.errors import InputError
-from mdm_jax.ranges import Count, NotNegative
 
 if TYPE_CHECKING:
     from mdm_jax.evaluation.puzzles import Decode
     from mdm_jax.typing import Array, Confidence
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Readings:
-    """Decode under every reading of what the paper leaves open, and compare with its three numbers."""
-
-    checkpoint: pathlib.Path = pathlib.Path("sudoku-6m")
-    """a masked model: a run's folder, one of its checkpoints, or the name of shipped weights"""
-    source: pathlib.Path | None = None
-    """the file that the run took its puzzles from, to use those that it held out again"""
-    num_steps: Count = 35
-    """of each decoding; the paper's 50 are for 82 tokens, of which the 57 blanks of a puzzle have 35"""
-    noise: NotNegative = 0.5
-    """scale of the Gumbel noise on the scores, where there is noise"""
-    limit: Count = 200
-    """held-out puzzles of the normal set"""
-    batch_size: Count = 200
-    """puzzles at a time"""
-    seed: int = 0
-    """of all draws"""
-    out: pathlib.Path = pathlib.Path("runs/sudoku-readings")
-    """folder of results.json"""
 
 
 def log_of_margin(key: "Array", confidence: "Confidence") -> "Array":

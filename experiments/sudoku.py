@@ -27,8 +27,7 @@ from experiments.commands.flags import (
     TaskFlags,
 )
 from experiments.common import run, say
-from experiments.decoder_ablation import Readings
-from experiments.sudoku_demo import Demo
+from experiments.sudoku_flags import Demo, Export, Readings
 from mdm_jax.errors import InputError
 from mdm_jax.ranges import INT32, Count, Range
 
@@ -271,20 +270,6 @@ class Reproduce(ReproduceFlags):
     """use only the first so many held-out puzzles of each set"""
     out: pathlib.Path = pathlib.Path("runs/sudoku-reproduce")
     """folder of the runs, of what was measured so far, of pictures and results.json"""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Export:
-    """Write a trained model as safetensors, which evaluate, solve and mdm_jax.load read."""
-
-    checkpoint: pathlib.Path
-    """a run's folder, or one of its checkpoints"""
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """of the parameters in the file"""
-    out: pathlib.Path
-    """folder to write to"""
-    seed: int = 0
-    """as every command has it; nothing is drawn"""
 
 
 COMMANDS = {

@@ -1,12 +1,11 @@
 """The demo: a small model, trained here on 6x6 Sudokus, and the 9x9 model of the package, each in several orders."""
 
-import dataclasses
 import pathlib
 import sys
 from typing import TYPE_CHECKING
 
 from experiments.common import Results
-from mdm_jax.ranges import Count
+from experiments.sudoku_flags import Demo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,50 +19,29 @@ CLUES = 12
 NUM_TEST = 1000
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Demo:
-    """Train a small model on 6x6 Sudokus, solve held-out ones in four orders, and 9x9 ones with the shipped weights."""
+def train_flags(flags: Demo) -> "Train":
+    """The flags of the small model's training."""
+    from experiments.sudoku import Train
 
-    steps: Count = 150
-    """training steps"""
-    batch_size: Count = 128
-    """puzzles per training step"""
-    num_train: Count = 60_000
-    """puzzles to train on"""
-    limit: Count = 500
-    """held-out puzzles to solve"""
-    limit_9x9: Count = 16
-    """9x9 puzzles of each set to solve with the weights that come with the package"""
-    data: pathlib.Path = pathlib.Path("datasets")
-    """folder of prepared data, made once and used again"""
-    seed: int = 0
-    """of the puzzles, the parameters and all draws"""
-    out: pathlib.Path = pathlib.Path("runs/sudoku-demo")
-    """folder of the run: checkpoints, metrics, pictures, results.json"""
-
-    def train_flags(self) -> "Train":
-        """The flags of the small model's training."""
-        from experiments.sudoku import Train
-
-        return Train(
-            size=SIZE,
-            clues=CLUES,
-            num_train=self.num_train,
-            num_test=NUM_TEST,
-            data=self.data,
-            seed=self.seed,
-            model="sudoku_800k",
-            dtype="float32",
-            steps=self.steps,
-            batch_size=self.batch_size,
-            optimizer="muon",
-            learning_rate=3e-3,
-            warmup_steps=min(50, self.steps // 4),
-            checkpoint_every=max(self.steps // 3, 1),
-            evaluate_every=max(self.steps // 6, 1),
-            evaluate_limit=64,
-            out=self.out,
-        )
+    return Train(
+        size=SIZE,
+        clues=CLUES,
+        num_train=flags.num_train,
+        num_test=NUM_TEST,
+        data=flags.data,
+        seed=flags.seed,
+        model="sudoku_800k",
+        dtype="float32",
+        steps=flags.steps,
+        batch_size=flags.batch_size,
+        optimizer="muon",
+        learning_rate=3e-3,
+        warmup_steps=min(50, flags.steps // 4),
+        checkpoint_every=max(flags.steps // 3, 1),
+        evaluate_every=max(flags.steps // 6, 1),
+        evaluate_limit=64,
+        out=flags.out,
+    )
 
 
 def demo(flags: Demo) -> None:
@@ -77,7 +55,7 @@ def demo(flags: Demo) -> None:
     from mdm_jax.tasks.base import take
 
     results = Results("sudoku", "demo", out=flags.out, seed=flags.seed)
-    run_flags = flags.train_flags()
+    run_flags = train_flags(flags)
     task = run_flags.task()
     layout = run_flags.layout_of(task)
     model, test = train_model(run_flags, ORDERS)

@@ -174,7 +174,7 @@ class Evaluate(GivenFlags, EvaluateFlags):
 
     def parts(self, records: "Records", decoded: "Decoded") -> list[Row]:
         """How many are solved of each size, if there are several."""
-        from experiments.zebra_table import solved_by_size
+        from experiments.zebra_given import solved_by_size
 
         rows = solved_by_size(records, decoded)
         return rows if len(rows) > 1 else []

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from experiments.commands import solve as verb
+from experiments.commands.decode import Decoded
 from experiments.commands.flags import Question
-from experiments.common import Results, say
-from experiments.zebra import Solve
+from experiments.commands.reproduce import solved_by
+from experiments.common import Results, Row, say
 from mdm_jax.errors import InputError, one_line
 from mdm_jax.tasks.base import Records
 from mdm_jax.tasks.zebra import puzzle as zebra
@@ -23,7 +24,7 @@ from mdm_jax.tasks.zebra.formats import Written, read_puzzles
 from mdm_jax.tasks.zebra.task import Zebra, grid_table, size_name
 
 
-def solve(flags: Solve) -> None:
+def solve(flags: Any) -> None:
     """`solve`: clues, grid and steps of each puzzle."""
     if flags.checkpoint is not None:
         verb.solve(flags)
@@ -132,3 +133,10 @@ def write_deduction(results: Results, puzzle: Written, records: Records) -> None
     sys.stdout.write("; negative where one had to be looked up before\n" if share < 1 else "\n")
     record = {name: values[0] for name, values in records.items()}
     sys.stdout.write(grid_table(record, record["solution"], found.order[0], puzzle.names) + "\n")
+
+
+def solved_by_size(records: Records, decoded: Decoded) -> list[Row]:
+    """How many are solved of the puzzles of each size."""
+    houses, attributes = sizes_of(records["clues"])
+    sizes = 10 * houses + attributes
+    return solved_by("size", sizes, lambda kind: size_name(*divmod(kind, 10)), decoded.scores["solved"])

@@ -6,17 +6,14 @@ import sys
 from typing import Any, Literal
 
 from experiments.commands.curves import grouped, plot_training
-from experiments.commands.decode import Decoded
 from experiments.commands.flags import Plan
-from experiments.commands.reproduce import beside_the_paper, order_unit, solved_by
+from experiments.commands.reproduce import beside_the_paper, order_unit
 from experiments.commands.scales import LAYOUTS, MUON, Scale, chosen_methods
 from experiments.common import Row, table
 from experiments.zebra import ORDERS, PAPER, PAPER_SET, Reproduce, Train
-from experiments.zebra_given import riddles
+from experiments.zebra_given import riddles, solved_by_size
 from mdm_jax.report import plots
-from mdm_jax.tasks.base import Records, take
-from mdm_jax.tasks.zebra.clues import sizes_of
-from mdm_jax.tasks.zebra.task import size_name
+from mdm_jax.tasks.base import take
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,10 +124,3 @@ def report(flags: Reproduce, rows: list[Row]) -> None:
     over_training = [row for row in named if "examples" in row]
     plot_training(pictures[1], over_training, "solved", y_label="held-out puzzles solved (%)")
     sys.stdout.write("".join(f"{picture}\n" for picture in pictures))
-
-
-def solved_by_size(records: Records, decoded: Decoded) -> list[Row]:
-    """How many are solved of the puzzles of each size."""
-    houses, attributes = sizes_of(records["clues"])
-    sizes = 10 * houses + attributes
-    return solved_by("size", sizes, lambda kind: size_name(*divmod(kind, 10)), decoded.scores["solved"])

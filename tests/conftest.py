@@ -27,8 +27,9 @@ logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # what a failed Orbax r
 IS_USER = os.environ.get("MDM_JAX_LANE") == "user"
 AS_USERS = (
     "test_autoregressive.py",
+    "test_confidence.py",
+    "test_kernels.py",
     "test_losses.py",
-    "test_models_attention.py",
     "test_models_transformer.py",
     "test_sampling.py",
     "test_training_step.py",

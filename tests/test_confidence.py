@@ -323,6 +323,7 @@ def test_confidence_from_hidden_is_that_from_logits_where_it_is_wanted(chunks, w
         assert field.dtype == other.dtype
 
 
+@pytest.mark.eight_devices
 @pytest.mark.parametrize("vocab_size", [1536, 2000, 2004, 2048, 126464])
 def test_confidence_from_a_head_sharded_over_the_vocabulary_is_the_same_and_gathers_no_logits(in_chunks_of, vocab_size):
     in_chunks_of(4 * vocab_size * 16)
@@ -341,6 +342,7 @@ def test_confidence_from_a_head_sharded_over_the_vocabulary_is_the_same_and_gath
         np.testing.assert_allclose(field, expected, rtol=6 * ROUNDING, atol=ROUNDING, err_msg=name)
 
 
+@pytest.mark.eight_devices
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_sampling_in_chunks_over_a_mesh_gives_the_tokens_of_one_device(in_chunks_of, temperature):
     config = TransformerConfig(

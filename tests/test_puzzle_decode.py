@@ -8,7 +8,7 @@ import pytest
 from experiments.commands.decode import Decoded, autoregressive, masked, measure
 from experiments.commands.reproduce import solved_by
 from experiments.commands.scales import chosen_methods
-from experiments.zebra_table import solved_by_size
+from experiments.zebra_given import solved_by_size
 from mdm_jax import PerStep, oracles
 from mdm_jax.errors import InputError
 from mdm_jax.evaluation.intervals import wilson
