@@ -43,9 +43,9 @@ class Decoder(Protocol):
         """Reads tokens int32 [B, T], which stand at `start` (int32 scalar), `start` + 1 and so on.
 
         Returns:
-          Logits float [B, T, V], or Features; and the cache, of the same shapes, with `tokens` in it. Of a causal
-          network the i-th predict the token behind the i-th of `tokens`, and do not depend on what was read at `start`
-          or beyond before. Of a bidirectional one they predict the token in its place, and depend on all in the cache.
+          Logits float [B, T, V], or Features; and the cache, of the same shapes, with `tokens` in it. Causal: output i
+          predicts the token after the i-th of `tokens`, and ignores cache entries at or after `start`. Bidirectional:
+          output i predicts the i-th token, and sees the whole cache.
         """
         ...
 

@@ -271,8 +271,8 @@ def _first_best(scores: Array) -> tuple[Array, Array]:
     As two reductions: argmax is one over pairs, inside which XLA's CPU backend computes the scores one by one.
     """
     best, size = scores.max(axis=-1), scores.shape[-1]
-    places = jnp.where(scores == best[..., None], jnp.arange(size, dtype=jnp.int32), size - 1)
-    return places.min(axis=-1), best
+    indices = jnp.where(scores == best[..., None], jnp.arange(size, dtype=jnp.int32), size - 1)
+    return indices.min(axis=-1), best
 
 
 def _highest_but(scores: Array, index: Array) -> Array:

@@ -74,8 +74,8 @@ def scored_nll(
       is_scored: bool [B, L].
       mask_id: the mask token's id, which cannot be predicted; None if the network knows none.
       rows: neighbouring rows that share a budget, a divisor of B.
-      budget: the caller's word that at most so many positions are scored in such a group of rows, so that logits are
-        made from Features for no more; None if there is no bound.
+      budget: the most positions that are scored in such a group of rows; logits are made from Features for as many.
+        A group that exceeds it is NaN throughout. None for no bound.
 
     Returns:
       float32 [B, L], nats; NaN where the target is no id below V.
@@ -94,11 +94,12 @@ def scored_nll(
         nll = _in_chunks(Features(hidden, head), targets_here, mask_id)
         return jnp.where(is_scored, nll.reshape(targets.shape), 0)
     scored_first = jnp.argsort(~is_scored_here, axis=-1, stable=True)
-    places = scored_first[:, :budget]
-    hidden = jnp.take_along_axis(hidden, places[..., None], axis=1)
-    nll = _in_chunks(Features(hidden, head), jnp.take_along_axis(targets_here, places, axis=1), mask_id)
+    indices = scored_first[:, :budget]
+    hidden = jnp.take_along_axis(hidden, indices[..., None], axis=1)
+    nll = _in_chunks(Features(hidden, head), jnp.take_along_axis(targets_here, indices, axis=1), mask_id)
     nll = jnp.pad(nll, ((0, 0), (0, groups[1] - budget)))
     nll = jnp.take_along_axis(nll, inverse(scored_first), axis=1)
+    nll = jnp.where(is_scored_here.sum(axis=1, keepdims=True) > budget, jnp.nan, nll)
     return jnp.where(is_scored, nll.reshape(targets.shape), 0)
 
 

@@ -22,11 +22,11 @@ from mdm_jax.typing import Array, Confidence, Selector
 
 
 def classes_in(tree: Any) -> Any:
-    """The classes that a pytree is made of, nested as it is; None for a leaf. What jit must be told beside a selector.
+    """The classes that a pytree is made of, nested as it is; None for a leaf. A static argument beside a selector.
 
-    To JAX (0.10.2) registered dataclasses with equal static fields and as many others are one structure: their
-    PyTreeDefs compare equal and differ in their hashes alone, so that jit takes one for the other in about one pair of
-    fifty.
+    JAX 0.10.2 compares the PyTreeDefs of different registered dataclasses as equal if their static fields and their
+    numbers of other fields match; only the hashes differ. Without this argument jit reuses the wrong program in about
+    one pair of fifty.
     """
     level = jax.tree_util.default_registry.flatten_one_level(tree)
     return None if level is None else (type(tree), *map(classes_in, level[0]))

@@ -122,3 +122,10 @@ def test_scored_nll_of_a_token_that_the_mask_id_forbids_leaves_gradients_finite(
     value, gradient = jax.value_and_grad(total)(PARAMS)
     assert np.isfinite(value)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+def test_more_scored_positions_than_the_budget_are_not_a_number_instead_of_dropped():
+    output = mdm_jax.Features(jax.random.normal(jax.random.key(0), (2, 4, 3)), jnp.ones((3, 5)))
+    is_scored = jnp.array([[True, True, True, False], [True, False, True, False]])
+    nats = logits_module.scored_nll(output, jnp.zeros((2, 4), jnp.int32), is_scored, mask_id=None, budget=2)
+    np.testing.assert_array_equal(np.isnan(nats), [[True, True, True, False], [False] * 4])

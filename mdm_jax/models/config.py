@@ -27,11 +27,12 @@ class TransformerConfig:
       vocab_size: V, the number of logits.
       num_extra_tokens: rows of the embedding beyond V, such as one for the mask token. They are never predicted.
       max_length: the longest sequence; learned positions are those of its tokens behind the groups.
-      num_groups: how many groups of tokens a sequence begins with. A group is one position, whose vector is the sum of
-        one for each of its places and the token there, and which has no place of its own: for a prompt that is a set of
-        clauses of one form, such as the clues of a puzzle. (Of a causal model each sees those before it, so that their
-        order counts.) Where all of a group is `pad_id`, attention hides it. What comes out at a token of a group is its
-        group's, and no prediction, but for what the last of a causal model says of the token behind it.
+      num_groups: groups that a sequence begins with. The first num_groups · group_length tokens are pooled: each group
+        becomes one position, embedded as the sum of its (slot, token) embeddings, without a positional embedding. This
+        suits a prompt that is a set of clauses of one form, such as the clues of a puzzle. In a causal model a group
+        sees those before it, so that their order counts. Attention hides a group that is all `pad_id`. Outputs at
+        grouped tokens are their group's hidden state and no predictions, except that a causal model's last group
+        predicts the token after it.
       group_length: tokens of a group.
       num_layers: the number of blocks.
       num_heads: query heads, each of width / num_heads.

@@ -53,7 +53,7 @@ class TransformerDenoiser:
           Features: hidden [B, L, D] in the config's dtype, and the head [D, V].
         """
         is_read = None if self.config.causal else is_read
-        features: Features = self._apply("features", params, tokens, dropout_key, is_wanted=is_read)
+        features: Features = self._apply("features", params, tokens, dropout_key, is_read=is_read)
         return features
 
     def _apply(self, method: str, params: Params, tokens: Array, dropout_key: Array | None, **options: Any) -> Any:

@@ -79,9 +79,9 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Array, positions: Array, tables: RopeTables, is_real: Array | None, places: Array | None
+        self, x: Array, positions: Array, tables: RopeTables, is_real: Array | None, indices: Array | None
     ) -> Array:
-        """Float32 [B · L, D] -> float32 [B · L, D], or [B · P, D] of the places; the other arguments as Block's."""
+        """Float32 [B · L, D] -> float32 [B · L, D], or [B · P, D] of the indices; the other arguments as Block's."""
         config = self.config
 
         def heads(name: str, number: int, x: Array, length: int, tables: RopeTables) -> Array:
@@ -93,9 +93,9 @@ class Attention(nn.Module):
 
         length = positions.shape[1]
         k, v = (heads(name, config.kv_heads, x, length, tables) for name in ("key", "value"))
-        if places is not None:
-            x, length = _at(x, places), places.shape[1]
-            tables = jax.tree.map(lambda table: jnp.take_along_axis(table, places[..., None], axis=1), tables)
+        if indices is not None:
+            x, length = _at(x, indices), indices.shape[1]
+            tables = jax.tree.map(lambda table: jnp.take_along_axis(table, indices[..., None], axis=1), tables)
         q = heads("query", config.num_heads, x, length, tables)
         if self.has_variable("cache", "keys"):
             k, v = self._cached("keys", k, positions), self._cached("values", v, positions)
@@ -144,8 +144,8 @@ class Head(nn.Module):
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)), on the positions of all rows as one long axis.
 
-    With matrices of [B · L, D] the gradients of the weights are plain matrix products; over those of [B, L, D] XLA's
-    CPU backend takes twice as long.
+    Over [B · L, D] the gradients of the weights are plain matrix products, which XLA's CPU backend computes in half the
+    time that it takes over [B, L, D].
     """
 
     config: TransformerConfig
@@ -153,56 +153,57 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Array, positions: Array, tables: RopeTables, is_real: Array | None, places: Array | None = None
+        self, x: Array, positions: Array, tables: RopeTables, is_real: Array | None, indices: Array | None = None
     ) -> Array:
         """What the block makes of x.
 
         Args:
           x: float32 [B · L, D].
           positions: int32 [B or 1, L].
-          tables: what RoPE turns the positions by, as from `rope_tables`; None for none.
+          tables: RoPE's cosines and sines, as from `rope_tables`; None without RoPE.
           is_real: bool [B, L], or None if all is.
-          places: int32 [B, P], the indices in each row whose output is asked for; None for all, in their order.
+          indices: int32 [B, P], the positions of each row to compute; the others only give keys and values. None for
+            all, in their order.
 
         Returns:
-          Float32 [B · L, D], or [B · P, D] of the places: of the others only keys and values are made.
+          Float32 [B · L, D], or [B · P, D].
         """
         config = self.config
         dropout = nn.Dropout(config.dropout, deterministic=self.deterministic)
         seen = Norm(config, name="attention_norm")(x)
-        x = x if places is None else _at(x, places)
-        x += dropout(Attention(config, name="attention")(seen, positions, tables, is_real, places))
+        x = x if indices is None else _at(x, indices)
+        x += dropout(Attention(config, name="attention")(seen, positions, tables, is_real, indices))
         return x + dropout(Mlp(config, name="mlp")(Norm(config, name="mlp_norm")(x)))
 
 
-def _at(x: Array, places: Array) -> Array:
-    """Of [B · L, D], the rows of the places int32 [B, P]: [B · P, D]."""
-    rows = x.reshape(len(places), -1, x.shape[-1])
-    return jnp.take_along_axis(rows, places[..., None], axis=1).reshape(-1, x.shape[-1])
+def _at(x: Array, indices: Array) -> Array:
+    """Of [B · L, D], the rows of the indices int32 [B, P]: [B · P, D]."""
+    rows = x.reshape(len(indices), -1, x.shape[-1])
+    return jnp.take_along_axis(rows, indices[..., None], axis=1).reshape(-1, x.shape[-1])
 
 
-def _where_wanted(block: Block, x: Array, where: tuple[Array, RopeTables, Array | None], is_wanted: Array) -> Array:
-    """A block whose output is right where it is wanted, and zero or right elsewhere.
+def _where_read(block: Block, x: Array, where: tuple[Array, RopeTables, Array | None], is_read: Array) -> Array:
+    """A block that computes few positions besides those that are read; its output is zero or right elsewhere.
 
-    So many positions are computed as the row that wants most does, rounded up to a quarter of the length. (Under vmap,
-    where each example has a number of its own, all four are computed.)
+    In each row it computes as many as the row with the most positions to read needs, rounded up to a quarter of the
+    length. Under vmap, where each example has its own number, all four sizes are computed.
 
     Args:
       block: the block.
       x: float32 [B · L, D].
-      where: what else the block is given, but for places.
-      is_wanted: bool [B, L].
+      where: the block's further arguments up to `indices`.
+      is_read: bool [B, L].
 
     Returns:
       Float32 [B · L, D].
     """
-    batch, length = is_wanted.shape
-    wanted_first = jnp.argsort(~is_wanted, axis=-1, stable=True).astype(jnp.int32)
-    back = inverse(wanted_first)
+    batch, length = is_read.shape
+    read_first = jnp.argsort(~is_read, axis=-1, stable=True).astype(jnp.int32)
+    back = inverse(read_first)
     piece = -(-length // 4)
 
     def few(count: int, block: Block, x: Array) -> Array:
-        y = block(x, *where, wanted_first[:, :count]).reshape(batch, count, -1)
+        y = block(x, *where, read_first[:, :count]).reshape(batch, count, -1)
         y = jnp.pad(y, ((0, 0), (0, length - count), (0, 0)))
         return jnp.take_along_axis(y, back[..., None], axis=1).reshape(x.shape)
 
@@ -210,7 +211,7 @@ def _where_wanted(block: Block, x: Array, where: tuple[Array, RopeTables, Array 
         return block(x, *where)
 
     branches: list[Callable[..., Array]] = [functools.partial(few, count) for count in range(piece, length, piece)]
-    most = is_wanted.sum(axis=-1, dtype=jnp.int32).max()
+    most = is_read.sum(axis=-1, dtype=jnp.int32).max()
     y: Array = nn.switch(jnp.maximum(most - 1, 0) // piece, [*branches, every], block, x)
     return y
 
@@ -248,7 +249,7 @@ class Transformer(nn.Module):
         *,
         deterministic: bool = True,
         start: Array | None = None,
-        is_wanted: Array | None = None,
+        is_read: Array | None = None,
     ) -> Features:
         """What the logits are the product of: arguments and errors as for `__call__`.
 
@@ -257,7 +258,7 @@ class Transformer(nn.Module):
           deterministic: whether dropout is off.
           start: int32 scalar, the position of the first token, where `tokens` go on from those in the collection
             "cache"; None for 0. With groups, the first piece has all of them, and the others are single tokens.
-          is_wanted: bool [B, L], the tokens whose features are asked for; those of the others are finite and no more.
+          is_read: bool [B, L], the tokens whose features are asked for; those of the others are finite and no more.
             The last layer computes so many positions, besides the keys and values of all, as the row that wants most
             does, rounded up to a quarter of L. None for all; not for pieces, nor for causal models.
 
@@ -309,7 +310,7 @@ class Transformer(nn.Module):
         for layer in blocks[:-1]:
             x = layer(x, *where)
         last = blocks[-1]
-        x = last(x, *where) if is_wanted is None else _where_wanted(last, x, where, self._needed(is_wanted))
+        x = last(x, *where) if is_read is None else _where_read(last, x, where, self._needed(is_read))
         x = Norm(config, name="final_norm")(x).reshape(tokens.shape[0], -1, config.width)
         if num_groups:
             of_groups = jnp.repeat(x[:, :num_groups], config.group_length, axis=1)
@@ -325,16 +326,16 @@ class Transformer(nn.Module):
         config = self.config
         rows = config.vocab_size + config.num_extra_tokens
         of_places = _embedding(config, config.group_length * rows, "group_embedding")
-        places = jnp.arange(config.num_grouped, dtype=jnp.int32) % config.group_length
-        vectors = of_places(tokens[:, : config.num_grouped] + (rows * places)[None]).astype(jnp.float32)
+        indices = jnp.arange(config.num_grouped, dtype=jnp.int32) % config.group_length
+        vectors = of_places(tokens[:, : config.num_grouped] + (rows * indices)[None]).astype(jnp.float32)
         return self._one_for_each_group(vectors, jnp.sum) * math.sqrt(2 / config.group_length)
 
-    def _needed(self, is_wanted: Array) -> Array:
+    def _needed(self, is_read: Array) -> Array:
         """Which outputs of the last layer the features of the wanted tokens [B, L] are made from."""
         if self.config.shift_logits:  # token i has the output of i - 1, and the first one its own
-            first, rest = is_wanted[:, :2].any(axis=1, keepdims=True), is_wanted[:, 2:]
-            is_wanted = jnp.concatenate([first, rest, jnp.zeros_like(first)], axis=1)[:, : is_wanted.shape[1]]
-        return self._one_for_each_group(is_wanted, jnp.any) if self.config.num_groups else is_wanted
+            first, rest = is_read[:, :2].any(axis=1, keepdims=True), is_read[:, 2:]
+            is_read = jnp.concatenate([first, rest, jnp.zeros_like(first)], axis=1)[:, : is_read.shape[1]]
+        return self._one_for_each_group(is_read, jnp.any) if self.config.num_groups else is_read
 
     def _one_for_each_group(self, values: Array, reduce: Any) -> Array:
         """[B, L, ...] -> [B, num_groups + L - num_grouped, ...], the values of each group reduced to one."""

@@ -28,8 +28,8 @@ def held_out_loss(
       loss: as in training.
       examples: `tokens` int32 [N, L] and `is_prompt` bool [N, L], whole in every process.
       mesh: where to compute.
-      batch_size: examples at a time, at most, but for what it takes to split evenly over the mesh: that many rows in
-        which all is prompt fill up each batch, and count for nothing.
+      batch_size: examples per batch at most, then rounded up to a multiple of the devices that split it. The last batch
+        is padded with all-prompt rows, whose loss is 0.
       seed: of the masks.
 
     Raises:

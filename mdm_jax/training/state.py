@@ -26,9 +26,9 @@ class TrainState(NamedTuple):
     step: Array
     """int32 scalar: steps done, skipped ones included"""
     skipped: Array
-    """int32 scalar: of those, the ones that changed nothing, since something about them was not finite"""
+    """int32 scalar: updates that were skipped because the loss, the gradient or the update was not finite"""
     skipped_in_a_row: Array
-    """int32 scalar: how many of them end the run so far"""
+    """int32 scalar: the length of the current streak of skipped updates"""
     params: Params
     """float32, also where the network works on a low-precision copy"""
     ema: Params | None
