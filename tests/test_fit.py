@@ -1,8 +1,11 @@
 """`fit` from a user's own program: networks, optimizers and rules that are not ours, and one run in one folder."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 import threading
 
 import jax
@@ -11,6 +14,7 @@ import numpy as np
 import optax
 import pytest
 import tiny
+from commands import ENV
 from jax.sharding import PartitionSpec
 
 import mdm_jax
@@ -225,6 +229,25 @@ def test_folder_that_is_named_by_no_number_is_no_checkpoint(run):
         (folder / "checkpoints" / name).mkdir()
     tiny.train(folder, steps=3)
     assert mdm_jax.load(folder).config == tiny.CONFIG
+
+
+def test_pipe_or_device_in_a_checkpoint_is_damage_and_nothing_waits_for_it(run):
+    folder, _ = run
+    files = [path for path in (folder / "checkpoints" / "3").rglob("*") if path.is_file()]
+    assert files
+    program = "import sys, mdm_jax\ntry:\n    mdm_jax.load(sys.argv[1])\nexcept mdm_jax.InputError as e:\n    print(e)"
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        files[0].unlink()
+        make(files[0])
+        done = subprocess.run(  # a thread that waits would hold up the end of the process
+            [sys.executable, "-c", program, str(folder)],
+            env=ENV,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        assert f"{files[0].name} in it is no regular file" in done.stdout, done
 
 
 def test_seconds_of_all_calls_add_up(tmp_path):
