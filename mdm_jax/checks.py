@@ -1,7 +1,7 @@
 """Checks at the seam: tokens and ids that go to a user's network, and what comes back from it."""
 
 import operator
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -170,11 +170,13 @@ def call(denoiser: Denoiser, params: Params, tokens: Array, is_read: Array | Non
       InputError: the output is not float [B, L, V], or Features of hidden [B, L, D] and head [D, V].
     """
     check_callable(denoiser, "denoiser")
-    if isinstance(denoiser, FeatureDenoiser):
-        output: Any = denoiser.features(params, tokens, is_read)
-    else:
-        output = denoiser(params, tokens)
+    output = denoiser.features(params, tokens, is_read) if gives_features(denoiser) else denoiser(params, tokens)
     return check_output(output, tokens, "denoiser")
+
+
+def gives_features(network: Any) -> TypeGuard[FeatureDenoiser]:
+    """Whether a network has a method `features`; a field of that name, such as a width, is none."""
+    return callable(getattr(network, "features", None))
 
 
 def check_output(output: Array | Features, tokens: Array, network: str) -> Array | Features:

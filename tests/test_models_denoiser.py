@@ -109,6 +109,21 @@ def test_samplers_read_no_row_that_reveals_nothing(sampler):
     np.testing.assert_array_equal(got.reveal_step, [[0, 1, 2], [0, 2, -1]])
 
 
+@dataclasses.dataclass(frozen=True)
+class Wide:
+    """A network of one's own that has a field called features."""
+
+    features: int = 4
+
+    def __call__(self, params, tokens):
+        return jnp.zeros((*tokens.shape, self.features))
+
+
+def test_field_called_features_is_no_method():
+    got = mdm_jax.sample(Wide(), None, jax.random.key(0), np.full((1, 3), 4, np.int32), mask_id=4)
+    assert (got.tokens < 4).all()
+
+
 SELECTORS = [mdm_jax.Threshold(0.2), mdm_jax.Binomial(6), mdm_jax.TopK(5), mdm_jax.PerStep(3)]
 
 

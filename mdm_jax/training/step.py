@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from mdm_jax.checks import gives_features
 from mdm_jax.errors import InputError
 from mdm_jax.sharding import BATCH, RULES, Rules, gathered
 from mdm_jax.training.objectives import Batch, Loss
 from mdm_jax.training.state import OptimizerConfig, TrainState, abstract_state, as_stored, ema_update
-from mdm_jax.typing import Array, Denoiser, FeatureDenoiser, Params
+from mdm_jax.typing import Array, Denoiser, Params
 
 
 class Apply(Protocol):
@@ -57,7 +58,7 @@ def make_train_step(
     optimizer, schedule = config.make(), config.schedule()
     stored = jax.eval_shape(init_params, jax.random.key(0))
     rows = NamedSharding(mesh, BATCH)
-    network = apply.features if isinstance(apply, FeatureDenoiser) else apply
+    network = apply.features if gives_features(apply) else apply
     has_dropout = takes_dropout_key(network)
 
     def objective(params: Params, drawn: Any, dropout_key: Array) -> Array:
