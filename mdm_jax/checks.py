@@ -56,6 +56,11 @@ def check_network(network: Any, name: str) -> None:
         ) from None
 
 
+def is_tree(oracle: Any) -> bool:
+    """Whether an oracle is a pytree, whose numbers are traced; if not, it is a static function."""
+    return not jax.tree_util.all_leaves([oracle])
+
+
 def as_array(values: Any, name: str, wanted: str) -> Array:
     """`values` as a JAX array of numbers; InputError for what is none: text, None, keys, rows of different lengths."""
     try:

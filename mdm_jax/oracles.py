@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mdm_jax.checks import check_callable
+from mdm_jax.checks import check_callable, is_tree
 from mdm_jax.ranges import Range, check_number
 from mdm_jax.typing import Array, Confidence, Oracle
 
@@ -86,11 +86,6 @@ ORACLES: Mapping[str, Oracle] = {
     for oracle in (random, left_to_right, top_prob, margin, neg_entropy, token_prob, top_log_prob, log_margin)
 }
 """All of the above by name."""
-
-
-def is_tree(oracle: Oracle) -> bool:
-    """Whether an oracle is a pytree, whose numbers are traced; if not, it is a static function."""
-    return not jax.tree_util.all_leaves([oracle])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from mdm_jax.checks import call, check_callable, check_mask_id, check_network, check_tokens, has_unknown_ids
+from mdm_jax.checks import call, check_callable, check_mask_id, check_network, check_tokens, has_unknown_ids, is_tree
 from mdm_jax.confidence import is_greedy
 from mdm_jax.errors import InputError, shown
 from mdm_jax.loop import Loop, Reading, State, init, run
-from mdm_jax.oracles import is_tree, margin, random
+from mdm_jax.oracles import margin, random
 from mdm_jax.randomness import row_keys
 from mdm_jax.schedules import Schedule
 from mdm_jax.selection import Binomial, PerStep, check_selector, classes_in

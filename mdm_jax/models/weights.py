@@ -112,7 +112,8 @@ def _digests(path: pathlib.Path, metadata: dict[str, str]) -> dict[str, Any] | N
 def check_finite(where: object, arrays: dict[str, Any]) -> None:
     """InputError that names the first array which holds infinities or not-a-number."""
     for name, array in arrays.items():
-        if not jnp.isfinite(array).all():  # an array may lie on devices of several processes
+        numpy = jnp if isinstance(array, jax.Array) else np  # JAX's may lie on devices of several processes
+        if not numpy.isfinite(array).all():
             raise InputError(f"{where}: {name} is not finite throughout; the parameters are damaged, take others")
 
 
