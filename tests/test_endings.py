@@ -33,7 +33,8 @@ class Does:
 def do(flags):
     if flags.what == "wait":
         print("begun", flush=True)
-        time.sleep(100)
+        for _ in range(1000):  # a signal just before one long sleep would be heard after it only
+            time.sleep(0.1)
     elif flags.what == "print":
         for number in range(100_000):
             print(number)
