@@ -193,8 +193,8 @@ def test_two_processes_agree_that_a_checkpoint_which_one_of_them_cannot_read_is_
     for process in tiny.run_two(folder, *arguments):
         tiny.finish(process)
     whole = tiny.final_state(folder)
-    for process in tiny.run_two(folder, *arguments, alone=("--unreadable", "20")):
-        said = tiny.finish(process)
-        assert any(line.startswith("checkpoint 20 ") and "was passed over" in line for line in said), said
+    pair = tiny.run_two(folder, *arguments, alone=("--unreadable", "20"))
+    said = [line for process in pair for line in tiny.finish(process)]
+    assert any(line.startswith("checkpoint 20 ") and "was passed over" in line for line in said), said
     assert (folder / "damaged" / "20").is_dir()
     chex.assert_trees_all_close(tiny.final_state(folder).params, whole.params, atol=1e-6)
