@@ -62,8 +62,10 @@ def mutated(rng, data):
 def json_mutated(rng, data):
     """JSON (or the first line of it) with another value somewhere."""
     head, _, rest = data.partition(b"\n") if data.count(b"\n{") else (data, b"", b"")
-    value = json.loads(head)
-    inner = value
+    try:
+        inner = value = json.loads(head)
+    except ValueError:  # it was damaged before
+        return data + b"{"
     while inner:
         key = rng.choice(list(inner) if isinstance(inner, dict) else range(len(inner)))
         if isinstance(inner[key], dict | list) and inner[key] and rng.random() < 0.8:
