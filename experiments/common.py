@@ -26,6 +26,7 @@ from typing import Any
 import mdm_jax
 from experiments.endings import ended_well, of_the_user, silence_writers
 from experiments.flags import RunFlags
+from experiments.plugins import PLUGIN, import_plugins
 from mdm_jax.errors import InputError, one_line
 from mdm_jax.files import check_place, finite, is_full, make_folder, write_whole
 
@@ -74,16 +75,21 @@ def main(experiment: str, description: str, commands: Commands, argv: Sequence[s
         if "--version" in argv:
             sys.stdout.write(f"mdm_jax {mdm_jax.__version__}, jax {importlib.metadata.version('jax')}\n")
         else:
-            _run(experiment, description, commands, argv)
+            _run(experiment, f"{description}\n\n{PLUGIN}", commands, argv)
 
 
 def _run(experiment: str, description: str, commands: Commands, argv: Sequence[str]) -> None:
-    kinds = {name: kind for name, (kind, _) in commands.items()}
-    flags = parse(experiment, description, kinds, argv)
-    module, function = next(work for kind, work in commands.values() if kind is type(flags)).split(":")
     from mdm_jax.errors import Interrupted, LostPeerError, Preempted, RunError
     from mdm_jax.ranges import check_ranges
 
+    kinds = {name: kind for name, (kind, _) in commands.items()}
+    try:
+        argv = import_plugins(argv)
+    except InputError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
+    flags = parse(experiment, description, kinds, argv)
+    module, function = next(work for kind, work in commands.values() if kind is type(flags)).split(":")
     try:
         check_ranges(flags, name_of=lambda path: "--" + path.replace("_", "-"))
         check_paths(flags)

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mdm_jax.models.config import TransformerConfig
-from mdm_jax.models.transformer import init_params
+from mdm_jax.models.config import ModelConfig, TransformerConfig
+from mdm_jax.models.kinds import init_params
 from mdm_jax.tasks.base import Layout
 from mdm_jax.tasks.sudoku import puzzle as sudoku
 from mdm_jax.tasks.sudoku.layouts import Masked, Triples
@@ -17,7 +17,7 @@ from mdm_jax.typing import Array, Params
 _orthogonal = jax.nn.initializers.orthogonal()
 
 
-def sudoku_params(config: TransformerConfig, layout: Layout, key: Array) -> Params:
+def sudoku_params(config: ModelConfig, layout: Layout, key: Array) -> Params:
     """Fresh parameters; learned positions and some heads start with the units of the grid built in.
 
     In place, the embedding of a cell's position is the sum of orthogonal vectors of its row, its column and its box,
@@ -30,7 +30,9 @@ def sudoku_params(config: TransformerConfig, layout: Layout, key: Array) -> Para
     """
     params = init_params(config, key)
     is_in_place = isinstance(layout, Masked) and layout.in_place
-    if config.positions != "learned" or not (is_in_place or isinstance(layout, Triples)):
+    if not (isinstance(config, TransformerConfig) and (is_in_place or isinstance(layout, Triples))):
+        return params
+    if config.positions != "learned":
         return params
     key_units, key_heads = jax.random.split(jax.random.fold_in(key, 1))
     if is_in_place:
@@ -67,10 +69,10 @@ def sudoku_params(config: TransformerConfig, layout: Layout, key: Array) -> Para
     return params
 
 
-def zebra_params(config: TransformerConfig, layout: Layout, key: Array) -> Params:
+def zebra_params(config: ModelConfig, layout: Layout, key: Array) -> Params:
     """Fresh parameters; the embedding of a cell's position is the sum of vectors of its attribute and its value."""
     params = init_params(config, key)
-    if isinstance(layout, zebra_layouts.Masked):
+    if isinstance(layout, zebra_layouts.Masked) and isinstance(config, TransformerConfig):
         houses, attributes = layout.size
         vectors = jax.nn.initializers.orthogonal()(jax.random.fold_in(key, 1), (houses + attributes, config.width))
         cells = (vectors[:attributes, None] + vectors[None, attributes:]).reshape(-1, config.width)

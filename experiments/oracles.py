@@ -1,8 +1,8 @@
 """The oracle that a word on the command line names."""
 
-import importlib
 from typing import Any
 
+from experiments.plugins import import_of_the_user
 from mdm_jax.errors import InputError, shown
 from mdm_jax.oracles import ORACLES
 from mdm_jax.typing import Oracle
@@ -22,10 +22,7 @@ def oracle_named(name: str) -> Oracle:
     if not (colon and module_name and function):
         known = ", ".join(ORACLES)
         raise InputError(f"unknown oracle {shown(name)}; choose from {known}, or give package.module:function")
-    try:
-        module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # whatever the user's module does
-        raise InputError(f"cannot import the oracle {shown(name)}: {type(error).__name__}: {error}") from error
+    module = import_of_the_user(module_name, f"the oracle {shown(name)}")
     if not hasattr(module, function):
         raise InputError(f"cannot use the oracle {shown(name)}: its module holds no {shown(function)}")
     found: Any = getattr(module, function)

@@ -32,7 +32,7 @@ from mdm_jax.errors import InputError
 from mdm_jax.ranges import INT32, Count, Range
 
 if TYPE_CHECKING:
-    from mdm_jax.models.config import TransformerConfig
+    from mdm_jax.models.config import ModelConfig
     from mdm_jax.tasks.base import Layout, Records, Task
     from mdm_jax.tasks.sudoku.task import Sudoku
     from mdm_jax.typing import Array, Params
@@ -125,7 +125,7 @@ class Train(DataFlags, PuzzleTrainFlags):
         dataset = {} if self.source is None else {"dataset": self.task().dataset}
         return dataset | {"augment": self.augment} | super().recorded()
 
-    def start_params(self, config: "TransformerConfig", layout: "Layout", key: "Array") -> "Params":
+    def start_params(self, config: "ModelConfig", layout: "Layout", key: "Array") -> "Params":
         """Fresh parameters that know rows, columns and boxes."""
         from experiments.fresh_params import sudoku_params
 

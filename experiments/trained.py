@@ -9,6 +9,7 @@ from typing import Any
 import mdm_jax
 from mdm_jax.errors import InputError, shown
 from mdm_jax.loading import Model, run_folder
+from mdm_jax.models import kinds
 from mdm_jax.ranges import check_ranges
 from mdm_jax.tasks.base import Layout
 from mdm_jax.training.config import read_config
@@ -41,8 +42,9 @@ def load_run(experiment: str, checkpoint: pathlib.Path) -> tuple[Model, Any, Lay
     check_ranges(flags, name_of=lambda path: f"{path}, in the config.json of {checkpoint},")
     task = flags.task()
     layout = flags.layout_of(task)
-    for name, value in layout.network.items():
-        if (has := getattr(model.config, name)) != value:
+    fields = kinds.to_json(model.config)
+    for name, value in kinds.to_json(kinds.adapted(model.config, layout.network)).items():
+        if (has := fields.get(name)) != value:
             raise InputError(
                 f"the network of {checkpoint} does not fit its task: {name} is {shown(has)}, not {value}; restore "
                 "its config.json, or train again if an older version wrote it"

@@ -31,7 +31,7 @@ from mdm_jax.ranges import INT32, Count, Range
 
 if TYPE_CHECKING:
     from experiments.commands.decode import Decoded
-    from mdm_jax.models.config import TransformerConfig
+    from mdm_jax.models.config import ModelConfig
     from mdm_jax.tasks.base import Layout, Records, Task
     from mdm_jax.tasks.zebra.task import Zebra
     from mdm_jax.typing import Array, Params
@@ -111,15 +111,19 @@ class Train(DataFlags, PuzzleTrainFlags):
     out: pathlib.Path = pathlib.Path("runs/zebra")
     """folder of the run: checkpoints, metrics, results.json"""
 
-    def fitted(self, config: "TransformerConfig") -> "TransformerConfig":
+    def fitted(self, config: "ModelConfig") -> "ModelConfig":
         """Weights start with the deviation that keeps a vector's length.
 
         With 0.02 in layers this narrow, clues stay unread for much longer: where to look and what to take from there
         are each of use with the other alone.
         """
+        from mdm_jax.models.config import TransformerConfig
+
+        if not isinstance(config, TransformerConfig):
+            return config
         return dataclasses.replace(config, init_std=config.width**-0.5)
 
-    def start_params(self, config: "TransformerConfig", layout: "Layout", key: "Array") -> "Params":
+    def start_params(self, config: "ModelConfig", layout: "Layout", key: "Array") -> "Params":
         """Fresh parameters that know the attributes and the values of cells."""
         from experiments.fresh_params import zebra_params
 

@@ -4,21 +4,20 @@ import dataclasses
 import os
 import pathlib
 import typing
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh, SingleDeviceSharding
 
 from mdm_jax.errors import InputError, shown
 from mdm_jax.files import local_path
-from mdm_jax.models.config import DType, TransformerConfig
-from mdm_jax.models.denoiser import make_denoiser
-from mdm_jax.models.transformer import num_params, param_shapes
+from mdm_jax.models import kinds
+from mdm_jax.models.config import DType, ModelConfig
 from mdm_jax.models.weights import WEIGHTS, by_name, check_finite, read_weights, save_weights
 from mdm_jax.sharding import shardings
 from mdm_jax.training.checkpoint import CHECKPOINTS, restore_params
 from mdm_jax.training.config import OWN, read_config, write_config
-from mdm_jax.typing import FeatureDenoiser, Params
+from mdm_jax.typing import Params
 
 SHIPPED = pathlib.Path(__file__).parent / "weights"
 """Weights that come with the package, a folder for each name."""
@@ -27,15 +26,16 @@ SHIPPED = pathlib.Path(__file__).parent / "weights"
 class Model(NamedTuple):
     """A trained network, ready for `mdm_jax.sample(model.denoiser, model.params, ...)`."""
 
-    config: TransformerConfig
+    config: ModelConfig
     params: Params
-    denoiser: FeatureDenoiser
+    denoiser: Any
+    """a Denoiser; those of this library give Features too"""
 
     def __repr__(self) -> str:
         dtypes = " and ".join(sorted({str(leaf.dtype) for leaf in jax.tree.leaves(self.params)}))
         defaults = {field.name: field.default for field in dataclasses.fields(self.config)}
         said = (f"{k}={v!r}" for k, v in self.config.to_json().items() if v != defaults[k])
-        return f"Model({num_params(self.params):,} parameters in {dtypes}: {', '.join(said)})"
+        return f"Model({kinds.num_params(self.params):,} parameters in {dtypes}: {', '.join(said)})"
 
 
 def run_folder(path: str | pathlib.Path) -> tuple[pathlib.Path, int | str | None]:
@@ -77,19 +77,19 @@ def load(path_or_name: str | pathlib.Path, *, mesh: Mesh | None = None) -> Model
     model = read_config(folder)["model"]
     if model == OWN:
         raise InputError(
-            f"the network of {folder} is not of this library: make it, and read its parameters with "
-            "mdm_jax.training.checkpoint.restore_params"
+            f"the network of {folder} is of no kind that was registered (mdm_jax.models.kinds.register): make it, and "
+            "read its parameters with mdm_jax.training.checkpoint.restore_params"
         )
-    config = TransformerConfig.from_json(model)
-    shapes = param_shapes(config)
+    config = kinds.from_json(model)
+    shapes = kinds.param_shapes(config)
     device = SingleDeviceSharding(jax.devices()[0])
     places = jax.tree.map(lambda _: device, shapes) if mesh is None else shardings(mesh, shapes)
     like = jax.tree.map(lambda leaf, to: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=to), shapes, places)
     if (folder / WEIGHTS).exists():
-        return Model(config, read_weights(folder, like), make_denoiser(config))
+        return Model(config, read_weights(folder, like), kinds.make_denoiser(config))
     params = restore_params(folder, like, step=step)
     check_finite(folder, by_name(params))
-    return Model(config, params, make_denoiser(config))
+    return Model(config, params, kinds.make_denoiser(config))
 
 
 def export(path_or_name: str | pathlib.Path, folder: str | pathlib.Path, *, dtype: DType = "bfloat16") -> pathlib.Path:

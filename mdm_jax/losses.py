@@ -269,7 +269,7 @@ def causal_nll(decoder: Denoiser, params: Params, x_0: Array, *, bos_id: int, or
       InputError: the decoder reads groups of tokens as one, of which it predicts none.
     """
     x_0, bos_id = check_tokens(x_0, "x_0", decoder), check_mask_id(bos_id, decoder, "bos_id")
-    if getattr(getattr(decoder, "config", None), "num_groups", 0):
+    if getattr(decoder, "shortest_prompt", 1) > 1:
         raise InputError("a decoder that reads groups of tokens says nothing of these; score what is behind them alone")
     sequence = x_0 if order is None else jnp.take_along_axis(x_0, check_order(order, x_0), axis=-1)
     inputs = jnp.pad(sequence[:, :-1], ((0, 0), (1, 0)), constant_values=bos_id)

@@ -12,9 +12,9 @@ import toy
 
 import mdm_jax
 from mdm_jax.autoregressive import autoregressive_sample
-from mdm_jax.models.decoder import make_decoder
-from mdm_jax.models.denoiser import make_denoiser
-from mdm_jax.models.transformer import TransformerConfig, init_params
+from mdm_jax.models import kinds
+from mdm_jax.models.config import TransformerConfig
+from mdm_jax.models.kinds import init_params, make_decoder, make_denoiser
 from mdm_jax.training.objectives import causal_loss
 from mdm_jax.training.state import OptimizerConfig, init_state
 from mdm_jax.training.step import make_train_step
@@ -144,7 +144,7 @@ def test_transformer_greedy_with_cache_equals_a_whole_pass_for_each_token(config
 
 
 def test_transformer_that_reads_its_prompt_in_groups_decodes_with_a_cache_as_with_whole_passes():
-    config = dataclasses.replace(ARM, num_groups=2, group_length=2)
+    config = tiny.grouped(ARM, num_groups=2, group_length=2)
     params, lengths = params_of(config), np.array([5, 6, 6, 5])
     prompt = np.random.default_rng(2).integers(0, V, (4, 6))
 
@@ -341,12 +341,11 @@ def test_sample_with_unusable_input_is_refused_and_told_why(changes, message):
         ({"causal": False, "shift_logits": True}, "shift_logits = False"),
         ({"pad_id": 0}, "pad_id = None, not 0"),
         ({"causal": False, "positions": "learned", "num_groups": 2, "group_length": 2}, "only a causal model"),
-        ({"positions": "learned", "num_groups": 1}, "one group of one token is a token"),
     ],
 )
 def test_decoder_of_a_model_that_cannot_decode_is_refused(change, message):
     with pytest.raises(mdm_jax.InputError, match=message):
-        make_decoder(dataclasses.replace(LLAMA, **change))
+        make_decoder(kinds.adapted(LLAMA, change | ({"kind": "grouped_transformer"} if "num_groups" in change else {})))
 
 
 # The loss that such a model is trained with.

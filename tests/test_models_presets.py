@@ -10,7 +10,8 @@ import pytest
 from mdm_jax import InputError
 from mdm_jax.models import presets
 from mdm_jax.models.denoiser import make_denoiser
-from mdm_jax.models.transformer import TransformerConfig, init_params, num_params
+from mdm_jax.models.kinds import num_params
+from mdm_jax.models.transformer import TransformerConfig, init_params
 
 COUNTS = {
     "sudoku_6m": (5_532_672, True),

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny import grouped
 
 from mdm_jax import InputError
-from mdm_jax.models.denoiser import make_denoiser
-from mdm_jax.models.transformer import Transformer, TransformerConfig, init_params, num_params, param_shapes
+from mdm_jax.models.kinds import init_params, make_denoiser, num_params, param_shapes
+from mdm_jax.models.transformer import Transformer, TransformerConfig
 from mdm_jax.typing import FeatureDenoiser
 
 LENGTH, PAD = 8, 12
@@ -24,6 +25,7 @@ LLAMA = dataclasses.replace(TINY, causal=True, num_kv_heads=2, rope_theta=500.0)
 GPT2 = dataclasses.replace(
     TINY, causal=True, norm="layer", positions="learned", mlp="gelu", use_bias=True, tie_head=True
 )
+GROUPED = grouped(TINY, max_length=14, num_groups=3, group_length=3, pad_id=PAD)
 
 
 def lively_params(config, seed=0):
@@ -163,57 +165,6 @@ def jacobian_over_positions(config):
 
     jacobian = jax.jit(jax.jacrev(logits))(params["token_embedding"]["embedding"])
     return np.abs(jacobian[:, :LENGTH]).sum(axis=-1)
-
-
-GROUPED = dataclasses.replace(TINY, positions="learned", max_length=14, num_groups=3, group_length=3, pad_id=PAD)
-
-
-def test_transformer_groups_of_one_token_are_tokens_without_a_position():
-    plain = dataclasses.replace(TINY, positions="learned")
-    config, params, tokens = dataclasses.replace(plain, num_groups=3), lively_params(plain), draw_tokens()
-    table = params["position_embedding"]["embedding"]
-    without = params | {"position_embedding": {"embedding": table.at[:3].set(0)}}
-    behind = {"position_embedding": {"embedding": table[3:]}}
-    groups = params | behind | {"group_embedding": {"embedding": params["token_embedding"]["embedding"] / np.sqrt(2)}}
-    want = logits_of(plain, without, tokens)
-    np.testing.assert_allclose(logits_of(config, groups, tokens), want, atol=1e-5 * np.abs(want).max())
-    assert relative(logits_of(plain, params, tokens), want) > 0.01
-
-
-def test_transformer_groups_are_a_set_whose_tokens_have_places_and_padding_is_hidden():
-    params = lively_params(GROUPED)
-    tokens = jax.random.randint(jax.random.key(3), (4, 14), 0, 11, jnp.int32)
-    tokens = tokens.at[:, 2].set(PAD)  # a place left empty
-    want = logits_of(GROUPED, params, tokens)
-    assert want.shape == (4, 14, 11)
-    np.testing.assert_array_equal(want[:, 0], want[:, 2])
-    assert relative(want[:, 3], want[:, 2]) > 0.05
-    groups = tokens[:, :9].reshape(4, 3, 3)
-    other = jnp.concatenate([groups[:, ::-1].reshape(4, 9), tokens[:, 9:]], axis=1)
-    np.testing.assert_allclose(logits_of(GROUPED, params, other)[:, 9:], want[:, 9:], atol=1e-5 * np.abs(want).max())
-    other = jnp.concatenate([groups[:, :, ::-1].reshape(4, 9), tokens[:, 9:]], axis=1)
-    assert relative(logits_of(GROUPED, params, other)[:, 9:], want[:, 9:]) > 0.05
-    fewer = dataclasses.replace(GROUPED, num_groups=2, max_length=11)
-    for first in (0, 3, 6):
-        others = jnp.concatenate([tokens[:, :first], tokens[:, first + 3 :]], axis=1)
-        got = logits_of(GROUPED, params, tokens.at[:, first : first + 3].set(PAD))[:, 9:]
-        want = logits_of(fewer, params, others)[:, 6:]
-        np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max(), err_msg=str(first))
-
-
-def test_transformer_with_groups_says_what_it_cannot_take():
-    with pytest.raises(InputError, match=r"length 8 are shorter than the 3 groups of 3"):
-        logits_of(GROUPED, lively_params(GROUPED), draw_tokens(length=8))
-    for change in (
-        {"positions": "rope"},
-        {"shift_logits": True},
-        {"num_groups": 5},
-        {"num_groups": -1},
-    ):
-        with pytest.raises(InputError, match=r"TransformerConfig\.num_groups must be"):
-            dataclasses.replace(GROUPED, **change)
-    with pytest.raises(InputError, match=r"TransformerConfig\.group_length must be"):
-        dataclasses.replace(GROUPED, group_length=0)
 
 
 @pytest.mark.parametrize("positions", ["rope", "learned"])

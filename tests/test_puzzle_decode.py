@@ -13,9 +13,9 @@ from mdm_jax import PerStep, oracles
 from mdm_jax.errors import InputError
 from mdm_jax.evaluation.intervals import wilson
 from mdm_jax.loading import Model
+from mdm_jax.models import kinds
 from mdm_jax.models.config import TransformerConfig
-from mdm_jax.models.denoiser import make_denoiser
-from mdm_jax.models.transformer import init_params
+from mdm_jax.models.kinds import init_params, make_denoiser
 from mdm_jax.sampling import SampleResult
 from mdm_jax.tasks.zebra import layouts as zebra_layouts
 from mdm_jax.tasks.zebra import puzzle as zebra
@@ -74,9 +74,7 @@ def test_answer_of_a_masked_model_does_not_depend_on_the_batch_and_takes_the_ste
 @pytest.mark.parametrize("name", ["triples", "ordered-triples"])
 def test_answer_of_an_autoregressive_model_goes_on_behind_the_clues_of_each_puzzle(name):
     layout = zebra_layouts.get(name, SIZE)
-    sizes = {"vocab_size": layout.num_tokens, "max_length": layout.length}
-    groups = {"num_groups": layout.num_groups, "group_length": layout.group_length}
-    config = TransformerConfig(**sizes, **groups, causal=True, **NETWORK)
+    config = kinds.from_json({**layout.network, **NETWORK})
     params = init_params(config, jax.random.key(1))
     model = Model(config, params, make_denoiser(config))
     decoded = measure(TASK, layout, autoregressive(model), RECORDS, batch_size=4)

@@ -15,7 +15,7 @@ import mdm_jax
 from mdm_jax.draws import Subset
 from mdm_jax.errors import InputError
 from mdm_jax.losses import nll
-from mdm_jax.models import presets
+from mdm_jax.models import kinds, presets
 from mdm_jax.models.denoiser import make_denoiser
 from mdm_jax.models.transformer import init_params
 from mdm_jax.sharding import BATCH, abstract, check_batch, gathered, make_mesh, shardings, spec_for
@@ -99,10 +99,11 @@ def test_train_step_brings_no_activations_to_all_devices(capfd, sizes, batch_siz
 
 
 def test_model_that_reads_groups_gives_the_same_over_a_mesh():
-    config = dataclasses.replace(
+    config = tiny.grouped(
         presets.sudoku_800k, num_layers=1, max_length=20, num_groups=4, group_length=4, pad_id=9, init_std=0.1
     )
-    mesh, denoiser, params = make_mesh(2, 2, 2), make_denoiser(config), init_params(config, jax.random.key(0))
+    mesh, denoiser = make_mesh(2, 2, 2), kinds.make_denoiser(config)
+    params = kinds.init_params(config, jax.random.key(0))
     tokens = jax.random.randint(jax.random.key(1), (8, 20), 0, 10, "int32")
     want = jax.jit(denoiser)(params, tokens)
     placed = jax.device_put(params, shardings(mesh, params))

@@ -11,7 +11,8 @@ import pytest
 
 from experiments.fresh_params import sudoku_params as start_params
 from mdm_jax.models import presets
-from mdm_jax.models.transformer import init_params, num_params
+from mdm_jax.models.kinds import num_params
+from mdm_jax.models.transformer import init_params
 from mdm_jax.tasks.sudoku import layouts as sudoku_layouts
 from mdm_jax.tasks.sudoku import puzzle as sudoku
 

@@ -11,7 +11,7 @@ from commands import rows
 from experiments.commands.train import train
 from mdm_jax.data.checks import lookup
 from mdm_jax.errors import InputError
-from mdm_jax.models.config import TransformerConfig
+from mdm_jax.models import kinds
 from mdm_jax.tasks.base import fields_of, take
 from mdm_jax.tasks.nae_sat.task import NaeSat
 from mdm_jax.tasks.sudoku.task import Sudoku
@@ -33,7 +33,8 @@ def test_records_written_by_a_layout_are_read_back_as_answers_that_are_right(nam
     layout.check(records)
     examples, start = layout.examples(records), layout.start(records)
     tokens, is_prompt = examples["tokens"], examples["is_prompt"]
-    config = TransformerConfig(num_layers=1, num_heads=1, width=2, mlp_width=2, **layout.network)
+    small = {"num_layers": 1, "num_heads": 1, "width": 2, "mlp_width": 2}
+    config = kinds.from_json({"kind": "transformer", **small, **layout.network})
     assert tokens.shape == is_prompt.shape == (6, config.max_length)
     assert tokens.max() < config.num_tokens
     assert tokens[~is_prompt].max() < config.vocab_size, "what is predicted has a logit"

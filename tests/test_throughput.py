@@ -23,7 +23,7 @@ from experiments.throughput.flags import Loop, Run, model_called
 from experiments.throughput.workload import cases, workload
 from mdm_jax import confidence
 from mdm_jax.models import presets
-from mdm_jax.models.transformer import num_params
+from mdm_jax.models.kinds import num_params
 from mdm_jax.oracles import ORACLES
 from mdm_jax.training.config import write_config
 

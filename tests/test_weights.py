@@ -9,7 +9,7 @@ import pytest
 import mdm_jax
 from mdm_jax.evaluation.puzzles import fill_in
 from mdm_jax.loading import SHIPPED
-from mdm_jax.models.transformer import num_params
+from mdm_jax.models.kinds import num_params
 from mdm_jax.tasks.sudoku import puzzle as sudoku
 from mdm_jax.tasks.sudoku.sets import generate_rated
 

@@ -14,8 +14,9 @@ import numpy as np
 from commands import ENV
 
 from mdm_jax.data.pipeline import Batches
-from mdm_jax.models.denoiser import make_denoiser
-from mdm_jax.models.transformer import TransformerConfig, init_params
+from mdm_jax.models.config import TransformerConfig
+from mdm_jax.models.grouped import GroupedTransformerConfig
+from mdm_jax.models.kinds import adapted, init_params, make_denoiser
 from mdm_jax.sharding import local_rows, make_mesh
 from mdm_jax.training.checkpoint import Checkpointer
 from mdm_jax.training.loop import LoopConfig, fit
@@ -26,6 +27,11 @@ MASK = 0
 CONFIG = TransformerConfig(
     vocab_size=8, max_length=6, num_layers=1, num_heads=2, width=16, mlp_width=32, positions="learned", mlp="gelu"
 )
+
+
+def grouped(config: TransformerConfig, **fields: Any) -> GroupedTransformerConfig:
+    """The network with groups of tokens, and other fields."""
+    return adapted(config, {"kind": "grouped_transformer", "positions": "learned", **fields})
 
 
 def one_device():

@@ -14,7 +14,7 @@ from mdm_jax.errors import InputError
 from mdm_jax.evaluation.puzzles import Decode, fill_in, summary
 from mdm_jax.kernels.skip_rows import SkipRows
 from mdm_jax.loading import Model
-from mdm_jax.models.decoder import make_decoder
+from mdm_jax.models.kinds import make_decoder
 from mdm_jax.oracles import ORACLES
 from mdm_jax.sampling import SampleResult
 from mdm_jax.tasks.base import Answers, Layout, Records, Scores, Task
@@ -80,7 +80,7 @@ def remasking(model: Model, layout: Layout, oracle: Oracle, num_steps: int, **op
 
 def cached(model: Model, layout: Layout, oracle: Oracle, selector: Selector, **options: Any) -> Decode:
     """Strict unmasking in blocks that keeps keys and values from step to step."""
-    if model.config.pad_id is not None:
+    if getattr(model.config, "pad_id", None) is not None:
         raise InputError("--keep is for models without padding, and this one hides it: leave it out")
     return functools.partial(
         mdm_jax.cached_sample,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from experiments.commands.decode import Decoded
     from experiments.common import Row
     from mdm_jax.loading import Model
-    from mdm_jax.models.config import TransformerConfig
+    from mdm_jax.models.config import ModelConfig
     from mdm_jax.tasks.base import Layout, Records, Task
     from mdm_jax.typing import Array, Params, Selector
 
@@ -73,13 +73,13 @@ class TrainFlags(TaskFlags, RunFlags):
         """What the run's config.json says beside the fields of the task."""
         return {"loss": self.loss}
 
-    def fitted(self, config: "TransformerConfig") -> "TransformerConfig":
+    def fitted(self, config: "ModelConfig") -> "ModelConfig":
         """The network, with what the experiment changes about it."""
         return config
 
-    def start_params(self, config: "TransformerConfig", layout: "Layout", key: "Array") -> "Params":
+    def start_params(self, config: "ModelConfig", layout: "Layout", key: "Array") -> "Params":
         """Fresh parameters."""
-        from mdm_jax.models.transformer import init_params
+        from mdm_jax.models.kinds import init_params
 
         del layout
         return init_params(config, key)

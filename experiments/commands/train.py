@@ -19,10 +19,8 @@ from mdm_jax.data import pipeline
 from mdm_jax.draws import DRAWS
 from mdm_jax.errors import InputError
 from mdm_jax.loading import Model, load
-from mdm_jax.models import presets
-from mdm_jax.models.config import TransformerConfig
-from mdm_jax.models.denoiser import make_denoiser
-from mdm_jax.models.transformer import init_params, num_params
+from mdm_jax.models import kinds, presets
+from mdm_jax.models.config import ModelConfig
 from mdm_jax.sharding import check_batch, local_rows
 from mdm_jax.tasks.base import Layout, Records, Task, fields_of, take
 from mdm_jax.training.checkpoint import CHECKPOINTS, trained_seconds
@@ -78,13 +76,13 @@ def train_model(flags: TrainFlags, orders: tuple[str, ...] = TWO_ORDERS) -> tupl
         rows=local_rows(mesh, batch_size),
         augment=flags.augmentation(),
     )
-    denoiser = make_denoiser(config)
+    denoiser = kinds.make_denoiser(config)
     how = f"{run.optimizer.num_steps} steps of {batch_size} in {flags.out}, products in {config.dtype}"
-    say(f"{num_params(config):,} parameters, {how}")
+    say(f"{kinds.num_params(config):,} parameters, {how}")
     nats_per_token = held_out_loss(denoiser, plain, layout.examples(test), mesh, batch_size=batch_size)
 
     def evaluate(params: Params) -> dict[str, float]:
-        model, found = Model(config, params, make_denoiser(config)), {HELD_OUT: nats_per_token(params)}
+        model, found = Model(config, params, denoiser), {HELD_OUT: nats_per_token(params)}
         for name, decode, _ in one_by_one(model, task, layout, orders):
             decoded = measure(task, layout, decode, test, mesh=mesh, seed=flags.draw_seed)
             found[f"{task.metric}/{name}"] = decoded.row[task.metric]
@@ -103,16 +101,22 @@ def train_model(flags: TrainFlags, orders: tuple[str, ...] = TWO_ORDERS) -> tupl
         config=run.json,
         evaluate=evaluate,
         start_from=run.initial,
-        flops_per_example=3 * config.forward_flops(config.max_length, num_logits=config.max_length / 2),
+        flops_per_example=flops_of(config),
     )
-    return Model(config, state.eval_params, make_denoiser(config)), data["test"]
+    return Model(config, state.eval_params, denoiser), data["test"]
 
 
-def network(flags: TrainFlags, task: Task) -> TransformerConfig:
+def flops_of(config: ModelConfig) -> float | None:
+    """Floating-point operations of training on a sequence, where the kind of network says how many."""
+    flops = config.forward_flops(config.max_length, num_logits=config.max_length / 2)
+    return None if flops is None else 3 * flops
+
+
+def network(flags: TrainFlags, task: Task) -> ModelConfig:
     """The preset as the flags and the layout want it."""
     changes = computed_in(flags, flags.out) | dict(flags.layout_of(task).network)
     changes |= {} if flags.dropout is None else {"dropout": flags.dropout}
-    return flags.fitted(dataclasses.replace(presets.get(flags.model), **changes))
+    return flags.fitted(kinds.adapted(presets.get(flags.model), changes))
 
 
 def losses(flags: TrainFlags, layout: Layout) -> tuple[Loss, Loss]:
@@ -138,7 +142,7 @@ class Run:
     """to start from, instead of fresh parameters"""
 
 
-def begin(flags: TrainFlags, task: Task, config: TransformerConfig, orders: Sequence[str]) -> Run:
+def begin(flags: TrainFlags, task: Task, config: ModelConfig, orders: Sequence[str]) -> Run:
     """Checks all that can be wrong before there are data, which may take long to make.
 
     Args:
@@ -161,7 +165,7 @@ def begin(flags: TrainFlags, task: Task, config: TransformerConfig, orders: Sequ
     initial = _initial_params(flags.init_from, config) if flags.init_from is not None and is_fresh else None
     init_from = None if flags.init_from is None else str(flags.init_from)
     chosen = {"name": task.name, **fields_of(task), **flags.recorded(), "init_from": init_from}
-    run = {"model": config.to_json(), "task": chosen}
+    run = {"model": kinds.to_json(config), "task": chosen}
     check_config(flags.out, run | {"optimizer": optimizer.to_json(), "batch_size": loop.batch_size})
     check_batch(loop.batch_size, mesh, parts=loop.accumulate)
     return Run(run, optimizer, loop, mesh, initial)
@@ -186,10 +190,9 @@ def computed_in(flags: RunFlags, out: pathlib.Path) -> dict[str, Any]:
     return {"dtype": dtype, "param_dtype": flags.param_dtype, "remat": flags.remat}
 
 
-def _initial_params(path: pathlib.Path, config: TransformerConfig) -> Params:
+def _initial_params(path: pathlib.Path, config: ModelConfig) -> Params:
     """The parameters of a trained model; InputError unless it has the same architecture."""
     params = load(path).params
-    wanted = jax.eval_shape(functools.partial(init_params, config), jax.random.key(0))
-    if jax.tree.map(np.shape, params) != jax.tree.map(np.shape, wanted):
+    if jax.tree.map(np.shape, params) != jax.tree.map(np.shape, kinds.param_shapes(config)):
         raise InputError(f"{path} is another network than the flags make: give those it was made with")
     return params

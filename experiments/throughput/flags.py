@@ -10,7 +10,7 @@ from mdm_jax.errors import InputError, shown
 from mdm_jax.ranges import FLOAT32, INT32, Range, check_number
 
 if TYPE_CHECKING:
-    from mdm_jax.models.config import TransformerConfig
+    from mdm_jax.models.config import ModelConfig
 
 Count = Annotated[int, Range(1, INT32)]
 Layers = Annotated[int, Range(1, 10_000)]
@@ -95,23 +95,37 @@ class Run:
         values: tuple[Any, ...] = entries.read("--" + name, getattr(self, name))
         return values
 
-    def config(self) -> "TransformerConfig":
+    def config(self) -> "ModelConfig":
         """The network that is measured."""
         config, folder = model_called(self.model)
         if folder is not None:
             return self._trained(config)
+        dtype = resolve_dtype(self.dtype)
+        changes: dict[str, Any] = {"dtype": dtype, "param_dtype": dtype}
+        changes["max_length"] = max(config.max_length, self.length or 0)
+        return dataclasses.replace(self._shrunken(config), **changes)
+
+    def _shrunken(self, config: "ModelConfig") -> "ModelConfig":
+        """The preset with as many layers and the width that the flags name."""
+        from mdm_jax.models.config import TransformerConfig
+
+        if self.layers is None and self.width is None:
+            return config
+        if not isinstance(config, TransformerConfig):
+            raise InputError("--layers and --width shrink Transformers; register a smaller preset")
         width = self.width or config.width
         heads = max(width // config.head_width, 1)
-        changes: dict[str, Any] = {"num_layers": self.layers or config.num_layers, "width": width, "num_heads": heads}
-        changes["num_kv_heads"] = (
-            None if config.num_kv_heads is None else max(heads * config.kv_heads // config.num_heads, 1)
+        kv_heads = max(heads * config.kv_heads // config.num_heads, 1)
+        return dataclasses.replace(
+            config,
+            num_layers=self.layers or config.num_layers,
+            width=width,
+            num_heads=heads,
+            num_kv_heads=None if config.num_kv_heads is None else kv_heads,
+            mlp_width=max(config.mlp_width * width // config.width, 1),
         )
-        changes["mlp_width"] = max(config.mlp_width * width // config.width, 1)
-        changes["max_length"] = max(config.max_length, self.length or 0)
-        dtype = resolve_dtype(self.dtype)
-        return dataclasses.replace(config, dtype=dtype, param_dtype=dtype, **changes)
 
-    def _trained(self, config: "TransformerConfig") -> "TransformerConfig":
+    def _trained(self, config: "ModelConfig") -> "ModelConfig":
         if self.layers is not None or self.width is not None:
             raise InputError("--layers and --width shrink presets; a trained model is measured as it is")
         check_length(config, self.length)
@@ -157,7 +171,7 @@ class TrainingFlags:
     seed: int = 0
     """of parameters, tokens and masks"""
 
-    def config(self, dtype: str) -> "TransformerConfig":
+    def config(self, dtype: str) -> "ModelConfig":
         """The network, for sequences of this length."""
         config, folder = model_called(self.model)
         if folder is not None:
@@ -189,10 +203,10 @@ class Memory(TrainingFlags):
     """folder of results.json"""
 
 
-def model_called(name: str) -> "tuple[TransformerConfig, pathlib.Path | None]":
+def model_called(name: str) -> "tuple[ModelConfig, pathlib.Path | None]":
     """A preset and None; or a trained model's config and its folder."""
     from mdm_jax.loading import run_folder
-    from mdm_jax.models.config import TransformerConfig
+    from mdm_jax.models import kinds
     from mdm_jax.models.presets import PRESETS
     from mdm_jax.training.config import read_config
 
@@ -202,10 +216,10 @@ def model_called(name: str) -> "tuple[TransformerConfig, pathlib.Path | None]":
         folder, _ = run_folder(name)
     except InputError as error:
         raise InputError(f"unknown preset {shown(name)} (there are {', '.join(PRESETS)}), and {error}") from None
-    return TransformerConfig.from_json(read_config(folder)["model"]), folder
+    return kinds.from_json(read_config(folder)["model"]), folder
 
 
-def check_length(config: "TransformerConfig", length: int | None) -> None:
+def check_length(config: "ModelConfig", length: int | None) -> None:
     """InputError for sequences longer than a trained model takes."""
     if length is not None and length > config.max_length:
         raise InputError(f"--length must be at most {config.max_length}, the longest that this model takes")

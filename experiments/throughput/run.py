@@ -83,11 +83,14 @@ def rows_of(work: Workload, to_time: Sequence[Case], roof: roofline.Roofline, ba
 
 
 def network_row(work: Workload, nfe: int, seconds: Sequence[float], roof: roofline.Roofline) -> Row:
-    """What the times of the bare network say of it and of the machine."""
+    """What the times of the bare network say of it and of the machine, where its operations are known."""
     network_s = statistics.median(seconds) / nfe
     batch, length = work.x_init.shape
-    flops = batch * work.config.forward_flops(length, num_logits=length)
-    read = {name: leaf for name, leaf in work.params.items() if name != "token_embedding" or work.config.tie_head}
+    flops_of_one = work.config.forward_flops(length, num_logits=length)
+    if flops_of_one is None:
+        return {}
+    flops, is_tied = batch * flops_of_one, getattr(work.config, "tie_head", False)
+    read = {name: leaf for name, leaf in work.params.items() if name != "token_embedding" or is_tied}
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(read))  # of an embedding only the rows of a few tokens are
     share = roof.seconds(flops, weights + 4 * batch * length * work.config.vocab_size) / network_s
     row: Row = {

@@ -17,7 +17,7 @@ from experiments.throughput.report import shows
 from experiments.throughput.workload import workload
 from mdm_jax.errors import RunError
 from mdm_jax.evaluation.benchmark import busy
-from mdm_jax.models.denoiser import make_denoiser
+from mdm_jax.models.kinds import make_denoiser
 
 
 def start(flags: Start) -> None:

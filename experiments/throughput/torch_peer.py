@@ -219,9 +219,9 @@ def network_alone(network: Network, x: Tensor, calls: int) -> Tensor:
 def check(work: Workload, cases: Sequence[Case]) -> None:
     """InputError for what PyTorch is not compared on."""
     config, flags = work.config, work.flags
-    is_plain = config.pad_id is None and config.num_groups == 0 and config.kv_heads == config.num_heads
-    if not is_plain or config.causal:
-        raise InputError("--compare torch takes bidirectional models without padding, groups or fewer key heads")
+    is_ours = type(config) is TransformerConfig
+    if not is_ours or config.causal or config.pad_id is not None or config.kv_heads != config.num_heads:
+        raise InputError("--compare torch takes bidirectional Transformers without padding, groups or fewer key heads")
     if flags.block_length is not None:
         raise InputError("--compare torch has no blocks: leave --block-length out")
     if ":" in flags.prompt:

@@ -35,8 +35,7 @@ def loop(flags: Loop) -> None:
 
     from mdm_jax.data.pipeline import Batches
     from mdm_jax.evaluation.benchmark import busy
-    from mdm_jax.models.denoiser import make_denoiser
-    from mdm_jax.models.transformer import init_params
+    from mdm_jax.models.kinds import init_params, make_denoiser
     from mdm_jax.sharding import make_mesh, place
     from mdm_jax.training.loop import LoopConfig, fit
     from mdm_jax.training.objectives import masked_loss
@@ -88,7 +87,7 @@ def loop(flags: Loop) -> None:
     times: list[float] = []
     pairs = [(bare(), looped()) for _ in range(flags.turns + 1)][1:]  # the first turn compiles
     ratios = sorted(after / before for before, after in pairs)
-    flops = 3 * flags.batch * config.forward_flops(flags.length, num_logits=flags.length)
+    flops = config.forward_flops(flags.length, num_logits=flags.length)
     before, after = (statistics.median(times) for times in zip(*pairs, strict=True))
     results.add(
         model=flags.model,
@@ -101,7 +100,7 @@ def loop(flags: Loop) -> None:
         overhead_range=[ratios[0] - 1, ratios[-1] - 1],
         examples_per_s=flags.batch / after,
         tokens_per_s=flags.batch * flags.length / after,
-        tflops=flops / after / 1e12,
+        tflops=None if flops is None else 3 * flags.batch * flops / after / 1e12,
         warning=was_busy,
     )
     results.finish(shown=shows(*MEASURED))
@@ -111,10 +110,16 @@ def memory(flags: Memory) -> None:
     """`memory`."""
     import jax
 
+    from mdm_jax.models.config import TransformerConfig
+
     device = jax.devices()[0] if flags.topology is None else described_tpu(flags.topology)
     is_described_and_auto = flags.topology is not None and flags.dtype == "auto"
     dtype = "bfloat16" if is_described_and_auto else resolve_dtype(flags.dtype)
     described = flags.config(dtype)
+    if not isinstance(described, TransformerConfig):
+        raise InputError(
+            "throughput memory is for Transformers, which know `remat` and their width; name one with --model"
+        )
     results = Results("throughput", "memory", out=flags.out, seed=flags.seed)
     cases = [("loss alone", False), ("step", True), ("step", False)]
     for (what, remat), as_features in itertools.product(cases, (True, False)):
@@ -148,8 +153,7 @@ def lowered_step(
     """The training step, on one device."""
     import jax
 
-    from mdm_jax.models.denoiser import make_denoiser
-    from mdm_jax.models.transformer import init_params
+    from mdm_jax.models.kinds import init_params, make_denoiser
     from mdm_jax.sharding import make_mesh
     from mdm_jax.training.objectives import masked_loss
     from mdm_jax.training.state import OptimizerConfig, abstract_state

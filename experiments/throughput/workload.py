@@ -13,14 +13,13 @@ import numpy as np
 import mdm_jax
 from experiments.oracles import oracle_named
 from experiments.throughput.flags import Run, model_called
+from mdm_jax.checks import gives_features
 from mdm_jax.errors import InputError, shown
 from mdm_jax.evaluation.benchmark import Bench, Case, cases_of
 from mdm_jax.kernels.matmul import linear
 from mdm_jax.kernels.skip_rows import SkipRows
-from mdm_jax.models.config import TransformerConfig
-from mdm_jax.models.decoder import make_decoder
-from mdm_jax.models.denoiser import make_denoiser
-from mdm_jax.models.transformer import init_params
+from mdm_jax.models.config import ModelConfig, TransformerConfig
+from mdm_jax.models.kinds import init_params, make_decoder, make_denoiser, param_shapes
 from mdm_jax.oracles import ORACLES
 from mdm_jax.ranges import FLOAT32, INT32, Range, check_number
 from mdm_jax.typing import Array, Params, Selector
@@ -46,7 +45,8 @@ SELECTORS: Mapping[str, Number] = {
 class Workload(NamedTuple):
     """A network, and what is filled in."""
 
-    config: TransformerConfig
+    config: Any
+    """a ModelConfig"""
     params: Params
     x_init: Array
     mask_id: int
@@ -56,9 +56,12 @@ class Workload(NamedTuple):
         """What the flags ask to be timed."""
         flags = self.flags
         options: dict[str, Any] = {"block_length": flags.block_length, "turns": flags.turns, "seed": flags.seed}
-        given = (self.params, self.x_init, self.mask_id, make_denoiser(self.config))
+        denoiser = make_denoiser(self.config)
+        given = (self.params, self.x_init, self.mask_id, denoiser)
         if flags.keep is not None:
             return Bench(make_decoder(self.config), *given, sampler=mdm_jax.cached_sample, **options)
+        if not gives_features(denoiser):
+            return Bench(denoiser, *given, **options)
         network: Any = Network(self.config, flags.compute == "open", flags.logits == "open")
         if flags.compute == "open" and flags.logits == "open":
             network = SkipRows(network)
@@ -75,7 +78,7 @@ class Network:
       reads_open: whether logits are made of open positions alone.
     """
 
-    config: TransformerConfig
+    config: ModelConfig
     computes_open: bool
     reads_open: bool
 
@@ -91,7 +94,7 @@ class Network:
     def features(self, params: Params, tokens: Array, is_read: Array | None = None) -> Any:
         """Features, or all logits."""
         features = make_denoiser(self.config).features(params, tokens, is_read if self.computes_open else None)
-        return features if self.reads_open else linear(*features, self.config.dtype)
+        return features if self.reads_open else linear(features.hidden, features.head, self.config.dtype)
 
 
 def cases(flags: Run) -> list[Case]:
@@ -130,7 +133,7 @@ def workload(flags: Run, batch: int) -> Workload:
         )
     if batch * length > INT32:
         raise InputError(f"--batch {batch} times --length {length} must be at most {INT32} tokens; give fewer")
-    rows = config.vocab_size + config.num_extra_tokens
+    rows = config.num_tokens
     mask_id = rows - 1 if flags.mask_id is None else flags.mask_id
     if mask_id >= rows:
         raise InputError(f"--mask-id must be below {rows}, the rows of the embedding; got {mask_id}")
@@ -142,10 +145,12 @@ def workload(flags: Run, batch: int) -> Workload:
 
 
 @functools.lru_cache(1)
-def params_of(model: str, config: TransformerConfig, seed: int) -> Params:
+def params_of(model: str, config: ModelConfig, seed: int) -> Params:
     """Random weights for a preset; a trained model's own, in the config's dtype."""
     if model_called(model)[1] is None:
-        return random_params(config, seed)
+        if isinstance(config, TransformerConfig):
+            return random_params(config, seed)
+        return init_params(config, jax.random.key(seed))
     return jax.tree.map(lambda leaf: leaf.astype(config.param_dtype), mdm_jax.load(model).params)
 
 
@@ -154,7 +159,7 @@ def random_params(config: TransformerConfig, seed: int) -> Params:
 
     They are drawn some rows at a time: one program for all of 8B takes 60 GB, and one for its head alone 6 GB.
     """
-    shapes, keys = jax.eval_shape(functools.partial(init_params, config), jax.random.key(0)), itertools.count()
+    shapes, keys = param_shapes(config), itertools.count()
 
     def fresh(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> Array:
         if leaf.ndim == 1:

@@ -1,8 +1,8 @@
-"""The configuration of a Transformer: plain data, without Flax."""
+"""The configuration of a network, and that of a Transformer: plain data, without Flax."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self, get_args
 
 from mdm_jax.errors import InputError, shown
 from mdm_jax.ranges import INT32, Range, check_ranges
@@ -13,27 +13,96 @@ _CHOICES = {
     "norm": ("rms", "layer"),
     "positions": ("rope", "learned"),
     "mlp": ("swiglu", "gelu"),
-    "dtype": ("float32", "bfloat16", "float16"),
-    "param_dtype": ("float32", "bfloat16", "float16"),
 }
 _FLAGS = ("causal", "use_bias", "tie_head", "shift_logits", "remat")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TransformerConfig:
-    """Everything that fixes a Transformer's parameters and its function. Hashable, and JSON by `to_json`.
+class ModelConfig:
+    """What every kind of network says of itself: plain data, hashable, and JSON by `to_json`.
+
+    A kind of network derives a frozen dataclass with its own fields, and registers it with `kinds.register`.
 
     Attributes:
       vocab_size: V, the number of logits.
       num_extra_tokens: rows of the embedding beyond V, such as one for the mask token. They are never predicted.
-      max_length: the longest sequence; learned positions are those of its tokens behind the groups.
-      num_groups: groups that a sequence begins with. The first num_groups · group_length tokens are pooled: each group
-        becomes one position, embedded as the sum of its (slot, token) embeddings, without a positional embedding. This
-        suits a prompt that is a set of clauses of one form, such as the clues of a puzzle. In a causal model a group
-        sees those before it, so that their order counts. Attention hides a group that is all `pad_id`. Outputs at
-        grouped tokens are their group's hidden state and no predictions, except that a causal model's last group
-        predicts the token after it.
-      group_length: tokens of a group.
+      max_length: the longest sequence.
+      dtype: what matrix products multiply in.
+      param_dtype: what the parameters are stored in.
+    """
+
+    vocab_size: Annotated[int, Range(1, INT32)]
+    num_extra_tokens: Annotated[int, Range(0, INT32)] = 0
+    max_length: Annotated[int, Range(1, 1 << 24)]
+    dtype: DType = "float32"
+    param_dtype: DType = "float32"
+
+    def __post_init__(self) -> None:
+        check_ranges(self, name_of=lambda path: f"{type(self).__name__}.{path}")
+        for name in ("dtype", "param_dtype"):
+            self._check_choice(name, get_args(DType))
+        most = INT32 - self.vocab_size
+        self._check("num_extra_tokens", self.num_extra_tokens <= most, f"at most {most}: token ids are int32")
+
+    def _check(self, name: str, holds: bool, wanted: str) -> None:
+        if not holds:
+            raise InputError(f"{type(self).__name__}.{name} must be {wanted}; got {shown(getattr(self, name))}")
+
+    def _check_choice(self, name: str, choices: Sequence[str]) -> None:
+        self._check(name, getattr(self, name) in choices, "one of " + ", ".join(choices))
+
+    @property
+    def num_tokens(self) -> int:
+        """Rows of the embedding: the ids that the model may be given are those below."""
+        return self.vocab_size + self.num_extra_tokens
+
+    def forward_flops(self, length: int, num_logits: int | float) -> float | None:
+        """Floating-point operations of the matrix products of one forward pass over one sequence; None if unknown.
+
+        Two for each multiplication and addition. A backward pass takes twice as many, so that training takes three
+        times as many in all, recomputation left out.
+
+        Args:
+          length: L.
+          num_logits: positions whose logits are made.
+        """
+        del length, num_logits
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field, as values that `json` writes as they are."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`. Fields that have a default may be left out.
+
+        Args:
+          fields: name -> value.
+
+        Raises:
+          InputError: a key is no field, a field without a default is missing, or a value does not fit.
+        """
+        if not isinstance(fields, Mapping) or not all(isinstance(name, str) for name in fields):
+            raise InputError(f"a {cls.__name__} wants fields by name; got {shown(fields)}")
+        known = {field.name: field.default is dataclasses.MISSING for field in dataclasses.fields(cls)}
+        unknown = sorted(set(fields) - set(known))
+        if unknown:
+            raise InputError(f"unknown keys in a {cls.__name__}: {', '.join(unknown)}; known are {', '.join(known)}")
+        missing = [name for name, is_required in known.items() if is_required and name not in fields]
+        if missing:
+            raise InputError(f"missing keys in a {cls.__name__}: {', '.join(missing)}; add them")
+        return cls(**fields)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TransformerConfig(ModelConfig):
+    """Everything that fixes a Transformer's parameters and its function.
+
+    Attributes:
+      vocab_size: V, the number of logits.
+      num_extra_tokens: rows of the embedding beyond V, such as one for the mask token. They are never predicted.
+      max_length: the longest sequence, and the rows of learned positions.
       num_layers: the number of blocks.
       num_heads: query heads, each of width / num_heads.
       width: D, of the residual stream.
@@ -51,19 +120,13 @@ class TransformerConfig:
         networks that were causal once, and in Ye et al. 2024.
       dropout: rate after the embedding and after each sub-layer, as in GPT-2. Attention probabilities are not dropped,
         unlike GPT-2's: fused attention kernels never form them.
-      pad_id: a token that attention hides; positions then count from the first token that is another, unless there are
-        groups. None for none.
+      pad_id: a token that attention hides; positions then count from the first token that is another. None for none.
       dtype: what matrix products multiply in; sums, norms, softmax and the residual stream are float32.
       param_dtype: what the parameters are stored in.
       remat: recompute each block in the backward pass instead of storing its activations.
       init_std: of the normal initialisation; outputs into the residual stream get init_std / √(2 · num_layers).
     """
 
-    vocab_size: Annotated[int, Range(1, INT32)]
-    num_extra_tokens: Annotated[int, Range(0, INT32)] = 0
-    max_length: Annotated[int, Range(1, 1 << 24)]
-    num_groups: Annotated[int, Range(0, INT32)] = 0
-    group_length: Annotated[int, Range(1, INT32)] = 1
     num_layers: Annotated[int, Range(1, 1_000)]
     num_heads: Annotated[int, Range(1, INT32)]
     width: Annotated[int, Range(1, INT32)]
@@ -80,46 +143,31 @@ class TransformerConfig:
     shift_logits: bool = False
     dropout: Annotated[float, Range(0, below=1)] = 0.0
     pad_id: Annotated[int, Range(0, INT32)] | None = None
-    dtype: DType = "float32"
-    param_dtype: DType = "float32"
     remat: bool = False
     init_std: Annotated[float, Range(above=0, most=1e3)] = 0.02
 
     def __post_init__(self) -> None:
-        check_ranges(self, name_of=lambda path: f"TransformerConfig.{path}")
-        most = INT32 - self.vocab_size
-        self._check("num_extra_tokens", self.num_extra_tokens <= most, f"at most {most}: token ids are int32")
-        most = INT32 // self.num_tokens
-        self._check("group_length", self.group_length <= most, f"at most {most}: it has an embedding row a token")
-        fits = self.num_grouped < self.max_length
-        self._check("num_groups", fits, f"below max_length / group_length = {self.max_length} / {self.group_length}")
-        is_set = self.num_groups == 0 or (self.positions == "learned" and not self.shift_logits)
-        self._check("num_groups", is_set, '0 unless positions is "learned" and shift_logits False')
+        super().__post_init__()
         is_row = self.pad_id is None or self.pad_id < self.num_tokens
         self._check("pad_id", is_row, f"None or an embedding row, 0 to {self.num_tokens - 1}")
         for name in _FLAGS:
             self._check(name, isinstance(getattr(self, name), bool), "True or False")
         for name, choices in _CHOICES.items():
-            self._check(name, getattr(self, name) in choices, "one of " + ", ".join(choices))
+            self._check_choice(name, choices)
         self._check("num_heads", self.width % self.num_heads == 0, f"a divisor of width = {self.width}")
         self._check("num_kv_heads", self.num_heads % self.kv_heads == 0, f"a divisor of num_heads = {self.num_heads}")
         self._check("shift_logits", not (self.shift_logits and self.causal), "False where causal, which shifts already")
         is_even = self.positions != "rope" or self.head_width % 2 == 0
         self._check("num_heads", is_even, f"such that width / num_heads = {self.head_width} is even: RoPE turns pairs")
 
-    def _check(self, name: str, holds: bool, wanted: str) -> None:
-        if not holds:
-            raise InputError(f"TransformerConfig.{name} must be {wanted}; got {shown(getattr(self, name))}")
-
     @property
-    def num_tokens(self) -> int:
-        """Rows of the embedding: the ids that the model may be given are those below."""
-        return self.vocab_size + self.num_extra_tokens
+    def num_positions(self) -> int:
+        """Rows of learned positions."""
+        return self.max_length
 
-    @property
-    def num_grouped(self) -> int:
-        """Tokens that a sequence begins with and that are read in groups."""
-        return self.num_groups * self.group_length
+    def num_vectors(self, length: int) -> int:
+        """How many vectors the layers compute of a sequence of this length."""
+        return length
 
     @property
     def kv_heads(self) -> int:
@@ -132,43 +180,10 @@ class TransformerConfig:
         return self.width // self.num_heads
 
     def forward_flops(self, length: int, num_logits: int | float) -> float:
-        """Floating-point operations of the matrix products of one forward pass over one sequence.
-
-        Two for each multiplication and addition. A backward pass takes twice as many, so that training takes three
-        times as many in all, recomputation left out.
-
-        Args:
-          length: L.
-          num_logits: positions whose logits are made.
-        """
-        length -= self.num_grouped - self.num_groups
+        """Floating-point operations of one forward pass over one sequence; see ModelConfig."""
+        length = self.num_vectors(length)
         projections = self.width * self.head_width * (2 * self.num_heads + 2 * self.kv_heads)
         mlp = (3 if self.mlp == "swiglu" else 2) * self.width * self.mlp_width
         attention = 2 * length * self.width / (2 if self.causal else 1)
         per_position = self.num_layers * (projections + mlp + attention)
         return 2 * (length * per_position + num_logits * self.width * self.vocab_size)
-
-    def to_json(self) -> dict[str, Any]:
-        """Every field, as values that `json` writes as they are."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        """The inverse of `to_json`. Fields that have a default may be left out.
-
-        Args:
-          fields: name -> value.
-
-        Raises:
-          InputError: a key is no field, a field without a default is missing, or a value does not fit.
-        """
-        if not isinstance(fields, Mapping) or not all(isinstance(name, str) for name in fields):
-            raise InputError(f"a TransformerConfig wants fields by name; got {shown(fields)}")
-        known = {field.name: field.default is dataclasses.MISSING for field in dataclasses.fields(cls)}
-        unknown = sorted(set(fields) - set(known))
-        if unknown:
-            raise InputError(f"unknown keys in a TransformerConfig: {', '.join(unknown)}; known are {', '.join(known)}")
-        missing = [name for name, is_required in known.items() if is_required and name not in fields]
-        if missing:
-            raise InputError(f"missing keys in a TransformerConfig: {', '.join(missing)}; add them")
-        return cls(**fields)

@@ -1,7 +1,7 @@
 """A Transformer that reads a sequence piece by piece, keeping the keys and values of what it has read."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
@@ -19,6 +19,10 @@ class TransformerDecoder:
       config: of the model.
     """
 
+    network: ClassVar[type[Transformer]] = Transformer
+    shortest_prompt: ClassVar[Any] = 1
+    """How many tokens it must be given to begin with."""
+
     config: TransformerConfig
 
     @property
@@ -31,11 +35,6 @@ class TransformerDecoder:
         """Whether a token sees only itself and those before it."""
         return self.config.causal
 
-    @property
-    def shortest_prompt(self) -> int:
-        """How many tokens it must be given to begin with: all groups, and one to go on from."""
-        return self.config.num_grouped + 1
-
     def init_cache(self, batch: int, length: int) -> dict[str, Any]:
         """An empty cache.
 
@@ -44,11 +43,10 @@ class TransformerDecoder:
           length: L, of the longest sequence it is to hold.
 
         Returns:
-          The collection "cache" of Transformer: keys and values [B, Hkv, L, d] of each layer, in the config's dtype;
-          one slot for each group of tokens.
+          The collection "cache" of Transformer: keys and values [B, Hkv, L, d] of each layer, in the config's dtype.
 
         Raises:
-          InputError: the length exceeds max_length, or is that of the groups or less.
+          InputError: the length exceeds max_length, or is below `shortest_prompt`.
         """
         config = self.config
         if length < self.shortest_prompt:
@@ -61,8 +59,7 @@ class TransformerDecoder:
                 f"a sequence of length {length} exceeds max_length = {config.max_length}: ask for a shorter one, or "
                 "build a model with a larger max_length"
             )
-        length -= config.num_grouped - config.num_groups
-        slots = jnp.zeros((batch, config.kv_heads, length, config.head_width), config.dtype)
+        slots = jnp.zeros((batch, config.kv_heads, config.num_vectors(length), config.head_width), config.dtype)
         return {f"layers_{i}": {"attention": {"keys": slots, "values": slots}} for i in range(config.num_layers)}
 
     def __call__(self, params: Params, tokens: Array, cache: Any, start: Array) -> tuple[Features, Any]:
@@ -70,7 +67,7 @@ class TransformerDecoder:
 
         Args:
           params: as from `init_params`.
-          tokens: int32 [B, T]. With groups, the first piece has all of them, and the others are single tokens.
+          tokens: int32 [B, T].
           cache: of what was read before. A causal model sees what stands before `start` in it; any other sees all.
           start: int32 scalar, the position of the first of `tokens`; start + T is at most the cache's length.
 
@@ -78,7 +75,9 @@ class TransformerDecoder:
           Features of the piece, and the cache with the piece in it.
         """
         variables = {"params": params, "cache": cache}
-        output: Any = Transformer(self.config).apply(variables, tokens, start=start, mutable="cache", method="features")
+        output: Any = self.network(self.config).apply(
+            variables, tokens, start=start, mutable="cache", method="features"
+        )
         features, updated = output
         return features, updated["cache"]
 
@@ -95,15 +94,15 @@ def make_decoder(config: TransformerConfig) -> TransformerDecoder:
       A hashable callable; two of equal arguments are equal.
 
     Raises:
-      InputError: the model hides padding, which its positions would then skip, shifts logits across pieces, or has
-        groups and is not causal, or a single token as its group: the first piece could not be told from others.
+      InputError: the model hides padding, which its positions would then skip, or shifts logits across pieces.
     """
+    check_pieces(config)
+    return TransformerDecoder(config)
+
+
+def check_pieces(config: TransformerConfig) -> None:
+    """InputError for a model that cannot read a sequence in pieces."""
     if config.shift_logits:
         raise InputError("decoding piece by piece shifts no logits; give a TransformerConfig with shift_logits = False")
     if config.pad_id is not None:
         raise InputError(f"decoding hides no padding; give a TransformerConfig with pad_id = None, not {config.pad_id}")
-    if config.num_groups and not config.causal:
-        raise InputError("only a causal model decodes behind groups; give a TransformerConfig with num_groups = 0")
-    if config.num_grouped == 1:
-        raise InputError("one group of one token is a token; give a TransformerConfig with num_groups = 0")
-    return TransformerDecoder(config)

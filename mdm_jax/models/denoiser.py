@@ -1,7 +1,7 @@
 """A Transformer as a Denoiser: a function of parameters and tokens."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.transformer import Transformer
@@ -15,6 +15,8 @@ class TransformerDenoiser:
     Attributes:
       config: of the model.
     """
+
+    network: ClassVar[type[Transformer]] = Transformer
 
     config: TransformerConfig
 
@@ -59,7 +61,7 @@ class TransformerDenoiser:
     def _apply(self, method: str, params: Params, tokens: Array, dropout_key: Array | None, **options: Any) -> Any:
         rngs = None if dropout_key is None else {"dropout": dropout_key}
         options |= {"deterministic": dropout_key is None, "rngs": rngs, "method": method}
-        return Transformer(self.config).apply({"params": params}, tokens, **options)
+        return self.network(self.config).apply({"params": params}, tokens, **options)
 
 
 def make_denoiser(config: TransformerConfig) -> TransformerDenoiser:

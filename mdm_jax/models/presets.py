@@ -5,7 +5,7 @@ Compute and parameter dtypes are float32 except for the two published models of 
 """
 
 from mdm_jax.errors import InputError
-from mdm_jax.models.config import TransformerConfig
+from mdm_jax.models.config import ModelConfig, TransformerConfig
 
 sudoku_6m = TransformerConfig(
     vocab_size=31,
@@ -110,7 +110,7 @@ gpt2 = TransformerConfig(
 )
 """124,439,808 parameters. GPT-2 (small)."""
 
-PRESETS: dict[str, TransformerConfig] = {
+PRESETS: dict[str, ModelConfig] = {
     "sudoku_6m": sudoku_6m,
     "sudoku_6m_deep": sudoku_6m_deep,
     "sudoku_8x256": sudoku_8x256,
@@ -124,7 +124,7 @@ PRESETS: dict[str, TransformerConfig] = {
 }
 
 
-def get(name: str) -> TransformerConfig:
+def get(name: str) -> ModelConfig:
     """The configuration called `name`.
 
     Raises:

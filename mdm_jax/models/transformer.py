@@ -25,7 +25,8 @@ RopeTables: TypeAlias = tuple[Array, Array] | None
 """Cosines and sines [B or 1, L, d / 2], or nothing that turns."""
 
 
-def _embedding(config: TransformerConfig, rows: int, name: str) -> nn.Embed:
+def embedding_table(config: TransformerConfig, rows: int, name: str) -> nn.Embed:
+    """A table of so many vectors."""
     init, dtype = _normal(config.init_std), config.param_dtype
     return nn.Embed(rows, config.width, dtype=dtype, param_dtype=dtype, embedding_init=init, name=name)
 
@@ -219,9 +220,9 @@ def _where_read(block: Block, x: Array, where: tuple[Array, RopeTables, Array | 
 class Transformer(nn.Module):
     """A pre-norm transformer over tokens.
 
-    Parameters: token_embedding/embedding, position_embedding/embedding ("learned"), group_embedding/embedding (with
-    groups; in row (V + extra) · place + token), layers_{i}/..., final_norm/..., head/kernel (unless tied). Dropout
-    reads the rng stream "dropout".
+    Parameters: token_embedding/embedding, position_embedding/embedding ("learned"), layers_{i}/..., final_norm/...,
+    head/kernel (unless tied). Dropout reads the rng stream "dropout". A kind of network that reads its tokens in
+    another way, or gives its outputs to others, overrides `_read`, `_needed` or `_of_tokens`.
     """
 
     config: TransformerConfig
@@ -257,7 +258,7 @@ class Transformer(nn.Module):
           tokens: int32 [B, L].
           deterministic: whether dropout is off.
           start: int32 scalar, the position of the first token, where `tokens` go on from those in the collection
-            "cache"; None for 0. With groups, the first piece has all of them, and the others are single tokens.
+            "cache"; None for 0.
           is_read: bool [B, L], the tokens whose features are asked for; those of the others are finite and no more.
             The last layer computes so many positions, besides the keys and values of all, as the row that wants most
             does, rounded up to a quarter of L. None for all; not for pieces, nor for causal models.
@@ -267,41 +268,15 @@ class Transformer(nn.Module):
         """
         config = self.config
         tokens, rows = check_tokens(tokens, "tokens", config), config.num_tokens
-        # Beyond every table, so that its look-up is NaN: a negative id would be counted from the end.
-        tokens = jnp.where((tokens < 0) | (tokens >= rows), rows * config.group_length, tokens)
+        # Beyond the table, so that its look-up is NaN: a negative id would be counted from the end.
+        tokens = jnp.where((tokens < 0) | (tokens >= rows), rows, tokens)
         if tokens.shape[1] > config.max_length:
             raise InputError(
                 f"tokens of length {tokens.shape[1]} exceed max_length = {config.max_length}: shorten them, or build a "
                 "model with a larger max_length"
             )
-        length = tokens.shape[1]
-        num_groups, num_grouped = config.num_groups, config.num_grouped
-        if start is not None and length == 1:  # behind the groups
-            num_groups, num_grouped = 0, 0
-        if length < num_grouped:
-            mend = "fill up with padding" if start is None else "give all in the first piece, then single tokens"
-            raise InputError(
-                f"tokens of length {length} are shorter than the {num_groups} groups of {config.group_length} "
-                f"that this model's sequences begin with: {mend}"
-            )
-        is_real = None if config.pad_id is None else tokens != config.pad_id
-        if is_real is None or config.num_groups:  # behind groups every token has its place
-            positions: Array | np.ndarray = np.arange(length, dtype=np.int32)[None]
-        else:
-            positions = positions_from(is_real)
-        positions = positions if start is None else start + positions
-        behind = positions[:, num_grouped:] - config.num_grouped
-
-        token_embedding = _embedding(config, rows, "token_embedding")
-        x = token_embedding(tokens[:, num_grouped:]).astype(jnp.float32)
-        if config.positions == "learned":
-            table = _embedding(config, config.max_length - config.num_grouped, "position_embedding")
-            x += table(behind).astype(jnp.float32)
-        positions = config.num_groups + behind  # as many as there are vectors
-        if num_groups:
-            x = jnp.concatenate([self._groups(tokens), x], axis=1)
-            positions = jnp.concatenate([jnp.arange(num_groups, dtype=jnp.int32)[None], positions], axis=1)
-            is_real = None if is_real is None else self._one_for_each_group(is_real, jnp.any)
+        token_embedding = embedding_table(config, rows, "token_embedding")
+        x, positions, is_real = self._read(token_embedding, tokens, start)
         x = nn.Dropout(config.dropout, deterministic=deterministic)(x.reshape(-1, config.width))
         block = nn.remat(Block) if config.remat else Block
         blocks = [block(config, deterministic, name=f"layers_{i}") for i in range(config.num_layers)]
@@ -312,37 +287,52 @@ class Transformer(nn.Module):
         last = blocks[-1]
         x = last(x, *where) if is_read is None else _where_read(last, x, where, self._needed(is_read))
         x = Norm(config, name="final_norm")(x).reshape(tokens.shape[0], -1, config.width)
-        if num_groups:
-            of_groups = jnp.repeat(x[:, :num_groups], config.group_length, axis=1)
-            x = jnp.concatenate([of_groups, x[:, num_groups:]], axis=1)
+        x = self._of_tokens(x, tokens)
         if config.shift_logits:
             x = jnp.concatenate([x[:, :1], x[:, :-1]], axis=1)
         tied = token_embedding.embedding[: config.vocab_size].T if config.tie_head else None
         head = Head(config, name="head")() if tied is None else tied
         return Features(x.astype(config.dtype), head)
 
-    def _groups(self, tokens: Array) -> Array:
-        """The vectors of the groups, float32 [B, num_groups, D], as long as a token's and its position's together."""
-        config = self.config
-        rows = config.vocab_size + config.num_extra_tokens
-        of_places = _embedding(config, config.group_length * rows, "group_embedding")
-        indices = jnp.arange(config.num_grouped, dtype=jnp.int32) % config.group_length
-        vectors = of_places(tokens[:, : config.num_grouped] + (rows * indices)[None]).astype(jnp.float32)
-        return self._one_for_each_group(vectors, jnp.sum) * math.sqrt(2 / config.group_length)
+    def _read(
+        self, token_embedding: nn.Embed, tokens: Array, start: Array | None
+    ) -> tuple[Array, Array | np.ndarray, Array | None]:
+        """What the layers begin with.
+
+        Args:
+          token_embedding: of num_tokens rows.
+          tokens: int32 [B, L]; an unknown id is num_tokens.
+          start: as for `features`.
+
+        Returns:
+          Vectors, float32 [B, L, D]; their positions, int32 [B or 1, L], an np.ndarray where they are constants; and
+          which of them attention sees, bool [B, L], or None for all.
+        """
+        is_real = None if self.config.pad_id is None else tokens != self.config.pad_id
+        positions: Array | np.ndarray = np.arange(tokens.shape[1], dtype=np.int32)[None]
+        positions = positions if is_real is None else positions_from(is_real)
+        positions = positions if start is None else start + positions
+        return self._embed(token_embedding, tokens, positions), positions, is_real
+
+    def _embed(self, token_embedding: nn.Embed, tokens: Array, positions: Array | np.ndarray) -> Array:
+        """The sum of the embeddings of tokens [B, L] and of learned positions, float32 [B, L, D]."""
+        x = token_embedding(tokens).astype(jnp.float32)
+        if self.config.positions == "learned":
+            table = embedding_table(self.config, self.config.num_positions, "position_embedding")
+            x += table(positions).astype(jnp.float32)
+        return x
 
     def _needed(self, is_read: Array) -> Array:
         """Which outputs of the last layer the features of the wanted tokens [B, L] are made from."""
         if self.config.shift_logits:  # token i has the output of i - 1, and the first one its own
             first, rest = is_read[:, :2].any(axis=1, keepdims=True), is_read[:, 2:]
             is_read = jnp.concatenate([first, rest, jnp.zeros_like(first)], axis=1)[:, : is_read.shape[1]]
-        return self._one_for_each_group(is_read, jnp.any) if self.config.num_groups else is_read
+        return is_read
 
-    def _one_for_each_group(self, values: Array, reduce: Any) -> Array:
-        """[B, L, ...] -> [B, num_groups + L - num_grouped, ...], the values of each group reduced to one."""
-        config = self.config
-        groups = values[:, : config.num_grouped]
-        groups = groups.reshape(groups.shape[0], config.num_groups, config.group_length, *groups.shape[2:])
-        return jnp.concatenate([reduce(groups, axis=2), values[:, config.num_grouped :]], axis=1)
+    def _of_tokens(self, x: Array, tokens: Array) -> Array:
+        """The outputs of the layers [B, P, D] as hidden states [B, L, D] of the tokens [B, L]."""
+        del tokens
+        return x
 
 
 def init_params(config: TransformerConfig, key: Array) -> Params:
@@ -355,27 +345,12 @@ def init_params(config: TransformerConfig, key: Array) -> Params:
     Returns:
       A nested dict of arrays in the config's param_dtype, with the names that Transformer documents.
     """
-    return Transformer(config).init(key, jnp.zeros((1, max(config.num_grouped, 1)), dtype=jnp.int32))["params"]
+    return Transformer(config).init(key, jnp.zeros((1, 1), dtype=jnp.int32))["params"]
 
 
-def param_shapes(config: TransformerConfig) -> Params:
-    """The shapes and dtypes of what `init_params` gives, in a moment: all layers are as the first."""
+def param_shapes(config: TransformerConfig, init: Callable[[Any, Array], Params] = init_params) -> Params:
+    """The shapes and dtypes of what `init` gives, in a moment: all layers are as the first."""
     one = dataclasses.replace(config, num_layers=1)
-    shapes: dict[str, Any] = dict(jax.eval_shape(lambda: init_params(one, jax.random.key(0))))
+    shapes: dict[str, Any] = dict(jax.eval_shape(functools.partial(init, one), jax.random.key(0)))
     layer = shapes.pop("layers_0")
     return shapes | {f"layers_{i}": layer for i in range(config.num_layers)}
-
-
-def num_params(params_or_config: Params | TransformerConfig, *, embedding: bool = True) -> int:
-    """Number of parameters, exact; for a configuration without making any.
-
-    Args:
-      params_or_config: parameters as from `init_params`, or the configuration.
-      embedding: whether the embeddings and the untied head count, which scaling laws leave out.
-    """
-    params = params_or_config
-    if isinstance(params, TransformerConfig):
-        params = param_shapes(params_or_config)
-    outside = () if embedding else ("token_embedding", "position_embedding", "group_embedding", "head")
-    counted = {name: subtree for name, subtree in params.items() if name not in outside}
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(counted))

@@ -56,7 +56,7 @@ class Layout(Protocol):
 
     @property
     def network(self) -> Mapping[str, Any]:
-        """The fields of a `TransformerConfig` that the sequences fix, such as `vocab_size` and `max_length`."""
+        """The fields of the network's config that the sequences fix, such as `vocab_size` and `max_length`."""
         ...
 
     def check(self, records: Records) -> None:

@@ -12,7 +12,10 @@ FORMAT = 2
 """of a run's folder"""
 
 OWN = {"own": True}
-"""What `model` says where the network is not of this library: there is nothing to make it from."""
+"""What `model` says where the network is of no registered kind: there is nothing to make it from."""
+
+RETIRED = {"num_groups": 0, "group_length": 1}
+"""Fields of a model that older versions wrote, with the values that ask for nothing."""
 
 
 def write_config(folder: pathlib.Path, config: dict[str, Any]) -> None:
@@ -60,4 +63,6 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
     if number != FORMAT:
         advice = "update mdm_jax" if number > FORMAT else "use the version that wrote it, or train anew"
         raise InputError(f"{path} has format {shown(number)}, this version reads format {FORMAT}; {advice}")
+    model = {name: value for name, value in sections["model"].items() if (name, value) not in RETIRED.items()}
+    sections["model"] = model if model == OWN else {"kind": "transformer", **model}  # the only one of older versions
     return sections

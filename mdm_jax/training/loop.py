@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from mdm_jax.errors import InputError, Interrupted, LostPeerError, Preempted, RunError, shown
 from mdm_jax.files import is_full, local_path
-from mdm_jax.models.denoiser import TransformerDenoiser
+from mdm_jax.models import kinds
 from mdm_jax.ranges import Count, Seed, check_ranges
 from mdm_jax.report.progress import say
 from mdm_jax.sharding import BATCH, RULES, Rules, check_batch, without_rule
@@ -121,7 +121,8 @@ def fit(
       loop: how often to log, evaluate and save.
       mesh: where to train.
       config: what `config.json` shall say beside the optimizer and the batch size; another run with other words is
-        refused in this folder. `model` is for `load`, and is there by itself for a network of this library.
+        refused in this folder. `model` is for `load`, and is there by itself where `apply.config` is of a
+        registered kind, as that of every network of this library.
       evaluate: gets the parameters (their average where one is kept); what it returns joins the metrics.
       start_from: parameters that a fresh run starts from instead, as from `init_params`; whole in every process.
       rules: where parameters lie on the mesh, by their names.
@@ -142,8 +143,9 @@ def fit(
     check_batch(loop.batch_size, mesh, parts=loop.accumulate)
     if loop.best_metric is not None and evaluate is None:
         raise InputError(f"nothing measures the metric {shown(loop.best_metric)}: give fit an `evaluate`, or no metric")
-    network = {"model": apply.config.to_json()} if isinstance(apply, TransformerDenoiser) else {"model": OWN}
-    run = {**network, **(config or {}), "optimizer": optimizer.to_json(), "batch_size": loop.batch_size}
+    network: Any = getattr(apply, "config", None)
+    model = kinds.to_json(network) if kinds.is_known(network) else OWN
+    run = {"model": model, **(config or {}), "optimizer": optimizer.to_json(), "batch_size": loop.batch_size}
     stored = jax.eval_shape(init_params, jax.random.key(0))
     metric, total, begin = f"{loop.best_mode} {loop.best_metric}", optimizer.num_steps, time.perf_counter()
     with locked(folder), Preemption() as preemption:

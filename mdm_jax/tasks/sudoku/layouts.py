@@ -58,7 +58,7 @@ class Masked:
 
     @property
     def network(self) -> Mapping[str, Any]:
-        """The fields of a `TransformerConfig` that the sequences fix."""
+        """The fields of the network's config that the sequences fix."""
         return _network(self, causal=False, shift_logits=self.shift_logits)
 
     def check(self, records: Records) -> None:
@@ -142,7 +142,7 @@ class Triples:
 
     @property
     def network(self) -> Mapping[str, Any]:
-        """The fields of a `TransformerConfig` that the sequences fix."""
+        """The fields of the network's config that the sequences fix."""
         return _network(self, causal=True, shift_logits=False)
 
     def check(self, records: Records) -> None:

@@ -46,8 +46,8 @@ _BY_ATTRIBUTE = np.arange(CELLS) // STRIDE * STRIDE
 class _Clued:
     """The common part of the layouts: the clues come first, `size.max_clues` of them in 13 positions each.
 
-    Positions that a clue leaves empty are padding, and so are clues that a puzzle does not have. With `num_groups` and
-    `group_length` in its `TransformerConfig` a network reads each clue as one position.
+    Positions that a clue leaves empty are padding, and so are clues that a puzzle does not have. A network of the
+    kind "grouped_transformer" reads each clue as one vector.
 
     Attributes:
         name: The name in flags.
@@ -73,8 +73,8 @@ class _Clued:
 
     def _network(self, length: int, **fields: Any) -> dict[str, Any]:
         shape = {"vocab_size": self.num_tokens, "num_extra_tokens": 0, "max_length": length, "shift_logits": False}
-        groups = {"positions": "learned", "num_groups": self.num_groups, "group_length": self.group_length}
-        return shape | groups | fields
+        groups = {"kind": "grouped_transformer", "num_groups": self.num_groups, "group_length": self.group_length}
+        return shape | groups | {"positions": "learned"} | fields
 
     def _clues(self, clues: Clues) -> Tokens:
         """The tokens of checked clues, int32 `[num, num_groups * group_length]`; empty rows of clues stand last."""
@@ -118,7 +118,7 @@ class Masked(_Clued):
 
     @property
     def network(self) -> Mapping[str, Any]:
-        """The fields of a `TransformerConfig` that the sequences fix: each clue is read as one position."""
+        """The kind and the fields of the network that the sequences fix: each clue is read as one vector."""
         return self._network(self.length, causal=False, pad_id=self.pad_id)
 
     def examples(self, records: Records) -> dict[str, NDArray[Any]]:
@@ -209,7 +209,7 @@ class Triples(_Clued):
 
     @property
     def network(self) -> Mapping[str, Any]:
-        """The fields of a `TransformerConfig` that the sequences fix; a decoder with a cache hides no padding."""
+        """The kind and the fields of the network that the sequences fix; a decoder with a cache hides no padding."""
         return self._network(self.length, causal=True, pad_id=None)
 
     def examples(self, records: Records) -> dict[str, NDArray[Any]]:
