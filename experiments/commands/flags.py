@@ -52,10 +52,10 @@ class TrainFlags(TaskFlags, RunFlags):
     """The flags that a trained model's config.json must hold."""
     model: str
     """a preset of mdm_jax.models.presets; its vocabulary and length are fitted to the sequences"""
-    loss: Literal["plain", "subset", "elbo", "order", "left-to-right", "skewed", "reweighted"] = "plain"
-    """what is drawn, by its name in mdm_jax.draws.DRAWS: a random subset, which "plain" is for masked models; a random
-    time; one token of a random order, or of the order from left to right; mostly large subsets; Ye et al.'s
-    re-weighting"""
+    loss: Literal["plain", "subset", "elbo", "order", "left-to-right", "skewed", "reweighted", "aligned"] = "plain"
+    """what is drawn, by its name in mdm_jax.training.objectives.NAMED: a random subset, which "plain" is for masked
+    models; a random time; one token of a random order, or of the order from left to right; mostly large subsets; Ye et
+    al.'s re-weighting; what the network's own order leaves (PUMA)"""
     dropout: Decay | None = None
     """instead of the preset's"""
     init_from: pathlib.Path | None = None

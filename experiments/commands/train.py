@@ -16,7 +16,6 @@ from experiments.commands.prepare import load_splits
 from experiments.common import Results, say
 from experiments.flags import RunFlags, resolve_dtype
 from mdm_jax.data import pipeline
-from mdm_jax.draws import DRAWS
 from mdm_jax.errors import InputError
 from mdm_jax.loading import Model, load
 from mdm_jax.models import kinds, presets
@@ -27,7 +26,7 @@ from mdm_jax.training.checkpoint import CHECKPOINTS, trained_seconds
 from mdm_jax.training.config import check_config, read_config
 from mdm_jax.training.held_out import held_out_loss
 from mdm_jax.training.loop import LoopConfig, fit
-from mdm_jax.training.objectives import Loss, causal_loss, masked_loss
+from mdm_jax.training.objectives import NAMED, Loss, causal_loss, masked_loss
 from mdm_jax.training.state import OptimizerConfig
 from mdm_jax.typing import Params
 
@@ -123,7 +122,7 @@ def losses(flags: TrainFlags, layout: Layout) -> tuple[Loss, Loss]:
     """The loss to minimise, and the bound on the likelihood that is measured on held-out records."""
     if layout.mask_id is not None:
         plain = masked_loss(layout.mask_id)
-        return plain if flags.loss == "plain" else masked_loss(layout.mask_id, DRAWS[flags.loss]), plain
+        return plain if flags.loss == "plain" else masked_loss(layout.mask_id, NAMED[flags.loss]), plain
     if flags.loss != "plain":
         raise InputError(f"--loss {flags.loss} is for masked models, and --layout {layout.name} is not: leave it out")
     return causal_loss(), causal_loss()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
@@ -154,9 +155,10 @@ def fit(
             _say_what_is_replicated(mesh, stored, rules)
         meet(mesh)
         with Checkpointer(folder, keep=loop.keep, metric=metric) as checkpointer:
-            restored = checkpointer.restore(abstract_state(mesh, init_params, optimizer, rules), say)
+            init_pool = _init_pool(loss, batches, to_batch, loop.batch_size)
+            restored = checkpointer.restore(abstract_state(mesh, init_params, optimizer, rules, init_pool), say)
             if restored is None:
-                state = init_state(mesh, init_params, loop.seed, optimizer, start_from, rules)
+                state = init_state(mesh, init_params, loop.seed, optimizer, start_from, rules, init_pool)
             else:
                 state, position = restored
                 batches.set_state(position)
@@ -218,6 +220,18 @@ def fit(
             "not finite: this is no trained model; look at the data, or start anew with a lower learning rate"
         )
     return state
+
+
+def _init_pool(
+    loss: Loss, batches: BatchIterator, to_batch: Callable[..., Mapping[str, np.ndarray]], batch_size: int
+) -> Callable[[], Any] | None:
+    """What makes the first pool of a loss that has one: of a batch of zeros as large as those to come."""
+    init, position = loss.init, batches.get_state()
+    if init is None:
+        return None
+    arrays = to_batch(next(batches))
+    batches.set_state(position)
+    return lambda: init({name: jnp.zeros((batch_size, *x.shape[1:]), x.dtype) for name, x in arrays.items()})
 
 
 def _lies_in(folder: pathlib.Path, name: Any) -> bool:

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from optax import GradientTransformation as Transformation
 
 from mdm_jax.errors import InputError, shown
 from mdm_jax.ranges import INT32, Count, Decay, NotNegative, Positive, Range, Share, check_ranges
-from mdm_jax.sharding import RULES, Rules, abstract, shardings
+from mdm_jax.sharding import BATCH, RULES, Rules, abstract, shardings
 from mdm_jax.typing import Array, Params
 
 GENERATOR = "threefry2x32"
@@ -36,6 +36,8 @@ class TrainState(NamedTuple):
     opt_state: Any
     key: Array
     """the run's key; step k uses it folded with k, so that it never changes"""
+    pool: Any = None
+    """the state of a draw that has one, arrays [B, ...] split as a batch is; None for other draws"""
 
     @property
     def eval_params(self) -> Params:
@@ -166,14 +168,27 @@ def init_state(
     config: OptimizerConfig,
     start_from: Params | None = None,
     rules: Rules = RULES,
+    init_pool: Callable[[], Any] | None = None,
 ) -> TrainState:
-    """A fresh state, made where it will lie on `mesh`; with the parameters of `start_from`, if that is given."""
+    """A fresh state, made where it will lie on `mesh`.
+
+    Args:
+      mesh: where to train.
+      init_params: makes fresh parameters from a key.
+      seed: of the run.
+      config: the optimizer's settings.
+      start_from: parameters to start from instead; None for fresh ones.
+      rules: where parameters lie, by their names.
+      init_pool: makes the state of the loss's draw; None if it has none.
+    """
 
     def make(key: Array) -> TrainState:
         return make_state(init_params, key, config)
 
     key = jax.random.key(seed, impl=GENERATOR)
     state = jax.jit(make, out_shardings=shardings(mesh, jax.eval_shape(make, key), rules))(key)
+    if init_pool is not None:
+        state = state._replace(pool=jax.jit(init_pool, out_shardings=NamedSharding(mesh, BATCH))())
     if start_from is None:
         return state
 
@@ -186,8 +201,17 @@ def init_state(
 
 
 def abstract_state(
-    mesh: Mesh, init_params: Callable[[Array], Params], config: OptimizerConfig, rules: Rules = RULES
+    mesh: Mesh,
+    init_params: Callable[[Array], Params],
+    config: OptimizerConfig,
+    rules: Rules = RULES,
+    init_pool: Callable[[], Any] | None = None,
 ) -> TrainState:
     """The shapes, dtypes and shardings of a state on `mesh`, to restore one into."""
     key = jax.random.key(0, impl=GENERATOR)
-    return abstract(mesh, jax.eval_shape(lambda key: make_state(init_params, key, config), key), rules)
+    state: TrainState = abstract(mesh, jax.eval_shape(lambda key: make_state(init_params, key, config), key), rules)
+    if init_pool is None:
+        return state
+    rows = NamedSharding(mesh, BATCH)
+    pool = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows), jax.eval_shape(init_pool))
+    return state._replace(pool=pool)

@@ -40,7 +40,7 @@ def make_train_step(
 
     It minimises nats per free (not given) token. Draws are made for the global batch, so that they depend neither on
     how many devices share it nor on `accumulate`. A step whose loss, gradient or outcome is not finite changes nothing
-    but the counts of steps: no state holds a number that is not.
+    but the counts of steps and the draw's pool: no state holds a number that is not.
 
     Args:
       apply: the network; one that takes no `dropout_key` is trained without dropout.
@@ -61,34 +61,46 @@ def make_train_step(
     network = apply.features if gives_features(apply) else apply
     has_dropout = takes_dropout_key(network)
 
-    def objective(params: Params, drawn: Any, dropout_key: Array) -> Array:
+    def objective(params: Params, drawn: Any, dropout_key: Array) -> tuple[Array, Any]:
         def denoiser(params: Params, tokens: Array) -> Any:
             options = {"dropout_key": dropout_key} if has_dropout else {}
             with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # what no compiler can split splits itself by it
                 return network(gathered(mesh, params, rules), tokens, **options)
 
         rows_per_device = jax.tree.leaves(drawn)[0].shape[0] // (mesh.shape["data"] * mesh.shape["fsdp"])
-        return loss.nll(denoiser, params, drawn, paired=rows_per_device % 2 == 0).sum()
+        nats = loss.nll(denoiser, params, drawn, paired=rows_per_device % 2 == 0)
+        nats, seen = (nats, None) if loss.init is None else nats
+        return nats.sum(), seen
 
-    def summed(params: Params, drawn: Any, dropout_key: Array) -> tuple[Array, Params]:
-        """Nats of the whole batch, and their gradient in float32."""
+    def summed(params: Params, drawn: Any, dropout_key: Array) -> tuple[Array, Params, Any]:
+        """Nats of the whole batch, their gradient in float32, and what else was seen of each row."""
         if accumulate == 1:
-            value, gradient = jax.value_and_grad(objective)(params, drawn, dropout_key)
-            return value, _float32(gradient)
+            (value, seen), gradient = jax.value_and_grad(objective, has_aux=True)(params, drawn, dropout_key)
+            return value, _float32(gradient), seen
 
-        def add(total: Any, part: tuple[Any, Array]) -> tuple[Any, None]:
-            value, gradient = jax.value_and_grad(objective)(params, *part)
-            return jax.tree.map(jnp.add, total, (value, _float32(gradient))), None
+        def add(total: Any, part: tuple[Any, Array]) -> tuple[Any, Any]:
+            (value, seen), gradient = jax.value_and_grad(objective, has_aux=True)(params, *part)
+            return jax.tree.map(jnp.add, total, (value, _float32(gradient))), seen
 
         zeros = jax.tree.map(jnp.zeros_like, (jnp.zeros(()), _float32(params)))
         parts = (_parts(drawn, accumulate, mesh), jax.random.split(dropout_key, accumulate))
-        return jax.lax.scan(add, zeros, parts)[0]
+        total, seen = jax.lax.scan(add, zeros, parts)
+        return *total, _whole(seen, mesh)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         key_draw, key_dropout = jax.random.split(jax.random.fold_in(state.key, state.step))
-        num_tokens = jnp.maximum((~batch["is_prompt"]).sum(), 1)
-        drawn = jax.lax.with_sharding_constraint(loss.draw(key_draw, batch), rows)
-        value, gradient = summed(as_stored(state.params, stored), drawn, key_dropout)
+        pool, is_prompt = state.pool, batch["is_prompt"]
+        if loss.init is None:
+            drawn = loss.draw(key_draw, batch)
+        else:
+            key_draw, key_advance = jax.random.split(key_draw)
+            drawn, pool = loss.draw(key_draw, batch, pool)
+            is_prompt = pool.is_prompt
+        num_tokens = jnp.maximum((~is_prompt).sum(), 1)
+        drawn = jax.lax.with_sharding_constraint(drawn, rows)
+        value, gradient, seen = summed(as_stored(state.params, stored), drawn, key_dropout)
+        if loss.advance is not None:
+            pool = loss.advance(key_advance, pool, seen)
         value, gradient = value / num_tokens, jax.tree.map(lambda leaf: leaf / num_tokens, gradient)
         gradient_norm = optax.tree.norm(gradient)
 
@@ -109,10 +121,11 @@ def make_train_step(
             "skipped_steps": skipped,
             "skipped_in_a_row": skipped_in_a_row,
         }
-        return TrainState(state.step + 1, skipped, skipped_in_a_row, params, ema, opt_state, state.key), metrics
+        return TrainState(state.step + 1, skipped, skipped_in_a_row, params, ema, opt_state, state.key, pool), metrics
 
     like = abstract_state(mesh, init_params, config, rules)
     state_shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
+    state_shardings = state_shardings._replace(pool=None if loss.init is None else rows)
     return jax.jit(
         train_step,
         in_shardings=(state_shardings, rows),
@@ -139,6 +152,18 @@ def _no_worse(old: Any, new: Any) -> Array:
 
 def _float32(tree: Params) -> Params:
     return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree)
+
+
+def _whole(seen: Any, mesh: Mesh) -> Any:
+    """Arrays [number, B / number, ...] of parts as `_parts` cuts them, put together again to [B, ...]."""
+
+    def join(x: Array) -> Array:
+        number, size = x.shape[:2]
+        together = 2 if size % 2 == 0 else 1
+        dealt = x.reshape(number, size // together, together, *x.shape[2:])
+        return dealt.swapaxes(0, 1).reshape(number * size, *x.shape[2:])
+
+    return jax.lax.with_sharding_constraint(jax.tree.map(join, seen), NamedSharding(mesh, BATCH))
 
 
 def _parts(drawn: Any, number: int, mesh: Mesh) -> Any:
