@@ -35,10 +35,10 @@ def digest(*parts: bytes | str | int | float | None) -> str:
     tfds uses prepared data again if the name is the same, so the name has to change with every input.
 
     Args:
-        *parts: The inputs: options, the version of the generator, whole files.
+      *parts: the inputs: options, the version of the generator, whole files.
 
     Returns:
-        12 hexadecimal digits.
+      12 hexadecimal digits.
     """
     sha = hashlib.sha256()
     for part in parts:
@@ -57,15 +57,15 @@ def prepare(
     Of several processes on one file system only one may prepare, while the others wait.
 
     Args:
-        builder_class: The builder.
-        config: Its configuration, whose name holds a digest of every input.
-        data_dir: The folder of all datasets.
+      builder_class: the builder.
+      config: its configuration, whose name holds a digest of every input.
+      data_dir: the folder of all datasets.
 
     Returns:
-        The builder, prepared.
+      The builder, prepared.
 
     Raises:
-        InputError: What was prepared before is damaged, or nothing can be written there.
+      InputError: what was prepared before is damaged, or nothing can be written there.
     """
     import tensorflow_datasets as tfds
 
@@ -92,12 +92,12 @@ def numbered(
     """Splits chunks into single records, as tfds wants them, with a progress bar.
 
     Args:
-        chunks: Fields `[some, ...]`.
-        num: The number of all records.
-        label: The label of the bar.
+      chunks: fields `[some, ...]`.
+      num: the number of all records.
+      label: the label of the bar.
 
     Yields:
-        The number of a record, and its fields.
+      The number of a record, and its fields.
     """
     from mdm_jax.report.progress import Bar
 
@@ -115,14 +115,14 @@ def read_split(
     """Reads a whole split into RAM.
 
     Args:
-        source: A prepared builder, or the folder that it wrote (the one that holds `dataset_info.json`).
-        split: "train" or "test", or a tfds expression such as "train[:1000]".
+      source: a prepared builder, or the folder that it wrote (the one that holds `dataset_info.json`).
+      split: "train" or "test", or a tfds expression such as "train[:1000]".
 
     Returns:
-        For each feature, the values of all records in their order, `[num, ...]`.
+      For each feature, the values of all records in their order, `[num, ...]`.
 
     Raises:
-        InputError: There is no prepared dataset, or no such split in it, or it is damaged or another program's.
+      InputError: there is no prepared dataset, or no such split in it, or it is damaged or another program's.
     """
     import tensorflow_datasets as tfds
 

@@ -18,10 +18,10 @@ def find_numba_cache(usual: Sequence[pathlib.Path] | None = None) -> None:
     folder. A temporary one is deleted at the end of the process.
 
     Args:
-        usual: The folders that numba tries; None for those of this package.
+      usual: the folders that numba tries; None for those of this package.
 
     Raises:
-        InputError: The folder of temporary files cannot be written to either.
+      InputError: the folder of temporary files cannot be written to either.
     """
     if "NUMBA_CACHE_DIR" in os.environ:
         return

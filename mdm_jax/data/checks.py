@@ -28,12 +28,12 @@ def lookup(kind: str, table: Mapping[str, T], name: str) -> T:
     """Returns the entry called `name` of a table.
 
     Args:
-        kind: What a message calls the entries.
-        table: The entries by name.
-        name: The name.
+      kind: what a message calls the entries.
+      table: the entries by name.
+      name: the name.
 
     Raises:
-        InputError: There is no such entry. The message lists the names.
+      InputError: there is no such entry. The message lists the names.
     """
     if name not in table:
         raise InputError(f"unknown {kind} {shown(name)}; choose one of {', '.join(table)}")
@@ -44,11 +44,11 @@ def whole_number(name: str, value: Any) -> int:
     """Returns an integer from 0 to 2^63 - 1 as a Python int.
 
     Args:
-        name: What a message calls the value.
-        value: The integer, of any integer type.
+      name: what a message calls the value.
+      value: the integer, of any integer type.
 
     Raises:
-        InputError: The value is no integer, or is out of range.
+      InputError: the value is no integer, or is out of range.
     """
     try:
         number = operator.index(value)
@@ -63,7 +63,7 @@ def side_of(split: Split | None) -> int:
     """The number of a split in compiled generators: 0 for "train", 1 for "test", -1 for None, which means both.
 
     Raises:
-        InputError: The split is none of these.
+      InputError: the split is none of these.
     """
     sides = {None: -1, "train": 0, "test": 1}
     if split not in sides:

@@ -98,14 +98,14 @@ def prepare(source: Source, data_dir: str | os.PathLike[str], say: Say) -> tfds.
     """Writes a dataset unless it is there already.
 
     Args:
-        source: What to write.
-        data_dir: The folder of all datasets.
-        say: Gets lines for the user.
+      source: what to write.
+      data_dir: the folder of all datasets.
+      say: gets lines for the user.
 
     Returns:
-        The prepared builder, for `builders.read_split`.
+      The prepared builder, for `builders.read_split`.
 
     Raises:
-        InputError: As `builders.prepare`.
+      InputError: as `builders.prepare`.
     """
     return builders.prepare(builder_class(source.name, source.version), Config(source, say), data_dir)

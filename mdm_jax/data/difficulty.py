@@ -42,17 +42,17 @@ def choose(
     """Makes puzzles and keeps those of one difficulty, some at a time.
 
     Args:
-        num: The number of puzzles to keep.
-        difficulty: "normal", "hard", or None for all.
-        make: (number of puzzles, number of the first) -> records.
-        kind: The name of the puzzles in a message.
-        instead: What a message says to choose.
+      num: the number of puzzles to keep.
+      difficulty: "normal", "hard", or None for all.
+      make: (number of puzzles, number of the first) -> records.
+      kind: the name of the puzzles in a message.
+      instead: what a message says to choose.
 
     Yields:
-        The records that are kept, in their order.
+      The records that are kept, in their order.
 
     Raises:
-        InputError: No puzzle of that difficulty turns up.
+      InputError: no puzzle of that difficulty turns up.
     """
     check_difficulty(difficulty)
     found, first, rejected = 0, 0, 0

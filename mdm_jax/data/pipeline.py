@@ -35,16 +35,16 @@ class Batches(Iterator[Batch]):
         """Starts at the first batch.
 
         Args:
-            arrays: The fields of all records, `[num, ...]` each; kept, not copied.
-            batch_size: Records in a batch, all processes together.
-            seed: The seed of the order, from 0 to 2^32 - 1.
-            rows: The rows of each batch to give, such as those on this process's devices; None gives all.
-            augment: Changes a whole batch at random. Its generator depends on the seed and the number of the batch, so
-                each epoch is changed differently, and a resumed run in the same way.
+          arrays: the fields of all records, `[num, ...]` each; kept, not copied.
+          batch_size: records in a batch, all processes together.
+          seed: the seed of the order, from 0 to 2^32 - 1.
+          rows: the rows of each batch to give, such as those on this process's devices; None gives all.
+          augment: changes a whole batch at random. Its generator depends on the seed and the number of the batch, so
+            each epoch is changed differently, and a resumed run in the same way.
 
         Raises:
-            InputError: There are no arrays, or of different lengths; an argument is out of its range; or grain is not
-                installed.
+          InputError: there are no arrays, or of different lengths; an argument is out of its range; or grain is not
+            installed.
         """
         lengths = {name: len(array) for name, array in arrays.items()}
         if len(set(lengths.values())) != 1:
@@ -87,11 +87,11 @@ class Batches(Iterator[Batch]):
         """Goes to a position from `get_state`, with any number of processes.
 
         Args:
-            state: The position.
+          state: the position.
 
         Raises:
-            InputError: The position belongs to another seed, batch size or number of records, so other batches would
-                follow.
+          InputError: the position belongs to another seed, batch size or number of records, so other batches would
+            follow.
         """
         position = dict(state)
         origin = {name: position.pop(name, None) for name in self._origin}

@@ -38,9 +38,9 @@ class Format(Generic[Reader]):
     """A form of files of puzzles.
 
     Attributes:
-        name: What it is called where a file is said to have been read as this.
-        known_by: What it begins with, in a few words, for the message that no format fits.
-        recognise: Lines -> what reads them; None if they are in another form.
+      name: what it is called where a file is said to have been read as this.
+      known_by: what it begins with, in a few words, for the message that no format fits.
+      recognise: lines -> what reads them; None if they are in another form.
     """
 
     name: str
@@ -53,9 +53,9 @@ class Lines:
     """The lines of a text, which is a file's, plain or packed by gzip, unless it is given.
 
     Attributes:
-        name: The file, or what messages call the text.
-        text: The text if there is no file.
-        most: The most lines of a block.
+      name: the file, or what messages call the text.
+      text: the text if there is no file.
+      most: the most lines of a block.
     """
 
     name: str
@@ -92,8 +92,8 @@ class Lines:
         """Yields some lines at a time, without spaces around them, and the number of the first of them.
 
         Raises:
-            InputError: The file cannot be read, is no text in UTF-8, unpacks to far more than puzzles do, or has a line
-                that is far too long.
+          InputError: the file cannot be read, is no text in UTF-8, unpacks to far more than puzzles do, or has a line
+            that is far too long.
         """
         try:
             with self._open() as file:
@@ -165,15 +165,15 @@ def recognise(lines: Lines, formats: Sequence[Format[Reader]], empty: str) -> tu
     """Finds the format that lines are in.
 
     Args:
-        lines: The lines.
-        formats: The known ones; the first that fits is taken.
-        empty: What to say of a file with nothing in it.
+      lines: the lines.
+      formats: the known ones; the first that fits is taken.
+      empty: what to say of a file with nothing in it.
 
     Returns:
-        The format, and what reads the lines.
+      The format, and what reads the lines.
 
     Raises:
-        InputError: The lines cannot be read, there are none that count, or no format fits.
+      InputError: the lines cannot be read, there are none that count, or no format fits.
     """
     for form in formats:
         if (reader := form.recognise(lines)) is not None:

@@ -24,14 +24,14 @@ def draw_masks(
     """Masks l random latents and round(l P / N) random observations, bool `[num, N + P]`.
 
     Args:
-        rng: The generator.
-        num: How many.
-        num_latents: N.
-        num_observations: P.
-        masked_latents: l.
+      rng: the generator.
+      num: how many.
+      num_latents: N.
+      num_observations: P.
+      masked_latents: l.
 
     Raises:
-        InputError: l is not from 1 to N - 1.
+      InputError: l is not from 1 to N - 1.
     """
     if not 1 <= masked_latents < num_latents:
         raise InputError(

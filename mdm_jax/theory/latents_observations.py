@@ -30,10 +30,10 @@ class LatentsObservations:
     Observations are bits here; the definition lets them take m + 1 values.
 
     Attributes:
-        num_latents: N.
-        prior: Of a latent's values, `[m]`, summing to 1.
-        observations: The functions O_1..O_P.
-        order: π, int `[L]`: latent i stands at π(i), observation j at π(N + j); None for latents first.
+      num_latents: N.
+      prior: of a latent's values, `[m]`, summing to 1.
+      observations: the functions O_1..O_P.
+      order: π, int `[L]`: latent i stands at π(i), observation j at π(N + j); None for latents first.
     """
 
     num_latents: int
@@ -132,8 +132,8 @@ class BayesDenoiser:
     values of a masked position are equally likely. What is revealed has probability 1 in any case.
 
     Attributes:
-        num_values: m; V = max(m, 2).
-        mask_id: The mask token, at least V.
+      num_values: m; V = max(m, 2).
+      mask_id: the mask token, at least V.
     """
 
     num_values: int

@@ -31,14 +31,14 @@ def planted_csp(
     Source: Kim et al. 2025, Definition B.9. There the chance is φ / N^(k-1); here it is given by what it comes to.
 
     Args:
-        rng: The generator.
-        predicate: Of k variables; a noisy one is drawn anew for each tuple.
-        num_variables: N.
-        degree: d = k P / N, clauses per variable on average.
-        tuples: int32 `[num, k]`, which tuples there are; None for all ordered ones.
+      rng: the generator.
+      predicate: of k variables; a noisy one is drawn anew for each tuple.
+      num_variables: N.
+      degree: d = k P / N, clauses per variable on average.
+      tuples: int32 `[num, k]`, which tuples there are; None for all ordered ones.
 
     Raises:
-        InputError: k > N, or the degree is negative or more than all tuples give.
+      InputError: k > N, or the degree is negative or more than all tuples give.
     """
     k = predicate.k
     total = num_tuples(num_variables, k) if tuples is None else len(tuples)

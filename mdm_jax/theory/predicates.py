@@ -22,10 +22,10 @@ class Predicate:
     """A bit that depends on k latents. Equal by value, and hashable.
 
     Attributes:
-        name: What messages and plots call it.
-        k: Its arity, at least 2.
-        num_values: m, the values of a latent, at least 2.
-        flat: P(O = 1 | values) for all m^k values, the last latent's changing fastest.
+      name: what messages and plots call it.
+      k: its arity, at least 2.
+      num_values: m, the values of a latent, at least 2.
+      flat: P(O = 1 | values) for all m^k values, the last latent's changing fastest.
     """
 
     name: str
@@ -139,16 +139,16 @@ def random_tuples(rng: np.random.Generator, num: int, num_latents: int, k: int) 
     """Different ordered k-tuples of distinct latents, uniformly at random.
 
     Args:
-        rng: The generator.
-        num: How many.
-        num_latents: N.
-        k: The length of a tuple.
+      rng: the generator.
+      num: how many.
+      num_latents: N.
+      k: the length of a tuple.
 
     Returns:
-        int32 `[num, k]`.
+      int32 `[num, k]`.
 
     Raises:
-        InputError: k > N, or there are not so many tuples.
+      InputError: k > N, or there are not so many tuples.
     """
     total = num_tuples(num_latents, k)
     if not 0 <= num <= total:
@@ -192,8 +192,8 @@ class SparseObservations:
     """One predicate of P tuples of latents (Example 3.2).
 
     Attributes:
-        predicate: Of k latents.
-        tuples: int32 `[P, k]`.
+      predicate: of k latents.
+      tuples: int32 `[P, k]`.
     """
 
     predicate: Predicate
@@ -233,8 +233,8 @@ class SlabObservations:
     Source: Kim et al. 2025, appendix B.4, where P = γ N².
 
     Attributes:
-        directions: z, float `[P, N]`; `random_slabs` draws them from the normal distribution.
-        beta: β, the half-width of a slab in units of √N.
+      directions: z, float `[P, N]`; `random_slabs` draws them from the normal distribution.
+      beta: β, the half-width of a slab in units of √N.
     """
 
     directions: NDArray[np.floating]

@@ -25,12 +25,12 @@ def observations(num_latents: int, num_observations: int, seed: int = 0) -> Spar
     """The distribution: which triples are observed.
 
     Args:
-        num_latents: N.
-        num_observations: P.
-        seed: The seed of the triples.
+      num_latents: N.
+      num_observations: P.
+      seed: the seed of the triples.
 
     Raises:
-        InputError: N < 3, or P is not from 1 to N (N - 1) (N - 2).
+      InputError: N < 3, or P is not from 1 to N (N - 1) (N - 2).
     """
     if num_observations < 1:
         raise InputError(f"num_observations={num_observations}: give at least 1")
@@ -42,14 +42,14 @@ def generate(num: int, num_latents: int, num_observations: int, *, seed: int = 0
     """Draws sequences, int8 `[num, N + P]`.
 
     Args:
-        num: The number of sequences.
-        num_latents: N.
-        num_observations: P.
-        seed: The seed, also of the triples.
-        split: One of two independent streams. With few latents both hold the same values.
+      num: the number of sequences.
+      num_latents: N.
+      num_observations: P.
+      seed: the seed, also of the triples.
+      split: one of two independent streams. With few latents both hold the same values.
 
     Raises:
-        InputError: As `observations`, or the split is neither of the two.
+      InputError: as `observations`, or the split is neither of the two.
     """
     functions = observations(num_latents, num_observations, seed)
     side = side_of(split)
@@ -64,8 +64,8 @@ def examples(tokens: NDArray[np.integer], length: int | None = None) -> dict[str
     """Sequences to train on: `tokens` int32 and `is_prompt` bool `[num, length]`. Padding at the end is prompt.
 
     Args:
-        tokens: int `[num, N + P]`.
-        length: The length of the padded sequence, 512 in the paper; None adds no padding.
+      tokens: int `[num, N + P]`.
+      length: the length of the padded sequence, 512 in the paper; None adds no padding.
     """
     padding = check_length(length, tokens.shape[1]) - tokens.shape[1]
     padded = np.pad(tokens.astype(np.int32), ((0, 0), (0, padding)), constant_values=PAD_ID)
@@ -88,9 +88,9 @@ def accuracy(tokens: NDArray[np.integer], functions: SparseObservations, num_lat
     """The share of observations that agree with the latents beside them, float `[num]`.
 
     Args:
-        tokens: int `[num, at least N + P]`.
-        functions: From `observations`.
-        num_latents: N.
+      tokens: int `[num, at least N + P]`.
+      functions: from `observations`.
+      num_latents: N.
     """
     expected = functions.probabilities(tokens[:, :num_latents])
     return (tokens[:, num_latents : num_latents + functions.num_observations] == expected).mean(axis=1)

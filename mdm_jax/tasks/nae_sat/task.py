@@ -16,8 +16,8 @@ class Padded:
     """Latents, observations, and padding up to a length.
 
     Attributes:
-        used: N + P, the tokens before the padding.
-        length: L.
+      used: N + P, the tokens before the padding.
+      length: L.
     """
 
     used: int
@@ -58,12 +58,12 @@ class NaeSat(Generated):
     """One distribution, and how much of it.
 
     Attributes:
-        num_latents: N.
-        num_observations: P.
-        num_train: The number of sequences to train on.
-        num_test: The number of sequences held out.
-        seed: The seed of the triples and the sequences.
-        length: The padded length, which is not part of the data; None pads none.
+      num_latents: N.
+      num_observations: P.
+      num_train: the number of sequences to train on.
+      num_test: the number of sequences held out.
+      seed: the seed of the triples and the sequences.
+      length: the padded length, which is not part of the data; None pads none.
     """
 
     num_latents: int

@@ -27,15 +27,15 @@ class PuzzleFile(NamedTuple):
     """The puzzles of a file, all of one size.
 
     Attributes:
-        puzzles: int8 `[num, cells]`, 0 = blank.
-        solutions: int8 `[num, cells]`, the only solution of each.
-        lines: int64 `[num]`, the line of the file on which each stands, from 1; in a `.npy` file the row of the array,
-            also from 1.
-        order: int8 `[num, cells]`, 1, 2, ... in the order in which a solver filled in the blanks, 0 for givens; None
-            unless the file tells.
-        rule: int8 `[num, cells]`, the number of the `rules.Rule` it used, 0 for givens; None unless the file
-            tells.
-        how: One line for the user: the format, the number and size of the puzzles, and the characters for blanks.
+      puzzles: int8 `[num, cells]`, 0 = blank.
+      solutions: int8 `[num, cells]`, the only solution of each.
+      lines: int64 `[num]`, the line of the file on which each stands, from 1; in a `.npy` file the row of the array,
+        also from 1.
+      order: int8 `[num, cells]`, 1, 2, ... in the order in which a solver filled in the blanks, 0 for givens; None
+        unless the file tells.
+      rule: int8 `[num, cells]`, the number of the `rules.Rule` it used, 0 for givens; None unless the file
+        tells.
+      how: one line for the user: the format, the number and size of the puzzles, and the characters for blanks.
     """
 
     puzzles: NDArray[np.int8]
@@ -53,16 +53,16 @@ def read_puzzles(path: str | os.PathLike[str], *, size: int | None = None, limit
     lines that start with `#` are skipped.
 
     Args:
-        path: The file; text is in UTF-8.
-        size: The wanted size; None takes that of the first puzzle.
-        limit: The number of puzzles to read, from the first; None reads all.
+      path: the file; text is in UTF-8.
+      size: the wanted size; None takes that of the first puzzle.
+      limit: the number of puzzles to read, from the first; None reads all.
 
     Returns:
-        The puzzles, their solutions and their lines; the order and the rules too if the file has them.
+      The puzzles, their solutions and their lines; the order and the rules too if the file has them.
 
     Raises:
-        InputError: The file cannot be read, is in no known format or holds no puzzle; a puzzle is malformed, of another
-            size than the others, contradictory or ambiguous; a given solution is wrong.
+      InputError: the file cannot be read, is in no known format or holds no puzzle; a puzzle is malformed, of another
+        size than the others, contradictory or ambiguous; a given solution is wrong.
     """
     cells = None if size is None else sudoku.check_size(size) ** 2
     if limit is not None:
@@ -96,15 +96,15 @@ def write_solver_rows(
     """Writes 9x9 puzzles with a solver's order as the `.npy` file of int8 that `read_puzzles` reads.
 
     Args:
-        path: The file; its name ends in `.npy`.
-        puzzles: Integers `[num, 81]`, 0 = blank.
-        solutions: Integers `[num, 81]`.
-        order: Integers `[num, 81]`, 0 for givens and 1, 2, ... for the blanks, as in `rules.Rating`.
-        rule: Integers `[num, 81]`, a `rules.Rule` for each cell.
+      path: the file; its name ends in `.npy`.
+      puzzles: integers `[num, 81]`, 0 = blank.
+      solutions: integers `[num, 81]`.
+      order: integers `[num, 81]`, 0 for givens and 1, 2, ... for the blanks, as in `rules.Rating`.
+      rule: integers `[num, 81]`, a `rules.Rule` for each cell.
 
     Raises:
-        InputError: The name or a shape is another one, there is no puzzle, a solution is wrong, a puzzle was not filled
-            in to the end, or the file cannot be written.
+      InputError: the name or a shape is another one, there is no puzzle, a solution is wrong, a puzzle was not filled
+        in to the end, or the file cannot be written.
     """
     from mdm_jax.tasks.sudoku import solver_rows as sudoku_solver_rows
 
@@ -134,15 +134,15 @@ def parse_puzzle(text: str, where: str = "puzzle") -> NDArray[np.int8]:
     """Reads one puzzle, as from a command line, and checks that it has exactly one solution.
 
     Args:
-        text: 16, 36 or 81 cells, row by row: digits, and any of . 0 _ * x for blanks. Spaces and bars may stand between
-            them; rows may be lines, with or without frames.
-        where: The name of the puzzle in error messages.
+      text: 16, 36 or 81 cells, row by row: digits, and any of . 0 _ * x for blanks. Spaces and bars may stand between
+        them; rows may be lines, with or without frames.
+      where: the name of the puzzle in error messages.
 
     Returns:
-        int8 `[cells]`, 0 = blank.
+      int8 `[cells]`, 0 = blank.
 
     Raises:
-        InputError: The puzzle is malformed, contradictory or ambiguous.
+      InputError: the puzzle is malformed, contradictory or ambiguous.
     """
     puzzle = sudoku_grids.parse_one(text, where)
     _solve_all(puzzle[None], lambda _: where)
@@ -153,14 +153,14 @@ def format_grid(cells: ArrayLike, size: int) -> str:
     """Draws a grid with lines between its boxes and a dot for each blank.
 
     Args:
-        cells: Integers `[size * size]`, 0 = blank.
-        size: 4, 6 or 9.
+      cells: integers `[size * size]`, 0 = blank.
+      size: 4, 6 or 9.
 
     Returns:
-        Several lines of text, without a line break at the end.
+      Several lines of text, without a line break at the end.
 
     Raises:
-        InputError: The number of cells is not that of the size.
+      InputError: the number of cells is not that of the size.
     """
     box_rows, box_columns = sudoku.BOXES[sudoku.check_size(size)]
     grid = np.asarray(cells)

@@ -36,14 +36,14 @@ def parse_one(text: str, where: str) -> NDArray[np.int8]:
     """Reads one puzzle, on one line or as a grid.
 
     Args:
-        text: The puzzle; spaces, bars and frames may stand between the cells.
-        where: How to call it in a message.
+      text: the puzzle; spaces, bars and frames may stand between the cells.
+      where: how to call it in a message.
 
     Returns:
-        int8 `[cells]`.
+      int8 `[cells]`.
 
     Raises:
-        InputError: It is no puzzle in form, or more than one.
+      InputError: it is no puzzle in form, or more than one.
     """
     if "\n" not in text.strip():
         return parse(_alone(text), where, None)

@@ -149,12 +149,12 @@ def _propagate(board: _Board, filled: int) -> tuple[int, int]:
     """Fills naked singles (a cell with one candidate) and hidden ones (a digit with one place) until there are none.
 
     Args:
-        board: The board, changed in place.
-        filled: The number of filled cells.
+      board: the board, changed in place.
+      filled: the number of filled cells.
 
     Returns:
-        The number of cells now filled, and where in `order` the empty cell with the fewest candidates is: the number
-        of cells when the grid is full, -1 when some cell has no candidate or some digit no place.
+      The number of cells now filled, and where in `order` the empty cell with the fewest candidates is: the number
+      of cells when the grid is full, -1 when some cell has no candidate or some digit no place.
     """
     full, units, order, used, once, twice = board.full, board.units, board.order, board.used, board.once, board.twice
     cells = len(order)
@@ -201,14 +201,14 @@ def _search(board: _Board, filled: int, choices: int, limit: int) -> int:
     """Counts the solutions in which the first empty cell holds one of some digits; tries digits in random order.
 
     Args:
-        board: The board; `solution` receives the first one found. All else is put back, except that the empty cells
-            after the first may stand in another order.
-        filled: The number of filled cells; the first empty one is `order[filled]`.
-        choices: The digits allowed there, a subset of its candidates.
-        limit: Where to stop counting.
+      board: the board; `solution` receives the first one found. All else is put back, except that the empty cells
+        after the first may stand in another order.
+      filled: the number of filled cells; the first empty one is `order[filled]`.
+      choices: the digits allowed there, a subset of its candidates.
+      limit: where to stop counting.
 
     Returns:
-        The number of solutions, at most `limit`.
+      The number of solutions, at most `limit`.
     """
     base, depth, found = filled, 0, 0
     board.marks[0], board.choices[0] = filled, choices
@@ -246,12 +246,12 @@ def _dig(board: _Board, solution: NDArray[np.int64], clues: int) -> int:
     gives it another digit, which is all that the search is asked.
 
     Args:
-        board: The board, changed in place.
-        solution: The full grid, as bits.
-        clues: The number of givens to stop at; 0 for a minimal puzzle.
+      board: the board, changed in place.
+      solution: the full grid, as bits.
+      clues: the number of givens to stop at; 0 for a minimal puzzle.
 
     Returns:
-        The number of givens that are left: the first so many of `order`.
+      The number of givens that are left: the first so many of `order`.
     """
     _shuffle(board)
     board.used[:] = board.full
@@ -306,15 +306,15 @@ def generate(
     """Makes puzzles in parallel; each has its own generator, so that the number of threads changes nothing.
 
     Args:
-        units: uint8 `[cells, 3]`, the units of each cell.
-        seed: The seed of all puzzles.
-        first: The number of the first puzzle.
-        clues: The number of givens; 0 for minimal puzzles.
-        side: 0 for train, 1 for test, -1 for either.
-        attempts: How many grids may be tried for one puzzle.
-        puzzles: int8 `[num, cells]`, zeros when called; receives the puzzles.
-        solutions: int8 `[num, cells]`; receives the full grids.
-        fewest: int64 `[num]`; receives the fewest givens that the attempts at each puzzle reached.
+      units: uint8 `[cells, 3]`, the units of each cell.
+      seed: the seed of all puzzles.
+      first: the number of the first puzzle.
+      clues: the number of givens; 0 for minimal puzzles.
+      side: 0 for train, 1 for test, -1 for either.
+      attempts: how many grids may be tried for one puzzle.
+      puzzles: int8 `[num, cells]`, zeros when called; receives the puzzles.
+      solutions: int8 `[num, cells]`; receives the full grids.
+      fewest: int64 `[num]`; receives the fewest givens that the attempts at each puzzle reached.
     """
     for i in prange(len(puzzles)):
         board = _empty_board(units, mix(mix(seed + GOLDEN) + first + np.uint64(i)))

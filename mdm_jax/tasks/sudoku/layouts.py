@@ -22,15 +22,15 @@ class Masked:
     """For a masked diffusion model: `start` holds the mask token wherever an answer is wanted.
 
     Attributes:
-        name: The name in flags.
-        in_place: Whether the answer is written into the question. Otherwise it stands behind it, with the givens.
-        vocab_size: V; None for the digits and the blank.
-        mask_id: The mask token; in place it is the blank.
-        zero: The token of digit 0, a blank of the question; digit d is `zero + d`.
-        separator: A token between question and answer, if any.
-        end: A token behind the answer, which is predicted too, if any.
-        shift_logits: Whether the logits at position i - 1 predict token i.
-        size: Of the grids: 4, 6 or 9.
+      name: the name in flags.
+      in_place: whether the answer is written into the question. Otherwise it stands behind it, with the givens.
+      vocab_size: V; None for the digits and the blank.
+      mask_id: the mask token; in place it is the blank.
+      zero: the token of digit 0, a blank of the question; digit d is `zero + d`.
+      separator: a token between question and answer, if any.
+      end: a token behind the answer, which is predicted too, if any.
+      shift_logits: whether the logits at position i - 1 predict token i.
+      size: of the grids: 4, 6 or 9.
     """
 
     name: str
@@ -113,10 +113,10 @@ class Triples:
     Rows and columns count from 0; digits are themselves. Givens stand in the order of the cells.
 
     Attributes:
-        name: The name in flags.
-        is_ordered: Whether blanks stand in the order in which the rules fill them in. Otherwise they stand in the order
-            of the cells.
-        size: Of the grids: 4, 6 or 9.
+      name: the name in flags.
+      is_ordered: whether blanks stand in the order in which the rules fill them in. Otherwise they stand in the order
+        of the cells.
+      size: of the grids: 4, 6 or 9.
     """
 
     name: str
@@ -154,7 +154,7 @@ class Triples:
         """`tokens` int32 `[num, L]` and `is_prompt` bool `[num, L]` to train on; the givens are the prompt.
 
         Raises:
-            InputError: Blanks are ordered, and the rules do not solve a puzzle.
+          InputError: blanks are ordered, and the rules do not solve a puzzle.
         """
         self.check(records)
         is_given = records["puzzle"] != 0
@@ -223,6 +223,6 @@ def get(name: str, size: int = 9) -> Layout:
     """The layout called `name`, for grids of a size.
 
     Raises:
-        InputError: There is no such layout, or the size is not 4, 6 or 9.
+      InputError: there is no such layout, or the size is not 4, 6 or 9.
     """
     return dataclasses.replace(lookup("layout", LAYOUTS, name), size=sudoku.check_size(size))

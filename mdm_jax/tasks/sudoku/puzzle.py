@@ -46,13 +46,13 @@ def size_of(cells: int) -> int:
     """The size of the grid that has this many cells.
 
     Args:
-        cells: The number of cells: 16, 36 or 81.
+      cells: the number of cells: 16, 36 or 81.
 
     Returns:
-        4, 6 or 9.
+      4, 6 or 9.
 
     Raises:
-        InputError: No supported grid has this number of cells.
+      InputError: no supported grid has this number of cells.
     """
     for size in BOXES:
         if size * size == cells:
@@ -65,10 +65,10 @@ def units_of_cells(size: int) -> NDArray[np.uint8]:
     """Numbers the units: rows from 0, columns from `size`, boxes from `2 * size`.
 
     Args:
-        size: 4, 6 or 9.
+      size: 4, 6 or 9.
 
     Returns:
-        uint8 `[size * size, 3]`, read-only: the row, column and box of each cell.
+      uint8 `[size * size, 3]`, read-only: the row, column and box of each cell.
     """
     box_rows, box_columns = BOXES[check_size(size)]
     row, column = np.divmod(np.arange(size * size), size)
@@ -83,10 +83,10 @@ def cells_of_units(size: int) -> NDArray[np.int64]:
     """Lists the cells of each unit: the rows, then the columns, then the boxes.
 
     Args:
-        size: 4, 6 or 9.
+      size: 4, 6 or 9.
 
     Returns:
-        int64 `[3 * size, size]`, read-only.
+      int64 `[3 * size, size]`, read-only.
     """
     units = units_of_cells(size)
     cells = np.stack([np.flatnonzero((units == unit).any(axis=1)) for unit in range(3 * size)])
@@ -111,19 +111,19 @@ def generate(
     `num` nor the number of threads matters.
 
     Args:
-        num: How many puzzles.
-        size: 4, 6 or 9.
-        clues: The exact number of givens, or None for minimal puzzles.
-        seed: The seed, from 0 to 2^63 - 1.
-        split: "train" and "test" never share a grid, nor at 9x9 two that a symmetry turns into each other, whatever the
-            other arguments: see `in_test_split`. None takes both.
-        first: The number of the first puzzle.
+      num: how many puzzles.
+      size: 4, 6 or 9.
+      clues: the exact number of givens, or None for minimal puzzles.
+      seed: the seed, from 0 to 2^63 - 1.
+      split: "train" and "test" never share a grid, nor at 9x9 two that a symmetry turns into each other, whatever the
+        other arguments: see `in_test_split`. None takes both.
+      first: the number of the first puzzle.
 
     Returns:
-        The puzzles and their solutions, each int8 `[num, size * size]`.
+      The puzzles and their solutions, each int8 `[num, size * size]`.
 
     Raises:
-        InputError: An argument is out of its range, or no puzzle with so few clues was found in 4,096 attempts.
+      InputError: an argument is out of its range, or no puzzle with so few clues was found in 4,096 attempts.
     """
     cells = check_size(size) ** 2
     num, seed, first = whole_number("num", num), whole_number("seed", seed), whole_number("first", first)
@@ -161,15 +161,15 @@ def solve(puzzles: ArrayLike, *, limit: int = 2) -> tuple[NDArray[np.int8], NDAr
     """Solves puzzles by exact search.
 
     Args:
-        puzzles: Integers `[num, cells]`, 0 = blank.
-        limit: Where to stop counting solutions: 2 is enough to tell whether there is exactly one.
+      puzzles: integers `[num, cells]`, 0 = blank.
+      limit: where to stop counting solutions: 2 is enough to tell whether there is exactly one.
 
     Returns:
-        The first solution found of each puzzle, int8 `[num, cells]` (zeros where there is none), and the number of
-        solutions up to `limit`, int32 `[num]`.
+      The first solution found of each puzzle, int8 `[num, cells]` (zeros where there is none), and the number of
+      solutions up to `limit`, int32 `[num]`.
 
     Raises:
-        InputError: The array is not of integers `[num, 16 | 36 | 81]` from 0 to size, or `limit` is below 1.
+      InputError: the array is not of integers `[num, 16 | 36 | 81]` from 0 to size, or `limit` is below 1.
     """
     given = checked_grids("puzzles", puzzles)
     if whole_number("limit", limit) < 1:
@@ -187,14 +187,14 @@ def is_solved(grids: ArrayLike, puzzles: ArrayLike) -> NDArray[np.bool_]:
     """Whether each grid is a complete and right answer to its puzzle. Any right answer counts.
 
     Args:
-        grids: Integers `[num, cells]` from a model. Values out of range are wrong, not an error.
-        puzzles: Integers `[num, cells]`, 0 = blank.
+      grids: integers `[num, cells]` from a model. Values out of range are wrong, not an error.
+      puzzles: integers `[num, cells]`, 0 = blank.
 
     Returns:
-        bool `[num]`: every row, column and box holds each digit once, and every given is kept.
+      bool `[num]`: every row, column and box holds each digit once, and every given is kept.
 
     Raises:
-        InputError: The arrays have different shapes, or the puzzles are not as `solve` wants them.
+      InputError: the arrays have different shapes, or the puzzles are not as `solve` wants them.
     """
     given, grids = checked_grids("puzzles", puzzles), np.asarray(grids)
     if grids.shape != given.shape:
@@ -213,13 +213,13 @@ def in_test_split(solutions: ArrayLike) -> NDArray[np.bool_]:
     classes of grids for that (2 and 49): there the grid itself decides.
 
     Args:
-        solutions: Integers `[num, cells]`, full grids.
+      solutions: integers `[num, cells]`, full grids.
 
     Returns:
-        bool `[num]`, True where the grid belongs to the test side.
+      bool `[num]`, True where the grid belongs to the test side.
 
     Raises:
-        InputError: The array is not of integers `[num, 16 | 36 | 81]` from 0 to size.
+      InputError: the array is not of integers `[num, 16 | 36 | 81]` from 0 to size.
     """
     grids = checked_grids("solutions", solutions)
     from mdm_jax.tasks.sudoku import kernels as sudoku_kernels

@@ -63,13 +63,13 @@ def rate(puzzles: ArrayLike) -> Rating:
     """Applies the rules to each puzzle until it is solved or none of them applies.
 
     Args:
-        puzzles: Integers `[num, cells]`, 0 = blank; each with exactly one solution, which the last rule relies on.
+      puzzles: integers `[num, cells]`, 0 = blank; each with exactly one solution, which the last rule relies on.
 
     Returns:
-        The rating.
+      The rating.
 
     Raises:
-        InputError: The array is not of integers `[num, 16 | 36 | 81]` from 0 to size.
+      InputError: the array is not of integers `[num, 16 | 36 | 81]` from 0 to size.
     """
     given = sudoku.checked_grids("puzzles", puzzles)
     size = sudoku.size_of(given.shape[1])

@@ -28,19 +28,19 @@ def generate_rated(
     """Generates puzzles, rates them and keeps those of one difficulty, some at a time.
 
     Args:
-        num: The number of puzzles to keep.
-        size: As `sudoku.generate`, whose puzzles are tried in their order from number 0.
-        clues: As `sudoku.generate`.
-        difficulty: "normal", "hard", or None for all.
-        seed: As `sudoku.generate`.
-        split: As `sudoku.generate`.
+      num: the number of puzzles to keep.
+      size: as `sudoku.generate`, whose puzzles are tried in their order from number 0.
+      clues: as `sudoku.generate`.
+      difficulty: "normal", "hard", or None for all.
+      seed: as `sudoku.generate`.
+      split: as `sudoku.generate`.
 
     Returns:
-        Chunks of records: `puzzle`, `solution`, and `order` and `rule` of `rules.Rating`, int8 `[some, cells]` each;
-        0 = blank.
+      Chunks of records: `puzzle`, `solution`, and `order` and `rule` of `rules.Rating`, int8 `[some, cells]` each;
+      0 = blank.
 
     Raises:
-        InputError: An argument is out of its range, or no puzzle of that difficulty turns up.
+      InputError: an argument is out of its range, or no puzzle of that difficulty turns up.
     """
 
     def make(some: int, first: int) -> Records:
@@ -63,18 +63,18 @@ def read_rated(
     """Reads a file of puzzles, rates them and takes the first ones of one difficulty and split.
 
     Args:
-        path: As `files.read_puzzles` reads it. Its order and rules, if it states them, replace ours.
-        num: The number of puzzles.
-        size: The wanted size.
-        difficulty: "normal", "hard", or None for all.
-        split: "train" or "test"; see `sudoku.in_test_split`.
-        on_read: Gets the line that says how the file was read.
+      path: as `files.read_puzzles` reads it. Its order and rules, if it states them, replace ours.
+      num: the number of puzzles.
+      size: the wanted size.
+      difficulty: "normal", "hard", or None for all.
+      split: "train" or "test"; see `sudoku.in_test_split`.
+      on_read: gets the line that says how the file was read.
 
     Returns:
-        The records.
+      The records.
 
     Raises:
-        InputError: The file is not right, or has too few such puzzles.
+      InputError: the file is not right, or has too few such puzzles.
     """
     read = sudoku_files.read_puzzles(path, size=size)
     if on_read is not None:

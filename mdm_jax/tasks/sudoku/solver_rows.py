@@ -66,17 +66,17 @@ def decode(rows: NDArray[np.integer], path: str | os.PathLike[str], first: int) 
     """Reads rows; only their form is checked, not whether the digits solve the puzzle.
 
     Args:
-        rows: Integers `[num, 325]`.
-        path: The file they come from, for error messages.
-        first: The number of the first row there, likewise.
+      rows: integers `[num, 325]`.
+      path: the file they come from, for error messages.
+      first: the number of the first row there, likewise.
 
     Returns:
-        Puzzles, solutions, order and rule, each int8 `[num, 81]`: 0 where blank; the digits of all cells; 1, 2, ... for
-        the blanks and 0 for givens; the `Rule` of each cell.
+      Puzzles, solutions, order and rule, each int8 `[num, 81]`: 0 where blank; the digits of all cells; 1, 2, ... for
+      the blanks and 0 for givens; the `Rule` of each cell.
 
     Raises:
-        InputError: A number of givens, a cell, a digit or a rule is out of range, a cell comes twice, or givens and
-            blanks are mixed.
+      InputError: a number of givens, a cell, a digit or a rule is out of range, a cell comes twice, or givens and
+        blanks are mixed.
     """
 
     def refuse(is_bad: NDArray[np.bool_], problem: Callable[[int, int], str]) -> None:
@@ -126,17 +126,17 @@ def encode(
     """The inverse of `decode`; the givens come row by row.
 
     Args:
-        puzzles: Integers `[num, 81]`, 0 = blank.
-        solutions: Integers `[num, 81]`, full grids.
-        order: Integers `[num, 81]`, 0 for givens and 1, 2, ... for the blanks.
-        rule: Integers `[num, 81]`, the `Rule` of each cell.
-        first: The index of the first puzzle, for error messages.
+      puzzles: integers `[num, 81]`, 0 = blank.
+      solutions: integers `[num, 81]`, full grids.
+      order: integers `[num, 81]`, 0 for givens and 1, 2, ... for the blanks.
+      rule: integers `[num, 81]`, the `Rule` of each cell.
+      first: the index of the first puzzle, for error messages.
 
     Returns:
-        int8 `[num, 325]`.
+      int8 `[num, 325]`.
 
     Raises:
-        InputError: A solution is not that of its puzzle, an order is not complete, or a rule is not right.
+      InputError: a solution is not that of its puzzle, an order is not complete, or a rule is not right.
     """
     is_given = puzzles > 0
     num_givens = is_given.sum(axis=1, keepdims=True)

@@ -15,16 +15,16 @@ def random_symmetries(rng: np.random.Generator, num: int, size: int) -> tuple[ND
     """Draws elements of the group.
 
     Args:
-        rng: The generator, which is advanced.
-        num: The number of elements.
-        size: 4, 6 or 9.
+      rng: the generator, which is advanced.
+      num: the number of elements.
+      size: 4, 6 or 9.
 
     Returns:
-        For each, the cell that comes to each place, int64 `[num, cells]`, and the new name of each digit, int8
-        `[num, size + 1]`, where 0 stays 0.
+      For each, the cell that comes to each place, int64 `[num, cells]`, and the new name of each digit, int8
+      `[num, size + 1]`, where 0 stays 0.
 
     Raises:
-        InputError: The size is not supported.
+      InputError: the size is not supported.
     """
     box_rows, box_columns = sudoku.BOXES[sudoku.check_size(size)]
     rows, columns = _line_orders(rng, num, size, box_rows), _line_orders(rng, num, size, box_columns)
@@ -41,12 +41,12 @@ def transform(grids: NDArray[np.int8], cells: NDArray[np.int64], digits: NDArray
     """Applies one symmetry to each grid; puzzles and solutions alike.
 
     Args:
-        grids: int8 `[num, cells]`, 0 = blank.
-        cells: As from `random_symmetries`.
-        digits: As from `random_symmetries`.
+      grids: int8 `[num, cells]`, 0 = blank.
+      cells: as from `random_symmetries`.
+      digits: as from `random_symmetries`.
 
     Returns:
-        int8 `[num, cells]`.
+      int8 `[num, cells]`.
     """
     return np.take_along_axis(digits, np.take_along_axis(grids, cells, axis=1), axis=1)
 
@@ -55,11 +55,11 @@ def augment(batch: dict[str, NDArray[np.int8]], rng: np.random.Generator) -> dic
     """Applies a random symmetry to each record, its puzzle and its solution alike; other per-cell fields move along.
 
     Args:
-        batch: `puzzle` and `solution`, int8 `[num, cells]`, and any other fields of that shape, such as `order`.
-        rng: The generator, which is advanced.
+      batch: `puzzle` and `solution`, int8 `[num, cells]`, and any other fields of that shape, such as `order`.
+      rng: the generator, which is advanced.
 
     Returns:
-        The same fields.
+      The same fields.
     """
     num, num_cells = batch["puzzle"].shape
     cells, digits = random_symmetries(rng, num, sudoku.size_of(num_cells))

@@ -30,11 +30,11 @@ class Table:
     """Reads a table: a puzzle in one field of each line, maybe its solution in another.
 
     Attributes:
-        separator: One of `SEPARATORS`.
-        num: How many fields a line has.
-        puzzle: The number of the puzzle's field.
-        solution: That of the solution's; None if there is none.
-        header: The names of the fields; empty if the file has none.
+      separator: one of `SEPARATORS`.
+      num: how many fields a line has.
+      puzzle: the number of the puzzle's field.
+      solution: that of the solution's; None if there is none.
+      header: the names of the fields; empty if the file has none.
     """
 
     separator: str
@@ -64,7 +64,7 @@ class Table:
         """The table whose first line holds one field with a puzzle, maybe one with a full grid; None if it does not.
 
         Raises:
-            InputError: The line holds several puzzles.
+          InputError: the line holds several puzzles.
         """
         if lines.first is None:
             return None

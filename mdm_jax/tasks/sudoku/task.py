@@ -23,14 +23,14 @@ class Sudoku(Generated):
     """Which puzzles. Each has one solution; records are `puzzle`, `solution`, and `order` and `rule` of `rules.Rating`.
 
     Attributes:
-        size: 4, 6 or 9.
-        clues: The exact number of givens, or None for minimal puzzles.
-        difficulty: "normal" for puzzles that the seven rules solve, "hard" for the others, None for both.
-        num_train: The number of puzzles to train on.
-        num_test: The number of puzzles held out. None shares its solution with one to train on, and at 9x9 no symmetry
-            turns one solution into the other.
-        seed: The seed of `sudoku.generate`.
-        source: A file of puzzles to take instead, in its order, from the first; None generates.
+      size: 4, 6 or 9.
+      clues: the exact number of givens, or None for minimal puzzles.
+      difficulty: "normal" for puzzles that the seven rules solve, "hard" for the others, None for both.
+      num_train: the number of puzzles to train on.
+      num_test: the number of puzzles held out. None shares its solution with one to train on, and at 9x9 no symmetry
+        turns one solution into the other.
+      seed: the seed of `sudoku.generate`.
+      source: a file of puzzles to take instead, in its order, from the first; None generates.
     """
 
     size: int = 9

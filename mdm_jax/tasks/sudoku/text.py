@@ -29,12 +29,12 @@ class Block(NamedTuple):
     """Some puzzles of a file.
 
     Attributes:
-        puzzles: int8 `[num, cells]`, 0 = blank.
-        solutions: int8 `[num, cells]`, what the file states; `NOT_STATED` in all cells where it states nothing.
-        lines: int64 `[num]`, the line on which each begins, from 1.
-        order: int8 `[num, cells]` as in `files.PuzzleFile`.
-        rule: Likewise.
-        blanks: The characters that stood for blanks.
+      puzzles: int8 `[num, cells]`, 0 = blank.
+      solutions: int8 `[num, cells]`, what the file states; `NOT_STATED` in all cells where it states nothing.
+      lines: int64 `[num]`, the line on which each begins, from 1.
+      order: int8 `[num, cells]` as in `files.PuzzleFile`.
+      rule: likewise.
+      blanks: the characters that stood for blanks.
     """
 
     puzzles: NDArray[np.int8]
@@ -53,15 +53,15 @@ def parse(text: str, where: str, cells: int | None) -> NDArray[np.int8]:
     """Turns text into cells; only its form is checked.
 
     Args:
-        text: Digits, and any of `BLANKS` for blanks.
-        where: How to call it in a message.
-        cells: The number of cells wanted; None for any supported one.
+      text: digits, and any of `BLANKS` for blanks.
+      where: how to call it in a message.
+      cells: the number of cells wanted; None for any supported one.
 
     Returns:
-        int8 `[cells]`.
+      int8 `[cells]`.
 
     Raises:
-        InputError: It has another length, or holds a character that is no digit of its size.
+      InputError: it has another length, or holds a character that is no digit of its size.
     """
     known = _known(cells)
     if len(text) not in known:

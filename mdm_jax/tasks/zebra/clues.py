@@ -95,8 +95,8 @@ def relations() -> NDArray[np.bool_]:
     """The meaning of every type.
 
     Returns:
-        bool `[7, 7, 6, 6, 6]`, read-only: whether a clue holds, by the number of houses (3 to 6 are of use), its type
-        and the houses of its three terms; those that it does not have do not matter.
+      bool `[7, 7, 6, 6, 6]`, read-only: whether a clue holds, by the number of houses (3 to 6 are of use), its type
+      and the houses of its three terms; those that it does not have do not matter.
     """
     a, b, c = np.ogrid[:STRIDE, :STRIDE, :STRIDE]
     holds = np.zeros((STRIDE + 1, len(TYPES), STRIDE, STRIDE, STRIDE), np.bool_)
@@ -113,9 +113,9 @@ def support() -> NDArray[np.int8]:
     """What a clue leaves of a term's domain; a domain is a set of houses, as the bits of an integer.
 
     Returns:
-        int8 `[7, 14, 3, 64, 64]`, read-only: by the number of houses, the type (7 more for "it is not so that"), which
-        term, and the domains of the other two, the later one first: the set of houses in which the term can be so that
-        the clue holds for some houses of the other two.
+      int8 `[7, 14, 3, 64, 64]`, read-only: by the number of houses, the type (7 more for "it is not so that"), which
+      term, and the domains of the other two, the later one first: the set of houses in which the term can be so that
+      the clue holds for some houses of the other two.
     """
     holds = np.concatenate([relations(), ~relations()], axis=1)
     is_in = (np.arange(1 << STRIDE)[:, None] >> np.arange(STRIDE) & 1).astype(np.float32)  # [domains, houses]
@@ -133,10 +133,10 @@ def sizes_of(clues: Clues) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """How many houses and attributes puzzles have, by the largest numbers that they name.
 
     Args:
-        clues: Checked ones, int8 `[num, clues, 4]`.
+      clues: checked ones, int8 `[num, clues, 4]`.
 
     Returns:
-        The numbers of houses and of attributes, int64 `[num]` each.
+      The numbers of houses and of attributes, int64 `[num]` each.
     """
     terms = clues[:, :, 1:].reshape(len(clues), -1).astype(np.int64)
     houses = np.where(terms >= 0, terms % STRIDE, NONE).max(axis=1, initial=NONE) + 1
@@ -154,13 +154,13 @@ def checked_clues(clues: ArrayLike) -> Clues:
     """Checks puzzles.
 
     Args:
-        clues: Integers `[num, clues, 4]`.
+      clues: integers `[num, clues, 4]`.
 
     Returns:
-        The same as contiguous int8, a copy.
+      The same as contiguous int8, a copy.
 
     Raises:
-        InputError: It has another shape or dtype, a clue is none, or a puzzle names fewer than 3 houses or attributes.
+      InputError: it has another shape or dtype, a clue is none, or a puzzle names fewer than 3 houses or attributes.
     """
     array = np.asarray(clues)
     if array.ndim != 3 or array.shape[2] != 4 or array.dtype.kind not in "iu":

@@ -40,14 +40,14 @@ def deduce(clues: ArrayLike, solutions: ArrayLike) -> Deduction:
     """Applies the rules to each puzzle, and where none changes anything looks a cell up.
 
     Args:
-        clues: Integers `[num, clues, 4]`.
-        solutions: Integers `[num, 36]`, the solution of each.
+      clues: integers `[num, clues, 4]`.
+      solutions: integers `[num, 36]`, the solution of each.
 
     Returns:
-        How far the rules got, and the order of all cells.
+      How far the rules got, and the order of all cells.
 
     Raises:
-        InputError: A clue is none, a puzzle names fewer than 3 houses or attributes, or a grid does not solve it.
+      InputError: a clue is none, a puzzle names fewer than 3 houses or attributes, or a grid does not solve it.
     """
     checked, answers = zebra.checked_solutions(clues, solutions)
     num = len(checked)

@@ -17,9 +17,9 @@ class Attribute:
     """The names of an attribute and of its values.
 
     Attributes:
-        name: The attribute, such as "colour".
-        values: Its values, at least as many as a puzzle has houses.
-        phrase: How to call whom a value belongs to; {name} and {value} stand for the two.
+      name: the attribute, such as "colour".
+      values: its values, at least as many as a puzzle has houses.
+      phrase: how to call whom a value belongs to; {name} and {value} stand for the two.
     """
 
     name: str
@@ -51,14 +51,14 @@ def describe_clues(clues: Clues, names: Sequence[Attribute] = NAMES) -> list[str
     """Says each clue of a puzzle in English.
 
     Args:
-        clues: int8 `[clues, 4]`.
-        names: What to call attributes and values, at least as many as there are.
+      clues: int8 `[clues, 4]`.
+      names: what to call attributes and values, at least as many as there are.
 
     Returns:
-        A sentence for each clue, such as "The one whose colour is red lives next to the Dane.".
+      A sentence for each clue, such as "The one whose colour is red lives next to the Dane.".
 
     Raises:
-        InputError: A clue is none, or there are too few names.
+      InputError: a clue is none, or there are too few names.
     """
     puzzle = checked_clues(np.asarray(clues)[None])
     _check_names(puzzle, names)
@@ -69,11 +69,11 @@ def describe_grid(grid: NDArray[np.int8], names: Sequence[Attribute] = NAMES) ->
     """Says who lives in each house of a grid, as far as it is filled in.
 
     Args:
-        grid: int8 `[36]`, -1 where there is nothing.
-        names: What to call attributes and values.
+      grid: int8 `[36]`, -1 where there is nothing.
+      names: what to call attributes and values.
 
     Returns:
-        A line for each house with its values, "?" where there is none, such as "house 1: Norwegian, yellow, ?".
+      A line for each house with its values, "?" where there is none, such as "house 1: Norwegian, yellow, ?".
     """
     cells = np.asarray(grid).reshape(STRIDE, STRIDE)
     houses, attributes = (int(np.flatnonzero((cells >= 0).any(axis=axis)).max(initial=NONE)) + 1 for axis in (0, 1))

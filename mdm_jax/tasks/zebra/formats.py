@@ -17,10 +17,10 @@ class Written(NamedTuple):
     """A puzzle from a file.
 
     Attributes:
-        name: Its file, and its line if the file holds several puzzles.
-        clues: int8 `[clues, 4]`.
-        names: The names of its attributes and values.
-        question: The question, or "".
+      name: its file, and its line if the file holds several puzzles.
+      clues: int8 `[clues, 4]`.
+      names: the names of its attributes and values.
+      question: the question, or "".
     """
 
     name: str
@@ -33,8 +33,8 @@ class ZebraFile(NamedTuple):
     """The puzzles of a file.
 
     Attributes:
-        puzzles: At least one.
-        how: One line for the user: the format, the number and the sizes of the puzzles.
+      puzzles: at least one.
+      how: one line for the user: the format, the number and the sizes of the puzzles.
     """
 
     puzzles: list[Written]
@@ -107,14 +107,14 @@ def read_puzzles(path: str | os.PathLike[str], *, limit: int | None = None) -> Z
     """Reads a file of puzzles, without checking that they have one solution.
 
     Args:
-        path: The file, in UTF-8, plain or packed by gzip. Lines that are empty or start with # are skipped.
-        limit: The number of puzzles to read, from the first; None reads all.
+      path: the file, in UTF-8, plain or packed by gzip. Lines that are empty or start with # are skipped.
+      limit: the number of puzzles to read, from the first; None reads all.
 
     Returns:
-        The puzzles.
+      The puzzles.
 
     Raises:
-        InputError: The file cannot be read, is in no known format, or holds something else than puzzles.
+      InputError: the file cannot be read, is in no known format, or holds something else than puzzles.
     """
     if limit is not None:
         check_number("limit", limit, Range(1), whole=True)

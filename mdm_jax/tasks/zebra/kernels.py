@@ -79,12 +79,12 @@ def _place(domains: NDArray[np.int64], first: int, houses: int) -> int:
     """Applies once to an attribute that each value has its own house: the only house left, the only value left.
 
     Args:
-        domains: The state, changed in place.
-        first: The attribute's first term.
-        houses: The number of houses.
+      domains: the state, changed in place.
+      first: the attribute's first term.
+      houses: the number of houses.
 
     Returns:
-        The set of terms that lost a house; -1 for a contradiction.
+      The set of terms that lost a house; -1 for a contradiction.
     """
     once, twice, lost = 0, 0, 0
     for term in range(first, first + houses):
@@ -356,15 +356,15 @@ def generate(
     """Makes puzzles in parallel; each has its own generator, so that the number of threads changes nothing.
 
     Args:
-        support: `clues.support()`.
-        limits: int64 `[7, 7, 2]`, the most clues and tokens by the numbers of houses and attributes.
-        smallest: The fewest houses and attributes.
-        largest: The most.
-        seed: The seed of all puzzles.
-        first: The number of the first puzzle.
-        side: 0 for train, 1 for test, -1 for either.
-        clues: int8 `[num, most clues, 4]`, -1 when called; receives the puzzles.
-        solutions: int8 `[num, 36]`, -1 when called; receives the solutions.
+      support: `clues.support()`.
+      limits: int64 `[7, 7, 2]`, the most clues and tokens by the numbers of houses and attributes.
+      smallest: the fewest houses and attributes.
+      largest: the most.
+      seed: the seed of all puzzles.
+      first: the number of the first puzzle.
+      side: 0 for train, 1 for test, -1 for either.
+      clues: int8 `[num, most clues, 4]`, -1 when called; receives the puzzles.
+      solutions: int8 `[num, 36]`, -1 when called; receives the solutions.
     """
     for i in prange(len(clues)):
         state = np.full(1, mix(mix(seed + GOLDEN) + first + np.uint64(i)))
@@ -398,12 +398,12 @@ def solve(
     """Solves puzzles in parallel, as `zebra.solve` says.
 
     Args:
-        support: `clues.support()`.
-        sizes: int64 `[num, 2]`, the numbers of houses and attributes.
-        clues: int64 `[num, clues, 4]`, 42 in place of -1.
-        limit: Where to stop counting.
-        solutions: int8 `[num, 36]`, -1 when called; receives the first solutions found.
-        num_solutions: int32 `[num]`; receives how many there are, up to `limit`.
+      support: `clues.support()`.
+      sizes: int64 `[num, 2]`, the numbers of houses and attributes.
+      clues: int64 `[num, clues, 4]`, 42 in place of -1.
+      limit: where to stop counting.
+      solutions: int8 `[num, 36]`, -1 when called; receives the first solutions found.
+      num_solutions: int32 `[num]`; receives how many there are, up to `limit`.
     """
     for i in prange(len(clues)):
         houses, attributes = sizes[i]

@@ -50,8 +50,8 @@ class _Clued:
     `group_length` in its `TransformerConfig` a network reads each clue as one position.
 
     Attributes:
-        name: The name in flags.
-        size: The most houses and attributes.
+      name: the name in flags.
+      size: the most houses and attributes.
     """
 
     name: str
@@ -125,7 +125,7 @@ class Masked(_Clued):
         """`tokens` int32 `[num, L]` and `is_prompt` bool `[num, L]` to train on.
 
         Raises:
-            InputError: A puzzle is none, is larger, or has more clues than there is room for.
+          InputError: a puzzle is none, is larger, or has more clues than there is room for.
         """
         start = self.start(records)
         values = self._kept(records["solution"]).reshape(-1, *self._shape)
@@ -139,7 +139,7 @@ class Masked(_Clued):
         """The sequences to fill in for clues `[num, clues, 4]`, int32 `[num, L]`: masks where an answer is wanted.
 
         Raises:
-            InputError: A puzzle is none, is larger, or has more clues than there is room for.
+          InputError: a puzzle is none, is larger, or has more clues than there is room for.
         """
         clues = fitting(records["clues"], self.size)
         cells = self._kept(is_cell(*sizes_of(clues)))
@@ -184,8 +184,8 @@ class Triples(_Clued):
     fills up behind the answer, and counts as prompt, so that it is not scored. All numbers count from 0.
 
     Attributes:
-        is_ordered: Whether cells stand in the order in which deduction fills them in (see `deduction`), and last those
-            that it does not reach. Otherwise they stand attribute by attribute, each from the first value to the last.
+      is_ordered: whether cells stand in the order in which deduction fills them in (see `deduction`), and last those
+        that it does not reach. Otherwise they stand attribute by attribute, each from the first value to the last.
     """
 
     is_ordered: bool = False
@@ -216,7 +216,7 @@ class Triples(_Clued):
         """`tokens` int32 `[num, L]` and `is_prompt` bool `[num, L]` to train on; clues and ANSWER are the prompt.
 
         Raises:
-            InputError: A puzzle is none, is larger, or has more clues than there is room for.
+          InputError: a puzzle is none, is larger, or has more clues than there is room for.
         """
         prompt, most = self.start(records), self.size.num_cells
         is_asked = records["solution"] >= 0
@@ -234,7 +234,7 @@ class Triples(_Clued):
         """Clues and ANSWER as a prompt, int32 `[num, num_prompt]`.
 
         Raises:
-            InputError: A puzzle is none, is larger, or has more clues than there is room for.
+          InputError: a puzzle is none, is larger, or has more clues than there is room for.
         """
         return np.pad(self._clues(fitting(records["clues"], self.size)), ((0, 0), (0, 1)), constant_values=ANSWER)
 
@@ -308,6 +308,6 @@ def get(name: str, size: Size = LARGEST) -> Layout:
     """The layout called `name`, for puzzles up to a size.
 
     Raises:
-        InputError: There is no such layout, or the size is not from 3 to 6.
+      InputError: there is no such layout, or the size is not from 3 to 6.
     """
     return lookup("layout", LAYOUTS, name)(check_sizes(SMALLEST, size)[1])

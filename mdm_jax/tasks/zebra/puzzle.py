@@ -54,19 +54,19 @@ def generate(
     matters.
 
     Args:
-        num: The number of puzzles.
-        smallest: The fewest houses and attributes.
-        largest: The most.
-        seed: The seed, from 0 to 2^63 - 1.
-        split: "train" and "test" never share a puzzle, nor two that differ in names, order or direction only: see
-            `in_test_split`. None takes both.
-        first: The number of the first puzzle.
+      num: the number of puzzles.
+      smallest: the fewest houses and attributes.
+      largest: the most.
+      seed: the seed, from 0 to 2^63 - 1.
+      split: "train" and "test" never share a puzzle, nor two that differ in names, order or direction only: see
+        `in_test_split`. None takes both.
+      first: the number of the first puzzle.
 
     Returns:
-        The puzzles, int8 `[num, largest.max_clues, 4]`, and their solutions, int8 `[num, 36]`.
+      The puzzles, int8 `[num, largest.max_clues, 4]`, and their solutions, int8 `[num, 36]`.
 
     Raises:
-        InputError: An argument is out of its range.
+      InputError: an argument is out of its range.
     """
     smallest, largest = check_sizes(smallest, largest)
     num, seed, first = whole_number("num", num), whole_number("seed", seed), whole_number("first", first)
@@ -103,15 +103,15 @@ def solve(clues: ArrayLike, *, limit: int = 2) -> tuple[NDArray[np.int8], NDArra
     """Solves puzzles by exact search.
 
     Args:
-        clues: Integers `[num, clues, 4]`.
-        limit: Where to stop counting solutions: 2 is enough to tell whether there is exactly one.
+      clues: integers `[num, clues, 4]`.
+      limit: where to stop counting solutions: 2 is enough to tell whether there is exactly one.
 
     Returns:
-        The first solution found of each puzzle, int8 `[num, 36]` (-1 everywhere if there is none), and the number of
-        solutions up to `limit`, int32 `[num]`.
+      The first solution found of each puzzle, int8 `[num, 36]` (-1 everywhere if there is none), and the number of
+      solutions up to `limit`, int32 `[num]`.
 
     Raises:
-        InputError: A clue is none, or a puzzle names fewer than 3 houses or attributes, or `limit` is below 1.
+      InputError: a clue is none, or a puzzle names fewer than 3 houses or attributes, or `limit` is below 1.
     """
     checked = checked_clues(clues)
     if whole_number("limit", limit) < 1:
@@ -130,15 +130,15 @@ def is_solved(grids: ArrayLike, clues: ArrayLike) -> NDArray[np.bool_]:
     """Whether each grid is a complete and right answer to its puzzle. Any right answer counts.
 
     Args:
-        grids: Integers `[num, 36]`; whatever a model wrote, so values out of range are just wrong. Cells that a puzzle
-            does not have are not looked at.
-        clues: Integers `[num, clues, 4]`.
+      grids: integers `[num, 36]`; whatever a model wrote, so values out of range are just wrong. Cells that a puzzle
+        does not have are not looked at.
+      clues: integers `[num, clues, 4]`.
 
     Returns:
-        bool `[num]`: every attribute has each value in one house, and every clue holds.
+      bool `[num]`: every attribute has each value in one house, and every clue holds.
 
     Raises:
-        InputError: The grids have another shape, or the clues are not as `solve` wants them.
+      InputError: the grids have another shape, or the clues are not as `solve` wants them.
     """
     checked, grids = checked_clues(clues), np.asarray(grids)
     if grids.shape != (len(checked), CELLS):
@@ -162,14 +162,14 @@ def in_test_split(clues: ArrayLike, solutions: ArrayLike) -> NDArray[np.bool_]:
     or the last two of inbetween are exchanged. None of these takes a puzzle to the other side.
 
     Args:
-        clues: Integers `[num, clues, 4]`.
-        solutions: Integers `[num, 36]`, the solution of each.
+      clues: integers `[num, clues, 4]`.
+      solutions: integers `[num, 36]`, the solution of each.
 
     Returns:
-        bool `[num]`, True where the puzzle belongs to the test side.
+      bool `[num]`, True where the puzzle belongs to the test side.
 
     Raises:
-        InputError: A clue is none, or a grid is no solution of its puzzle.
+      InputError: a clue is none, or a grid is no solution of its puzzle.
     """
     checked, grids = checked_solutions(clues, solutions)
     from mdm_jax.tasks.zebra import sides as zebra_sides
@@ -185,14 +185,14 @@ def checked_solutions(clues: ArrayLike, solutions: ArrayLike) -> tuple[Clues, ND
     """Checks puzzles with their solutions.
 
     Args:
-        clues: Integers `[num, clues, 4]`.
-        solutions: Integers `[num, 36]`.
+      clues: integers `[num, clues, 4]`.
+      solutions: integers `[num, 36]`.
 
     Returns:
-        The same as contiguous int8, copies; the cells that a puzzle does not have are -1.
+      The same as contiguous int8, copies; the cells that a puzzle does not have are -1.
 
     Raises:
-        InputError: A clue is none, or a grid does not solve its puzzle.
+      InputError: a clue is none, or a grid does not solve its puzzle.
     """
     checked, grids = checked_clues(clues), np.asarray(solutions)
     is_wrong = ~is_solved(grids, checked)

@@ -46,9 +46,9 @@ class RiddleText:
     """What a riddle says.
 
     Attributes:
-        clues: A type and three terms each, as in `clues`.
-        names: Its attributes.
-        question: What is asked, if anything.
+      clues: a type and three terms each, as in `clues`.
+      names: its attributes.
+      question: what is asked, if anything.
     """
 
     clues: list[list[int]]
@@ -65,15 +65,15 @@ def parse_riddle(lines: Iterable[tuple[int, str]], name: str) -> RiddleText:
     """Reads a riddle.
 
     Args:
-        lines: Those that count, with their numbers.
-        name: How to call it in a message.
+      lines: those that count, with their numbers.
+      name: how to call it in a message.
 
     Returns:
-        It. If the clues name neither the last value of any attribute nor the last house, or not the last attribute, one
-        is added that says nothing new but does, since the size of a puzzle is read off its clues.
+      It. If the clues name neither the last value of any attribute nor the last house, or not the last attribute, one
+      is added that says nothing new but does, since the size of a puzzle is read off its clues.
 
     Raises:
-        InputError: A line is neither an attribute nor a clue, or attributes do not fit together.
+      InputError: a line is neither an attribute nor a clue, or attributes do not fit together.
     """
     attributes: list[Attribute] = []
     later: list[tuple[str, str]] = []

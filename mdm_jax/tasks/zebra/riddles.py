@@ -13,10 +13,10 @@ class Riddle:
     """A puzzle with the names that belong to it.
 
     Attributes:
-        name: The name in flags.
-        text: Its token form, a clue on each line.
-        names: The names of its attributes and values.
-        question: The question.
+      name: the name in flags.
+      text: its token form, a clue on each line.
+      names: the names of its attributes and values.
+      question: the question.
     """
 
     name: str
@@ -82,6 +82,6 @@ def get(name: str) -> Riddle:
     """The riddle called `name`.
 
     Raises:
-        InputError: There is no such riddle.
+      InputError: there is no such riddle.
     """
     return lookup("riddle", RIDDLES, name)

@@ -26,19 +26,19 @@ def generate_ordered(
     """Generates puzzles, orders their cells by deduction and keeps those of one difficulty, some at a time.
 
     Args:
-        num: The number of puzzles to keep.
-        smallest: As `zebra.generate`, whose puzzles are tried in their order from number 0.
-        largest: As `zebra.generate`.
-        difficulty: "normal" for those that deduction solves, "hard" for the others, None for all.
-        seed: As `zebra.generate`.
-        split: As `zebra.generate`.
+      num: the number of puzzles to keep.
+      smallest: as `zebra.generate`, whose puzzles are tried in their order from number 0.
+      largest: as `zebra.generate`.
+      difficulty: "normal" for those that deduction solves, "hard" for the others, None for all.
+      seed: as `zebra.generate`.
+      split: as `zebra.generate`.
 
     Returns:
-        Chunks of records: `clues` int8 `[some, largest.max_clues, 4]`, and `solution` and `order` int8 `[some, 36]`,
-        `order` as in `deduction.Deduction`.
+      Chunks of records: `clues` int8 `[some, largest.max_clues, 4]`, and `solution` and `order` int8 `[some, 36]`,
+      `order` as in `deduction.Deduction`.
 
     Raises:
-        InputError: An argument is out of its range, or no puzzle of that difficulty turns up.
+      InputError: an argument is out of its range, or no puzzle of that difficulty turns up.
     """
     smallest, largest = check_sizes(smallest, largest)
 

@@ -63,14 +63,14 @@ def is_test(
     """Tells whether a puzzle is on the test side.
 
     Args:
-        clues: int64 `[at least num_clues, 4]`, as in `clues`, but 42 in place of -1.
-        num_clues: How many of them count.
-        houses: The number of houses.
-        attributes: The number of attributes.
-        house_of: int64 `[at least 42]`, the house of each term in the solution.
+      clues: int64 `[at least num_clues, 4]`, as in `clues`, but 42 in place of -1.
+      num_clues: how many of them count.
+      houses: the number of houses.
+      attributes: the number of attributes.
+      house_of: int64 `[at least 42]`, the house of each term in the solution.
 
     Returns:
-        Whether it is.
+      Whether it is.
     """
     h = np.uint64(0)
     for is_mirrored in range(2):
@@ -85,10 +85,10 @@ def split(
     """Tells of many puzzles whether they are on the test side.
 
     Args:
-        sizes: int64 `[num, 2]`, the numbers of houses and attributes.
-        clues: int64 `[num, clues, 4]`, 42 in place of -1.
-        house_of: int64 `[num, at least 42]`, the house of each term in the solution.
-        sides: bool `[num]`; receives the answers.
+      sizes: int64 `[num, 2]`, the numbers of houses and attributes.
+      clues: int64 `[num, clues, 4]`, 42 in place of -1.
+      house_of: int64 `[num, at least 42]`, the house of each term in the solution.
+      sides: bool `[num]`; receives the answers.
     """
     for i in prange(len(clues)):
         sides[i] = is_test(clues[i], clues.shape[1], sizes[i, 0], sizes[i, 1], house_of[i])

@@ -24,14 +24,14 @@ class Zebra(Generated):
     """Which puzzles. Each has one solution; records are `clues`, `solution`, and `order` of `deduction.Deduction`.
 
     Attributes:
-        min_houses: The fewest houses, from 3.
-        max_houses: The most, up to 6.
-        min_attributes: The fewest attributes, from 3.
-        max_attributes: The most, up to 6.
-        difficulty: "normal" for puzzles that deduction solves, "hard" for the others, None for both.
-        num_train: The number of puzzles to train on.
-        num_test: The number of puzzles held out. None is one to train on, also in other names, order or direction.
-        seed: The seed of `zebra.generate`.
+      min_houses: the fewest houses, from 3.
+      max_houses: the most, up to 6.
+      min_attributes: the fewest attributes, from 3.
+      max_attributes: the most, up to 6.
+      difficulty: "normal" for puzzles that deduction solves, "hard" for the others, None for both.
+      num_train: the number of puzzles to train on.
+      num_test: the number of puzzles held out. None is one to train on, also in other names, order or direction.
+      seed: the seed of `zebra.generate`.
     """
 
     min_houses: int = 3
@@ -118,10 +118,10 @@ class Zebra(Generated):
         """The verdict, and the grid with the step of each cell, from 1.
 
         Args:
-            answer: int `[36]`.
-            steps: int `[36]`.
-            record: The puzzle.
-            names: The names of attributes and values.
+          answer: int `[36]`.
+          steps: int `[36]`.
+          record: the puzzle.
+          names: the names of attributes and values.
         """
         wrong = int((answer != record["solution"]).sum())
         is_right = zebra.is_solved(answer[None], record["clues"][None])[0]
@@ -141,10 +141,10 @@ def grid_table(
     """A line for each house and a column for each attribute: the value, its step, ? where it is wrong, - for none.
 
     Args:
-        record: The puzzle.
-        grid: int `[36]`, the answer.
-        steps: int `[36]`, a number for each cell.
-        names: The names of attributes and values.
+      record: the puzzle.
+      grid: int `[36]`, the answer.
+      steps: int `[36]`, a number for each cell.
+      names: the names of attributes and values.
     """
     houses, attributes = (int(number[0]) for number in sizes_of(record["clues"][None]))
 

@@ -29,10 +29,10 @@ def write_clue(clue: Iterable[int]) -> str:
     """The token form of one clue.
 
     Args:
-        clue: A type and three terms, -1 for those that there are not.
+      clue: a type and three terms, -1 for those that there are not.
 
     Returns:
-        Its tokens with spaces between them.
+      Its tokens with spaces between them.
     """
     kind, *terms = (int(number) for number in clue)
     words = [TYPES[kind]]
@@ -52,15 +52,15 @@ def parse_clue(text: str, where: str, size: Size | None = None) -> list[int]:
     """Reads one clue.
 
     Args:
-        text: Its token form.
-        where: How to call it in a message.
-        size: How many houses and attributes there are; None for up to 6.
+      text: its token form.
+      where: how to call it in a message.
+      size: how many houses and attributes there are; None for up to 6.
 
     Returns:
-        The type and three terms, -1 for those that there are not.
+      The type and three terms, -1 for those that there are not.
 
     Raises:
-        InputError: It is none, or names a house, an attribute or a value that there is not.
+      InputError: it is none, or names a house, an attribute or a value that there is not.
     """
     words = tokens(text)
     if not words or words[0] not in TYPES:
@@ -104,15 +104,15 @@ def parse_puzzle(lines: Iterable[str], name: str, size: Size | None = None) -> C
     """Reads one puzzle, a clue on each line.
 
     Args:
-        lines: Its token form.
-        name: How to call it in a message.
-        size: How many houses and attributes it has to have; None reads them off the clues.
+      lines: its token form.
+      name: how to call it in a message.
+      size: how many houses and attributes it has to have; None reads them off the clues.
 
     Returns:
-        int8 `[clues, 4]`.
+      int8 `[clues, 4]`.
 
     Raises:
-        InputError: A line is no clue, there is none, or they name too few houses or attributes.
+      InputError: a line is no clue, there is none, or they name too few houses or attributes.
     """
     numbered = ((number, line.strip()) for number, line in enumerate(lines, start=1))
     clues = [parse_clue(line, f"{name}:{number}", size) for number, line in numbered if counts(line)]

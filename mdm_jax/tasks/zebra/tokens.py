@@ -20,10 +20,10 @@ def clue_tokens(clues: Clues) -> tuple[Tokens, NDArray[np.bool_]]:
     """Writes each clue in 13 positions. A short clue leaves some of them empty.
 
     Args:
-        clues: Checked clues, int8 `[num, clues, 4]`.
+      clues: checked clues, int8 `[num, clues, 4]`.
 
     Returns:
-        Tokens int32 `[num, 13 * clues]`, and which of the positions are taken, bool, of the same shape.
+      Tokens int32 `[num, 13 * clues]`, and which of the positions are taken, bool, of the same shape.
     """
     kinds, terms = clues[:, :, 0].astype(np.int32), clues[:, :, 1:].astype(np.int32)
     is_value = terms < CELLS
