@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from mdm_jax.ranges import INT32, Count, Decay, NotNegative, Positive, Range, Share
+from mdm_jax.ranges import INT32, Count, Decay, NotNegative, Positive, Range, Seed, Share
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -110,7 +110,7 @@ class RunFlags:
     """write a trace of five steps for TensorBoard to OUT/profile"""
     mesh: MeshFlags = dataclasses.field(default_factory=MeshFlags)
     distributed: DistributedFlags = dataclasses.field(default_factory=DistributedFlags)
-    seed: int = 0
+    seed: Seed = 0
     """of the data, the parameters and all draws"""
 
     def optimizer_config(self) -> "OptimizerConfig":

@@ -14,7 +14,8 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING, Any, Literal
 
-from experiments.common import Results, main
+from experiments.common import Results, main, say_written
+from mdm_jax.ranges import Seed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +32,7 @@ class Reproduce:
 
     scale: Literal["smoke", "small", "paper"] = "small"
     """smoke: two values, 300 latents; small: the paper's problem, one instance a point; paper: three, more points"""
-    seed: int = 0
+    seed: Seed = 0
     """of the instances and all draws"""
     out: pathlib.Path = pathlib.Path("runs/hardness")
     """folder of the picture and results.json"""
@@ -121,7 +122,7 @@ def reproduce(flags: Reproduce) -> None:
         legend="start",
         lines={name.replace("_", "-"): 2 * degree for name, degree in lines.items()},
     )
-    sys.stdout.write(f"{path}\n")
+    say_written(path)
 
 
 def sweep_times(

@@ -15,8 +15,9 @@ import pathlib
 import sys
 from typing import Any, Literal
 
-from experiments.common import Results, main
-from experiments.nae_sat import BUDGETS, Budget
+from experiments.common import Results, main, say_written
+from experiments.nae_sat import BUDGETS, SequenceBudget
+from mdm_jax.ranges import Seed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class Reproduce:
     """smoke: seconds of everything; small: 12 latents, 48 observations, 0.8M parameters; paper: 20 and 280, 19M"""
     data: pathlib.Path = pathlib.Path("datasets")
     """folder of prepared data, made once and used again"""
-    seed: int = 0
+    seed: Seed = 0
     """of the triples, the sequences, the parameters and all draws"""
     out: pathlib.Path = pathlib.Path("runs/imbalance")
     """folder of the runs, the pictures, positions.json and results.json"""
@@ -39,7 +40,7 @@ class Scale:
 
     num_latents: int
     num_observations: int
-    budget: Budget
+    budget: SequenceBudget
     num_sequences: int
     figure_latents: int
     """l of the figure by position"""
@@ -148,7 +149,7 @@ def reproduce(flags: Reproduce) -> None:
         is_share=False,
         intervals=intervals,
     )
-    sys.stdout.write("".join(f"{path}\n" for path in (flags.out / "positions.json", *pictures)))
+    say_written(flags.out / "positions.json", *pictures)
 
 
 def _lines(rows: list[dict[str, Any]]) -> list[str]:

@@ -15,9 +15,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from experiments.commands.flags import EvaluateFlags, PrepareFlags, ReproduceFlags, TaskFlags, TrainFlags
+from experiments.commands.scales import Budget
 from experiments.common import run
 from mdm_jax.errors import InputError
-from mdm_jax.ranges import INT32, Count, NotNegative, Range
+from mdm_jax.ranges import Count, NotNegative, Range, Seed
 
 if TYPE_CHECKING:
     from mdm_jax.tasks.base import Records, Task
@@ -46,10 +47,8 @@ class DataFlags(TaskFlags):
     """N: bits that observations are made of"""
     num_observations: Annotated[int, Range(1, 100_000)] = 275
     """P: triples of them that are observed, fixed by the seed"""
-    num_train: Annotated[int, Range(1, INT32)] = 500_000
+    num_train: Count = 500_000
     """sequences to train on"""
-    num_test: Annotated[int, Range(1, 1_000_000)] = 1_000
-    """sequences held out"""
 
     def task(self) -> "NaeSat":
         """The distribution that the flags name."""
@@ -144,61 +143,55 @@ class Exact:
     """P: triples of them that are observed"""
     limit: Count = 2_000
     """sequences to generate"""
-    seed: int = 0
+    seed: Seed = 0
     """of the triples and all draws"""
     out: pathlib.Path = pathlib.Path("runs/nae-sat-exact")
     """folder of the picture and results.json"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Budget:
-    """A model and its training, where the paper is silent: iterations, batch, and below its scale the learning rate."""
+class SequenceBudget(Budget):
+    """One training, where the paper is silent: iterations, batch, and below its scale the learning rate."""
 
-    model: str
-    length: int | None = None
     num_train: int
-    steps: int
-    batch_size: int
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    learning_rate: float
+    length: int | None = None
 
     def train_flags(self, num_latents: int, num_observations: int, *, evaluations: int, **flags: Any) -> Train:
-        """The flags of `train`; decay as in C.1, "the same configuration throughout", warm-up as in its code base.
+        """The flags of `train`. Decay is that of C.1, "the same configuration throughout", warm-up that of its code.
 
         Args:
           num_latents: N.
           num_observations: P.
-          evaluations: how many over the training.
-          **flags: the other ones.
+          evaluations: the number of evaluations over the training.
+          **flags: further flags.
         """
-        import jax
-
         return Train(
             num_latents=num_latents,
             num_observations=num_observations,
             num_train=self.num_train,
-            model=self.model,
             length=self.length,
-            dtype="bfloat16" if jax.default_backend() in ("gpu", "tpu") else "float32",
-            steps=self.steps,
-            batch_size=self.batch_size,
-            optimizer=self.optimizer,
-            learning_rate=self.learning_rate,
             warmup_steps=min(100, self.steps // 10),
             weight_decay=0.1,
             beta2=0.95,
-            checkpoint_every=max(self.steps // evaluations, 1),
-            evaluate_every=max(self.steps // evaluations, 1),
+            **self.flags(checkpoints=evaluations, evaluations=evaluations),
             **flags,
         )
 
 
 BUDGETS = {
-    "smoke": Budget(model="sudoku_800k", num_train=200, steps=4, batch_size=16, learning_rate=1e-3),
-    "small": Budget(
-        model="sudoku_800k", num_train=200_000, steps=1000, batch_size=128, optimizer="muon", learning_rate=3e-3
+    "smoke": SequenceBudget(
+        model="sudoku_800k", num_train=200, steps=4, batch_size=16, learning_rate=1e-3, optimizer="adamw"
     ),
-    "paper": Budget(model="smdm_19m", length=512, num_train=512_000, steps=2000, batch_size=256, learning_rate=4e-4),
+    "small": SequenceBudget(model="sudoku_800k", num_train=200_000, steps=1000, batch_size=128, learning_rate=3e-3),
+    "paper": SequenceBudget(
+        model="smdm_19m",
+        length=512,
+        num_train=512_000,
+        steps=2000,
+        batch_size=256,
+        learning_rate=4e-4,
+        optimizer="adamw",
+    ),
 }
 
 
@@ -211,7 +204,7 @@ class Reproduce(ReproduceFlags):
     scale: Literal["smoke", "small", "paper"] = "small"
     """smoke: seconds of everything; small: 10 latents, 50 observations, 0.8M parameters; paper: all of Table 1"""
     out: pathlib.Path = pathlib.Path("runs/nae-sat-reproduce")
-    """folder of the runs, of what was measured so far, of pictures and results.json"""
+    """folder of the runs, units.jsonl, pictures and results.json"""
 
 
 COMMANDS = {

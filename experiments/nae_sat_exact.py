@@ -6,7 +6,6 @@ margin puts together just those that depend on one another.
 """
 
 import functools
-import sys
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,7 +13,7 @@ import numpy as np
 
 import mdm_jax
 from experiments.commands.curves import grouped
-from experiments.common import Results
+from experiments.common import Results, say_written
 from experiments.nae_sat import AGREEMENT, ORDERS, Exact
 from mdm_jax.evaluation.intervals import mean_interval
 from mdm_jax.evaluation.puzzles import fill_in
@@ -68,4 +67,4 @@ def exact(flags: Exact) -> None:
         title=f"The exact predictor, N = {flags.num_latents}, P = {flags.num_observations}",
         log_x=True,
     )
-    sys.stdout.write(f"{path}\n")
+    say_written(path)

@@ -19,17 +19,18 @@ import tyro
 
 from experiments.commands.flags import (
     EvaluateFlags,
+    ExportFlags,
+    MethodsFlags,
     PrepareFlags,
     PuzzleTrainFlags,
     Question,
-    ReproduceFlags,
     SolveFlags,
     TaskFlags,
 )
 from experiments.common import run, say
-from experiments.sudoku_flags import Demo, Export, Readings
+from experiments.sudoku_flags import Demo, Readings
 from mdm_jax.errors import InputError
-from mdm_jax.ranges import INT32, Count, Range
+from mdm_jax.ranges import Range
 
 if TYPE_CHECKING:
     from mdm_jax.models.config import TransformerConfig
@@ -68,10 +69,6 @@ class DataFlags(TaskFlags):
     """normal: only puzzles that seven rules solve without guessing; hard: only the others"""
     source: pathlib.Path | None = None
     """take puzzles from this file instead of making them; docs/sudoku.md lists the formats"""
-    num_train: Annotated[int, Range(1, INT32)] = 100_000
-    """puzzles to train on"""
-    num_test: Annotated[int, Range(1, 1_000_000)] = 1_000
-    """puzzles held out"""
 
     def task(self) -> "Sudoku":
         """The puzzles that the flags name."""
@@ -101,13 +98,7 @@ class Train(DataFlags, PuzzleTrainFlags):
     """Train a model; the same command again goes on from its newest checkpoint."""
 
     names: ClassVar[tuple[str, ...]] = (
-        "size",
-        "clues",
-        "difficulty",
-        "num_train",
-        "num_test",
-        "seed",
-        "source",
+        *("size", "clues", "difficulty", "num_train", "num_test", "seed", "source"),
         "layout",
     )
     model: str = "sudoku_6m"
@@ -141,13 +132,11 @@ class Train(DataFlags, PuzzleTrainFlags):
 def held_out(task: Any, source: pathlib.Path | None, limit: int | None, difficulty: str | None) -> "Records":
     """The first puzzles that a run held out, or as many of another difficulty.
 
-    No file is opened because a run's config names it: the user has to name it.
-
     Args:
-      task: of the run.
-      source: the file that the user names.
-      limit: the number of puzzles, at most.
-      difficulty: of the puzzles.
+      task: the task of the run.
+      source: the file that the user names. A file that only a run's config names is not opened.
+      limit: the largest number of puzzles; None for all.
+      difficulty: the difficulty of the puzzles.
     """
     if source is None and task.source is not None:
         raise InputError(f"the run took its puzzles from {task.source}: to use that file again, give it with --source")
@@ -157,24 +146,30 @@ def held_out(task: Any, source: pathlib.Path | None, limit: int | None, difficul
 
 
 def check_size(checkpoint: pathlib.Path | None, task: Any, size: int | None) -> None:
-    """Raises InputError if a model is for grids of another size than `size`; None is any."""
+    """Raises InputError if a model is for grids of another size than `size`; None fits any."""
     if size not in (None, task.size):
         raise InputError(f"{checkpoint} solves {task.size}x{task.size}, not {size}x{size}; give one that does")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluate(EvaluateFlags):
-    """Solve held-out puzzles, or those of a file, and count."""
+class GivenFlags:
+    """A model, and a file of puzzles for it."""
 
     experiment: ClassVar[str] = "sudoku"
     checkpoint: pathlib.Path = SHIPPED
     """a run's folder, one of its checkpoints, or the name of shipped weights"""
     size: Annotated[int, Range(4, 9)] | None = None
-    """rows of a grid, which the checkpoint must be for (None: whatever it is for)"""
+    """rows of a grid, which the checkpoint must be for (None: any)"""
     puzzles: pathlib.Path | None = None
-    """a file of puzzles, in any format that docs/sudoku.md lists; None: held-out puzzles like the run's"""
+    """take the puzzles of this file, in any format that docs/sudoku.md lists"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluate(GivenFlags, EvaluateFlags):
+    """Solve held-out puzzles like the run's, or those of a file, and count."""
+
     source: pathlib.Path | None = None
-    """the file that the run took its puzzles from, to use those that it held out again"""
+    """the file that the run took its puzzles from, if it took them from one"""
     difficulty: str | None = None
     """of held-out puzzles: normal, hard, or both with a comma (None: as in training)"""
     out: pathlib.Path = pathlib.Path("runs/sudoku-evaluate")
@@ -205,18 +200,11 @@ class Evaluate(EvaluateFlags):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Solve(SolveFlags):
+class Solve(GivenFlags, SolveFlags):
     """Solve puzzles given here or in a file; print each grid and the order in which it was filled in."""
 
-    experiment: ClassVar[str] = "sudoku"
     puzzle: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """puzzles, row by row, with any of . 0 _ * x for blanks; a grid may stand in quotes, line by line"""
-    checkpoint: pathlib.Path = SHIPPED
-    """a run's folder, one of its checkpoints, or the name of shipped weights"""
-    size: Annotated[int, Range(4, 9)] | None = None
-    """rows of a grid, which the checkpoint must be for (None: whatever it is for)"""
-    puzzles: pathlib.Path | None = None
-    """a file of puzzles, in any format that docs/sudoku.md lists"""
     out: pathlib.Path = pathlib.Path("runs/sudoku-solve")
     """folder of results.json"""
 
@@ -255,21 +243,17 @@ class Solve(SolveFlags):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Reproduce(ReproduceFlags):
+class Reproduce(MethodsFlags):
     """Tables 2 and 5, every method and order on the normal and the hard set, and curves; started again, it goes on."""
 
     experiment: ClassVar[str] = "sudoku"
     table: ClassVar[str] = "experiments.sudoku_tables"
     scale: Literal["smoke", "small", "paper"] = "small"
     """smoke: seconds of everything; small: 6x6 on two CPU cores; paper: 9x9 on an accelerator"""
-    methods: str = "mdm,arm,arm_ordered"
-    """which models, with commas"""
     checkpoint: pathlib.Path | None = None
     """a trained masked model to use instead of training one"""
-    limit: Count | None = None
-    """use only the first so many held-out puzzles of each set"""
     out: pathlib.Path = pathlib.Path("runs/sudoku-reproduce")
-    """folder of the runs, of what was measured so far, of pictures and results.json"""
+    """folder of the runs, units.jsonl, pictures and results.json"""
 
 
 COMMANDS = {
@@ -280,7 +264,7 @@ COMMANDS = {
     "solve": (Solve, "experiments.commands.solve:solve"),
     "reproduce": (Reproduce, "experiments.commands.reproduce:reproduce"),
     "readings": (Readings, "experiments.decoder_ablation:readings"),
-    "export": (Export, "experiments.commands.evaluate:export"),
+    "export": (ExportFlags, "experiments.commands.evaluate:export"),
 }
 
 if __name__ == "__main__":

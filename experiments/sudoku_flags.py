@@ -1,10 +1,9 @@
-"""The flags of Sudoku's own commands, beside the verbs that all tasks share."""
+"""The flags of the commands that only Sudoku has."""
 
 import dataclasses
 import pathlib
-from typing import Literal
 
-from mdm_jax.ranges import Count, NotNegative
+from mdm_jax.ranges import Count, NotNegative, Seed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,7 +22,7 @@ class Demo:
     """9x9 puzzles of each set to solve with the weights that come with the package"""
     data: pathlib.Path = pathlib.Path("datasets")
     """folder of prepared data, made once and used again"""
-    seed: int = 0
+    seed: Seed = 0
     """of the puzzles, the parameters and all draws"""
     out: pathlib.Path = pathlib.Path("runs/sudoku-demo")
     """folder of the run: checkpoints, metrics, pictures, results.json"""
@@ -45,21 +44,7 @@ class Readings:
     """held-out puzzles of the normal set"""
     batch_size: Count = 200
     """puzzles at a time"""
-    seed: int = 0
+    seed: Seed = 0
     """of all draws"""
     out: pathlib.Path = pathlib.Path("runs/sudoku-readings")
     """folder of results.json"""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Export:
-    """Write a trained model as safetensors, which evaluate, solve and mdm_jax.load read."""
-
-    checkpoint: pathlib.Path
-    """a run's folder, or one of its checkpoints"""
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """of the parameters in the file"""
-    out: pathlib.Path
-    """folder to write to"""
-    seed: int = 0
-    """as every command has it; nothing is drawn"""

@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from experiments.commands.flags import (
     EvaluateFlags,
+    MethodsFlags,
     PrepareFlags,
     PuzzleTrainFlags,
     Question,
-    ReproduceFlags,
     SolveFlags,
     TaskFlags,
 )
 from experiments.common import Row, run
-from mdm_jax.ranges import INT32, Count, Range
+from mdm_jax.ranges import Count, Range
 
 if TYPE_CHECKING:
     from experiments.commands.decode import Decoded
@@ -65,10 +65,6 @@ class DataFlags(TaskFlags):
     """most attributes"""
     difficulty: Literal["normal", "hard"] | None = None
     """normal: only puzzles that deduction solves without guessing; hard: only the others"""
-    num_train: Annotated[int, Range(1, INT32)] = 100_000
-    """puzzles to train on"""
-    num_test: Annotated[int, Range(1, 1_000_000)] = 1_000
-    """puzzles held out"""
 
     def task(self) -> "Zebra":
         """The puzzles that the flags name."""
@@ -204,19 +200,15 @@ class Solve(GivenFlags, SolveFlags):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Reproduce(ReproduceFlags):
+class Reproduce(MethodsFlags):
     """Table 3, every method and order, over training and by size; started again, it goes on."""
 
     experiment: ClassVar[str] = "zebra"
     table: ClassVar[str] = "experiments.zebra_table"
     scale: Literal["smoke", "small", "paper"] = "small"
     """smoke: seconds of everything; small: 3x3 to 4x4 on two CPU cores; paper: 3x3 to 6x6 on an accelerator"""
-    methods: str = "mdm,arm,arm_ordered"
-    """which models, with commas"""
-    limit: Count | None = None
-    """use only the first so many held-out puzzles"""
     out: pathlib.Path = pathlib.Path("runs/zebra-reproduce")
-    """folder of the runs, of what was measured so far, of pictures and results.json"""
+    """folder of the runs, units.jsonl, pictures and results.json"""
 
 
 COMMANDS = {

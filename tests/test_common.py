@@ -16,6 +16,7 @@ import pytest
 from experiments.common import Results, check_paths, main, table
 from experiments.flags import DecodeFlags
 from mdm_jax import Binomial, EntropyBudget, InputError, PerStep, Threshold, TopK, oracles, with_noise
+from mdm_jax.ranges import Seed
 
 
 @pytest.fixture(autouse=True)
@@ -130,7 +131,7 @@ class Fails:
     """Fails as asked."""
 
     defect: bool = False
-    seed: int = 0
+    seed: Seed = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +156,7 @@ def test_main_input_error_is_one_line_and_code_two_and_a_defect_keeps_its_traceb
     with pytest.raises(SystemExit) as stop:
         main("x", "", COMMANDS, ["fail", "--seed", "-1"])
     assert stop.value.code == 2
-    assert "--seed must lie in" in capsys.readouterr().err
+    assert "--seed must be a whole number" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("argv", [[], ["nothing"], ["fail", "--wrong", "1"], ["fail", "--defect", "maybe"]])

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_type_
 
 from experiments.flags import resolve_dtype
 from mdm_jax.errors import InputError, shown
-from mdm_jax.ranges import FLOAT32, INT32, Range, check_number
+from mdm_jax.ranges import FLOAT32, INT32, Count, Range, Seed, check_number
 
 if TYPE_CHECKING:
     from mdm_jax.models.config import TransformerConfig
 
-Count = Annotated[int, Range(1, INT32)]
 Layers = Annotated[int, Range(1, 10_000)]
 Width = Annotated[int, Range(1, 1 << 20)]
 Turns = Annotated[int, Range(1, 100_000)]
@@ -84,7 +83,7 @@ class Run:
     has units for it, else float32; for a trained model its own)"""
     compare: Literal["torch"] | None = None
     """time PyTorch with the same weights too (pip install torch), as users run it and at its best"""
-    seed: int = 0
+    seed: Seed = 0
     """of parameters, tokens and draws"""
     out: pathlib.Path = pathlib.Path("runs/throughput-run")
     """folder of results.json, table.md and overhead.png"""
@@ -135,7 +134,7 @@ class Start:
     """tokens per sequence (None: as `run`)"""
     dtype: Dtype = "auto"
     """as for `run`"""
-    seed: int = 0
+    seed: Seed = 0
     """of parameters and tokens"""
     out: pathlib.Path = pathlib.Path("runs/throughput-start")
     """folder of results.json"""
@@ -154,7 +153,7 @@ class TrainingFlags:
     """tokens per sequence"""
     dtype: Dtype = "auto"
     """what matrix products multiply in (auto: bfloat16 where the machine has units for it, else float32)"""
-    seed: int = 0
+    seed: Seed = 0
     """of parameters, tokens and masks"""
 
     def config(self, dtype: str) -> "TransformerConfig":

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from experiments.common import Results, Row
+from experiments.common import Results, Row, say_written
 from experiments.throughput import report, roofline
 from experiments.throughput.flags import Run
 from experiments.throughput.workload import Workload, cases, described, workload
@@ -53,7 +53,7 @@ def run(flags: Run) -> None:
     results.finish(shown=report.shows(*report.ON_TERMINAL, what=(*head, *report.WHAT)))
     (flags.out / "table.md").write_text(report.markdown(results.rows))
     report.plot(flags.out / "overhead.png", results.rows, described(flags))
-    sys.stdout.write(f"{flags.out / 'table.md'}\n{flags.out / 'overhead.png'}\n")
+    say_written(flags.out / "table.md", flags.out / "overhead.png")
 
 
 def say(text: str) -> None:
