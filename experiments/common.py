@@ -88,7 +88,7 @@ def _run(experiment: str, description: str, commands: Commands, argv: Sequence[s
         check_ranges(flags, name_of=lambda path: "--" + path.replace("_", "-"))
         check_paths(flags)
         silence_threads()
-        if is_cpu_only():
+        if is_on_cpu():
             keep_freed_memory()
         cache_compilations()
         if isinstance(flags, RunFlags):
@@ -143,14 +143,12 @@ def silence_threads() -> None:
     silence_writers()
 
 
-def is_cpu_only() -> bool:
-    """Whether JAX can compute on nothing but the CPU here. Starts no device, since processes may have to meet first.
+def is_on_cpu() -> bool:
+    """Whether JAX computes on the CPU here. Starts no device, since the processes of a run have to meet first.
 
-    Without JAX_PLATFORMS, JAX computes on the CPU if no plugin for another device is installed.
+    Unless JAX_PLATFORMS chooses, JAX computes on the CPU if no plugin for another device is installed.
     """
-    import jax
-
-    if platforms := jax.config.jax_platforms:
+    if platforms := os.environ.get("JAX_PLATFORMS"):
         return platforms.split(",")[0] == "cpu"
     has_plugins = importlib.metadata.entry_points(group="jax_plugins") or importlib.util.find_spec("jax_plugins")
     return not has_plugins and importlib.util.find_spec("libtpu") is None

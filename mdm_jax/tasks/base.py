@@ -14,6 +14,7 @@ The protocols also fit text and code, where a record is no puzzle and an answer 
 
 import abc
 import dataclasses
+import functools
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Protocol
@@ -195,7 +196,15 @@ class Generated(abc.ABC):
         """
         from mdm_jax.data import dataset  # imports tfds
 
-        return dataset.prepare(self, data_dir, say)
+        return dataset.prepare(
+            self.name,
+            self.dataset,
+            self.version,
+            shapes=self.shapes(),
+            splits={"train": self.num_train, "test": self.num_test},
+            chunks=functools.partial(self.chunks, say=say),
+            data_dir=data_dir,
+        )
 
     def records(self, split: Split, num: int, *, say: Say = silent) -> Records:
         """The first `num` records of a split, without a dataset on disk.
