@@ -1,4 +1,4 @@
-"""The paper's Table 1 at three scales."""
+"""Table 1 of the paper at three scales."""
 
 import dataclasses
 import functools
@@ -40,7 +40,7 @@ SCALES = {
 
 
 def plans(flags: Reproduce) -> list[Plan]:
-    """A model for each distribution, and a unit for each number of steps."""
+    """A model for each distribution, with one unit for each number of steps."""
     scale, plans = SCALES[flags.scale], []
     for sizes in scale.distributions:
         out, limit = flags.out / "{}-{}".format(*sizes), min(128, scale.num_samples)

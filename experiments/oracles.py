@@ -1,4 +1,4 @@
-"""The oracle that a word on the command line names."""
+"""Finds the oracle that a flag names."""
 
 import importlib
 from typing import Any
@@ -9,12 +9,12 @@ from mdm_jax.typing import Oracle
 
 
 def oracle_named(name: str) -> Oracle:
-    """An oracle of ours by its name, or one of the user's own as package.module:function.
+    """The library's oracle of that name, or the user's own oracle, named as package.module:function.
 
-    The module is imported from where Python looks for modules: the current folder, PYTHONPATH, what is installed.
+    Python finds the module in the current folder, in PYTHONPATH or among the installed packages.
 
     Raises:
-      InputError: there is none of that name, its module cannot be imported, or it cannot be called.
+      InputError: no oracle has that name, its module cannot be imported, or it is not callable.
     """
     if name in ORACLES:
         return ORACLES[name]
@@ -24,7 +24,7 @@ def oracle_named(name: str) -> Oracle:
         raise InputError(f"unknown oracle {shown(name)}; choose from {known}, or give package.module:function")
     try:
         module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # whatever the user's module does
+    except (Exception, SystemExit) as error:  # the user's module may raise anything
         raise InputError(f"cannot import the oracle {shown(name)}: {type(error).__name__}: {error}") from error
     if not hasattr(module, function):
         raise InputError(f"cannot use the oracle {shown(name)}: its module holds no {shown(function)}")

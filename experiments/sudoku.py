@@ -1,7 +1,8 @@
 """Sudoku: the order in which a masked diffusion model fills in a puzzle decides whether it solves it.
 
-Claim (Kim et al. 2025, Table 2; 9x9, 6M parameters): solved 6.88% in random order, 18.51% by top probability, 89.49%
-by the margin between the two likeliest digits. The demo shows it at 6x6 in about two minutes on two CPU cores.
+Claim (Kim et al. 2025, Table 2; 9x9, 6M parameters): the model solves 6.88% of the puzzles in random order, 18.51% by
+top probability, and 89.49% by the margin between the two likeliest digits. The demo shows this at 6x6 in about two
+minutes on two CPU cores.
 
     python -m experiments.sudoku demo
     python -m experiments.sudoku prepare --size 9 --num-train 200000
@@ -53,12 +54,12 @@ PAPER = {
 }
 """Tables 2 and 5: share of puzzles solved, by method, set and order."""
 SHIPPED = pathlib.Path("sudoku-6m")
-"""The weights that come with the package."""
+"""The shipped weights."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataFlags(TaskFlags):
-    """Which puzzles; those to train on and those held out never share a solution."""
+    """The puzzles. Training and held-out puzzles never share a solution."""
 
     experiment: ClassVar[str] = "sudoku"
     size: Annotated[int, Range(4, 9)] = 9
@@ -66,7 +67,7 @@ class DataFlags(TaskFlags):
     clues: Annotated[int, Range(0, 81)] | None = None
     """givens per puzzle (None: minimal puzzles, where every given is needed)"""
     difficulty: Literal["normal", "hard"] | None = None
-    """normal: only puzzles that seven rules solve without guessing; hard: only the others"""
+    """normal: only puzzles that seven rules solve without guessing; hard: only the others (None: all)"""
     source: pathlib.Path | None = None
     """take puzzles from this file instead of making them; docs/sudoku.md lists the formats"""
 
@@ -104,26 +105,26 @@ class Train(DataFlags, PuzzleTrainFlags):
     model: str = "sudoku_6m"
     """a preset of mdm_jax.models.presets; its vocabulary and length are fitted to the puzzles"""
     layout: Literal["in-place", "question-answer", "shifted", "triples", "ordered-triples"] = "in-place"
-    """how a puzzle becomes a sequence; in triples (row, column, digit) it is learned autoregressively"""
+    """how a puzzle becomes a sequence; the model of triples (row, column, digit) is autoregressive"""
     augment: bool = False
-    """turn each puzzle into one of the 1.2e12 that Sudoku's symmetries make of it, another one in each epoch; below 9x9
-    it may become one whose solution is held out"""
+    """apply one of the 1.2e12 symmetries of Sudoku to each puzzle, another one in each epoch; below 9x9 the result may
+    be a puzzle with a held-out solution"""
     out: pathlib.Path = pathlib.Path("runs/sudoku")
     """folder of the run: checkpoints, metrics, results.json"""
 
     def recorded(self) -> dict[str, Any]:
-        """Also the name of the data that a file gives, which changes with what the file holds."""
+        """Also the augmentation, and for puzzles of a file the name of the data, which changes with the file."""
         dataset = {} if self.source is None else {"dataset": self.task().dataset}
         return dataset | {"augment": self.augment} | super().recorded()
 
     def start_params(self, config: "TransformerConfig", layout: "Layout", key: "Array") -> "Params":
-        """Fresh parameters that know rows, columns and boxes."""
+        """Initial parameters with rows, columns and boxes built in."""
         from experiments.fresh_params import sudoku_params
 
         return sudoku_params(config, layout, key)
 
     def augmentation(self) -> Callable[..., Any] | None:
-        """A random symmetry for each puzzle, if the flag asks for it."""
+        """A random symmetry for each puzzle, if the flag is set."""
         from mdm_jax.tasks.sudoku import symmetry
 
         return symmetry.augment if self.augment else None
@@ -201,7 +202,7 @@ class Evaluate(GivenFlags, EvaluateFlags):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Solve(GivenFlags, SolveFlags):
-    """Solve puzzles given here or in a file; print each grid and the order in which it was filled in."""
+    """Solve puzzles, and print each grid and the order in which it was filled in."""
 
     puzzle: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """puzzles, row by row, with any of . 0 _ * x for blanks; a grid may stand in quotes, line by line"""
@@ -244,12 +245,12 @@ class Solve(GivenFlags, SolveFlags):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reproduce(MethodsFlags):
-    """Tables 2 and 5, every method and order on the normal and the hard set, and curves; started again, it goes on."""
+    """Tables 2 and 5: every method and order on the normal and the hard set; the same command again goes on."""
 
     experiment: ClassVar[str] = "sudoku"
     table: ClassVar[str] = "experiments.sudoku_tables"
     scale: Literal["smoke", "small", "paper"] = "small"
-    """smoke: seconds of everything; small: 6x6 on two CPU cores; paper: 9x9 on an accelerator"""
+    """smoke: seconds; small: 6x6 on two CPU cores; paper: 9x9 on an accelerator"""
     checkpoint: pathlib.Path | None = None
     """a trained masked model to use instead of training one"""
     out: pathlib.Path = pathlib.Path("runs/sudoku-reproduce")

@@ -1,4 +1,4 @@
-"""The paper's Tables 2 and 5 and what belongs to them, at three scales."""
+"""Tables 2 and 5 of the paper, and pictures of the same models, at three scales."""
 
 import dataclasses
 import functools
@@ -23,13 +23,13 @@ from mdm_jax.tasks.sudoku.task import Sudoku
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SudokuScale(Scale):
-    """How large the tables and the pictures are."""
+    """The size of the puzzles, the trainings, and the points of the pictures."""
 
     size: int
     tokens_per_step: tuple[int, ...]
-    """the last stands for all at once"""
+    """the last reveals all cells at once"""
     num_curve: int
-    """held-out puzzles behind each point with several tokens per step"""
+    """number of held-out puzzles for each point with several tokens per step"""
 
 
 SCALES = {
@@ -92,7 +92,7 @@ def plans(flags: Reproduce) -> list[Plan]:
 
 
 def units_of(flags: Reproduce, layout: Layout, task: Sudoku, records: Records) -> list[Unit]:
-    """All orders; of a masked model on the normal set also several cells per step."""
+    """All orders of a model on one set. A masked model also reveals several cells per step on the normal set."""
     dataset, scale = task.title, SCALES[flags.scale]
     unit = functools.partial(order_unit, task, layout, dataset, seed=flags.seed)
 

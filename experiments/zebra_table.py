@@ -1,4 +1,4 @@
-"""The paper's Table 3 at three scales."""
+"""Table 3 of the paper at three scales."""
 
 import dataclasses
 import functools
@@ -18,7 +18,7 @@ from mdm_jax.tasks.base import take
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ZebraScale(Scale):
-    """How large the table is; sizes are (houses, attributes)."""
+    """The sizes of the puzzles, (houses, attributes), and the trainings."""
 
     smallest: tuple[int, int] = (3, 3)
     largest: tuple[int, int]

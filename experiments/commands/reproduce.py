@@ -1,4 +1,4 @@
-"""`reproduce`: a table or a figure of the paper at some scale. The same command again goes on where it stopped."""
+"""`reproduce` makes a table of the paper at some scale. The same command again goes on where it stopped."""
 
 import dataclasses
 import functools
@@ -108,7 +108,14 @@ def order_unit(
 
 
 def solved_by(field: str, kinds: np.ndarray, name: Callable[[int], str], is_solved: np.ndarray) -> list[Row]:
-    """How many records of each kind were solved: a row for each kind, with the kind's name in `field`."""
+    """The share of records solved, by kind.
+
+    Args:
+      field: the field of a row that holds the name of a kind.
+      kinds: int [N], the kind of each record.
+      name: gives the name of a kind.
+      is_solved: bool [N].
+    """
     rows = []
     for kind in sorted(set(kinds.tolist())):
         n, solved = int((kinds == kind).sum()), int(is_solved[kinds == kind].sum())

@@ -1,4 +1,4 @@
-"""Sampling per oracle, timed in turns with the bare network, which makes the logits of all positions and no more."""
+"""`run` times sampling per oracle, in alternating turns with the bare network, which makes all logits."""
 
 import functools
 import json
@@ -19,12 +19,12 @@ from mdm_jax.report.progress import Bar
 
 
 def run(flags: Run) -> None:
-    """`run`."""
-    jax.config.update("jax_enable_compilation_cache", False)  # compile_s is that of a first start
+    """Adds a row for each batch size and case, and rows of the peers."""
+    jax.config.update("jax_enable_compilation_cache", False)  # compile_s is the time without a cache
     if flags.compare is not None:
-        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the other one needs memory too
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs memory too
     was_busy, to_time, batches = busy(), cases(flags), flags.numbers("batch")
-    works = [workload(flags, batch) for batch in batches]  # all that can be wrong, before anything is timed
+    works = [workload(flags, batch) for batch in batches]  # checks everything before it times anything
     if flags.compare == "torch":
         from experiments.throughput import torch_peer
 
@@ -57,12 +57,12 @@ def run(flags: Run) -> None:
 
 
 def say(text: str) -> None:
-    """One line of progress."""
+    """Writes one line of progress."""
     sys.stderr.write(f"{text}\n")
 
 
 def rows_of(work: Workload, to_time: Sequence[Case], roof: roofline.Roofline, bar: Any) -> Iterator[Row]:
-    """Times every case; one row of ours for each, and those of the peers."""
+    """Times every case, and yields our row and those of the peers."""
     bench, peers = work.bench(), None
     if work.flags.compare == "torch":
         from experiments.throughput import torch_peer
@@ -83,12 +83,12 @@ def rows_of(work: Workload, to_time: Sequence[Case], roof: roofline.Roofline, ba
 
 
 def network_row(work: Workload, nfe: int, seconds: Sequence[float], roof: roofline.Roofline) -> Row:
-    """What the times of the bare network say of it and of the machine."""
+    """The fields about the bare network: its speed, and its share of the roofline."""
     network_s = statistics.median(seconds) / nfe
     batch, length = work.x_init.shape
     flops = batch * work.config.forward_flops(length, num_logits=length)
     read = {name: leaf for name, leaf in work.params.items() if name != "token_embedding" or work.config.tie_head}
-    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(read))  # of an embedding only the rows of a few tokens are
+    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(read))  # an embedding is read in a few rows only
     share = roof.seconds(flops, weights + 4 * batch * length * work.config.vocab_size) / network_s
     row: Row = {
         "network_tflops": flops / network_s / 1e12,
@@ -102,7 +102,7 @@ def network_row(work: Workload, nfe: int, seconds: Sequence[float], roof: roofli
 
 
 def peer_row(bench: Bench, nfe: int, theirs: Sequence[float], ours: Sequence[float]) -> Row:
-    """What the times of another implementation say; `ours_is_faster` is the median over turns, with its range."""
+    """The fields about another implementation; `ours_is_faster` is the median ratio over turns, with its range."""
     ratios = sorted(one / other for one, other in zip(theirs, ours, strict=True))
     return {
         **bench.rates(nfe, theirs),
