@@ -212,7 +212,7 @@ class DecodeFlags:
 
 
 def resolve_dtype(dtype: Literal["auto", "float32", "bfloat16"]) -> Literal["float32", "bfloat16"]:
-    """Returns the dtype of a flag. "auto" is bfloat16 if this machine has units for it, which halves the memory traffic.
+    """Returns the dtype of a flag. "auto" is bfloat16, which halves the memory traffic, if there are units for it.
 
     CPUs without such units convert to float32 and back, so a step in bfloat16 takes two to three times as long.
     """
