@@ -203,10 +203,10 @@ class DecodeFlags:
             "--threshold": (Threshold, self.threshold),
             "--entropy-budget": (EntropyBudget, self.entropy_budget),
         }
-        asked = {flag: make for flag, make in made.items() if make[1] is not None}
-        if len(asked) > 1:
-            raise InputError(f"{' and '.join(asked)} exclude each other; give one of them")
-        for kind, value in asked.values():
+        chosen = {flag: make for flag, make in made.items() if make[1] is not None}
+        if len(chosen) > 1:
+            raise InputError(f"{' and '.join(chosen)} exclude each other; give one of them")
+        for kind, value in chosen.values():
             return kind(value)
         return PerStep(1)
 

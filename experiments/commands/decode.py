@@ -30,7 +30,7 @@ class Decoded(NamedTuple):
     answers: Answers
     """[N, ...]"""
     steps: np.ndarray
-    """int32 [N, ...]: the network call that revealed each part, -1 where it was given"""
+    """int32 [N, ...]: the network call that revealed each part, -1 for given parts"""
     scores: Scores
     row: Row
     """the fields of a result row"""
@@ -96,7 +96,7 @@ def cached(model: Model, layout: Layout, oracle: Oracle, selector: Selector, **o
 
 
 def autoregressive(model: Model, *, temperature: float = 0.0) -> Decode:
-    """Decoding token by token behind the prompt. Prompts are padded with -1."""
+    """Decoding token by token after the prompt. Prompts are padded with -1."""
     decoder, length = make_decoder(model.config), model.config.max_length
 
     def decode(key: Array, prompt: Array) -> SampleResult:
@@ -181,7 +181,7 @@ def measure(task: Task, layout: Layout, decode: Decode, records: Records, **opti
     """Completes the sequences, reads the answers and scores them; options as for `fill_in`."""
     start = layout.start(records)
     is_open = start == (-1 if layout.mask_id is None else layout.mask_id)
-    some_token = 1 if layout.mask_id == 0 else 0  # any that is no mask
+    some_token = 1 if layout.mask_id == 0 else 0  # any token but the mask
     finished = start[0] if layout.mask_id is None else np.where(is_open[0], some_token, start[0])
     filled = fill_in(decode, start, padding=finished, work=is_open.sum(axis=1), **options)
     answers = layout.answers(filled.tokens)

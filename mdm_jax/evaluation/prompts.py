@@ -32,7 +32,7 @@ class Continued:
 
 
 def padded_length(length: int) -> int:
-    """The padded length of `length` tokens: 64, 96, 128, 192, 256, 384, ... It is less than 1.5 times any length above 64."""
+    """The padded length: 64, 96, 128, 192, 256, 384, ... It is less than 1.5 times any length above 64."""
     shape = SMALLEST
     while shape < length:
         shape = shape * 3 // 2 if shape & (shape - 1) == 0 else shape * 4 // 3

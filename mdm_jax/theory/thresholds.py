@@ -110,7 +110,7 @@ def condensation(predicate: Predicate, key: Array, *, progress: str | None = Non
         raise InputError(f"population dynamics takes the arguments of {predicate.name} for alike, and they are not")
     highest = min(kesten_stigum(predicate), _information_bound(predicate))
     if math.isinf(highest):
-        raise InputError(f"{predicate.name} tells nothing of its arguments, so that no degree is high enough")
+        raise InputError(f"{predicate.name} does not depend on its arguments, so no degree is high enough")
     depth = math.ceil(highest + 4 * math.sqrt(highest) + 5)
     keys = iter(jax.random.split(key, _HALVINGS + 1))
 
