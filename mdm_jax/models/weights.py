@@ -102,9 +102,10 @@ def _mislabelled(path: pathlib.Path) -> str:
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):  # anything may stand there
         with path.open("rb") as file:
             header = parse_json(file.read(min(int.from_bytes(file.read(8), "little"), MOST_JSON)), "")
-        for name in header.keys() - {"__metadata__"}:
-            dtype, num = header[name]["dtype"], math.prod(map(operator.index, header[name]["shape"]))
-            start, end = header[name]["data_offsets"]
+        header.pop("__metadata__", None)
+        for name, entry in header.items():
+            dtype, num = entry["dtype"], math.prod(map(operator.index, entry["shape"]))
+            start, end = entry["data_offsets"]
             if num * int(re.findall(r"\d+", dtype)[0]) != 8 * (end - start):
                 return f"{name} is labelled {dtype}, but has {end - start:,} bytes for {num:,} numbers"
     return ""
