@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from mdm_jax.errors import InputError, RunError, one_line
+from mdm_jax.errors import InputError, NotFiniteError, one_line
 from mdm_jax.evaluation.intervals import mean_interval, wilson
 from mdm_jax.report.progress import Bar
 from mdm_jax.sampling import SampleResult
@@ -61,7 +61,7 @@ def fill_in(
 
     Raises:
       InputError: there are no sequences, or `batch_size` is below 1.
-      RunError: the network's predictions are not finite.
+      NotFiniteError: the network's predictions are not finite.
     """
     num = len(x_init)
     if num < 1 or batch_size < 1:
@@ -80,7 +80,7 @@ def fill_in(
         row_key_data, start = inputs if mesh is None else place(mesh, inputs)
         result = decode(jax.random.wrap_key_data(jnp.asarray(row_key_data)), jnp.asarray(start))
         if np.isnan(fetch(result.log_prob)).any():
-            raise RunError("the network's predictions are not finite; the parameters may be damaged")
+            raise NotFiniteError("the network's predictions are not finite; the parameters may be damaged")
         return fetch(result.tokens), fetch(result.reveal_step), int(result.nfe)
 
     run(slice(0, batch_size), idle)  # compiles

@@ -136,7 +136,8 @@ def fit(
     Raises:
       InputError: the batch does not fit the mesh; the folder is in use, or of another run; or its checkpoints cannot be
         used.
-      RunError: too many steps in a row were skipped, or most of all steps; or a checkpoint cannot be written.
+      RunError: too many steps in a row were skipped, or most of all steps; or the predictions of an evaluation are not
+        finite; or a checkpoint cannot be written.
       LostPeerError: another process is gone. End this one with `distributed.leave`.
       Preempted: SIGTERM came; the state is saved. Interrupted: Ctrl-C did.
     """

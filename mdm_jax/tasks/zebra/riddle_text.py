@@ -36,7 +36,7 @@ _RELATIONS = {
 """The words between terms, with the type of the clue, and whether its terms are exchanged."""
 
 _RELATION = re.compile("|".join(word if "=" in word else rf"\b{word}\b" for word in _RELATIONS))
-_ATTRIBUTE = re.compile(r"([^:=,]+): (.*,.*)")
+_ATTRIBUTE = re.compile(r"([^:=,]+): ?(.*,.*)")
 _QUESTION = re.compile(r"(?i)question: ?(.*)")
 _HOUSE = re.compile(r"house (\d+)")
 
