@@ -8,11 +8,10 @@ from typing import Any
 
 import mdm_jax
 from mdm_jax.errors import InputError, shown
-from mdm_jax.loading import Model, run_folder
+from mdm_jax.loading import Model
 from mdm_jax.models import kinds
 from mdm_jax.ranges import check_ranges
 from mdm_jax.tasks.base import Layout
-from mdm_jax.training.config import read_config
 
 
 def load_run(experiment: str, checkpoint: pathlib.Path) -> tuple[Model, Any, Layout]:
@@ -29,7 +28,7 @@ def load_run(experiment: str, checkpoint: pathlib.Path) -> tuple[Model, Any, Lay
     """
     train = importlib.import_module(f"experiments.{experiment}").Train
     model = mdm_jax.load(checkpoint)
-    found = read_config(run_folder(checkpoint)[0]).get("task", {})
+    found = model.task
     if (name := found.get("name")) != experiment:
         raise InputError(
             f"{checkpoint} is a run of {name if isinstance(name, str) else 'another task'}, not of {experiment}"

@@ -3,8 +3,10 @@
 import dataclasses
 import os
 import pathlib
+import types
 import typing
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
 
 import jax
 from jax.sharding import Mesh, SingleDeviceSharding
@@ -23,13 +25,30 @@ SHIPPED = pathlib.Path(__file__).parent / "weights"
 """Weights that come with the package, a folder for each name."""
 
 
-class Model(NamedTuple):
-    """A trained network, ready for `mdm_jax.sample(model.denoiser, model.params, ...)`."""
-
+class _Network(NamedTuple):
     config: ModelConfig
     params: Params
     denoiser: Any
     """a Denoiser; those of this library give Features too"""
+
+
+class Model(_Network):
+    """A trained network, ready for `mdm_jax.sample(model.denoiser, model.params, ...)`.
+
+    A tuple of config, params and denoiser, with one attribute beside them.
+
+    Attributes:
+      task: what it was trained for, as its `config.json` says: the task's name and the fields of its data and layout.
+        Empty where the run named none.
+    """
+
+    task: Mapping[str, Any] = types.MappingProxyType({})
+
+    def __new__(cls, config: ModelConfig, params: Params, denoiser: Any, task: Mapping[str, Any] | None = None) -> Self:
+        """The tuple, with its task."""
+        self = super().__new__(cls, config, params, denoiser)
+        self.task = types.MappingProxyType(dict(task or {}))
+        return self
 
     def __repr__(self) -> str:
         dtypes = " and ".join(sorted({str(leaf.dtype) for leaf in jax.tree.leaves(self.params)}))
@@ -67,14 +86,15 @@ def load(path_or_name: str | pathlib.Path, *, mesh: Mesh | None = None) -> Model
       mesh: where the parameters go, each to its shards by `sharding.RULES`; None is the first device.
 
     Returns:
-      Its config, its parameters (the moving average where the run kept one), and its denoiser.
+      Its config, its parameters (the moving average where the run kept one), its denoiser, and its task.
 
     Raises:
       InputError: there is no such folder, or no checkpoint in it, or none that can be read; or the parameters are not
         those that were written, or not finite.
     """
     folder, step = run_folder(path_or_name)
-    model = read_config(folder)["model"]
+    run = read_config(folder)
+    model, task = run["model"], run.get("task")
     if model == OWN:
         raise InputError(
             f"the network of {folder} is of no kind that was registered (mdm_jax.models.kinds.register): make it, and "
@@ -86,10 +106,10 @@ def load(path_or_name: str | pathlib.Path, *, mesh: Mesh | None = None) -> Model
     places = jax.tree.map(lambda _: device, shapes) if mesh is None else shardings(mesh, shapes)
     like = jax.tree.map(lambda leaf, to: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=to), shapes, places)
     if (folder / WEIGHTS).exists():
-        return Model(config, read_weights(folder, like), kinds.make_denoiser(config))
+        return Model(config, read_weights(folder, like), kinds.make_denoiser(config), task)
     params = restore_params(folder, like, step=step)
     check_finite(folder, by_name(params))
-    return Model(config, params, kinds.make_denoiser(config))
+    return Model(config, params, kinds.make_denoiser(config), task)
 
 
 def export(path_or_name: str | pathlib.Path, folder: str | pathlib.Path, *, dtype: DType = "bfloat16") -> pathlib.Path:
@@ -109,6 +129,6 @@ def export(path_or_name: str | pathlib.Path, folder: str | pathlib.Path, *, dtyp
     folder = local_path(folder)
     if dtype not in typing.get_args(DType):
         raise InputError(f"dtype={shown(dtype)} is unknown: choose from {', '.join(typing.get_args(DType))}")
-    model, run = load(path_or_name), read_config(run_folder(path_or_name)[0])
-    write_config(folder, {"model": run["model"], "task": run.get("task", {})})
+    model = load(path_or_name)
+    write_config(folder, {"model": kinds.to_json(model.config), "task": dict(model.task)})
     return save_weights(folder, model.params, dtype=dtype)

@@ -277,6 +277,8 @@ def test_export_of_a_run_loads_as_the_run_with_its_parameters_rounded(run_folder
     assert path == tmp_path / "export" / WEIGHTS
     model = mdm_jax.load(tmp_path / "export")
     assert model.config == tiny.CONFIG
+    assert model.task == run.task == TASK
+    assert tuple(model) == (model.config, model.params, model.denoiser)
     expected = rounded(run.params, dtype)
     assert_equal(model.params, expected)
     assert {device for leaf in jax.tree.leaves(model.params) for device in leaf.devices()} == {jax.devices()[0]}
