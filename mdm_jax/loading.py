@@ -33,13 +33,15 @@ class _Network(NamedTuple):
 
 
 class Model(_Network):
-    """A trained network, ready for `mdm_jax.sample(model.denoiser, model.params, ...)`.
+    """A trained network: the tuple (config, params, denoiser), and one attribute.
 
-    A tuple of config, params and denoiser, with one attribute beside them.
+    Example:
+      model = mdm_jax.load("sudoku-6m")
+      result = mdm_jax.sample(model.denoiser, model.params, key, x_init, mask_id=0)
 
     Attributes:
-      task: what it was trained for, as its `config.json` says: the task's name and the fields of its data and layout.
-        Empty where the run named none.
+      task: what it was trained for, as its `config.json` says: the task's name, and the fields of its data and layout.
+        Empty if the run named no task.
     """
 
     task: Mapping[str, Any] = types.MappingProxyType({})

@@ -1,10 +1,10 @@
-"""Order-aligned training: sequences are masked as a planned order would have left them, not at random.
+"""Order-aligned training: sequences are masked as a planned order leaves them, not at random.
 
-A pool of B sequences is unmasked bit by bit. Each step trains on the pool as it stands, and then reveals the true
-tokens at the positions that the network, in that same pass, scores best. A sequence that went through all phases makes
-room for a fresh one of the batch. No network call is added. Source: Kim et al. 2026 (PUMA, arXiv:2602.10314).
+A pool holds B sequences. Each step trains on their masked tokens, and then reveals the true tokens at the positions
+that the network scored best in the same forward pass. After its last phase a sequence is replaced by one of the batch.
+No network call is added. Source: Kim et al. 2026 (PUMA, arXiv:2602.10314).
 
-It does not estimate a bound on the likelihood: subsets that the order leaves are drawn more often than others.
+The loss is no bound on the likelihood: it favours the subsets that the order leaves masked.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from mdm_jax.typing import Array, Confidence, Oracle
 
 
 class Pool(NamedTuple):
-    """Sequences that are being unmasked. Every field is [B, ...]."""
+    """B sequences that are being unmasked. Every field is [B, ...]."""
 
     x_0: Array
     """int32 [B, L]"""
@@ -32,7 +32,7 @@ class Pool(NamedTuple):
     is_masked: Array
     """bool [B, L]"""
     phase: Array
-    """int32 [B], from 0; `num_phases` and above: to be replaced"""
+    """int32 [B], from 0; a sequence in phase `num_phases` or above is replaced"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,25 +42,28 @@ class Aligned:
     Example: `make_train_step(..., masked_loss(mask_id, Aligned()), ...)`, or `--loss aligned`.
 
     Attributes:
-      num_phases: K, as many training steps as a sequence stays. The source takes 8 for Sudoku.
-      oracle: scores what to reveal; the source takes the largest probability.
+      num_phases: K, the number of training steps that a sequence stays in the pool. The source has 8 for Sudoku.
+      oracle: scores the positions to reveal. The source has the largest probability.
     """
 
     num_phases: int = 8
     oracle: Oracle = oracles.top_prob
 
     def init(self, x_0: Array, is_prompt: Array) -> Pool:
-        """A pool to be replaced, which begins with sequences in all phases: in the same one they would stay in step."""
+        """An empty pool. Its first sequences start in random phases; later ones start in phase 0."""
         return Pool(x_0, is_prompt, jnp.zeros(x_0.shape, bool), jnp.full(len(x_0), self.num_phases + 1, jnp.int32))
 
     def __call__(self, key: Array, x_0: Array, is_prompt: Array | None, pool: Pool) -> tuple[Masked, Pool]:
-        """What the step trains on: the mean over a row's masked tokens, times L', and the pool that it came from.
+        """Replaces finished sequences; the weight makes the loss L' times the mean over a row's masked tokens.
 
         Args:
           key: consumed.
-          x_0: int32 [B, L], fresh sequences; those in the places of unfinished ones are not used.
+          x_0: int32 [B, L], fresh sequences; row i is used if sequence i of the pool is finished.
           is_prompt: bool [B, L].
-          pool: as it stands.
+          pool: the current pool.
+
+        Returns:
+          What the step trains on, and the pool with the same sequences.
         """
         key_phase, key_share, key_order = jax.random.split(one_key(key), 3)
         is_done = (pool.phase >= self.num_phases) | ~pool.is_masked.any(axis=-1)
@@ -82,12 +85,12 @@ class Aligned:
         return Masked(pool.x_0, pool.is_masked, pool.is_masked, weight, rows), pool
 
     def advance(self, key: Array, pool: Pool, confidence: Confidence) -> Pool:
-        """The pool one phase on.
+        """Reveals the best-scored positions and advances every sequence to its next phase.
 
         Args:
           key: consumed.
-          pool: as trained on.
-          confidence: of its masked positions; fields [B, L].
+          pool: the pool that the step trained on.
+          confidence: fields [B, L]; read at masked positions only.
         """
         key_scores, key_share = jax.random.split(one_key(key))
         scores = self.oracle(key_scores, confidence)
@@ -99,7 +102,7 @@ class Aligned:
         return pool._replace(is_masked=pool.is_masked & ~chosen, phase=phase)
 
     def _num_revealed(self, key: Array, is_free: Array, phase: Array) -> Array:
-        """How many free tokens [B] are revealed in a phase; one at least stays masked."""
+        """The number of revealed free tokens [B] in a phase; at least one stays masked."""
         num_free = is_free.sum(axis=-1, dtype=jnp.int32)
         share = (phase + jax.random.uniform(key, phase.shape)) / self.num_phases
         return jnp.clip(jnp.round(share * num_free).astype(jnp.int32), 0, jnp.maximum(num_free - 1, 0))

@@ -1,4 +1,4 @@
-"""What training minimises: a draw of `losses` and its likelihood, or that of an autoregressive model."""
+"""What training minimises: a draw and its likelihood, or the likelihood of an autoregressive model."""
 
 from collections.abc import Callable
 from functools import partial
@@ -24,19 +24,18 @@ Batch = dict[str, Array]
 
 
 class Loss(NamedTuple):
-    """A loss in two parts: what is drawn, for the whole batch, and what is computed, for any pairs of its rows."""
+    """A loss in two parts: what is drawn for the whole batch, and what is computed of any pairs of its rows."""
 
     draw: Callable[..., Any]
-    """(key, batch) -> all that is random about the loss: a pytree of arrays [B, ...], whose rows may be in any order.
-    With a pool: (key, batch, pool) -> that, its rows in place, and the pool that they came from"""
+    """(key, batch) -> all that is random about the loss: a pytree of arrays [B, ...], with the rows in any order. With
+    a pool: (key, batch, pool) -> the same with the rows in place, and the pool that they came from"""
     nll: Callable[..., Any]
-    """(denoiser, params, some rows of what was drawn, from an even one on, *, paired) -> nats per sequence, float32
-    [rows]; `paired`: rows 2k and 2k + 1 lie on one device. With a pool: nats, and what `advance` wants to know of the
-    rows"""
+    """(denoiser, params, drawn rows of which the first has an even number, *, paired) -> nats per sequence, float32
+    [rows]; `paired`: rows 2k and 2k + 1 lie on one device. With a pool: nats, and what `advance` reads"""
     init: Callable[[Batch], Any] | None = None
     """batch -> the first pool, arrays [B, ...] with a field `is_prompt`; None for a loss without one"""
     advance: Callable[..., Any] | None = None
-    """(key, pool, what `nll` gave besides nats, for all rows) -> the next pool"""
+    """(key, pool, the second output of `nll` for all rows) -> the next pool"""
 
 
 def masked_loss(mask_id: int, draw: Draw | Aligned = Subset()) -> Loss:  # noqa: B008 (frozen)
@@ -78,9 +77,8 @@ def reweighted_loss(mask_id: int, *, num_times: int = 20, alpha: float = 0.25, g
 def causal_loss() -> Loss:
     """Σ_i -log p(x^i | x^0, ..., x^{i-1}) over the tokens that are not given, for a causal network.
 
-    Nothing precedes position 0, so it is never scored. Give it as prompt: where it is not, the loss per free token
-    counts it as one that cost nothing. Give as prompt, too, the tokens that a network reads in groups: it predicts none
-    of them.
+    Position 0 has no context and is never scored. Mark it as prompt; otherwise the loss per free token counts it as a
+    token of 0 nats. The same holds for tokens that a network reads in groups, which it does not predict.
     """
 
     def draw(key: Array, batch: Batch) -> Batch:

@@ -38,18 +38,18 @@ def make_train_step(
 ) -> jax.stages.Wrapped:
     """The jitted update (state, batch) -> (state, metrics); the state that goes in is donated.
 
-    It minimises nats per free (not given) token. Draws are made for the global batch, so that they depend neither on
-    how many devices share it nor on `accumulate`. A step whose loss, gradient or outcome is not finite changes nothing
-    but the counts of steps and the draw's pool: no state holds a number that is not.
+    It minimises nats per free (not given) token. Draws are made for the global batch, so they depend neither on the
+    number of devices nor on `accumulate`. If the loss, the gradient or the updated state is not finite, the step
+    changes only the counts of steps and the draw's pool, so that the state stays finite.
 
     Args:
-      apply: the network; one that takes no `dropout_key` is trained without dropout.
-      init_params: makes its parameters from a key; their dtypes are those that the network works on.
+      apply: the network. Without an argument `dropout_key` it is trained without dropout.
+      init_params: makes its parameters from a key, in the dtypes that the network computes with.
       loss: nats per sequence.
       config: the optimizer's settings.
       mesh: where it runs.
-      accumulate: parts that the batch is worked off in, one after the other, to save memory; gradients add up in
-        float32. Each part has its own dropout key.
+      accumulate: the number of parts of the batch that are computed one after the other, to save memory. Gradients are
+        summed in float32. Each part has its own dropout key.
       rules: where parameters lie.
 
     Raises:
@@ -64,7 +64,7 @@ def make_train_step(
     def objective(params: Params, drawn: Any, dropout_key: Array) -> tuple[Array, Any]:
         def denoiser(params: Params, tokens: Array) -> Any:
             options = {"dropout_key": dropout_key} if has_dropout else {}
-            with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # what no compiler can split splits itself by it
+            with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # kernels that XLA cannot split read the mesh here
                 return network(gathered(mesh, params, rules), tokens, **options)
 
         rows_per_device = jax.tree.leaves(drawn)[0].shape[0] // (mesh.shape["data"] * mesh.shape["fsdp"])
@@ -135,7 +135,7 @@ def make_train_step(
 
 
 def takes_dropout_key(apply: Apply | Denoiser) -> bool:
-    """Whether a network can be told what to drop; by its signature."""
+    """Whether a network has an argument `dropout_key`, by its signature."""
     try:
         parameters = inspect.signature(apply).parameters.values()
     except (TypeError, ValueError):  # of what is not written in Python
@@ -144,7 +144,7 @@ def takes_dropout_key(apply: Apply | Denoiser) -> bool:
 
 
 def _no_worse(old: Any, new: Any) -> Array:
-    """Whether every number that was finite in one tree still is in the other: whole numbers and keys always are."""
+    """Whether every number that is finite in `old` is finite in `new`; integers and keys always are."""
     pairs = zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True)
     still = [jnp.all(jnp.isfinite(b) | ~jnp.isfinite(a)) for a, b in pairs if jnp.issubdtype(b.dtype, jnp.inexact)]
     return jnp.all(jnp.stack(still))
@@ -155,7 +155,7 @@ def _float32(tree: Params) -> Params:
 
 
 def _whole(seen: Any, mesh: Mesh) -> Any:
-    """Arrays [number, B / number, ...] of parts as `_parts` cuts them, put together again to [B, ...]."""
+    """The inverse of `_parts`: arrays [number, B / number, ...] -> [B, ...]."""
 
     def join(x: Array) -> Array:
         number, size = x.shape[:2]
@@ -167,7 +167,7 @@ def _whole(seen: Any, mesh: Mesh) -> Any:
 
 
 def _parts(drawn: Any, number: int, mesh: Mesh) -> Any:
-    """Cuts arrays [B, ...] into [number, B / number, ...]: pairs of rows dealt out in turn, so that few rows move."""
+    """Cuts arrays [B, ...] into [number, B / number, ...]. Parts take pairs of rows in turn, so that few rows move."""
 
     def cut(x: Array) -> Array:
         size, rest = divmod(x.shape[0], number)
