@@ -90,13 +90,17 @@ def test_train_in_two_processes_evaluates_over_both_and_writes_its_results_once(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         flags += ["--distributed.coordinator", f"127.0.0.1:{free.getsockname()[1]}", "--distributed.num-processes", 2]
-    environment = ENV | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    environment = ENV | {"XLA_FLAGS": f"{ENV['XLA_FLAGS']} --xla_force_host_platform_device_count=4"}
     command = [sys.executable, "-m", "experiments.sudoku", "train", *map(str, flags), "--distributed.process-id"]
     pair = [
         subprocess.Popen([*command, str(i)], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for i in range(2)
     ]
-    outputs = [process.communicate(timeout=200) for process in pair]
+    try:
+        outputs = [process.communicate(timeout=900) for process in pair]
+    finally:
+        for process in pair:
+            process.kill()
     assert [process.returncode for process in pair] == [0, 0], outputs[0][1][-2000:]
     assert [b"written to" in printed for printed, _ in outputs] == [True, False]
     assert {row["oracle"]: row["n"] for row in rows(tmp_path / "run")} == {"random": 20, "margin": 20}
