@@ -13,7 +13,7 @@ from mdm_jax.training.state import OptimizerConfig
 HUGE = str(10**30)
 TRAIN = [
     ("--beta1", "1"),
-    ("--beta2", "1.5"),
+    ("--beta2", "1.0"),
     ("--weight-decay", "nan"),
     ("--weight-decay", "-100"),
     ("--learning-rate", "inf"),

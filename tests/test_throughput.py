@@ -23,7 +23,9 @@ from experiments.throughput.flags import Loop, Run, model_called
 from experiments.throughput.workload import cases, workload
 from mdm_jax import confidence
 from mdm_jax.models import presets
-from mdm_jax.models.kinds import num_params
+from mdm_jax.models.config import TransformerConfig
+from mdm_jax.models.kinds import num_params, param_shapes
+from mdm_jax.models.weights import save_weights
 from mdm_jax.oracles import ORACLES
 from mdm_jax.training.config import write_config
 
@@ -203,6 +205,20 @@ def test_what_cannot_be_measured_is_refused_in_one_line_before_anything_runs(tmp
     argvs += [(["run", "--model", "sudoku-6m", *argv, *out], words) for argv, words in trained.items()]
     assert_refused("throughput", argvs + [([*argv, *out], words) for argv, words in others])
     assert not (tmp_path / "none").exists()
+
+
+def test_start_with_weights_that_are_damaged_says_so_in_one_line(tmp_path, capfd):
+    config = TransformerConfig(num_layers=1, num_heads=1, width=8, mlp_width=8, vocab_size=4, max_length=4)
+    write_config(tmp_path, {"model": config.to_json()})
+    path = save_weights(tmp_path, jax.tree.map(lambda leaf: np.zeros(leaf.shape), param_shapes(config)))
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + b"\1")
+    with pytest.raises(SystemExit) as stop:
+        main("throughput", "", COMMANDS, ["start", "--model", str(tmp_path), "--out", str(tmp_path / "out")])
+    assert stop.value.code == 2
+    *_, before, said = capfd.readouterr().err.splitlines()
+    assert before.startswith("a process with the cache empty")
+    assert said.startswith(f"error: {path} is damaged: ")
 
 
 def test_shrunken_model_keeps_the_width_of_its_heads():

@@ -15,7 +15,7 @@ from experiments.common import Results, cache_compilations
 from experiments.throughput.flags import Run, Start
 from experiments.throughput.report import shows
 from experiments.throughput.workload import workload
-from mdm_jax.errors import RunError
+from mdm_jax.errors import InputError, RunError
 from mdm_jax.evaluation.benchmark import busy
 from mdm_jax.models.kinds import make_denoiser
 
@@ -38,6 +38,8 @@ def start(flags: Start) -> None:
                 raise RunError(f"the process that was timed ended with code {ended.returncode}")
             process_s = time.perf_counter() - begin
             measured = json.loads(ended.stdout)
+            if "error" in measured:
+                raise InputError(measured["error"])
             described = {**options, "dtype": config.dtype, "cache": cache}
             results.add(**described, process_s=process_s, **measured, warning=was_busy)
     results.finish(shown=shows("process_s", *measured))
@@ -76,4 +78,9 @@ def first_calls(flags: Run) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(first_calls(Run(**json.loads(sys.argv[1])))))
+    said: dict[str, float | str] = {}
+    try:
+        said |= first_calls(Run(**json.loads(sys.argv[1])))
+    except InputError as error:  # of the weights, which the first process does not read
+        said["error"] = str(error)
+    sys.stdout.write(json.dumps(said))
