@@ -14,7 +14,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from experiments.commands.flags import EvaluateFlags, PrepareFlags, ReproduceFlags, TaskFlags, TrainFlags
+from experiments.commands.flags import EvaluateFlags, ReproduceFlags, TaskFlags, TrainFlags
 from experiments.commands.scales import Budget
 from experiments.common import run
 from mdm_jax.errors import InputError
@@ -39,8 +39,8 @@ AGREEMENT = "observations that agree with the latents (%)"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DataFlags(TaskFlags):
-    """The distribution, and the number of sequences."""
+class Prepare(TaskFlags):
+    """Draw sequences and write them as a tfds dataset."""
 
     experiment: ClassVar[str] = "nae_sat"
     num_latents: Annotated[int, Range(3, 10_000)] = 25
@@ -49,6 +49,8 @@ class DataFlags(TaskFlags):
     """P: number of observed triples of latents, drawn by the seed"""
     num_train: Count = 500_000
     """sequences to train on"""
+    out: pathlib.Path = pathlib.Path("runs/nae-sat-prepare")
+    """folder of results.json"""
 
     def task(self) -> "NaeSat":
         """The distribution that the flags name."""
@@ -64,15 +66,7 @@ class DataFlags(TaskFlags):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Prepare(DataFlags, PrepareFlags):
-    """Draw sequences and write them as a tfds dataset."""
-
-    out: pathlib.Path = pathlib.Path("runs/nae-sat-prepare")
-    """folder of results.json"""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Train(DataFlags, TrainFlags):
+class Train(Prepare, TrainFlags):
     """Train a model; the same command again goes on from its newest checkpoint."""
 
     names: ClassVar[tuple[str, ...]] = ("num_latents", "num_observations", "num_train", "num_test", "seed", "length")

@@ -22,7 +22,6 @@ from experiments.commands.flags import (
     EvaluateFlags,
     ExportFlags,
     MethodsFlags,
-    PrepareFlags,
     PuzzleTrainFlags,
     Question,
     SolveFlags,
@@ -58,8 +57,8 @@ SHIPPED = pathlib.Path("sudoku-6m")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DataFlags(TaskFlags):
-    """The puzzles. Training and held-out puzzles never share a solution."""
+class Prepare(TaskFlags):
+    """Generate puzzles and write them as a tfds dataset. Training and held-out puzzles never share a solution."""
 
     experiment: ClassVar[str] = "sudoku"
     size: Annotated[int, Range(4, 9)] = 9
@@ -70,6 +69,8 @@ class DataFlags(TaskFlags):
     """normal: only puzzles that seven rules solve without guessing; hard: only the others (None: all)"""
     source: pathlib.Path | None = None
     """take puzzles from this file instead of making them; docs/sudoku.md lists the formats"""
+    out: pathlib.Path = pathlib.Path("runs/sudoku-prepare")
+    """folder of results.json"""
 
     def task(self) -> "Sudoku":
         """The puzzles that the flags name."""
@@ -87,15 +88,7 @@ class DataFlags(TaskFlags):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Prepare(DataFlags, PrepareFlags):
-    """Generate puzzles and write them as a tfds dataset."""
-
-    out: pathlib.Path = pathlib.Path("runs/sudoku-prepare")
-    """folder of results.json"""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Train(DataFlags, PuzzleTrainFlags):
+class Train(Prepare, PuzzleTrainFlags):
     """Train a model; the same command again goes on from its newest checkpoint."""
 
     names: ClassVar[tuple[str, ...]] = (
@@ -139,11 +132,12 @@ def held_out(task: Any, source: pathlib.Path | None, limit: int | None, difficul
       limit: the largest number of puzzles; None for all.
       difficulty: the difficulty of the puzzles.
     """
+    from mdm_jax.tasks import base
+
     if source is None and task.source is not None:
         raise InputError(f"the run took its puzzles from {task.source}: to use that file again, give it with --source")
     chosen = dataclasses.replace(task, source=source, difficulty=difficulty)
-    records: Records = chosen.records("test", min(task.num_test, limit or task.num_test), say=say)
-    return records
+    return base.held_out(chosen, limit, say=say)
 
 
 def check_size(checkpoint: pathlib.Path | None, task: Any, size: int | None) -> None:
@@ -213,14 +207,13 @@ class Solve(GivenFlags, SolveFlags):
         """The puzzles, all in one batch."""
         import numpy as np
 
-        from mdm_jax.tasks.base import take
         from mdm_jax.tasks.sudoku import files
         from mdm_jax.tasks.sudoku import puzzle as sudoku
 
         if bool(self.puzzle) == (self.puzzles is not None):
             raise InputError("give puzzles either on the command line or in a file with --puzzles")
         if self.puzzles is None:
-            parsed = [files.parse_puzzle(text, f"puzzle {i + 1}") for i, text in enumerate(self.puzzle)]
+            parsed = [files.parse_puzzle(text, f"puzzle {i + 1}") for i, text in enumerate(self.puzzle[: self.limit])]
             if len({len(puzzle) for puzzle in parsed}) > 1:
                 raise InputError("the puzzles have different sizes; give those of one size")
             puzzles = np.stack(parsed)
@@ -228,11 +221,11 @@ class Solve(GivenFlags, SolveFlags):
             found = files.read_puzzles(self.puzzles, limit=self.limit)
             say(found.how)
             puzzles = found.puzzles
-        records = take(self.limit, {"puzzle": puzzles, "solution": sudoku.solve(puzzles)[0]})
+        records = {"puzzle": puzzles, "solution": sudoku.solve(puzzles)[0]}
         size = sudoku.size_of(puzzles.shape[1])
         if self.size not in (None, size):
             raise InputError(f"the puzzles are {size}x{size}, not --size {self.size}")
-        labels = [f"puzzle {i + 1}, " for i in range(len(records["puzzle"]))]
+        labels = [f"puzzle {i + 1}, " for i in range(len(puzzles))]
         return [Question(f"{size}x{size}", records, "", labels)]
 
     def check_fit(self, task: "Task", questions: Sequence[Question]) -> None:

@@ -16,7 +16,7 @@ from experiments.trained import load_run
 from mdm_jax.data.difficulty import DIFFICULTIES
 from mdm_jax.errors import InputError
 from mdm_jax.report import plots
-from mdm_jax.tasks.base import Layout, Records, take
+from mdm_jax.tasks.base import Layout, Records, held_out, take
 from mdm_jax.tasks.sudoku.rules import Rule
 from mdm_jax.tasks.sudoku.task import Sudoku
 
@@ -68,7 +68,7 @@ def plans(flags: Reproduce) -> list[Plan]:
     scale, methods = SCALES[flags.scale], chosen_methods(flags.methods)
     size: dict[str, Any] = {"size": scale.size, "num_train": scale.num_train, "num_test": scale.num_test}
     tasks = [Sudoku(**size, difficulty=difficulty, seed=flags.seed) for difficulty in DIFFICULTIES]
-    sets = [(task, take(flags.limit, task.records("test", task.num_test))) for task in tasks]
+    sets = [(task, held_out(task, flags.limit)) for task in tasks]
     made = []
     for method in methods:
         train = Train(

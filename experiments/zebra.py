@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from experiments.commands.flags import (
     EvaluateFlags,
     MethodsFlags,
-    PrepareFlags,
     PuzzleTrainFlags,
     Question,
     SolveFlags,
@@ -51,8 +50,11 @@ PAPER_SET = "3x3-to-6x6"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DataFlags(TaskFlags):
-    """The puzzles. No held-out puzzle is a training puzzle, nor one with other names or another order of clues."""
+class Prepare(TaskFlags):
+    """Generate puzzles and write them as a tfds dataset.
+
+    No held-out puzzle is a training puzzle, nor one with other names or another order of clues.
+    """
 
     experiment: ClassVar[str] = "zebra"
     min_houses: Annotated[int, Range(3, 6)] = 3
@@ -65,6 +67,8 @@ class DataFlags(TaskFlags):
     """most attributes"""
     difficulty: Literal["normal", "hard"] | None = None
     """normal: only puzzles that deduction solves without guessing; hard: only the others (None: all)"""
+    out: pathlib.Path = pathlib.Path("runs/zebra-prepare")
+    """folder of results.json"""
 
     def task(self) -> "Zebra":
         """The puzzles that the flags name."""
@@ -83,15 +87,7 @@ class DataFlags(TaskFlags):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Prepare(DataFlags, PrepareFlags):
-    """Generate puzzles and write them as a tfds dataset."""
-
-    out: pathlib.Path = pathlib.Path("runs/zebra-prepare")
-    """folder of results.json"""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Train(DataFlags, PuzzleTrainFlags):
+class Train(Prepare, PuzzleTrainFlags):
     """Train a model; the same command again goes on from its newest checkpoint."""
 
     names: ClassVar[tuple[str, ...]] = (

@@ -13,7 +13,7 @@ from experiments.common import Row
 from experiments.zebra import ORDERS, PAPER, PAPER_SET, Reproduce, Train
 from experiments.zebra_given import riddles, solved_by_size
 from mdm_jax.report import plots
-from mdm_jax.tasks.base import take
+from mdm_jax.tasks.base import held_out
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ def plans(flags: Reproduce) -> list[Plan]:
         train = train_flags(flags, method)
         task = train.task()
         layout = train.layout_of(task)
-        records = records or take(flags.limit, task.records("test", task.num_test))
+        records = records or held_out(task, flags.limit)
         by_size, units = functools.partial(solved_by_size, records), []
         unit = functools.partial(order_unit, task, layout, seed=flags.seed)
         for oracle in [None] if layout.mask_id is None else ORDERS:

@@ -131,8 +131,14 @@ def test_intractable_rates_lie_where_the_revealed_clauses_are_between_the_thresh
     [
         (lambda: thresholds.kesten_stigum(OR), r"needs assumption B\.11"),
         (lambda: thresholds.condensation(OR, jax.random.key(0)), r"needs assumption B\.11"),
-        (lambda: thresholds.condensation(BALANCED, jax.random.key(0)), "takes the arguments of uneven for alike"),
-        (lambda: thresholds.condensation(predicates.noisy_parity(3, 0.5), jax.random.key(0)), "tells nothing"),
+        (
+            lambda: thresholds.condensation(BALANCED, jax.random.key(0)),
+            "needs a symmetric predicate, and uneven is not",
+        ),
+        (
+            lambda: thresholds.condensation(predicates.noisy_parity(3, 0.5), jax.random.key(0)),
+            "does not depend on its arguments",
+        ),
         (lambda: thresholds.intractable_mask_rates(predicates.nae(3, 2), 2), "k=3 distinct latents"),
     ],
 )

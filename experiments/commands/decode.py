@@ -1,7 +1,7 @@
 """Decodes and scores a model's answers to records, for any task and layout."""
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -36,12 +36,6 @@ class Decoded(NamedTuple):
     """the fields of a result row"""
 
 
-def mask_of(layout: Layout) -> int:
-    """The mask token of a masked layout."""
-    assert layout.mask_id is not None
-    return layout.mask_id
-
-
 def masked(
     model: Model,
     layout: Layout,
@@ -52,47 +46,31 @@ def masked(
     **options: Any,
 ) -> Decode:
     """Strict unmasking, one token a step unless a selector is given; options as for `sample`."""
-    return functools.partial(
-        mdm_jax.sample,
-        SkipRows(model.denoiser),
-        model.params,
-        mask_id=mask_of(layout),
-        oracle=oracle,
-        selector=selector or mdm_jax.PerStep(1),
-        temperature=temperature,
-        **options,
-    )
+    options |= {"selector": selector or mdm_jax.PerStep(1), "temperature": temperature}
+    return _decoder(mdm_jax.sample, SkipRows(model.denoiser), model, layout, oracle, **options)
 
 
 def remasking(
     model: Model, layout: Layout, oracle: Oracle, num_steps: int, *, noise: float = 0.0, **options: Any
 ) -> Decode:
     """Decoding that may mask tokens again (Ye et al. 2024); options as for `remasking_sample`."""
-    return functools.partial(
-        mdm_jax.remasking_sample,
-        model.denoiser,
-        model.params,
-        mask_id=mask_of(layout),
-        num_steps=num_steps,
-        oracle=oracle,
-        noise=noise,
-        **options,
-    )
+    options |= {"num_steps": num_steps, "noise": noise}
+    return _decoder(mdm_jax.remasking_sample, model.denoiser, model, layout, oracle, **options)
 
 
 def cached(model: Model, layout: Layout, oracle: Oracle, selector: Selector, **options: Any) -> Decode:
     """Strict unmasking in blocks, with keys and values kept from step to step; options as for `cached_sample`."""
     if getattr(model.config, "pad_id", None) is not None:
         raise InputError("--keep is for models without padding, and this one hides it: leave it out")
-    return functools.partial(
-        mdm_jax.cached_sample,
-        make_decoder(model.config),
-        model.params,
-        mask_id=mask_of(layout),
-        oracle=oracle,
-        selector=selector,
-        **options,
-    )
+    network = make_decoder(model.config)
+    return _decoder(mdm_jax.cached_sample, network, model, layout, oracle, selector=selector, **options)
+
+
+def _decoder(
+    sampler: Callable[..., SampleResult], network: Any, model: Model, layout: Layout, oracle: Oracle, **options: Any
+) -> Decode:
+    assert layout.mask_id is not None
+    return functools.partial(sampler, network, model.params, mask_id=layout.mask_id, oracle=oracle, **options)
 
 
 def autoregressive(model: Model, *, temperature: float = 0.0) -> Decode:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskFlags(abc.ABC):
-    """The data."""
+    """The flags of `prepare`, which name a task and its data."""
 
     experiment: ClassVar[str]
     num_train: Count = 100_000
@@ -35,18 +35,12 @@ class TaskFlags(abc.ABC):
     """folder of prepared data, made once and used again"""
     seed: Seed = 0
     """of the data, the parameters and all draws"""
+    out: pathlib.Path
+    """folder of results.json"""
 
     @abc.abstractmethod
     def task(self) -> "Task":
         """The task that the flags name."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PrepareFlags(TaskFlags):
-    """The flags of `prepare`."""
-
-    out: pathlib.Path
-    """folder of results.json"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,7 +137,9 @@ class EvaluateFlags(DecodeFlags):
 
     def datasets(self, task: "Task") -> "Mapping[str, Records]":
         """The records to answer, by the name of the set."""
-        return {task.title: task.records("test", min(task.num_test, self.limit or task.num_test))}
+        from mdm_jax.tasks.base import held_out
+
+        return {task.title: held_out(task, self.limit)}
 
     def paper(self, dataset: str, method: str, oracle: str | None) -> float | None:
         """The paper's figure for these records and this decoding, or None."""

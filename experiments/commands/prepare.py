@@ -2,14 +2,14 @@
 
 import pathlib
 
-from experiments.commands.flags import PrepareFlags
+from experiments.commands.flags import TaskFlags
 from experiments.common import Results, say
 from mdm_jax.data import builders
 from mdm_jax.tasks.base import Records, Task
 from mdm_jax.training.distributed import barrier, is_lead
 
 
-def prepare(flags: PrepareFlags) -> None:
+def prepare(flags: TaskFlags) -> None:
     """Adds a row for each split."""
     results = Results(flags.experiment, "prepare", out=flags.out, seed=flags.seed)
     task = flags.task()

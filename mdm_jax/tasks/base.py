@@ -227,6 +227,11 @@ def fields_of(task: Any) -> dict[str, Any]:
     return {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in values.items()}
 
 
+def held_out(task: Task, limit: int | None, *, say: Say = silent) -> Records:
+    """The first `limit` held-out records; all of them if `limit` is None."""
+    return task.records("test", task.num_test if limit is None else min(limit, task.num_test), say=say)
+
+
 def take(num: int | None, records: Records) -> Records:
     """The first `num` records; all of them if `num` is None."""
     return {name: rows[:num] for name, rows in records.items()}

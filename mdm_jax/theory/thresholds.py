@@ -107,7 +107,7 @@ def condensation(predicate: Predicate, key: Array, *, progress: str | None = Non
     """
     predicate.check_balanced("the condensation threshold")
     if not predicate.is_symmetric:
-        raise InputError(f"population dynamics takes the arguments of {predicate.name} for alike, and they are not")
+        raise InputError(f"population dynamics needs a symmetric predicate, and {predicate.name} is not")
     highest = min(kesten_stigum(predicate), _information_bound(predicate))
     if math.isinf(highest):
         raise InputError(f"{predicate.name} does not depend on its arguments, so no degree is high enough")
