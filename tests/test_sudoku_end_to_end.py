@@ -294,8 +294,7 @@ def test_readings_measure_every_reading_and_the_strict_ones_are_the_plain_sample
         [
             ["readings", *run_flags, "--noise", 0.3, "--out", tmp_path / "readings"],
             ["evaluate", *run_flags, "--oracle", "random,top_prob,margin", "--out", tmp_path / "plain"],
-        ],
-        JAX_DISABLE_MOST_OPTIMIZATIONS="1",  # it mostly compiles
+        ]
     )
     assert [status for status, _, _ in done] == [0, 0]
     found = {
@@ -574,7 +573,7 @@ def test_reproduce_with_weights_of_another_layout_asks_them_in_theirs(reproduced
     train += ["--dtype", "float32", "--steps", 3, "--batch-size", 16, "--data", folder / "data"]
     train += ["--out", tmp_path / "run"]
     shifted = ["--methods", "mdm", "--checkpoint", tmp_path / "run", "--limit", 3, "--out", tmp_path / "out"]
-    done = run_all([train, [*flags, *shifted]], JAX_DISABLE_MOST_OPTIMIZATIONS="1")
+    done = run_all([train, [*flags, *shifted]])
     assert [status for status, _, _ in done] == [0, 0]
     plain = [row for row in rows(tmp_path / "out") if "hardest_rule" not in row]
     assert {row["n"] for row in plain} == {3}
