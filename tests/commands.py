@@ -1,4 +1,4 @@
-"""Commands of the experiments, run as a user runs them."""
+"""Commands of the experiments, run as a user runs them, but many in one process."""
 
 import importlib.util
 import json
@@ -23,7 +23,8 @@ for name, config in presets.PRESETS.items():
     presets.PRESETS[name] = dataclasses.replace(config, num_layers=1)
 answers = os.fdopen(int(sys.argv[1]), "w")
 for line in sys.stdin:
-    module, experiment, argv = json.loads(line)
+    module, experiment, argv, folder = json.loads(line)
+    os.chdir(folder)
     code = 0
     try:
         main(experiment, "", importlib.import_module(module).COMMANDS, argv)
@@ -57,7 +58,7 @@ class Runner:
     """A process that imports and compiles once for many commands."""
 
     def __init__(self):
-        self._files = [tempfile.TemporaryFile("w+") for _ in range(2)]
+        self._files = [tempfile.TemporaryFile("w+") for _ in range(2)]  # noqa: SIM115
         mine, theirs = os.pipe()
         command = [sys.executable, "-c", PROGRAM, str(theirs)]
         out, err = self._files
@@ -74,11 +75,13 @@ class Runner:
         os.close(theirs)
         self._answers = os.fdopen(mine)
 
-    def run(self, experiment, argv):
+    def run(self, experiment, argv, folder=ROOT):
         for file in self._files:  # their offset is the process's too
             file.seek(0)
             file.truncate()
-        self._process.stdin.write(json.dumps([module_of(experiment), experiment, argv]) + "\n")
+        self._process.stdin.write(
+            json.dumps([module_of(experiment), experiment, list(map(str, argv)), str(folder)]) + "\n"
+        )
         self._process.stdin.flush()
         code = self._answers.readline()
         texts = []
@@ -106,22 +109,23 @@ def close():
         _runner = None
 
 
-def _run(experiment, argv):
+def runner():
+    """The process in which commands run."""
     global _runner
     _runner = _runner or Runner()
-    return _runner.run(experiment, list(map(str, argv)))
+    return _runner
 
 
-def run(experiment, *argv, code=0):
+def run(experiment, *argv, code=0, folder=ROOT):
     """Runs one command, in a process that runs others too; what it printed."""
-    done = _run(experiment, argv)
+    done = runner().run(experiment, argv, folder)
     assert done.code == code, done.stderr[-2000:]
     return done
 
 
 def run_all(experiment, argvs):
     """Runs commands one after the other: for each, exit code, lines on stderr, and what it printed."""
-    found = [_run(experiment, argv) for argv in argvs]
+    found = [runner().run(experiment, argv) for argv in argvs]
     return [(done.code, done.said, done.stdout) for done in found]
 
 

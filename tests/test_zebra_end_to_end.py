@@ -141,7 +141,7 @@ def test_solve_prints_clues_grid_and_the_step_of_each_cell(trained, tmp_path):
 
 
 def test_solve_without_a_model_gives_the_german_the_fish(tmp_path):
-    printed = run("solve", "--riddle", "fish", "--out", tmp_path).stdout
+    printed = commands.run_alone("zebra", "solve", "--riddle", "fish", "--out", tmp_path).stdout
     for line in ("The Norwegian lives in the first house.", "Who keeps the fish?", "fills in 100% of the cells"):
         assert line in printed
     (german,) = (line.split() for line in printed.splitlines() if line.split()[:2] == ["4", "German"])
