@@ -170,6 +170,7 @@ def test_riddle_is_an_input_of_evaluate():
         assert list(zebra_given.riddles(size)) == names, "reproduce meets those that fit"
 
 
+@pytest.mark.slow
 def test_reproduce_and_evaluate_meet_the_riddle_where_it_fits(tmp_path, monkeypatch, capsys):
     largest, few = Size(5, 5), {"num_train": 8, "num_test": 8, "steps": {"mdm": 1}, "batch_size": {"mdm": 8}}
     monkeypatch.setitem(SCALES, "smoke", dataclasses.replace(SCALES["smoke"], smallest=largest, largest=largest, **few))

@@ -1,5 +1,6 @@
 """A tiny training task that runs through the real loop: predict sequences that hold one digit throughout."""
 
+import functools
 import os
 import pathlib
 import socket
@@ -17,6 +18,7 @@ from mdm_jax.data.pipeline import Batches
 from mdm_jax.models.denoiser import make_denoiser
 from mdm_jax.models.transformer import TransformerConfig, init_params
 from mdm_jax.sharding import local_rows, make_mesh
+from mdm_jax.training import loop as training_loop
 from mdm_jax.training.checkpoint import Checkpointer
 from mdm_jax.training.loop import LoopConfig, fit
 from mdm_jax.training.objectives import masked_loss
@@ -26,6 +28,32 @@ MASK = 0
 CONFIG = TransformerConfig(
     vocab_size=8, max_length=6, num_layers=1, num_heads=2, width=16, mlp_width=32, positions="learned", mlp="gelu"
 )
+
+
+LOSS = masked_loss(MASK)
+
+
+def remembered(make):
+    """`make`, called once for equal arguments, so that runs of the same network share what they trace and compile."""
+    known = functools.cache(make)
+
+    def called(*args, **options):
+        try:
+            hash((args, tuple(options.values())))
+        except TypeError:
+            return make(*args, **options)
+        return known(*args, **options)
+
+    return called
+
+
+training_loop.make_train_step = remembered(training_loop.make_train_step)
+
+
+@functools.cache
+def init(config):
+    """Makes the parameters of a network from a key."""
+    return functools.partial(init_params, config)
 
 
 def one_device():
@@ -63,8 +91,8 @@ def train(folder: pathlib.Path, *, steps: int, stop: int | None = None, mesh: An
     task = {"task": options.pop("task")} if "task" in options else None
     usual = {
         "apply": make_denoiser(config),
-        "init_params": lambda key: init_params(config, key),
-        "loss": masked_loss(MASK),
+        "init_params": init(config),
+        "loss": LOSS,
         "batches": source,
         "to_batch": to_batch,
         "optimizer": optimizer,
@@ -87,7 +115,7 @@ def run(folder: pathlib.Path, *arguments: str, **environment: str) -> subprocess
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"{ENV['XLA_FLAGS']} --xla_force_host_platform_device_count=4",
         "PYTHONPATH": f"{root}:{root / 'tests'}",
-        "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compiled"),
+        "JAX_COMPILATION_CACHE_DIR": ENV["JAX_COMPILATION_CACHE_DIR"],
     }
     command = [sys.executable, str(root / "tests" / "worker.py"), "train", "--out", str(folder), *arguments]
     return subprocess.Popen(
@@ -112,11 +140,11 @@ def run_two(
     folder: pathlib.Path,
     *arguments: str,
     alone: tuple[str, ...] = (),
-    caches: tuple[str, str] = ("compiled", "compiled"),
+    caches: tuple[str, str] | None = None,
 ) -> list[subprocess.Popen]:
     """Starts two of them, which train together over eight devices; `alone` goes to the second only.
 
-    `caches` are the folders, beside that of the run, where each keeps what it compiled.
+    `caches` are folders, beside that of the run, where each keeps what it compiled, if not where all do.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -124,7 +152,7 @@ def run_two(
     together = ("--distributed.coordinator", coordinator, "--distributed.num-processes", "2")
     together += ("--distributed.heartbeat", "10")
     ids = [("--distributed.process-id", "0"), ("--distributed.process-id", "1", *alone)]
-    compiled = [{"JAX_COMPILATION_CACHE_DIR": str(folder.parent / name)} for name in caches]
+    compiled = [{"JAX_COMPILATION_CACHE_DIR": str(folder.parent / name)} for name in caches or ()] or [{}, {}]
     return [run(folder, *arguments, *together, *own, **where) for own, where in zip(ids, compiled, strict=True)]
 
 
