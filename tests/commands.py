@@ -1,4 +1,4 @@
-"""Commands of the experiments, run as a user runs them."""
+"""Commands of the experiments, run as a user runs them, but many in one process."""
 
 import importlib.util
 import json
@@ -7,17 +7,133 @@ import pathlib
 import re
 import subprocess
 import sys
+import tempfile
+import typing
 
 ROOT = pathlib.Path(__file__).parents[1]
 ENV = os.environ | {"XLA_FLAGS": re.sub(r"--xla_force_host\S*", "", os.environ.get("XLA_FLAGS", ""))}
 """One device, as on a user's machine, where the tests' own process has eight; compiled as quickly as there."""
 
+PROGRAM = """
+import dataclasses, importlib, json, os, sys, traceback
+from experiments.common import main
+from mdm_jax.models import presets
 
-def run(experiment, *argv, code=0, **environment):
-    """Runs one command; what it printed."""
+for name, config in presets.PRESETS.items():
+    presets.PRESETS[name] = dataclasses.replace(config, num_layers=1)
+answers = os.fdopen(int(sys.argv[1]), "w")
+for line in sys.stdin:
+    module, experiment, argv, folder = json.loads(line)
+    os.chdir(folder)
+    code = 0
+    try:
+        main(experiment, "", importlib.import_module(module).COMMANDS, argv)
+    except SystemExit as stop:
+        code = stop.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    print(code, file=answers, flush=True)
+"""
+"""Runs the commands that it reads. Fresh networks have one layer: compiling all of a preset's takes the most time."""
+
+
+class Done(typing.NamedTuple):
+    """What became of a command."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def said(self):
+        """The lines on stderr, but for progress bars."""
+        lines = self.stderr.replace("\r", "\n").splitlines()
+        return [line for line in lines if line.strip() and "%|" not in line]
+
+
+class Runner:
+    """A process that imports and compiles once for many commands."""
+
+    def __init__(self):
+        self._files = [tempfile.TemporaryFile("w+") for _ in range(2)]  # noqa: SIM115
+        mine, theirs = os.pipe()
+        command = [sys.executable, "-c", PROGRAM, str(theirs)]
+        out, err = self._files
+        self._process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=ENV | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=err,
+            pass_fds=[theirs],
+            text=True,
+        )
+        os.close(theirs)
+        self._answers = os.fdopen(mine)
+
+    def run(self, experiment, argv, folder=ROOT):
+        for file in self._files:  # their offset is the process's too
+            file.seek(0)
+            file.truncate()
+        self._process.stdin.write(
+            json.dumps([module_of(experiment), experiment, list(map(str, argv)), str(folder)]) + "\n"
+        )
+        self._process.stdin.flush()
+        code = self._answers.readline()
+        texts = []
+        for file in self._files:
+            file.seek(0)
+            texts.append(file.read())
+        assert code, f"the process ended: {texts[1][-2000:]}"
+        return Done(int(code), *texts)
+
+    def close(self):
+        self._process.stdin.close()
+        self._process.wait()
+        for file in (self._answers, *self._files):
+            file.close()
+
+
+_runner: Runner | None = None
+
+
+def close():
+    """Ends the process that runs commands; the next command starts another."""
+    global _runner
+    if _runner is not None:
+        _runner.close()
+        _runner = None
+
+
+def runner():
+    """The process in which commands run."""
+    global _runner
+    _runner = _runner or Runner()
+    return _runner
+
+
+def run(experiment, *argv, code=0, folder=ROOT):
+    """Runs one command, in a process that runs others too; what it printed."""
+    done = runner().run(experiment, argv, folder)
+    assert done.code == code, done.stderr[-2000:]
+    return done
+
+
+def run_all(experiment, argvs):
+    """Runs commands one after the other: for each, exit code, lines on stderr, and what it printed."""
+    found = [runner().run(experiment, argv) for argv in argvs]
+    return [(done.code, done.said, done.stdout) for done in found]
+
+
+def run_alone(experiment, *argv):
+    """Runs one command in a process of its own, as a shell does; what it printed."""
     command = [sys.executable, "-m", f"experiments.{experiment}", *map(str, argv)]
-    done = subprocess.run(command, cwd=ROOT, env=ENV | environment, capture_output=True, text=True, check=False)
-    assert done.returncode == code, done.stderr[-2000:]
+    done = subprocess.run(command, cwd=ROOT, env=ENV, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
     return done
 
 
@@ -25,34 +141,6 @@ def module_of(experiment):
     """The module that holds an experiment's table of commands."""
     name = f"experiments.{experiment}"
     return name if importlib.util.find_spec(name).submodule_search_locations is None else f"{name}.__main__"
-
-
-def run_all(experiment, argvs, **environment):
-    """Runs commands one after the other in one process: for each, exit code, lines on stderr, and what it printed."""
-    code = (
-        "import importlib, json, sys\n"
-        "from experiments.common import main\n"
-        "commands = importlib.import_module(sys.argv[1]).COMMANDS\n"
-        "for argv in json.loads(sys.argv[3]):\n"
-        "    status = 0\n"
-        "    try:\n        main(sys.argv[2], '', commands, argv)\n"
-        "    except SystemExit as stop:\n        status = stop.code\n"
-        "    print('\\0', status, file=sys.stderr)\n"
-        "    print('\\0')\n"
-    )
-    texts = json.dumps([[str(word) for word in argv] for argv in argvs])
-    command = [sys.executable, "-c", code, module_of(experiment), experiment, texts]
-    done = subprocess.run(command, cwd=ROOT, env=ENV | environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    said, found = [], []
-    for line in done.stderr.replace("\r", "\n").splitlines():
-        if line.startswith("\0"):
-            found.append((int(line[1:]), said))
-            said = []
-        elif line.strip() and "%|" not in line:  # no progress bar
-            said.append(line)
-    printed = done.stdout.split("\0\n")[:-1]
-    return [(status, lines, text) for (status, lines), text in zip(found, printed, strict=True)]
 
 
 def assert_refused(experiment, cases):

@@ -17,6 +17,7 @@ os.environ["XLA_FLAGS"] = (
     + "--xla_cpu_use_fusion_emitters=false " * importlib.metadata.version("jaxlib").startswith("0.10.")
 ) + os.environ.get("XLA_FLAGS", "")
 
+import commands
 import jax
 import pytest
 
@@ -55,8 +56,10 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
-    """Compiles each program once per session, however many tests build it anew."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    """Compiles each program once per session, however many tests and processes of theirs build it anew."""
+    folder = str(tmp_path_factory.mktemp("compiled"))
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = commands.ENV["JAX_COMPILATION_CACHE_DIR"] = folder
+    jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
@@ -64,4 +67,5 @@ def compilation_cache(tmp_path_factory):
 def programs_are_freed():
     """Frees a file's compiled programs: each takes memory maps, and beyond Linux's 65,530 of them a process crashes."""
     yield
+    commands.close()
     jax.clear_caches()

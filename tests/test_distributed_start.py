@@ -117,6 +117,7 @@ def slurm(process_id, port, *, size=2, nodes=1):
     }
 
 
+@pytest.mark.slow
 def test_start_two_processes_by_flags_are_one_run():
     address = f"127.0.0.1:{free_port()}"
     check_together(run(TOGETHER, *[((address, 2, i), {}) for i in range(2)]), gpus="all")
@@ -163,7 +164,15 @@ def test_start_cluster_that_jax_cannot_read_raises_input_error():
     assert re.search(r"InputError: JAX cannot join the 2 processes of this mpirun .*--distributed\.coordinator", stderr)
 
 
-@pytest.mark.parametrize(("way", "victim"), [("barrier", 1), ("step", 1), ("sleep", 1), ("sleep", 0)])
+@pytest.mark.parametrize(
+    ("way", "victim"),
+    [
+        pytest.param("barrier", 1, marks=pytest.mark.slow),
+        ("step", 1),
+        pytest.param("sleep", 1, marks=pytest.mark.slow),
+        pytest.param("sleep", 0, marks=pytest.mark.slow),
+    ],
+)
 def test_lost_peer_ends_the_survivor_with_a_line(way, victim):
     address = f"127.0.0.1:{free_port()}"
     results = run(LOSE, *[((address, 2, i), {}) for i in range(2)], WAY=way, VICTIM=victim)

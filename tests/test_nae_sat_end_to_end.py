@@ -6,43 +6,73 @@ import commands
 import pytest
 from commands import rows, run
 
-FAST = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # it mostly compiles
+from experiments import hardness
+from experiments.commands.train import network
+from experiments.nae_sat import Train
+from mdm_jax.theory import thresholds
+
 ORDERS = ["random", "top_prob", "margin", "neg_entropy", "token_prob", "left_to_right"]
 DATA = ["--num-latents", 6, "--num-observations", 12, "--num-train", 300, "--num-test", 20]
-SMALL = ["--model", "sudoku_800k", "--dtype", "float32", "--batch-size", 16, "--evaluate-limit", 8]
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def reproduced(tmp_path_factory):
+    """All of Table 1 at the smallest scale, and what it printed."""
     folder = tmp_path_factory.mktemp("nae-sat")
-    flags = [*DATA, *SMALL, "--steps", 3, "--length", 24, "--data", folder / "data", "--out", folder / "run"]
-    run("nae_sat", "train", *flags, **FAST)
-    return folder
+    flags = ["reproduce", "--scale", "smoke", "--data", folder / "data", "--out", folder / "out"]
+    return folder, flags, run("nae_sat", *flags).stdout
 
 
-def test_train_writes_a_run_that_says_what_it_is_and_a_row_for_two_orders(trained):
-    config = json.loads((trained / "run" / "config.json").read_text())
-    assert config["task"]["name"] == "nae_sat"
-    assert {name: config["task"][name] for name in ("num_latents", "num_observations", "length", "seed")} == {
-        "num_latents": 6,
-        "num_observations": 12,
-        "length": 24,
-        "seed": 0,
-    }
-    assert config["model"]["max_length"] == 24
+def test_reproduce_smoke_has_table_1_and_goes_on_where_it_was(reproduced):
+    folder, flags, printed = reproduced
+    out = folder / "out"
+    assert "Table 1" in printed
+    found = [row for row in rows(out) if "examples" not in row]
+    wanted = [(steps, name) for steps in (18, 6) for name in [*ORDERS, "vanilla"]]
+    assert [(row["num_steps"], row["oracle"]) for row in found] == wanted
+    assert all(row["n"] == 8 for row in found)
+    curve = [row for row in rows(out) if "examples" in row]
+    assert {(row["oracle"], row["method"]) for row in curve} == {("random", "mdm"), ("margin", "mdm")}
+    for name in ("training-6-12.png", "steps-6-12.png"):
+        assert (out / name).stat().st_size > 5000
+    before = (out / "units.jsonl").read_text()
+    run("nae_sat", *flags)
+    assert (out / "units.jsonl").read_text() == before
+    other = run("nae_sat", *flags, "--seed", 1, code=2).stderr
+    assert "give the same flags again, or another --out" in other
+
+
+def test_train_with_the_flags_of_the_table_goes_on_with_its_run_and_has_a_row_for_two_orders(reproduced):
+    folder, _, _ = reproduced
+    out = folder / "out" / "6-12"
+    metrics = (out / "metrics.jsonl").read_text()
+    flags = ["--num-latents", 6, "--num-observations", 12, "--num-train", 200, "--data", folder / "data", "--out", out]
+    flags += ["--model", "sudoku_800k", "--dtype", "float32", "--steps", 4, "--batch-size", 16, "--warmup-steps", 0]
+    flags += ["--weight-decay", 0.1, "--beta2", 0.95, "--evaluate-limit", 8]
+    run("nae_sat", "train", *flags)
+    assert (out / "metrics.jsonl").read_text() == metrics, "no step was trained again"
+    config = json.loads((out / "config.json").read_text())
+    names = ("name", "num_latents", "num_observations", "length", "seed")
+    assert [config["task"][name] for name in names] == ["nae_sat", 6, 12, None, 0]
+    assert config["model"]["max_length"] == 18
     assert (config["model"]["vocab_size"], config["model"]["num_extra_tokens"]) == (2, 2)
-    assert [(row["oracle"], row["n"], row["nfe"]) for row in rows(trained / "run")] == [
-        ("random", 8, 18),
-        ("margin", 8, 18),
+    assert [(row["oracle"], row["n"], row["nfe"]) for row in rows(out)] == [("random", 8, 18), ("margin", 8, 18)]
+
+
+def test_network_of_padded_sequences_takes_their_length():
+    flags = Train(num_latents=6, num_observations=12, length=24, model="sudoku_800k")
+    assert (flags.task().length, network(flags, flags.task()).max_length) == (24, 24)
+
+
+def test_evaluate_has_a_row_for_each_order_and_number_of_steps(reproduced, tmp_path):
+    checkpoint = reproduced[0] / "out" / "6-12"
+    flags = ["--checkpoint", checkpoint, "--limit", 10, "--batch-size", 8, "--step-counts", 18, 4]
+    flags += ["--oracle", "random,margin"]
+    run("nae_sat", "evaluate", *flags, "--out", tmp_path)
+    found = rows(tmp_path)
+    assert [(row["oracle"], row["nfe"]) for row in found] == [
+        (name, steps) for steps in (18, 4) for name in ("random", "margin")
     ]
-
-
-def test_evaluate_has_a_row_for_each_order_and_number_of_steps(trained):
-    out = trained / "evaluate"
-    flags = ["--checkpoint", trained / "run", "--limit", 10, "--batch-size", 5, "--step-counts", 18, 4, 1]
-    run("nae_sat", "evaluate", *flags, "--out", out, **FAST)
-    found = rows(out)
-    assert [(row["oracle"], row["nfe"]) for row in found] == [(name, steps) for steps in (18, 4, 1) for name in ORDERS]
     for row in found:
         assert 0 <= row["accuracy_ci"][0] <= row["accuracy"] <= row["accuracy_ci"][1] <= 1
         assert row["dataset"] == "N=6, P=12"
@@ -70,25 +100,6 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path):
     assert not (tmp_path / "out" / "results.json").exists()
 
 
-def test_reproduce_smoke_has_table_1_and_goes_on_where_it_was(tmp_path):
-    flags = ["reproduce", "--scale", "smoke", "--data", tmp_path / "data", "--out", tmp_path / "out"]
-    printed = run("nae_sat", *flags, **FAST).stdout
-    assert "Table 1" in printed
-    found = [row for row in rows(tmp_path / "out") if "examples" not in row]
-    wanted = [(steps, name) for steps in (18, 6) for name in [*ORDERS, "vanilla"]]
-    assert [(row["num_steps"], row["oracle"]) for row in found] == wanted
-    assert all(row["n"] == 8 for row in found)
-    curve = [row for row in rows(tmp_path / "out") if "examples" in row]
-    assert {(row["oracle"], row["method"]) for row in curve} == {("random", "mdm"), ("margin", "mdm")}
-    for name in ("training-6-12.png", "steps-6-12.png"):
-        assert (tmp_path / "out" / name).stat().st_size > 5000
-    before = (tmp_path / "out" / "units.jsonl").read_text()
-    run("nae_sat", *flags)
-    assert (tmp_path / "out" / "units.jsonl").read_text() == before
-    other = run("nae_sat", *flags, "--seed", 1, code=2).stderr
-    assert "give the same flags again, or another --out" in other
-
-
 def test_exact_predictor_is_right_throughout_one_at_a_time_and_loses_with_several(tmp_path):
     flags = ["--num-latents", 6, "--num-observations", 12, "--limit", 300, "--out", tmp_path]
     run("nae_sat", "exact", *flags)
@@ -101,9 +112,20 @@ def test_exact_predictor_is_right_throughout_one_at_a_time_and_loses_with_severa
     assert (tmp_path / "exact.png").stat().st_size > 5000
 
 
+@pytest.mark.slow
 def test_hardness_smoke_has_both_thresholds_and_both_starts(tmp_path):
     run("hardness", "reproduce", "--scale", "smoke", "--out", tmp_path)
-    found = rows(tmp_path)
+    assert_both_starts(tmp_path)
+
+
+def test_hardness_with_a_known_threshold_has_both_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(thresholds, "condensation", lambda *args, **options: 4.5)  # the search for it takes a minute
+    hardness.reproduce(hardness.Reproduce(scale="smoke", out=tmp_path))
+    assert_both_starts(tmp_path)
+
+
+def assert_both_starts(folder):
+    found = rows(folder)
     assert {row["threshold"]: row["neighbours"] for row in found if "threshold" in row} == pytest.approx(
         {"kesten_stigum": 9, "condensation": 9}
     )
@@ -112,12 +134,12 @@ def test_hardness_smoke_has_both_thresholds_and_both_starts(tmp_path):
     assert min(overlaps["planted", 20], overlaps["random", 20]) > 0.9
     assert overlaps["random", 4] < 0.65
     assert next(row for row in found if "sweep_ms" in row)["numpy_ms"] > 0
-    assert (tmp_path / "hardness.png").stat().st_size > 5000
+    assert (folder / "hardness.png").stat().st_size > 5000
 
 
 def test_imbalance_smoke_compares_model_proxy_and_exact_conditionals(tmp_path):
     flags = ["reproduce", "--scale", "smoke", "--data", tmp_path / "data", "--out", tmp_path / "out"]
-    run("imbalance", *flags, **FAST)
+    run("imbalance", *flags)
     found = rows(tmp_path / "out")
     compared = ["model, exact", "model, proxy", "proxy, exact"]
     assert [(row["masked_latents"], row["compared"]) for row in found] == [(n, c) for n in (1, 2, 3) for c in compared]

@@ -11,6 +11,7 @@ import chex
 import pytest
 import tiny
 
+from mdm_jax.sharding import make_mesh
 from mdm_jax.training.metrics import read_metrics
 
 STEPS = ("--steps", "400", "--checkpoint-every", "10")
@@ -94,6 +95,7 @@ def test_second_signal_ends_a_run_at_once_in_the_middle_of_an_evaluation_that_ne
     assert said == [f"ended at once by a second signal ({number.name}); what was saved is good"]
 
 
+@pytest.mark.slow
 def test_two_processes_stop_together_where_one_of_them_gets_ctrl_c(tmp_path):
     folder = tmp_path / "run"
     pair = tiny.run_two(folder, "--steps", "400", "--checkpoint-every", "1000", "--delay", "0.01", "--mesh.fsdp", "2")
@@ -134,10 +136,16 @@ def losses(folder):
     return [line["loss_per_token"] for line in read_metrics(folder)]
 
 
-@pytest.mark.parametrize(
-    "mesh",
-    [("--mesh.fsdp", "2", "--mesh.tensor", "2"), pytest.param(("--mesh.tensor", "8"), marks=pytest.mark.slow)],
-)
+def test_two_processes_train_as_one_does(tmp_path):
+    for process in tiny.run_two(tmp_path / "run", "--steps", "6", "--mesh.fsdp", "2"):
+        tiny.finish(process)
+    tiny.train(tmp_path / "alone", steps=6, mesh=make_mesh(4, 2, 1))
+    assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "alone"), rel=1e-4)
+    assert len(losses(tmp_path / "run")) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", [("--mesh.fsdp", "2", "--mesh.tensor", "2"), ("--mesh.tensor", "8")])
 def test_two_processes_train_as_one_and_one_goes_on_with_what_they_saved(tmp_path, alone, mesh):
     folder = tmp_path / "run"
     pair = tiny.run_two(folder, "--steps", "400", "--checkpoint-every", "1000", "--delay", "0.01", *mesh)
@@ -154,7 +162,8 @@ def test_two_processes_train_as_one_and_one_goes_on_with_what_they_saved(tmp_pat
     chex.assert_trees_all_close(tiny.final_state(folder).params, tiny.final_state(alone).params, atol=2e-2)
 
 
-@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
 def test_process_whose_peer_is_killed_ends_in_one_line_and_the_run_goes_on_from_a_good_checkpoint(
     tmp_path, alone, victim
 ):

@@ -66,7 +66,13 @@ def test_batch_that_does_not_split_over_the_mesh_is_named():
         check_batch(12, make_mesh(data=4, fsdp=2))
 
 
-@pytest.mark.parametrize(("optimizer", "meshes"), [("adamw", [(8, 1, 1), (2, 2, 2)]), ("muon", [(2, 2, 2)])])
+@pytest.mark.parametrize(
+    ("optimizer", "meshes"),
+    [
+        pytest.param("adamw", [(8, 1, 1), (2, 2, 2)], marks=pytest.mark.slow),
+        ("muon", [(2, 2, 2)]),  # its embeddings, head and vectors are AdamW's
+    ],
+)
 def test_training_gives_the_same_losses_on_every_mesh(tmp_path, optimizer, meshes):
     """Masks are drawn for the global batch, so that only the order of float32 sums differs between meshes."""
     losses, config = {}, dataclasses.replace(tiny.CONFIG, dropout=0.1)
@@ -82,7 +88,15 @@ def test_training_gives_the_same_losses_on_every_mesh(tmp_path, optimizer, meshe
         assert values == pytest.approx(reference, rel=2e-5), sizes
 
 
-@pytest.mark.parametrize(("sizes", "batch_size"), [((8, 1, 1), 16), ((8, 1, 1), 8), ((4, 2, 1), 16), ((2, 2, 2), 12)])
+@pytest.mark.parametrize(
+    ("sizes", "batch_size"),
+    [
+        pytest.param((8, 1, 1), 16, marks=pytest.mark.slow),
+        pytest.param((8, 1, 1), 8, marks=pytest.mark.slow),
+        pytest.param((4, 2, 1), 16, marks=pytest.mark.slow),
+        ((2, 2, 2), 12),
+    ],
+)
 def test_train_step_brings_no_activations_to_all_devices(capfd, sizes, batch_size):
     config = dataclasses.replace(presets.smdm_19m, num_layers=1, vocab_size=512)
     mesh, init, optimizer = make_mesh(*sizes), functools.partial(init_params, config), OptimizerConfig()

@@ -98,6 +98,7 @@ def test_free_entropy_gain_is_zero_where_nothing_can_be_known():
     assert abs(float(gain)) < 1e-4
 
 
+@pytest.mark.slow
 def test_condensation_of_a_continuous_transition_is_the_kesten_stigum_threshold():
     assert thresholds.condensation(predicates.nae(3, 2), jax.random.key(0)) == pytest.approx(4.5)
     assert thresholds.intractable_mask_rates(predicates.nae(3, 2), 20) == pytest.approx((0.995, 0.995))

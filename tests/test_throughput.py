@@ -73,11 +73,11 @@ def test_run_measures_each_way_to_sample_beside_the_network(tmp_path, monkeypatc
 
 def test_run_takes_selectors_shrunken_models_and_blocks(tmp_path, monkeypatch):
     monkeypatch.setattr(roofline, "measure", lambda dtype: roofline.Roofline(1e12, 1e10))
-    selectors = "per_step:4,per_step:6,top_k:3,threshold:0.0,entropy_budget:100,binomial:1"
+    selectors = "per_step:6,threshold:0.0,entropy_budget:100,binomial:1"
     argv = ["--oracle", "margin", "--temperature", "0", "--selector", selectors, "--layers", "1", "--width", "64"]
     rows = rows_of(tmp_path, *argv, "--block-length", "6")
     assert [row["selector"] for row in rows] == selectors.split(",")
-    assert [row["nfe"] for row in rows] == [4, 2, 6, 2, 2, 2], "in two blocks of 6"
+    assert [row["nfe"] for row in rows] == [2, 2, 2, 2], "in two blocks of 6"
     assert {row["model"] for row in rows} == {"sudoku_800k(layers=1, width=64)"}
     lines = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert lines == rows, "written as they come"

@@ -3,39 +3,18 @@
 import json
 import os
 
-import jax
 import pytest
 from commands import run_all
+from saved import COMMON, write, write_sudoku
 
 from experiments.trained import load_run
 from mdm_jax import InputError
-from mdm_jax.models.config import TransformerConfig
-from mdm_jax.models.transformer import init_params
-from mdm_jax.models.weights import save_weights
-from mdm_jax.tasks.sudoku import layouts as sudoku_layouts
 from mdm_jax.tasks.zebra import layouts as zebra_layouts
 from mdm_jax.tasks.zebra.clues import Size
-from mdm_jax.training.config import write_config
 
-SMALL = {"num_layers": 1, "num_heads": 2, "width": 16, "mlp_width": 32, "positions": "learned"}
-COMMON = {"num_train": 100, "num_test": 8, "seed": 0, "init_from": None}
-SUDOKU = {"name": "sudoku", "size": 4, "clues": None, "difficulty": None, "source": None, **COMMON}
 ZEBRA = {"name": "zebra", "difficulty": None, "layout": "in-place", **COMMON}
 ZEBRA |= {"min_houses": 3, "max_houses": 3, "min_attributes": 3, "max_attributes": 4}
 NAE_SAT = {"name": "nae_sat", "num_latents": 4, "num_observations": 6, "length": None, **COMMON}
-
-
-def write(folder, task, scale=1.0, **fields):
-    """A network that fits a task, of random parameters, as `export` writes one."""
-    config = TransformerConfig(**SMALL | fields)
-    write_config(folder, {"model": config.to_json(), "task": task})
-    params = jax.tree.map(lambda leaf: leaf * scale, init_params(config, jax.random.key(0)))
-    save_weights(folder, params, dtype="float32")
-    return folder
-
-
-def write_sudoku(folder, layout="in-place", **options):
-    return write(folder, SUDOKU | {"layout": layout}, **sudoku_layouts.get(layout, 4).network, **options)
 
 
 @pytest.fixture(scope="module")

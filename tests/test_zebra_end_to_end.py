@@ -23,7 +23,6 @@ from mdm_jax.tasks.zebra.clues import Size, sizes_of
 from mdm_jax.tasks.zebra.english import describe_clues
 from mdm_jax.tasks.zebra.task import Zebra
 
-FAST = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # it mostly compiles
 ORDERS = ["random", "top_prob", "margin", "neg_entropy"]
 TASK = {"min_houses": 3, "max_houses": 3, "min_attributes": 3, "max_attributes": 4}
 TASK |= {"difficulty": None, "num_train": 200, "num_test": 8, "seed": 0}
@@ -34,7 +33,7 @@ run, run_all = functools.partial(commands.run, "zebra"), functools.partial(comma
 def trained(tmp_path_factory):
     """All of `reproduce` at the smallest scale, the flags of its masked model's training, and the file of a puzzle."""
     folder = tmp_path_factory.mktemp("zebra")
-    printed = run("reproduce", "--scale", "smoke", "--data", folder / "data", "--out", folder / "all", **FAST).stdout
+    printed = run("reproduce", "--scale", "smoke", "--data", folder / "data", "--out", folder / "all").stdout
     flags = ["--max-houses", 3, "--max-attributes", 4, "--num-train", 200, "--num-test", 8, "--data", folder / "data"]
     flags += ["--model", "sudoku_800k", "--dtype", "float32", "--loss", "skewed", "--optimizer", "muon"]
     flags += ["--steps", 3, "--batch-size", 16, "--warmup-steps", 0, "--evaluate-limit", 8]
@@ -48,7 +47,7 @@ def trained(tmp_path_factory):
 def test_train_says_what_it_was_trained_on_and_started_again_trains_no_step_more(trained):
     folder, flags, _ = trained
     before = (folder / "all" / "mdm" / "metrics.jsonl").read_text()
-    run("train", *flags, "--out", folder / "all" / "mdm", **FAST)
+    run("train", *flags, "--out", folder / "all" / "mdm")
     assert (folder / "all" / "mdm" / "metrics.jsonl").read_text() == before
     config = json.loads((folder / "all" / "mdm" / "config.json").read_text())
     assert config["task"] == {"name": "zebra", **TASK, "layout": "in-place", "loss": "skewed", "init_from": None}
@@ -82,8 +81,7 @@ def test_evaluate_reports_what_the_table_says_and_by_size(trained, tmp_path):
             [*masked, "--puzzles", folder / "one.txt", folder / "two.txt", "--out", tmp_path / "one"],
             [*masked, "--limit", 5, "--temperature", 0.5, "--noise", 0.1, "--out", tmp_path / "drawn"],
             [*arm, "--out", tmp_path / "arm"],
-        ],
-        **FAST,
+        ]
     )
     assert [status for status, _, _ in done] == [0, 0, 0, 0, 0]
     table = rows(folder / "all")
@@ -125,7 +123,7 @@ def test_solve_prints_clues_grid_and_the_step_of_each_cell(trained, tmp_path):
         "--oracle",
         "margin,random",
     ]
-    printed = run("solve", *flags, "--out", tmp_path, **FAST).stdout
+    printed = run("solve", *flags, "--out", tmp_path).stdout
     clues = zebra_formats.read_puzzles(folder / "one.txt").puzzles[0].clues
     assert [line[2:] for line in printed.splitlines() if line.startswith("  ")][: len(clues)] == describe_clues(clues)
     assert [row["oracle"] for row in rows(tmp_path)] == ["margin", "random"]
@@ -143,7 +141,7 @@ def test_solve_prints_clues_grid_and_the_step_of_each_cell(trained, tmp_path):
 
 
 def test_solve_without_a_model_gives_the_german_the_fish(tmp_path):
-    printed = run("solve", "--riddle", "fish", "--out", tmp_path).stdout
+    printed = commands.run_alone("zebra", "solve", "--riddle", "fish", "--out", tmp_path).stdout
     for line in ("The Norwegian lives in the first house.", "Who keeps the fish?", "fills in 100% of the cells"):
         assert line in printed
     (german,) = (line.split() for line in printed.splitlines() if line.split()[:2] == ["4", "German"])
@@ -172,6 +170,7 @@ def test_riddle_is_an_input_of_evaluate():
         assert list(zebra_given.riddles(size)) == names, "reproduce meets those that fit"
 
 
+@pytest.mark.slow
 def test_reproduce_and_evaluate_meet_the_riddle_where_it_fits(tmp_path, monkeypatch, capsys):
     few = {"num_train": 8, "num_test": 8, "mdm": dataclasses.replace(SCALES["smoke"].mdm, steps=1, batch_size=8)}
     sizes = {"smallest": Size(5, 5), "largest": Size(5, 5)}

@@ -1,5 +1,6 @@
 """A tiny training task that runs through the real loop: predict sequences that hold one digit throughout."""
 
+import functools
 import os
 import pathlib
 import socket
@@ -18,6 +19,7 @@ from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.grouped import GroupedTransformerConfig
 from mdm_jax.models.kinds import adapted, init_params, make_denoiser
 from mdm_jax.sharding import local_rows, make_mesh
+from mdm_jax.training import loop as training_loop
 from mdm_jax.training.checkpoint import Checkpointer
 from mdm_jax.training.loop import LoopConfig, fit
 from mdm_jax.training.objectives import masked_loss
@@ -32,6 +34,32 @@ CONFIG = TransformerConfig(
 def grouped(config: TransformerConfig, **fields: Any) -> GroupedTransformerConfig:
     """The network with groups of tokens, and other fields."""
     return adapted(config, {"kind": "grouped_transformer", "positions": "learned", **fields})
+
+
+LOSS = masked_loss(MASK)
+
+
+def remembered(make):
+    """`make`, called once for equal arguments, so that runs of the same network share what they trace and compile."""
+    known = functools.cache(make)
+
+    def called(*args, **options):
+        try:
+            hash((args, tuple(options.values())))
+        except TypeError:
+            return make(*args, **options)
+        return known(*args, **options)
+
+    return called
+
+
+training_loop.make_train_step = remembered(training_loop.make_train_step)
+
+
+@functools.cache
+def init(config):
+    """Makes the parameters of a network from a key."""
+    return functools.partial(init_params, config)
 
 
 def one_device():
@@ -69,8 +97,8 @@ def train(folder: pathlib.Path, *, steps: int, stop: int | None = None, mesh: An
     task = {"task": options.pop("task")} if "task" in options else None
     usual = {
         "apply": make_denoiser(config),
-        "init_params": lambda key: init_params(config, key),
-        "loss": masked_loss(MASK),
+        "init_params": init(config),
+        "loss": LOSS,
         "batches": source,
         "to_batch": to_batch,
         "optimizer": optimizer,
@@ -93,7 +121,7 @@ def run(folder: pathlib.Path, *arguments: str, **environment: str) -> subprocess
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"{ENV['XLA_FLAGS']} --xla_force_host_platform_device_count=4",
         "PYTHONPATH": f"{root}:{root / 'tests'}",
-        "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compiled"),
+        "JAX_COMPILATION_CACHE_DIR": ENV["JAX_COMPILATION_CACHE_DIR"],
     }
     command = [sys.executable, str(root / "tests" / "worker.py"), "train", "--out", str(folder), *arguments]
     return subprocess.Popen(
@@ -118,11 +146,11 @@ def run_two(
     folder: pathlib.Path,
     *arguments: str,
     alone: tuple[str, ...] = (),
-    caches: tuple[str, str] = ("compiled", "compiled"),
+    caches: tuple[str, str] | None = None,
 ) -> list[subprocess.Popen]:
     """Starts two of them, which train together over eight devices; `alone` goes to the second only.
 
-    `caches` are the folders, beside that of the run, where each keeps what it compiled.
+    `caches` are folders, beside that of the run, where each keeps what it compiled, if not where all do.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -130,7 +158,7 @@ def run_two(
     together = ("--distributed.coordinator", coordinator, "--distributed.num-processes", "2")
     together += ("--distributed.heartbeat", "10")
     ids = [("--distributed.process-id", "0"), ("--distributed.process-id", "1", *alone)]
-    compiled = [{"JAX_COMPILATION_CACHE_DIR": str(folder.parent / name)} for name in caches]
+    compiled = [{"JAX_COMPILATION_CACHE_DIR": str(folder.parent / name)} for name in caches or ()] or [{}, {}]
     return [run(folder, *arguments, *together, *own, **where) for own, where in zip(ids, compiled, strict=True)]
 
 
