@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mdm_jax.autoregressive import Decoder, check_decoder, read
+from mdm_jax.blocks import window_start
 from mdm_jax.errors import InputError
 from mdm_jax.loop import Loop, Reading, State
 from mdm_jax.oracles import margin
@@ -89,7 +90,7 @@ class Cached:
     def read(self, params: Params, state: State, is_read: Array) -> Reading:
         """The block; the last one may reach back."""
         length, block = state.tokens.shape[1], state.block[0]
-        start = jnp.minimum(block * self.block_length, length - self.block_length)
+        start = window_start(block, length, self.block_length)
 
         def window(x: Array) -> Array:
             return jax.lax.dynamic_slice_in_dim(x, start, self.block_length, axis=1)

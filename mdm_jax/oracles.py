@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from mdm_jax.checks import check_callable, is_tree
+from mdm_jax.errors import InputError
 from mdm_jax.ranges import Range, check_number
 from mdm_jax.typing import Array, Confidence, Oracle
 
@@ -136,3 +137,31 @@ def with_noise(oracle: Oracle, scale: float) -> Oracle:
     check_callable(oracle, "oracle")
     check_number("scale", scale, Range(0))
     return WithNoise(oracle, float(scale))
+
+
+def score_rows(oracle: Oracle, keys: Array, confidence: Confidence, hidden: Array | None = None) -> Array:
+    """Calls the oracle on each row, with fields [1, L] and the key of the row: scores float32 [B, L].
+
+    An oracle that sets `wants_hidden` also gets the hidden states of the row, [1, L, D].
+
+    Raises:
+      InputError: there are no hidden states to give, or the scores have another shape or dtype.
+    """
+    wants_hidden = getattr(oracle, "wants_hidden", False)
+    if wants_hidden and hidden is None:
+        raise InputError("the oracle asks for hidden states, and the network gives logits; have it give Features")
+
+    def score(key: Array, row: Confidence, hidden: Array | None) -> Array:
+        fields = jax.tree.map(lambda field: field[None], row)
+        extra = () if hidden is None else (hidden[None],)
+        scores = oracle(key, fields, *extra)
+        got = getattr(scores, "shape", type(scores).__name__)
+        if got != (1, row.top_prob.shape[0]):
+            raise InputError(
+                f"the oracle must give scores of its fields' shape (1, {row.top_prob.shape[0]}), got {got}"
+            )
+        if jnp.issubdtype(scores.dtype, jnp.complexfloating) or not jnp.issubdtype(scores.dtype, jnp.number):
+            raise InputError(f"the oracle must give scores that are real numbers, got dtype {scores.dtype}")
+        return scores[0].astype(jnp.float32)
+
+    return jax.vmap(score)(keys, confidence, hidden if wants_hidden else None)
