@@ -1,4 +1,4 @@
-"""The loop that unmasks: `init`, then `step` until every row is finished; `run` does both in one program.
+"""The loop that unmasks: `init`, then `step` until every row is finished, or `run`.
 
 A step plans how many positions of each row's open block to reveal. If any row reveals one, it calls
 the network, scores the open positions, chooses among them and writes their tokens. Samplers differ
@@ -6,8 +6,8 @@ in the network and the selector that they pass. With a selector that corrects (`
 all targets stay open, and a step may mask again what it does not choose.
 
 The loop ends whatever the network, the oracle and the selector return. A block is finished after
-the selector's `num_steps` steps. Without that number each step of a block from the 1,025th on reveals
-at least one position. The mask token is never written. Source: Kim et al. 2025, section 2.
+the selector's `num_steps` steps. Without that number each step of a block from the 1,025th on
+reveals at least one position. The mask token is never written. Source: Kim et al. 2025, section 2.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ FARTHEST = 1 << 20
 
 
 class State(NamedTuple):
-    """The carry of the loop. A row without masks no longer changes, unless the selector corrects."""
+    """The carry of the loop. A finished row does not change any more."""
 
     tokens: Array
     """int32 [B, L], with the mask token where nothing is revealed yet"""
@@ -44,7 +44,7 @@ class State(NamedTuple):
     nfe: Array
     """int32 scalar: network calls so far"""
     step: Array
-    """int32 [B]: steps of the row so far, with or without a network call; its draws are keyed by it"""
+    """int32 [B]: steps of the row so far, with or without a network call; keys its draws"""
     block: Array
     """int32 [B]: index of the open block; -1 before the first step"""
     j: Array
@@ -82,7 +82,7 @@ class Network(Protocol):
         ...
 
     def read(self, params: Params, state: State, is_read: Array) -> Reading:
-        """Calls the network on `state.tokens`; bool [B, L] marks the positions that will be read."""
+        """Calls the network on `state.tokens`; `is_read`, bool [B, L], marks what will be read."""
         ...
 
 
@@ -232,7 +232,7 @@ def idle_steps(waits: Callable[[Array], Array], batch: int) -> Array:
 
 
 def _step_keys(keys: Array, step: Array) -> tuple[Array, ...]:
-    """Four keys [B] of a step: for the plan, the tokens, the scores, and the noise on the scores."""
+    """Four keys [B] of a step: for its plan, tokens, scores, and noise on the scores."""
     return split_rows(jax.vmap(jax.random.fold_in)(keys, step), 4)
 
 
