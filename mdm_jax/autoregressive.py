@@ -137,7 +137,7 @@ def autoregressive_sample(
     if isinstance(length, bool) or not isinstance(length, int) or not width <= length <= INT32:
         raise InputError(f"length must be a whole number, at least the prompt's {width}; got {shown(length)}")
     lengths = jnp.clip(check_prompt_length(prompt_length, prompt, shortest), shortest, width)
-    # What follows a prompt may not be a token. Its keys and values could be NaN, which no mask hides.
+    # After a prompt any id may stand. Its keys and values could be NaN, which no mask hides.
     is_prompt = jnp.arange(width, dtype=jnp.int32)[None] < lengths[:, None]
     tokens = jnp.where(is_prompt, prompt, 0)
     known_mask, known_ids = known_values(is_prompt), known_values(original)
@@ -174,7 +174,12 @@ def shortest_prompt(decoder: Decoder) -> int:
 
 
 def check_prompt_length(prompt_length: ArrayLike, prompt: Array, shortest: int) -> Array:
-    """`prompt_length` as int32 [B]; InputError for a wrong shape, dtype or, unless traced, value."""
+    """`prompt_length` as int32 [B].
+
+    Raises:
+      InputError: the shape or the dtype is wrong, or a value is outside `shortest` to P, if the
+        values are known.
+    """
     batch, width = prompt.shape
     lengths = as_array(prompt_length, "prompt_length", f"integers of shape ({batch},)")
     if lengths.shape != (batch,) or not jnp.issubdtype(lengths.dtype, jnp.integer):

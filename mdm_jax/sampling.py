@@ -31,9 +31,9 @@ class SampleResult(NamedTuple):
     tokens: Array
     """int32 [B, L], without masks; the prompt is unchanged"""
     reveal_step: Array
-    """int32 [B, L]: index of the network call that revealed the position, from 0; -1 in the prompt"""
+    """int32 [B, L]: index of the network call that revealed the position; -1 in the prompt"""
     log_prob: Array
-    """float32 [B], nats: sum of log p_theta (temperature 1) of the tokens when they were revealed"""
+    """float32 [B], nats: sum of log p_theta (temperature 1) of the tokens, when revealed"""
     nfe: Array
     """int32 scalar: network calls for the batch"""
 
