@@ -1,8 +1,9 @@
-"""mdm_jax: masked diffusion models whose subject is token order. Train for the worst, plan for the best.
+"""mdm_jax: masked diffusion models and token order. Train for the worst, plan for the best.
 
-Conventions: x_0 clean, x_t noisy, t = 0 clean and t = 1 all masked; tokens int32 [B, L]; `is_masked` is True where
-masked; losses are nats per sequence [B]; keys are typed and consumed. Importing this starts no device work, and imports
-nothing: a name's module is imported when the name is first asked for.
+Conventions: x_0 is clean and x_t noisy; t = 0 is clean and t = 1 all masked. Tokens are int32 [B,
+L], and `is_masked` is True at masked positions. Losses are nats per sequence, [B]. Keys are typed
+and consumed. Importing the package starts no device work: the module of a name is imported when the
+name is first used.
 """
 
 import importlib
@@ -96,11 +97,11 @@ _HOMES = {
     "selection": ("Binomial", "EntropyBudget", "PerStep", "Threshold", "TopK"),
     "typing": ("Array", "Confidence", "Denoiser", "Features", "Oracle", "Params", "Selector"),
 }
-"""Of each module, the public names: imported when one is first asked for, since they bring JAX along."""
+"""The public names of each module, which is imported when one of them is first used."""
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, or a public module; `load` and `Model` need Flax and Orbax too."""
+    """Imports a public name or module on first use; `load` and `Model` import Flax and Orbax."""
     home = next((module for module, names in _HOMES.items() if name in names), None)
     if home is None and name not in __all__:
         raise AttributeError(f"module 'mdm_jax' has no attribute {name!r}")

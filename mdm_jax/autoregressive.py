@@ -1,7 +1,7 @@
-"""Decoding from an autoregressive model, from left to right: one jitted loop over a cache.
+"""Decoding from a causal model from left to right: one jitted loop with a cache.
 
-The prompts are read in one call. Then all rows go through the positions in lockstep: each step reads the token before
-a position and, in the rows whose prompt has ended, writes the token there.
+One call reads the prompts. Then all rows move through the positions together. Each step reads the
+token before a position and writes the token at it in the rows whose prompt has ended.
 """
 
 import functools
@@ -29,49 +29,51 @@ from mdm_jax.typing import Array, Features, Params
 
 
 class Decoder(Protocol):
-    """A network that reads a sequence piece by piece. Hashable; see `models.decoder.make_decoder`.
+    """A network that reads a sequence in pieces. Hashable; see `models.decoder.make_decoder`.
 
-    It may say `is_causal` (bool), and `shortest_prompt` (int, 1 if it does not say): how many tokens it must be given
-    to begin with. What its outputs say of those is not used.
+    Two attributes are optional: `is_causal` (bool), and `shortest_prompt` (int, 1 if absent), the
+    number of tokens that the decoder needs in its first call. Its outputs at these tokens are not
+    used.
     """
 
     def init_cache(self, batch: int, length: int) -> Any:
-        """What it keeps of sequences of up to `length` tokens before it has read any: a pytree of arrays."""
+        """An empty cache for sequences of up to `length` tokens: a pytree of arrays."""
         ...
 
     def __call__(self, params: Params, tokens: Array, cache: Any, start: Array) -> tuple[Array | Features, Any]:
-        """Reads tokens int32 [B, T], which stand at `start` (int32 scalar), `start` + 1 and so on.
+        """Reads tokens int32 [B, T] at the positions `start` (int32 scalar), `start` + 1 and so on.
 
         Returns:
-          Logits float [B, T, V], or Features; and the cache, of the same shapes, with `tokens` in it. Causal: output i
-          predicts the token after the i-th of `tokens`, and ignores cache entries at or after `start`. Bidirectional:
-          output i predicts the i-th token, and sees the whole cache.
+          Logits float [B, T, V], or Features; and the cache, of the same shapes, with `tokens` in
+          it. If the decoder is causal, output i predicts the token after the i-th of `tokens`, and
+          cache entries at or after `start` are ignored. If it is bidirectional, output i predicts
+          the i-th token, and all cache entries are seen.
         """
         ...
 
 
 class AutoregressiveResult(NamedTuple):
-    """What `autoregressive_sample` gives back."""
+    """What `autoregressive_sample` returns."""
 
     tokens: Array
-    """int32 [B, L]; prompts as they came"""
+    """int32 [B, L]; prompts are unchanged"""
     log_prob: Array
-    """float32 [B], nats: sum of log p_theta (temperature 1) of the tokens behind the prompt"""
+    """float32 [B], nats: sum of log p_theta (temperature 1) of the tokens after the prompt"""
     nfe: Array
-    """int32 scalar: network calls made for the batch, with the one that reads the prompts"""
+    """int32 scalar: network calls for the batch, including the one that reads the prompts"""
 
 
 class DecodingState(NamedTuple):
     """The carry of the loop."""
 
     tokens: Array
-    """int32 [B, L]: the prompts, and what was decoded before `position`"""
+    """int32 [B, L]: the prompts, and the tokens decoded before `position`"""
     log_prob: Array
-    """float32 [B]"""
+    """float32 [B], nats"""
     cache: Any
-    """the decoder's, of all that stands before `position` - 1"""
+    """the cache of the decoder, of the tokens before `position` - 1"""
     position: Array
-    """int32 scalar, the next to be decoded"""
+    """int32 scalar: the next position to decode"""
 
 
 def autoregressive_sample(
@@ -86,29 +88,47 @@ def autoregressive_sample(
 ) -> AutoregressiveResult:
     """Continues each prompt to a sequence of `length` tokens, x^i ~ p_theta(. | x^0, ..., x^{i-1}).
 
-    Rows are independent: neither the other rows nor what stands behind a prompt change a row's tokens. Draws are keyed
-    by row and position. The first call of a shape compiles; decoder, length and whether the temperature is 0 are
-    static, all else is traced.
+    Rows are independent: the tokens of a row depend neither on the other rows nor on what follows a
+    prompt in `prompt`. Draws are keyed by row and position. The first call with new shapes
+    compiles. Static are the decoder, `length`, and whether the temperature is 0. Everything else is
+    traced.
 
     Args:
-      decoder: the network; the same object (or an equal one) in every call.
-      params: its parameters.
-      key: a typed key, scalar or one per row [B]; consumed (untouched at temperature 0).
-      prompt: int [B, P], the first tokens of each sequence; what stands behind a row's prompt is ignored.
-      prompt_length: int [B], how many tokens of each row are its prompt, 1 (or the decoder's `shortest_prompt`) to P.
-        Under jit, where this cannot be checked, what is outside counts as the nearest of these.
+      decoder: the network, causal; the same or an equal object in every call.
+      params: parameters of the network.
+      key: a typed key, scalar or one per row [B]; consumed (not used at temperature 0).
+      prompt: int [B, P], the first tokens of each sequence; tokens after the prompt of a row are
+        ignored.
+      prompt_length: int [B], tokens in each row's prompt, from 1 (or the decoder's
+        `shortest_prompt`) to P. Under jit the values cannot be checked and are clipped to this
+        range.
       length: L, a Python int, at least P.
-      temperature: of the tokens drawn; 0 takes the likeliest, ties to the lowest id.
+      temperature: of the tokens drawn, at least 0; 0 takes the likeliest, ties go to the lowest id.
 
     Returns:
       AutoregressiveResult.
 
     Raises:
-      InputError: a shape, a dtype or an option is off, or the decoder's output is.
+      InputError: a shape, a dtype or an option is invalid, or the output of the decoder is.
+
+    Example:
+      from mdm_jax.models.config import TransformerConfig
+      from mdm_jax.models.decoder import make_decoder
+      from mdm_jax.models.transformer import init_params
+
+      config = TransformerConfig(
+          vocab_size=5, max_length=8, num_layers=1, num_heads=1, width=8, mlp_width=16, causal=True
+      )
+      params = init_params(config, jax.random.key(0))
+      prompt, prompt_length = jnp.array([[3, 1, 4], [2, 0, 0]]), jnp.array([3, 1])
+      result = mdm_jax.autoregressive_sample(
+          make_decoder(config), params, jax.random.key(1), prompt, prompt_length, length=8
+      )
+      assert result.tokens.shape == (2, 8) and result.tokens[0, :3].tolist() == [3, 1, 4]
     """
     check_decoder(decoder, causal=True)
     check_network(decoder, "decoder")
-    prompt, given = as_tokens(prompt, "prompt")
+    prompt, original = as_tokens(prompt, "prompt")
     batch, width = prompt.shape
     shortest = shortest_prompt(decoder)
     if width < shortest:
@@ -117,11 +137,12 @@ def autoregressive_sample(
     if isinstance(length, bool) or not isinstance(length, int) or not width <= length <= INT32:
         raise InputError(f"length must be a whole number, at least the prompt's {width}; got {shown(length)}")
     lengths = jnp.clip(check_prompt_length(prompt_length, prompt, shortest), shortest, width)
-    # What is behind a prompt could be no token at all, and its keys and values NaN, which no mask hides.
+    # After a prompt any id may stand. Its keys and values could be NaN, which no mask hides.
     is_prompt = jnp.arange(width, dtype=jnp.int32)[None] < lengths[:, None]
-    tokens, known, shown_ids = jnp.where(is_prompt, prompt, 0), known_values(is_prompt), known_values(given)
-    if known is not None and shown_ids is not None:
-        check_ids(np.where(known, shown_ids, 0), decoder, "prompt")
+    tokens = jnp.where(is_prompt, prompt, 0)
+    known_mask, known_ids = known_values(is_prompt), known_values(original)
+    if known_mask is not None and known_ids is not None:
+        check_ids(np.where(known_mask, known_ids, 0), decoder, "prompt")
     greedy = is_greedy(temperature)
     return _autoregressive_sample(
         decoder,
@@ -136,7 +157,7 @@ def autoregressive_sample(
 
 
 def check_decoder(decoder: Decoder, *, causal: bool) -> None:
-    """InputError for what is no decoder, or says that it is of the other kind."""
+    """InputError unless it is a decoder of the kind that is needed, causal or bidirectional."""
     if not (callable(decoder) and hasattr(decoder, "init_cache")):
         raise InputError(
             "decoder must be callable and have init_cache, as that of models.decoder.make_decoder; got "
@@ -148,12 +169,17 @@ def check_decoder(decoder: Decoder, *, causal: bool) -> None:
 
 
 def shortest_prompt(decoder: Decoder) -> int:
-    """How many tokens it must be given to begin with."""
+    """The number of tokens that the decoder needs in its first call."""
     return getattr(decoder, "shortest_prompt", 1)
 
 
 def check_prompt_length(prompt_length: ArrayLike, prompt: Array, shortest: int) -> Array:
-    """`prompt_length` as int32 [B]; InputError for another shape or dtype, or, if no tracer, out of `shortest` to P."""
+    """`prompt_length` as int32 [B].
+
+    Raises:
+      InputError: the shape or the dtype is wrong, or a value is outside `shortest` to P, if the
+        values are known.
+    """
     batch, width = prompt.shape
     lengths = as_array(prompt_length, "prompt_length", f"integers of shape ({batch},)")
     if lengths.shape != (batch,) or not jnp.issubdtype(lengths.dtype, jnp.integer):
@@ -185,15 +211,15 @@ def _autoregressive_sample(
         return state.position < length
 
     def body_fun(state: DecodingState) -> DecodingState:
-        before = jax.lax.dynamic_slice_in_dim(state.tokens, state.position - 1, 1, axis=1)
-        output, cache = read(decoder, params, before, state.cache, state.position - 1)
-        here = fold_rows(keys, state.position)
-        confidence = read_confidence(here, output, None if greedy else temperature, None, None)
+        previous = jax.lax.dynamic_slice_in_dim(state.tokens, state.position - 1, 1, axis=1)
+        output, cache = read(decoder, params, previous, state.cache, state.position - 1)
+        token_keys = fold_rows(keys, state.position)
+        confidence = read_confidence(token_keys, output, None if greedy else temperature, None, None)
         assert confidence.token_log_prob is not None
-        is_here = jnp.arange(length, dtype=jnp.int32)[None] == state.position
+        is_position = jnp.arange(length, dtype=jnp.int32)[None] == state.position
         is_decoded = (state.position >= prompt_length)[:, None]
         return DecodingState(
-            tokens=jnp.where(is_here & is_decoded, confidence.token, state.tokens),
+            tokens=jnp.where(is_position & is_decoded, confidence.token, state.tokens),
             log_prob=state.log_prob + jnp.where(is_decoded, confidence.token_log_prob, 0)[:, 0],
             cache=cache,
             position=state.position + 1,
@@ -209,9 +235,9 @@ def _autoregressive_sample(
 
 
 def read(decoder: Decoder, params: Params, tokens: Array, cache: Any, start: Array) -> tuple[Array | Features, Any]:
-    """Calls the decoder and checks what comes back: logits float [B, T, V], or Features, and the cache."""
-    output, after = decoder(params, tokens, cache, start)
-    wanted, got = (jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree) for tree in (cache, after))
-    if got != wanted:
-        raise InputError("the decoder must give back a cache of the structure, shapes and dtypes of init_cache's")
-    return check_output(output, tokens, "decoder"), after
+    """Calls the decoder and checks the result: logits float [B, T, V] or Features, and the cache."""
+    output, new_cache = decoder(params, tokens, cache, start)
+    expected, got = (jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree) for tree in (cache, new_cache))
+    if got != expected:
+        raise InputError("the decoder must return a cache of the structure, shapes and dtypes of its init_cache")
+    return check_output(output, tokens, "decoder"), new_cache

@@ -1,7 +1,7 @@
-"""Sampling block by block, with the keys and values of what lies outside the block kept from step to step.
+"""Sampling block by block with cached keys and values of the positions outside the block.
 
-An approximation: what is kept was computed when the block was opened, and does not see what was revealed in it since.
-Source: Wu et al. 2025 (Fast-dLLM, arXiv:2505.22618).
+This is an approximation: the cached keys and values were computed when the block was opened, and do
+not depend on what was revealed in it since. Source: Wu et al. 2025 (Fast-dLLM, arXiv:2505.22618).
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mdm_jax.autoregressive import Decoder, check_decoder, read
+from mdm_jax.blocks import window_start
 from mdm_jax.errors import InputError
 from mdm_jax.loop import Loop, Reading, State
 from mdm_jax.oracles import margin
@@ -32,32 +33,52 @@ def cached_sample(
     selector: Selector = PerStep(1),  # noqa: B008 (frozen)
     temperature: Array | float = 1.0,
 ) -> SampleResult:
-    """`sample` in blocks, where only a block's first step reads whole sequences: faster, and not exact.
+    """Samples block by block like `sample`, but reads whole sequences once per block only.
 
-    The first step of a block reads all L tokens and keeps their keys and values, of what stands before the block and
-    behind it. Its further steps read the block alone. A network of one layer gives what `sample` gives, since its keys
-    and values depend on no other token; so does any network if the block is the sequence.
+    The first step of a block reads all L tokens and caches the keys and values of all positions,
+    before and after the block. The next steps read the block alone, which is faster. The result is
+    approximate, with two exceptions: a network of one layer, whose keys and values depend on no
+    other token, and a block that is the whole sequence give the tokens of `sample`.
 
-    Rows are independent. Static are decoder, the oracle's and the selector's class, mask_id, block_length and whether
-    the temperature is 0.
+    Rows are independent. Static are the decoder, an oracle that is a plain function, the class and
+    the schedule of the selector, `mask_id`, `block_length`, and whether the temperature is 0.
+    Source: Wu et al. 2025 (arXiv:2505.22618), the dual cache.
 
     Args:
-      decoder: a bidirectional network, as from `models.decoder.make_decoder`; the same object (or an equal one) in
-        every call.
-      params: its parameters.
+      decoder: a bidirectional network, as from `models.decoder.make_decoder`; the same or an equal
+        object in every call.
+      params: parameters of the network.
       key: a typed key, scalar or one per row [B]; consumed.
-      x_init: int [B, L], `mask_id` wherever a token is wanted; the rest is the prompt and comes back untouched.
-      mask_id: the mask token's id, a Python int >= 0; if it is below V, it is never predicted.
-      block_length: a Python int, of the blocks, counted from the left; only the leftmost one that holds a mask is open.
-      oracle: scores of positions; see `oracles`. Outside the block it is shown zeros.
-      selector: how many to reveal in a step; see `selection`.
-      temperature: of the tokens drawn; 0 takes the likeliest. The oracle sees temperature 1 whatever it is.
+      x_init: int [B, L], with `mask_id` at every position to fill in; the rest is the prompt and
+        does not change.
+      mask_id: id of the mask token, a Python int >= 0; if it is below V, it is never predicted.
+      block_length: positions of a block, a Python int, at least 1. Blocks are counted from the
+        left, and only the leftmost one in which any row has a mask is open.
+      oracle: scores the positions; see `oracles`. Outside the block it sees zeros.
+      selector: chooses how many positions a step reveals; see `selection`.
+      temperature: of the tokens drawn, at least 0; 0 takes the likeliest. The oracle always sees
+        temperature 1.
 
     Returns:
-      SampleResult; `nfe` counts calls, whatever they read.
+      SampleResult; `nfe` counts every call, of whole sequences and of blocks alike.
 
     Raises:
-      InputError: a shape, a dtype or an option is off, or the decoder's output is.
+      InputError: a shape, a dtype or an option is invalid, or the output of the decoder is.
+
+    Example:
+      from mdm_jax.models.config import TransformerConfig
+      from mdm_jax.models.decoder import make_decoder
+      from mdm_jax.models.transformer import init_params
+
+      config = TransformerConfig(
+          vocab_size=5, max_length=8, num_layers=1, num_heads=1, width=8, mlp_width=16
+      )
+      params = init_params(config, jax.random.key(0))
+      x_init = jnp.zeros((2, 8), jnp.int32)
+      result = mdm_jax.cached_sample(
+          make_decoder(config), params, jax.random.key(1), x_init, mask_id=0, block_length=4
+      )
+      assert (result.tokens > 0).all() and int(result.nfe) == 8
     """
     check_decoder(decoder, causal=False)
     tokens, keys, mask_id = check_arguments(decoder, key, x_init, mask_id, oracle)
@@ -79,17 +100,17 @@ class Cached:
 
     @property
     def num_tokens(self) -> int | None:
-        """Ids that the decoder may be given, if it says."""
+        """The decoder takes the ids 0 to num_tokens - 1; None if it does not say."""
         return getattr(self.decoder, "num_tokens", None)
 
     def init(self, batch: int, length: int) -> Any:
-        """The decoder's cache, of all L positions, and the block that it was filled for."""
+        """The cache of the decoder for all L positions, and the block for which it was filled."""
         return self.decoder.init_cache(batch, length), jnp.full((), -1, jnp.int32)
 
     def read(self, params: Params, state: State, is_read: Array) -> Reading:
-        """The block; the last one may reach back."""
+        """Calls the decoder on the open block, or on the whole sequence if the block is new."""
         length, block = state.tokens.shape[1], state.block[0]
-        start = jnp.minimum(block * self.block_length, length - self.block_length)
+        start = window_start(block, length, self.block_length)
 
         def window(x: Array) -> Array:
             return jax.lax.dynamic_slice_in_dim(x, start, self.block_length, axis=1)

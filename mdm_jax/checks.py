@@ -1,4 +1,4 @@
-"""Checks at the seam: tokens and ids that go to a user's network, and what comes back from it."""
+"""Checks of the tokens and ids that go into a user's network, and of the output that comes back."""
 
 import operator
 from typing import Any, TypeGuard
@@ -17,7 +17,8 @@ def check_mask_id(mask_id: int, network: Any = None, name: str = "mask_id") -> i
     """The id of the mask, or of another special token, as a Python int.
 
     Raises:
-      InputError: it is none, is negative, or is no row of the network's embedding, if that says how many it has.
+      InputError: it is no integer, it is negative, or it has no row in the embedding of the
+        network, if the network gives the number of rows (`num_tokens`).
     """
     try:
         if isinstance(mask_id, bool):
@@ -32,61 +33,62 @@ def check_mask_id(mask_id: int, network: Any = None, name: str = "mask_id") -> i
     num_tokens = getattr(network, "num_tokens", None)
     if num_tokens is not None and value >= num_tokens:
         raise InputError(
-            f"{name} is {value}, and the network embeds the ids 0 to {num_tokens - 1} alone: give it one more row "
-            "(TransformerConfig.num_extra_tokens), or the id of a row that it has"
+            f"{name} is {value}, and the network embeds the ids 0 to {num_tokens - 1} alone: give its embedding one "
+            "more row (TransformerConfig.num_extra_tokens), or give the id of a row that it has"
         )
     return value
 
 
 def check_callable(function: Any, name: str) -> None:
-    """InputError for what cannot be called."""
+    """InputError unless `function` can be called and is no class."""
     if not callable(function) or isinstance(function, type):
-        raise InputError(f"{name} must be a function, or an object that can be called; got {shown(function)}")
+        raise InputError(f"{name} must be a function or another callable object; got {shown(function)}")
 
 
 def check_network(network: Any, name: str) -> None:
-    """InputError for what cannot be called, or cannot be a static argument of jit."""
+    """InputError unless `network` can be called and hashed, as a static argument of jit must be."""
     check_callable(network, name)
     try:
         hash(network)
     except TypeError:
         raise InputError(
             f"{name} must be hashable, and {type(network).__name__} is not: give a function, or a dataclass with "
-            "frozen=True whose fields are hashable (parameters are an argument of their own)"
+            "frozen=True and hashable fields (parameters are a separate argument)"
         ) from None
 
 
 def is_tree(oracle: Any) -> bool:
-    """Whether an oracle is a pytree, whose numbers are traced; if not, it is a static function."""
+    """Whether an oracle is a pytree, with traced numbers; else it is a static function."""
     return not jax.tree_util.all_leaves([oracle])
 
 
 def as_array(values: Any, name: str, wanted: str) -> Array:
-    """`values` as a JAX array of numbers; InputError for what is none: text, None, keys, rows of different lengths."""
+    """`values` as a JAX array of numbers; InputError for text, None, keys, and ragged lists."""
     try:
-        if isinstance(values, str | bytes):  # to JAX these name dtypes
+        if isinstance(values, str | bytes):  # jnp.asarray would take these for names of dtypes
             raise TypeError
         array = jnp.asarray(values)
         if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
             raise TypeError
-    except Exception:  # whatever foreign objects raise
+    except Exception:  # foreign objects may raise anything
         raise InputError(f"{name} must be {wanted}, got {shown(values)}") from None
     return array
 
 
 def known_values(x: Any) -> np.ndarray | None:
-    """The values of an array where this process can look at them; None while tracing, or if they lie elsewhere."""
+    """The values of an array; None for a tracer, and for an array that other processes hold too."""
     if isinstance(x, jax.core.Tracer) or (isinstance(x, jax.Array) and not x.is_fully_addressable):
         return None
     return np.asarray(x)
 
 
 def check_tokens(tokens: ArrayLike, name: str, network: Any = None) -> Array:
-    """`tokens` as int32 [B, L], at least one of each.
+    """`tokens` as int32 [B, L], with at least one row and one position.
 
     Raises:
-      InputError: as `as_tokens`; or, where the values can be looked at, an id is negative, beyond int32, or no row of
-        the network's embedding, if it says how many it has (`num_tokens`).
+      InputError: as `as_tokens`; or, if the values are known, an id is negative, beyond int32, or
+        without a row in the embedding of the network, if the network gives the number of rows
+        (`num_tokens`).
     """
     tokens, array = as_tokens(tokens, name)
     check_ids(array, network, name)
@@ -94,10 +96,12 @@ def check_tokens(tokens: ArrayLike, name: str, network: Any = None) -> Array:
 
 
 def as_tokens(tokens: ArrayLike, name: str) -> tuple[Array, np.ndarray | Array]:
-    """`tokens` as int32 [B, L], with -1 for what int32 cannot hold; and as the array that they came as.
+    """`tokens` as int32 [B, L], and as an array of the dtype that they came in.
+
+    The int32 array holds -1 for an id beyond int32.
 
     Raises:
-      InputError: another rank, no integers, or nothing at all.
+      InputError: the rank is not 2, the dtype is no integer, or the array is empty.
     """
     if not isinstance(tokens, jax.Array):
         try:
@@ -114,13 +118,14 @@ def as_tokens(tokens: ArrayLike, name: str) -> tuple[Array, np.ndarray | Array]:
         raise InputError(f"{name} must hold at least one row of at least one position, got shape {tokens.shape}")
     if jnp.iinfo(tokens.dtype).max <= INT32:
         return jnp.asarray(tokens).astype(jnp.int32), tokens
-    numpy = np if isinstance(tokens, np.ndarray) else jnp  # JAX would cut off the upper half of 64 bits
+    # Without x64 JAX would truncate the ids of a NumPy array to 32 bits.
+    numpy = np if isinstance(tokens, np.ndarray) else jnp
     fits = (tokens >= 0) & (tokens <= INT32)
     return jnp.asarray(numpy.where(fits, tokens, 0).astype(numpy.int32) - (~fits).astype(numpy.int32)), tokens
 
 
 def check_ids(tokens: Any, network: Any, name: str) -> None:
-    """InputError for the first id that the network has no row for, where the values can be looked at."""
+    """InputError for the first id without a row in the network's embedding, if they are known."""
     values, num_tokens = known_values(tokens), ids_known_to(network)
     if values is None:
         return
@@ -130,27 +135,28 @@ def check_ids(tokens: Any, network: Any, name: str) -> None:
 
 
 def ids_known_to(network: Any) -> int:
-    """How many ids, from 0, a network may be given: its embedding's rows if it says (`num_tokens`), else all of int32.
+    """The number of ids that a network takes, from 0: its `num_tokens`, else all of int32.
 
-    A network of one's own may know ids that it never predicts, such as padding; V and the mask's id are no bound.
+    Neither V nor the id of the mask bounds it: a network may take ids that it never predicts, such
+    as padding.
     """
     return getattr(network, "num_tokens", None) or INT32 + 1
 
 
 def has_unknown_ids(tokens: Array, network: Any) -> Array:
-    """Which rows of int32 [B, L] hold an id that the network has no row for: bool [B]."""
+    """Rows of int32 [B, L] with an id that has no row in the embedding of the network: bool [B]."""
     most = min(ids_known_to(network) - 1, INT32)
     return jnp.any((tokens < 0) | (tokens > most), axis=-1)
 
 
 def vocab_size_of(output: Any) -> int:
-    """V, of what a network gives or of its shapes."""
+    """V, from the output of a network or from its shapes."""
     vocab_size: int = (output.head if isinstance(output, Features) else output).shape[-1]
     return vocab_size
 
 
 def check_targets(targets: Array, is_scored: Array, vocab_size: int, name: str) -> None:
-    """InputError for the first scored id that is no token of the logits, where the values can be looked at."""
+    """InputError for the first scored id that has no logit, if the values are known."""
     values, scored = known_values(targets), known_values(is_scored)
     if values is None or scored is None:
         return
@@ -160,11 +166,11 @@ def check_targets(targets: Array, is_scored: Array, vocab_size: int, name: str) 
 
 
 def call(denoiser: Denoiser, params: Params, tokens: Array, is_read: Array | None = None) -> Array | Features:
-    """Calls the network and checks what comes back.
+    """Calls the network and checks its output.
 
     Args:
-      denoiser: the network. If it is a `typing.FeatureDenoiser`, its method `features` is called instead of it.
-      params: its parameters.
+      denoiser: the network. If it is a `typing.FeatureDenoiser`, its method `features` is called.
+      params: parameters of the network.
       tokens: int32 [B, L].
       is_read: bool [B, L], the positions that will be read; None for all.
 
@@ -172,7 +178,8 @@ def call(denoiser: Denoiser, params: Params, tokens: Array, is_read: Array | Non
       Logits, float [B, L, V], or Features.
 
     Raises:
-      InputError: the output is not float [B, L, V], or Features of hidden [B, L, D] and head [D, V].
+      InputError: the output is neither float [B, L, V] nor Features of hidden [B, L, D] and head
+        [D, V].
     """
     check_callable(denoiser, "denoiser")
     output = denoiser.features(params, tokens, is_read) if gives_features(denoiser) else denoiser(params, tokens)
@@ -180,12 +187,12 @@ def call(denoiser: Denoiser, params: Params, tokens: Array, is_read: Array | Non
 
 
 def gives_features(network: Any) -> TypeGuard[FeatureDenoiser]:
-    """Whether a network has a method `features`; a field of that name, such as a width, is none."""
+    """Whether a network has a method `features`; a field of this name is none."""
     return callable(getattr(network, "features", None))
 
 
 def check_output(output: Array | Features, tokens: Array, network: str) -> Array | Features:
-    """What a network made of `tokens` [B, L]; InputError unless it is float [B, L, V] or Features that fit."""
+    """`output` if it fits `tokens` [B, L]; InputError unless it is float [B, L, V] or Features."""
     if isinstance(output, Features):
         fits = output.hidden.shape == (*tokens.shape, output.head.shape[0]) and output.head.ndim == 2
         got = f"Features of hidden {output.hidden.shape} and head {output.head.shape}"

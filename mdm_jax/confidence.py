@@ -1,7 +1,7 @@
-"""What a step knows of each position, read off the logits once, so that oracles never see them.
+"""What samplers read off the logits of each position, once per step, for all oracles.
 
-Where the vocabulary is large the logits are made and read some positions at a time, and only of positions that are
-asked for, so that no [B, L, V] is ever whole in float32.
+If the vocabulary is large, the logits are made and read for a chunk of positions at a time, and
+only for positions that are read, so that no float32 [B, L, V] exists in memory.
 """
 
 import jax
@@ -15,20 +15,21 @@ from mdm_jax.randomness import gumbel, position_keys, row_keys
 from mdm_jax.typing import Array, Confidence, Features
 
 WHOLE = 1 << 22
-"""Up to so many logits, 16 MiB of float32, are read at once, all of them."""
+"""Up to this many logits (16 MiB of float32) are read in one piece."""
 CHUNK = 1 << 25
-"""More are read in chunks of at most so many."""
+"""Otherwise a chunk holds at most this many logits, or one position of every row."""
 LEAST = 32
-"""A chunk has at least so many positions: for each chunk the head is read from memory again."""
+"""A chunk holds at least this many positions, as far as `CHUNK` allows: each chunk reads the whole
+head from memory."""
 BYTES = 64
-"""And at least one for every so many bytes of a token's column of the head, so that reading it costs no more than the
-products with it."""
+"""It also holds at least one position for every 64 bytes of a column of the head, as far as `CHUNK`
+allows, so that reading the head takes no longer than the products with it."""
 GROUP = 256
-"""At most so many neighbouring tokens share a draw, which the tokens of one group then share out among themselves."""
+"""Most tokens in a group of the two-stage draw in `confidence_given_noise`."""
 
 
 def is_greedy(temperature: Array | float) -> bool:
-    """Whether it is known before tracing that tokens are the argmax; InputError for what is no temperature."""
+    """Whether the temperature is 0, as known at trace time; InputError if it is invalid."""
     if isinstance(temperature, jax.core.Tracer) and temperature.ndim == 0:
         return False
     try:
@@ -46,21 +47,28 @@ def is_greedy(temperature: Array | float) -> bool:
 def confidence_from_logits(
     key: Array, logits: Array, *, temperature: Array | float = 1.0, mask_id: int | None = None
 ) -> Confidence:
-    """Reads p_theta at temperature 1, and draws a token for each position at `temperature`.
+    """Computes the confidence from p_theta at temperature 1, and draws a token for each position.
 
-    The draw follows p^(1/temperature), normalised; at 0 it is the argmax, ties to the lowest id.
+    The token is drawn from p^(1/temperature), normalised; at temperature 0 it is the argmax, and
+    ties go to the lowest id.
 
     Args:
-      key: a typed key, scalar or one per row [B]; consumed (untouched at temperature 0).
-      logits: float [B, L, V] of any float dtype; read in float32.
+      key: a typed key, scalar or one per row [B]; consumed (not used at temperature 0).
+      logits: float [B, L, V] of any float dtype; computations are in float32.
       temperature: of `token` alone; at least 0.
-      mask_id: this id cannot be predicted, if it is below V.
+      mask_id: id of the mask token; if it is below V, its probability is 0.
 
     Returns:
       Confidence, each field [B, L].
 
     Raises:
-      InputError: a shape, the key, the mask id or the temperature is off.
+      InputError: a shape, the key, the mask id or the temperature is invalid.
+
+    Example:
+      logits = jnp.log(jnp.array([[[0.7, 0.2, 0.1], [0.4, 0.5, 0.1]]]))
+      confidence = mdm_jax.confidence_from_logits(jax.random.key(0), logits, temperature=0)
+      assert jnp.allclose(confidence.top_prob, jnp.array([[0.7, 0.5]]))
+      assert confidence.token.tolist() == [[0, 1]]
     """
     logits = as_array(logits, "logits", "float of shape [B, L, V]")
     if logits.ndim != 3 or not jnp.issubdtype(logits.dtype, jnp.floating):
@@ -77,21 +85,28 @@ def confidence_from_hidden(
     mask_id: int | None = None,
     is_wanted: Array | None = None,
 ) -> Confidence:
-    """`confidence_from_logits` of the logits hidden @ head, which are never all there: same fields, same draws.
+    """`confidence_from_logits` of the logits hidden @ head, without making all of them at once.
+
+    Fields and draws are those of `confidence_from_logits`.
 
     Args:
-      key: a typed key, scalar or one per row [B]; consumed (untouched at temperature 0).
-      hidden: float [B, L, D]; the product is taken in its dtype and summed in float32.
+      key: a typed key, scalar or one per row [B]; consumed (not used at temperature 0).
+      hidden: float [B, L, D]; products are taken in its dtype and summed in float32.
       head: float [D, V].
       temperature: of `token` alone; at least 0.
-      mask_id: this id cannot be predicted, if it is below V.
-      is_wanted: bool [B, L], the positions to read; the others cost nothing and hold zeros. None wants all.
+      mask_id: id of the mask token; if it is below V, its probability is 0.
+      is_wanted: bool [B, L], the positions to read; the fields are 0 at the others. None reads all.
 
     Returns:
       Confidence, each field [B, L].
 
     Raises:
-      InputError: a shape, the key, the mask id or the temperature is off.
+      InputError: a shape, the key, the mask id or the temperature is invalid.
+
+    Example:
+      hidden, head = jnp.ones((1, 3, 2)), jnp.ones((2, 7))
+      confidence = mdm_jax.confidence_from_hidden(jax.random.key(0), hidden, head)
+      assert jnp.allclose(confidence.top_prob, 1 / 7)
     """
     hidden, head = as_array(hidden, "hidden", "float [B, L, D]"), as_array(head, "head", "float [D, V]")
     if hidden.ndim != 3 or head.ndim != 2 or hidden.shape[2] != head.shape[0]:
@@ -108,12 +123,12 @@ def _checked(
     output: Array | Features,
     temperature: Array | float,
     mask_id: int | None,
-    is_wanted: Array | None,
+    is_read: Array | None,
 ) -> Confidence:
     batch = (output.hidden if isinstance(output, Features) else output).shape[0]
     mask_id = None if mask_id is None else check_mask_id(mask_id)
     traced = None if is_greedy(temperature) else jnp.asarray(temperature, jnp.float32)
-    return _read(row_keys(key, batch), output, traced, mask_id, is_wanted)
+    return _read(row_keys(key, batch), output, traced, mask_id, is_read)
 
 
 def read_confidence(
@@ -121,18 +136,19 @@ def read_confidence(
     output: Array | Features,
     temperature: Array | None,
     mask_id: int | None,
-    is_wanted: Array | None,
+    is_read: Array | None,
     first: Array | None = None,
 ) -> Confidence:
-    """Confidence from a network's output.
+    """Computes the confidence from the output of a network.
 
     Args:
       keys: typed keys [B], one per row; not used if greedy.
       output: logits [B, L, V] of any float dtype, or Features.
       temperature: float32 scalar; None takes the likeliest tokens.
-      mask_id: this id cannot be predicted, if it is below V.
-      is_wanted: bool [B, L], the positions to read; the others hold zeros. None wants all.
-      first: int32 [B], where in its sequence each row's first position here stands; draws are keyed by it. None for 0.
+      mask_id: id of the mask token; if it is below V, its probability is 0.
+      is_read: bool [B, L], the positions to read; the fields are 0 at the others. None reads all.
+      first: int32 [B], the index in its sequence of each row's first position here, by which draws
+        are keyed; None is 0.
 
     Returns:
       Confidence, each field [B, L].
@@ -147,48 +163,48 @@ def read_confidence(
     start = jnp.zeros((1, 1), jnp.int32) if first is None else first[:, None]
 
     def read(x: Array, indices: Array) -> Confidence:
-        """Of x [B, P, D or V] at int32 [B or 1, P]."""
+        """The confidence for x [B, P, D or V], which stands at positions int32 [B or 1, P]."""
         logits = float_logits(Features(x, output.head) if isinstance(output, Features) else x, mask_id)
         noise = None if temperature is None else token_noise(position_keys(keys, start + indices), vocab_size)
         return confidence_given_noise(logits, temperature, noise, mask_id)
 
     if batch * length * vocab_size <= WHOLE:
         every = read(x, jnp.arange(length, dtype=jnp.int32)[None])
-        return every if is_wanted is None else jax.tree.map(lambda field: jnp.where(is_wanted, field, 0), every)
-    column = output.head.shape[0] * output.head.dtype.itemsize if isinstance(output, Features) else 0
-    least = -(-max(LEAST, column // BYTES) // batch)
+        return every if is_read is None else jax.tree.map(lambda field: jnp.where(is_read, field, 0), every)
+    column_bytes = output.head.shape[0] * output.head.dtype.itemsize if isinstance(output, Features) else 0
+    least = -(-max(LEAST, column_bytes // BYTES) // batch)
     size = min(max(CHUNK // (batch * vocab_size), 1), max(-(-length // 8), least), length)
-    size = -(-length // -(-length // size))  # all chunks alike
-    wanted = jnp.ones((batch, length), bool) if is_wanted is None else is_wanted
+    size = -(-length // -(-length // size))  # chunks of equal size
+    is_read = jnp.ones((batch, length), bool) if is_read is None else is_read
     fields: Confidence = map_columns(
-        lambda indices: read(jnp.take_along_axis(x, indices[..., None], axis=1), indices), wanted, size
+        lambda indices: read(jnp.take_along_axis(x, indices[..., None], axis=1), indices), is_read, size
     )
     return fields
 
 
 _read = jax.jit(read_confidence, static_argnames="mask_id")
-"""For those who call it outside jit, so that it is compiled once."""
+"""`read_confidence` compiled, for calls outside jit."""
 
 
 def group_shape(vocab_size: int) -> tuple[int, int]:
-    """How many groups the tokens are in, and how many are in each but the last ones.
+    """The number of groups that V tokens are cut into, and the tokens per group.
 
-    Groups are a multiple of 16, so that over 2, 4, 8 or 16 devices each reads groups of its own; where the last groups
-    are padded, a few tokens change devices.
+    The number of groups is 1 or a multiple of 16, so that 2, 4, 8 or 16 devices that share the
+    vocabulary read whole groups. The last groups are padded.
     """
     num_groups = 1 if vocab_size <= GROUP else 16 * -(-vocab_size // (16 * GROUP))
     return num_groups, -(-vocab_size // num_groups)
 
 
 def token_noise(keys: Array, vocab_size: int) -> tuple[Array, Array]:
-    """What a draw takes: Gumbel noise for each group of tokens, and for each place in a group.
+    """Draws the noise of one token draw: Gumbel noise per group, and per index in a group.
 
     Args:
       keys: typed keys [B, P]; consumed.
       vocab_size: V.
 
     Returns:
-      float32 [B, P, N] and [B, P, W], for N groups of W.
+      float32 [B, P, N] and [B, P, W], for N groups of W tokens.
     """
     num_groups, width = group_shape(vocab_size)
     keys = jax.vmap(jax.vmap(jax.random.split))(keys)
@@ -198,29 +214,29 @@ def token_noise(keys: Array, vocab_size: int) -> tuple[Array, Array]:
 def confidence_given_noise(
     logits: Array, temperature: Array | None, noise: tuple[Array, Array] | None, mask_id: int | None = None
 ) -> Confidence:
-    """The deterministic core. The token is the Gumbel-max draw, taken in two stages of one law.
+    """The deterministic core of `read_confidence`: a Gumbel-max draw in two stages, which is exact.
 
-    The largest of l_i + τ G_i over a group of tokens has the law of τ log Σ exp(l_i / τ) + τ G, and which of them it is
-    does not depend on it. So a group is drawn by one G each, and in it a token by one G each: for V = 126,464
-    that is 751 draws.
+    The maximum of l_i + τ G_i over a group of tokens has the law of τ log Σ exp(l_i / τ) + τ G, and
+    is independent of which token attains it. So the first stage draws a group with one G per group,
+    and the second a token with one G per token of that group. For V = 126,464 this takes 751 draws.
 
-    The token is below V, and no token that cannot be, whatever the logits hold: not-a-number counts as -inf, +inf as
-    the largest number, a temperature that is none as 0. Where that was so, and where no token can be, the token's log
-    probability is not-a-number. Where no token can be, so are the other fields, and the token is the lowest id but the
-    mask's.
+    The token is always below V and of finite logit if any is, whatever the logits hold: NaN counts
+    as -inf, +inf as the largest finite number, and an invalid temperature as 0. In these cases, and
+    if no token is possible, `token_log_prob` is NaN. If no token is possible, the other fields are
+    NaN too, and the token is the lowest id that is not the mask.
 
     Args:
-      logits: float32 [B, P, V]; -inf where a token cannot be.
-      temperature: τ, float32 scalar, or None for the likeliest token, ties to the lowest id.
+      logits: float32 [B, P, V]; -inf for tokens that are impossible.
+      temperature: τ, float32 scalar; None takes the likeliest token, ties to the lowest id.
       noise: as from `token_noise`, or None.
-      mask_id: the id whose logit was made -inf, if any.
+      mask_id: the id with logit -inf, if any.
 
     Returns:
       Confidence, each field [B, P].
     """
     vocab_size, largest = logits.shape[-1], jnp.finfo(jnp.float32).max
     num_groups, width = group_shape(vocab_size)
-    is_sound = logits.max(axis=-1) < jnp.inf  # a maximum with not-a-number is not-a-number
+    is_sound = logits.max(axis=-1) < jnp.inf  # the maximum is NaN if any logit is NaN
     logits = jnp.where(jnp.isnan(logits), -jnp.inf, jnp.minimum(logits, largest))
     padded = jnp.pad(logits, ((0, 0), (0, 0), (0, num_groups * width - vocab_size)), constant_values=-jnp.inf)
     groups = padded.reshape(*logits.shape[:2], num_groups, width)
@@ -232,7 +248,7 @@ def confidence_given_noise(
 
     weights = jnp.exp(logits - top[..., None])
     total = weights.sum(axis=-1)
-    behind = jnp.where(weights > 0, weights * (top[..., None] - logits), 0).sum(axis=-1)
+    gaps = jnp.where(weights > 0, weights * (top[..., None] - logits), 0).sum(axis=-1)
     log_total = jnp.log(total)
 
     token, token_logit = best_group * width + in_best, top
@@ -240,25 +256,29 @@ def confidence_given_noise(
         is_temperature = (temperature >= 0) & (temperature < jnp.inf)
         is_sound &= is_temperature
         temperature = jnp.where(is_temperature, temperature, 0)
-        group_noise, noise_inside = (jnp.clip(temperature * draws, -largest, largest) for draws in noise)
+        group_noise, index_noise = (jnp.clip(temperature * draws, -largest, largest) for draws in noise)
         group = jnp.zeros_like(best_group)
         if num_groups > 1:
-            finite = jnp.where(highest > -jnp.inf, highest, 0)  # of a group of no token that can be, too
-            colder = (groups - finite[..., None]) / jnp.maximum(temperature, jnp.finfo(jnp.float32).tiny)
-            summed = jnp.maximum(jnp.exp(colder).sum(axis=-1), 1)  # it is at least 1 where any token can be
-            of_groups = highest + temperature * jnp.log(summed)
-            group, _ = _first_best(of_groups + group_noise)
-        inside = _group(groups, group)
-        place, _ = _first_best(inside + noise_inside)
-        drawn_logit = jnp.take_along_axis(inside, place[..., None], axis=-1)[..., 0]
-        can_be = drawn_logit > -jnp.inf  # but where noise so large that float32 ends drowns all differences
-        token, token_logit = jnp.where(can_be, group * width + place, token), jnp.where(can_be, drawn_logit, top)
+            # A group may hold no possible token.
+            finite = jnp.where(highest > -jnp.inf, highest, 0)
+            scaled = (groups - finite[..., None]) / jnp.maximum(temperature, jnp.finfo(jnp.float32).tiny)
+            # A group with a possible token has a sum of at least 1.
+            summed = jnp.maximum(jnp.exp(scaled).sum(axis=-1), 1)
+            group_logits = highest + temperature * jnp.log(summed)
+            group, _ = _first_best(group_logits + group_noise)
+        group_tokens = _group(groups, group)
+        index, _ = _first_best(group_tokens + index_noise)
+        drawn_logit = jnp.take_along_axis(group_tokens, index[..., None], axis=-1)[..., 0]
+        # False only if, at the largest temperatures, every possible score overflows to -inf.
+        is_possible = drawn_logit > -jnp.inf
+        token = jnp.where(is_possible, group * width + index, token)
+        token_logit = jnp.where(is_possible, drawn_logit, top)
     token = jnp.where(top > -jnp.inf, token, 1 if mask_id == 0 else 0)
     token_log_prob = token_logit - top - log_total
     return Confidence(
         top_prob=1 / total,
         second_prob=jnp.exp(second - top) / total,
-        entropy=log_total + behind / total,
+        entropy=log_total + gaps / total,
         token=token,
         token_prob=jnp.exp(token_log_prob),
         token_log_prob=jnp.where(is_sound, token_log_prob, jnp.nan),
@@ -266,9 +286,10 @@ def confidence_given_noise(
 
 
 def _first_best(scores: Array) -> tuple[Array, Array]:
-    """The first place of the largest score along the last axis, int32, and the score.
+    """The first index of the largest score along the last axis, int32, and that score.
 
-    As two reductions: argmax is one over pairs, inside which XLA's CPU backend computes the scores one by one.
+    This takes two reductions. argmax is one reduction over pairs, inside which XLA's CPU backend
+    computes the scores one by one.
     """
     best, size = scores.max(axis=-1), scores.shape[-1]
     indices = jnp.where(scores == best[..., None], jnp.arange(size, dtype=jnp.int32), size - 1)
@@ -276,10 +297,10 @@ def _first_best(scores: Array) -> tuple[Array, Array]:
 
 
 def _highest_but(scores: Array, index: Array) -> Array:
-    """The largest of [..., N] but for place `index` [...]."""
+    """The largest of [..., N] without index [...]."""
     return jnp.where(jax.nn.one_hot(index, scores.shape[-1], dtype=bool), -jnp.inf, scores).max(axis=-1)
 
 
 def _group(groups: Array, index: Array) -> Array:
-    """Of [..., G, W], the group `index` [...]: [..., W]."""
+    """Group `index` [...] of [..., N, W]: [..., W]."""
     return jnp.take_along_axis(groups, index[..., None, None], axis=-2)[..., 0, :]

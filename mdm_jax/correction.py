@@ -1,7 +1,7 @@
-"""Steps that can take back: the decoder of Ye et al. 2024, with noise on the scores and a fixed number of steps.
+"""Steps that can mask tokens again: the decoder of Ye et al. 2024.
 
-Kim et al. 2025 decoded their puzzles with that code and say no more than "Gumbel noise with a coefficient of 0.5 to the
-oracle F" (D.2). The options are the readings that this leaves open.
+Kim et al. 2025 decoded their puzzles with that code and describe it only as "Gumbel noise with a
+coefficient of 0.5 to the oracle F" (D.2). The options cover the readings that this leaves open.
 """
 
 import dataclasses
@@ -24,11 +24,11 @@ from mdm_jax.typing import Array, Confidence, Denoiser, Oracle, Params
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class NoisyTopK(TopK):
-    """`TopK` by scores with Gumbel noise: F(θ, x_t) + noise · t/T · Gumbel in step j of T, with t = T - j.
+    """`TopK` by noisy scores: F(θ, x_t) + noise · t/T · Gumbel in step j of T, with t = T - j.
 
     Attributes:
       noise: coefficient of the standard Gumbel noise, in units of the oracle's score.
-      anneal: whether the noise falls with t/T; if not, it has the same coefficient in every step.
+      anneal: whether the noise falls with t/T; if not, the coefficient is the same in every step.
     """
 
     noise: Array | float = 0.5
@@ -44,10 +44,10 @@ class NoisyTopK(TopK):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Remask(NoisyTopK):
-    """Of all targets, the ⌊n t/T⌋ of lowest score are masked after each step, whether or not they were before."""
+    """`NoisyTopK` over all targets: step j masks the ⌊n t/T⌋ of lowest score, revealed or not."""
 
     def take_back(self, scores: Array, confidence: Confidence, is_open: Array, is_chosen: Array) -> Array:
-        """All that is not chosen."""
+        """All open positions that are not chosen."""
         del scores, confidence
         return is_open & ~is_chosen
 
@@ -66,42 +66,61 @@ def remasking_sample(
     remask: bool = True,
     temperature: Array | float = 0.0,
 ) -> SampleResult:
-    """Fills in every mask of `x_init` in T steps; by default a step may take back what earlier steps revealed.
+    """Fills in every mask of `x_init` in T steps; by default a step may mask revealed tokens again.
 
-    The masks of `x_init` are the targets, n of them in a row. Step j = 1..T, with t = T - j, predicts every target anew
-    and scores it by F(θ, x_t) + noise · t/T · Gumbel. The ⌊n t/T⌋ targets of lowest score are masked, whether or not
-    they were before; all others take the tokens of this step, also those that hold a token. So the last step writes
-    every target, and the network must have something to say of positions that are not masked.
+    The masks of `x_init` are the targets, n in a row. Step j = 1..T, with t = T - j, predicts every
+    target and scores it by F(θ, x_t) + noise · t/T · Gumbel. The ⌊n t/T⌋ targets of lowest score
+    are masked, whether they were masked or revealed. All others get the tokens of this step, also
+    where a token was revealed before. So the last step writes every target, and the network must
+    predict tokens at revealed positions too.
 
-    With `remask=False` what is revealed stays, and only masks compete, ⌊n t/T⌋ of them being left. Without noise that
-    is `sample` with `TopK(T)`, draw by draw.
+    With `remask=False` revealed tokens stay and only masks compete, until ⌊n t/T⌋ masks are left.
+    Without noise this gives the same draws as `sample` with `TopK(T)`.
 
-    Rows are independent. All but denoiser, oracle, mask_id, remask and whether the temperature is 0 is traced.
+    Rows are independent. Static are the denoiser, an oracle that is a plain function, `mask_id`,
+    `remask`, and whether the temperature is 0. Everything else is traced.
 
-    Source: Ye et al. 2024 (arXiv:2410.14157), trainer.py: "stochastic0.5-linear" is `oracles.top_log_prob` with the
-    defaults. Deviations: ties go to the lowest index; the mask token is never predicted.
+    Source: Ye et al. 2024 (arXiv:2410.14157), trainer.py: "stochastic0.5-linear" is
+    `oracles.top_log_prob` with the defaults. Deviations: ties go to the lowest index, and the mask
+    token is never predicted.
 
     Args:
-      denoiser: the network; hashable, and the same object (or an equal one) in every call.
-      params: its parameters.
+      denoiser: the network; hashable, and the same or an equal object in every call.
+      params: parameters of the network.
       key: a typed key, scalar or one per row [B]; consumed.
-      x_init: int [B, L], `mask_id` wherever a token is wanted; what is unmasked comes back untouched.
-      mask_id: the mask token's id, a Python int >= 0; if it is below V, it is never predicted.
+      x_init: int [B, L], with `mask_id` at every position to fill in; the rest is the prompt and
+        does not change.
+      mask_id: id of the mask token, a Python int >= 0; if it is below V, it is never predicted.
       num_steps: T, at least 1.
-      oracle: scores of positions; see `oracles`. With remask it is shown all targets, revealed ones too.
+      oracle: scores the positions; see `oracles`. With `remask` it sees all targets, revealed ones
+        too.
       noise: coefficient of the standard Gumbel noise, in units of the oracle's score; at least 0.
-      anneal: whether the noise falls with t/T; if not, it has the same coefficient in every step.
-      remask: whether revealed tokens are predicted anew and may be masked again.
-      temperature: of the tokens drawn; 0 takes the likeliest. The oracle sees temperature 1 whatever it is.
+      anneal: whether the noise falls with t/T; if not, the coefficient is the same in every step.
+      remask: whether revealed tokens are predicted again and may be masked again.
+      temperature: of the tokens drawn, at least 0; 0 takes the likeliest. The oracle always sees
+        temperature 1.
 
     Returns:
-      SampleResult: `reveal_step` is the call that last turned the position's mask into a token, `log_prob` sums log
-      p_theta of the final tokens at the calls that last wrote them: with remask all in the last call, which sees what
-      it overwrites. With remask each step is a network call, if there is any target (but for those in which all targets
-      would be masked, beyond 10,000 steps for each); without it, a step that reveals nothing in any row is none.
+      SampleResult. `reveal_step` is the call that last turned the mask of a position into a token.
+      `log_prob` sums log p_theta of the final tokens in the calls that last wrote them. With
+      `remask` that is the last call for all targets, and the network sees the tokens that it
+      overwrites. With `remask` every step calls the network if any row has a target (except steps
+      that would mask every target, which occur only if T is about 10,000 n or more); without it, a
+      step that reveals nothing in any row does not.
 
     Raises:
-      InputError: a shape, a dtype or an option is off, or the denoiser's output is.
+      InputError: a shape, a dtype or an option is invalid, or the output of the denoiser is.
+
+    Example:
+      def denoiser(params, tokens):
+          return params[tokens] + params[tokens].mean(axis=1, keepdims=True)
+
+      params = jax.random.normal(jax.random.key(0), (6, 5))
+      x_init = jnp.full((2, 8), 5)
+      result = mdm_jax.remasking_sample(
+          denoiser, params, jax.random.key(1), x_init, mask_id=5, num_steps=4
+      )
+      assert (result.tokens < 5).all() and int(result.nfe) == 4
     """
     tokens, keys, mask_id = check_arguments(denoiser, key, x_init, mask_id, oracle)
     if not _is_one(num_steps, jnp.integer):
@@ -115,16 +134,16 @@ def remasking_sample(
         raise InputError(f"anneal must be True or False, got {shown(anneal)}")
     if not isinstance(remask, bool):
         raise InputError(f"remask must be a Python bool, got {shown(remask)}")
-    chosen = Remask if remask else NoisyTopK
-    selector = chosen(num_steps, noise=jnp.asarray(noise, jnp.float32), anneal=jnp.asarray(anneal))
-    whole: Any = jnp.asarray(num_steps, jnp.int32)  # one trace for numbers of all kinds
-    selector = dataclasses.replace(selector, num_steps=whole)
+    kind = Remask if remask else NoisyTopK
+    selector = kind(num_steps, noise=jnp.asarray(noise, jnp.float32), anneal=jnp.asarray(anneal))
+    steps: Any = jnp.asarray(num_steps, jnp.int32)  # one trace for Python and NumPy integers
+    selector = dataclasses.replace(selector, num_steps=steps)
     loop = Loop(Whole(denoiser), mask_id, tokens.shape[1])
     return decode(loop, params, keys, tokens, oracle, selector, temperature)
 
 
 def _is_one(value: Any, *kinds: Any) -> bool:
-    """Whether `value` is a single number, traced or not, of one of these kinds."""
+    """Whether `value` is a single number of one of these dtypes, traced or not."""
     if not (isinstance(value, int | float) or hasattr(value, "dtype")) or jnp.ndim(value) != 0:
         return False
     return any(jnp.issubdtype(jnp.result_type(value), kind) for kind in kinds)

@@ -1,17 +1,18 @@
-"""What this library raises on purpose. Each message is one line; any other exception is a defect."""
+"""The exceptions that this library raises on purpose, each with a message of one line."""
 
 import contextlib
 from collections.abc import Iterator
 
 LONGEST = 1000
-"""Characters of a message; a longer one loses its middle."""
+"""The most characters of a message; a longer one is cut in the middle."""
 
 
 def one_line(text: object, longest: int = LONGEST) -> str:
-    r"""`text` on one printable line: white space collapsed, control characters escaped, the middle cut if it is long.
+    r"""`text` as one printable line: white space is collapsed, control characters are escaped.
 
-    >>> one_line("a\nb" + chr(27) + "[31m")
-    'a b\\x1b[31m'
+    The middle is cut if the line is longer than `longest`.
+
+    >>> one_line("a\nb" + chr(27) + "[31m") 'a b\\x1b[31m'
     """
     words = " ".join(str(text).split())
     line = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in words)
@@ -20,18 +21,19 @@ def one_line(text: object, longest: int = LONGEST) -> str:
 
 
 def shown(value: object, longest: int = 80) -> str:
-    """`value` as a message quotes it: its `repr` on one line, cut where it is long; never an exception."""
+    """The `repr` of a value for a message, on one line and cut if it is long; never raises."""
     try:
         text = repr(value[:longest] if isinstance(value, str | bytes) and len(value) > longest else value)
-    except Exception:  # of a foreign object, or an integer of more digits than Python prints
+    except Exception:  # a foreign object, or an integer with more digits than Python prints
         text = f"a value of type {type(value).__name__}"
     return one_line(text, longest)
 
 
 class InputError(ValueError):
-    """The caller's input is wrong. The message is one line: what was got, what was wanted, how to mend it.
+    """The caller's input is wrong. The message says what was got, what is needed, and what to do.
 
-    The command line prints that line and exits with code 2; any other exception is a defect and keeps its traceback.
+    The command line prints it and exits with code 2. An exception of any other class than those of
+    this module is a defect and keeps its traceback.
     """
 
     def __init__(self, message: object) -> None:
@@ -39,24 +41,24 @@ class InputError(ValueError):
 
 
 class MissingExtraError(InputError, ImportError):
-    """A package is not installed that one of this library's extras brings."""
+    """A package of one of this library's extras is not installed."""
 
 
 @contextlib.contextmanager
 def of_extra(extra: str) -> Iterator[None]:
-    """Around imports of packages that `pip install mdm_jax[extra]` brings: MissingExtraError where one is missing."""
+    """A context for imports of an extra's packages; MissingExtraError if one is not installed."""
     try:
         yield
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            f"the package {error.name} is not installed, which this needs: pip install 'mdm_jax[{extra}]'"
+            f"this needs the package {error.name}, which is not installed: pip install 'mdm_jax[{extra}]'"
         ) from None
 
 
 class RunError(RuntimeError):
-    """A run cannot go on. The message says why, what is safe on disk, and how to go on.
+    """A run cannot go on. The message says why, what is saved, and how to go on.
 
-    The command line prints that line and exits with code 1.
+    The command line prints it and exits with code 1.
     """
 
     def __init__(self, message: object) -> None:
@@ -68,15 +70,15 @@ class NotFiniteError(RunError):
 
 
 class LostPeerError(RunError):
-    """Another process of the run is gone, so that nothing in which all take part can be waited for any more.
+    """Another process of the run is gone, so that operations of all processes would never end.
 
     The command line ends at once, with exit code 75.
     """
 
 
 class Preempted(Exception):  # noqa: N818 - it is no error
-    """The run was asked to stop and saved its state. The command line says so and exits with code 0."""
+    """The run was asked to stop and has saved its state. The command line exits with code 0."""
 
 
 class Interrupted(Preempted):
-    """The same, asked by Ctrl-C. The command line exits with code 130."""
+    """The run was asked to stop by Ctrl-C and has saved its state. The exit code is 130."""

@@ -1,4 +1,4 @@
-"""Files and folders that somebody names: where they may lie, what they may be, and how much of them is read."""
+"""Files and folders that a user names: which are accepted, and how much of them is read."""
 
 import errno
 import json
@@ -12,29 +12,29 @@ from typing import Any
 from mdm_jax.errors import InputError, RunError, shown
 
 MOST_JSON = 1 << 24
-"""Bytes of a JSON file; a larger one is none of ours."""
+"""The most bytes of a JSON file; none of ours is larger."""
 DEEPEST = 32
-"""Levels of lists and objects in one another; ours have four."""
+"""The most levels of nested lists and objects; ours have four."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
 
 def local_path(path: str | os.PathLike[str]) -> pathlib.Path:
-    """The path, which may be text; InputError if it is of another place than the file system, such as gs://BUCKET."""
+    """The path as a `pathlib.Path`; InputError for a URL, such as gs://BUCKET, or another type."""
     if not isinstance(path, str | os.PathLike):
-        raise InputError(f"a path is wanted, as text or a pathlib.Path; got {shown(path)}")
+        raise InputError(f"a path is wanted, a str or a pathlib.Path; got {shown(path)}")
     if found := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+", os.fspath(path)):
         given = f"{found[1]}://{os.fspath(path)[found.end() :]}"  # a Path has one slash there
         raise InputError(
-            f"{given} is no place in the file system: mount the bucket (gcsfuse for gs://, mountpoint-s3 or s3fs for "
+            f"{given} is not a path in the file system: mount the bucket (gcsfuse for gs://, mountpoint-s3 or s3fs for "
             "s3://) or download the file, and give that path"
         )
     return pathlib.Path(path)
 
 
 def regular_file(path: str | os.PathLike[str]) -> pathlib.Path:
-    """The path; InputError unless a file is there, and no folder, pipe or device, which may never end."""
+    """The path; InputError unless it is a regular file, since reading a pipe may never end."""
     found = local_path(path)
     try:
         mode = found.stat().st_mode
@@ -48,18 +48,18 @@ def regular_file(path: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def check_place(path: str | os.PathLike[str]) -> None:
-    """InputError if the path is of another place, or leads to something that is neither a file nor a folder."""
+    """InputError if the path is a URL, or if something else than a file or a folder is there."""
     found = local_path(path)
     try:
         mode = found.stat().st_mode
-    except (OSError, ValueError):  # nothing is there yet, or whoever opens it will say what is wrong
+    except (OSError, ValueError):  # nothing is there yet, or opening it will raise the error
         return
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise InputError(f"{path} is {_KINDS.get(stat.S_IFMT(mode), 'a device')}: give a regular file or a folder")
 
 
 def make_folder(path: str | os.PathLike[str]) -> pathlib.Path:
-    """Makes a folder, and those above it, unless it is there; InputError if it cannot be made."""
+    """Makes a folder and its parents unless it exists; InputError if it cannot be made."""
     folder = local_path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ def make_folder(path: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def read_bytes(path: str | os.PathLike[str], *, most: int | None = None) -> bytes:
-    """The content of a regular file; InputError if it cannot be read or has more than `most` bytes."""
+    """The content of a regular file; InputError if it is unreadable or has over `most` bytes."""
     found = regular_file(path)
     try:
         with found.open("rb") as file:
@@ -77,20 +77,23 @@ def read_bytes(path: str | os.PathLike[str], *, most: int | None = None) -> byte
     except OSError as error:
         raise InputError(f"{path} cannot be read: {_reason(error)}") from error
     if most is not None and len(data) > most:
-        raise InputError(f"{path} has more than {most:,} bytes: it is not what is wanted here")
+        raise InputError(f"{path} has more than {most:,} bytes, the most that is read here")
     return data
 
 
 def read_json(path: str | os.PathLike[str], what: str) -> Any:
-    """The value in a JSON file; InputError "PATH cannot be read as WHAT" where there is none."""
+    """The value in a JSON file; InputError "PATH cannot be read as WHAT" if there is none."""
     return parse_json(read_bytes(path, most=MOST_JSON), f"{path} cannot be read as {what}")
 
 
 def parse_json(text: str | bytes, complaint: str) -> Any:
-    """The value that JSON writes, without NaN and infinities; InputError with the complaint where it writes none."""
+    """The value of a JSON text; InputError with the message `complaint` if it is not valid.
+
+    NaN, infinities and more than `DEEPEST` levels are not valid.
+    """
     try:
         value = json.loads(text, parse_constant=_no_number)
-    except (ValueError, RecursionError):  # of these: no JSON, not UTF-8, an integer of thousands of digits
+    except (ValueError, RecursionError):  # also text that is not UTF-8, and integers of thousands of digits
         raise InputError(complaint) from None
     level = [value]
     for _ in range(DEEPEST):
@@ -101,7 +104,7 @@ def parse_json(text: str | bytes, complaint: str) -> Any:
 
 
 def finite(value: Any) -> Any:
-    """The value with None for each float that JSON has no word for."""
+    """The value with None in place of each float that is not finite, which JSON cannot express."""
     if isinstance(value, dict):
         return {name: finite(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -110,12 +113,12 @@ def finite(value: Any) -> Any:
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether an OSError says that nothing more can be written: no defect of ours, and no path is wrong."""
+    """Whether an error says that the disk or the quota is full, or that the file is too large."""
     return isinstance(error, OSError) and error.errno in _FULL
 
 
 def write_whole(path: pathlib.Path, data: str | bytes) -> None:
-    """Writes a file whole or not at all; RunError if the disk is full, InputError if it cannot be written otherwise."""
+    """Writes a file whole or not at all; RunError if the disk is full, else InputError."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         part.write_bytes(data.encode() if isinstance(data, str) else data)

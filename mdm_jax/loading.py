@@ -1,4 +1,4 @@
-"""`load`: the one door from a folder on disk to a model that samples. Reached lazily, as it needs Flax and Orbax."""
+"""`load` and `export`: a model from a folder, and to one. Imported lazily: needs Flax and Orbax."""
 
 import dataclasses
 import os
@@ -22,14 +22,14 @@ from mdm_jax.training.config import OWN, read_config, write_config
 from mdm_jax.typing import Params
 
 SHIPPED = pathlib.Path(__file__).parent / "weights"
-"""Weights that come with the package, a folder for each name."""
+"""Weights that are part of the package, one folder for each name."""
 
 
 class _Network(NamedTuple):
     config: ModelConfig
     params: Params
     denoiser: Any
-    """a Denoiser; those of this library give Features too"""
+    """a Denoiser; those of this library also give Features"""
 
 
 class Model(_Network):
@@ -55,21 +55,24 @@ class Model(_Network):
     def __repr__(self) -> str:
         dtypes = " and ".join(sorted({str(leaf.dtype) for leaf in jax.tree.leaves(self.params)}))
         defaults = {field.name: field.default for field in dataclasses.fields(self.config)}
-        said = (f"{k}={v!r}" for k, v in self.config.to_json().items() if v != defaults[k])
-        return f"Model({kinds.num_params(self.params):,} parameters in {dtypes}: {', '.join(said)})"
+        changed = (f"{k}={v!r}" for k, v in self.config.to_json().items() if v != defaults[k])
+        return f"Model({kinds.num_params(self.params):,} parameters in {dtypes}: {', '.join(changed)})"
 
 
 def run_folder(path: str | pathlib.Path) -> tuple[pathlib.Path, int | str | None]:
-    """The folder of the run, or of weights, that `path` names; and the step, or "best", if it names a checkpoint."""
+    """The folder of the run or weights that `path` names, and the step of the checkpoint it names.
+
+    The step is a number or "best", and None if the path names no checkpoint.
+    """
     folder = local_path(path)
     if os.path.exists(SHIPPED / str(path) / WEIGHTS) and len(folder.parts) == 1 and not os.path.exists(folder):
         return SHIPPED / str(path), None
     if folder.name == "best" and folder.parent.name == CHECKPOINTS and os.path.isdir(folder.parent):
         return folder.parent.parent, "best"
-    if not os.path.isdir(folder):  # unlike the path's own method it never raises
+    if not os.path.isdir(folder):  # unlike Path.is_dir it never raises
         names = ", ".join(sorted(path.parent.name for path in SHIPPED.glob(f"*/{WEIGHTS}"))) or "none"
         raise InputError(
-            f"there is no folder {folder}; give that of a run, one of its checkpoints, or shipped weights ({names})"
+            f"there is no folder {folder}; give a run's folder, one of its checkpoints, or shipped weights ({names})"
         )
     if folder.name == CHECKPOINTS:
         return folder.parent, None
@@ -82,31 +85,39 @@ def load(path_or_name: str | pathlib.Path, *, mesh: Mesh | None = None) -> Model
     """Loads a trained model.
 
     Args:
-      path_or_name: a run's folder (its newest readable checkpoint), or one checkpoint, RUN/checkpoints/STEP, or the one
-        that did best in evaluation, RUN/checkpoints/best; or a folder that `export` wrote; or the name of weights that
-        come with this package, such as "sudoku-6m".
-      mesh: where the parameters go, each to its shards by `sharding.RULES`; None is the first device.
+      path_or_name: one of: the folder of a run, for its newest readable checkpoint; a checkpoint,
+        RUN/checkpoints/STEP; RUN/checkpoints/best, the checkpoint with the best score in
+        evaluation; a folder that `export` wrote; the name of weights in this package, such as
+        "sudoku-6m".
+      mesh: devices for the parameters, which are sharded by `sharding.RULES`; None is the first
+        device.
 
     Returns:
-      Its config, its parameters (the moving average where the run kept one), its denoiser, and its task.
+      The config, the parameters (their moving average if the run kept one), the denoiser, and the task.
 
     Raises:
-      InputError: there is no such folder, or no checkpoint in it, or none that can be read; or the parameters are not
-        those that were written, or not finite.
+      InputError: there is no such folder, or no readable checkpoint in it; or the parameters are
+        damaged or not finite.
+
+    Example:
+      model = mdm_jax.load("sudoku-6m")
+      tokens = jnp.zeros((1, model.config.max_length), jnp.int32)
+      logits = model.denoiser(model.params, tokens)
+      assert logits.shape == (*tokens.shape, model.config.vocab_size)
     """
     folder, step = run_folder(path_or_name)
     run = read_config(folder)
     model, task = run["model"], run.get("task")
     if model == OWN:
         raise InputError(
-            f"the network of {folder} is of no kind that was registered (mdm_jax.models.kinds.register): make it, and "
+            f"the network of {folder} is of no registered kind (mdm_jax.models.kinds.register): make it yourself, and "
             "read its parameters with mdm_jax.training.checkpoint.restore_params"
         )
     config = kinds.from_json(model)
     shapes = kinds.param_shapes(config)
     device = SingleDeviceSharding(jax.devices()[0])
-    places = jax.tree.map(lambda _: device, shapes) if mesh is None else shardings(mesh, shapes)
-    like = jax.tree.map(lambda leaf, to: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=to), shapes, places)
+    targets = jax.tree.map(lambda _: device, shapes) if mesh is None else shardings(mesh, shapes)
+    like = jax.tree.map(lambda leaf, to: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=to), shapes, targets)
     if (folder / WEIGHTS).exists():
         return Model(config, read_weights(folder, like), kinds.make_denoiser(config), task)
     params = restore_params(folder, like, step=step)
@@ -119,14 +130,15 @@ def export(path_or_name: str | pathlib.Path, folder: str | pathlib.Path, *, dtyp
 
     Args:
       path_or_name: as for `load`.
-      folder: to write to; made if it is not there.
-      dtype: of the parameters in the file; computation is as the config says.
+      folder: to write to; made if it does not exist.
+      dtype: of the parameters in the file; the dtype of computations is part of the config.
 
     Returns:
-      The file of the weights.
+      The path of the weights.
 
     Raises:
-      InputError: as `load`; or `folder` holds another model; or a parameter is too large for the dtype.
+      InputError: as `load`; or `folder` holds another model; or a parameter is too large for
+        `dtype`.
     """
     folder = local_path(folder)
     if dtype not in typing.get_args(DType):

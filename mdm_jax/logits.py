@@ -1,7 +1,8 @@
-"""Logits, and what is read off them: made from Features only where they are read, some positions at a time.
+"""Logits made from Features only for the positions that are read, a chunk at a time.
 
-The logits of a whole batch, float32 [B, L, V], can be the largest array of a program by far. So training makes them
-only where a token is scored, and makes them again in the backward pass instead of keeping them.
+The logits of a whole batch, float32 [B, L, V], can be by far the largest array of a program.
+Training makes them for scored positions only, and makes them again in the backward pass instead of
+keeping them.
 """
 
 from collections.abc import Callable
@@ -17,15 +18,15 @@ from mdm_jax.orders import inverse
 from mdm_jax.typing import Array, Features
 
 CHUNK = 1 << 23
-"""Logits made at a time for each group of rows: 32 MiB of float32."""
+"""Logits that are made at a time for each group of rows: 32 MiB of float32."""
 
 
 def float_logits(output: Array | Features, mask_id: int | None) -> Array:
-    """A network's output as float32 logits in which the mask token cannot be predicted.
+    """The output of a network as float32 logits in which the mask token has -inf.
 
     Args:
       output: logits [B, L, V] of any float dtype, or Features.
-      mask_id: its logit becomes -inf if it is below V; None if the network knows no mask token.
+      mask_id: id of the mask token; its logit is set to -inf if it is below V. None sets none.
 
     Returns:
       float32 [B, L, V].
@@ -41,9 +42,21 @@ def float_logits(output: Array | Features, mask_id: int | None) -> Array:
 
 
 def token_nll(logits: Array, targets: Array) -> Array:
-    """-log p(target) in nats: float32 [B, L] from logits float [B, L, V] and targets int32 [B, L].
+    """-log p(target) of each position, from logits.
 
-    NaN where the target is no id below V.
+    Args:
+      logits: float [B, L, V], normalised or not.
+      targets: int32 [B, L].
+
+    Returns:
+      float32 [B, L], nats; NaN where the target is no id below V.
+
+    Raises:
+      InputError: a shape or a dtype is invalid.
+
+    Example:
+      logits, targets = jnp.zeros((1, 2, 4)), jnp.array([[0, 3]])
+      assert jnp.allclose(mdm_jax.token_nll(logits, targets), jnp.log(4))
     """
     logits = as_array(logits, "logits", "float of shape [B, L, V]")
     targets = as_array(targets, "targets", "int32 of shape [B, L]")
@@ -53,7 +66,8 @@ def token_nll(logits: Array, targets: Array) -> Array:
             f"{logits.shape}"
         )
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
-    targets = jnp.where(targets < 0, logits.shape[-1], targets)  # a negative index would count from the end
+    # A negative index would count from the end.
+    targets = jnp.where(targets < 0, logits.shape[-1], targets)
     return -jnp.take_along_axis(log_p, targets[..., None], axis=-1, mode="fill")[..., 0]
 
 
@@ -66,48 +80,50 @@ def scored_nll(
     rows: int = 1,
     budget: int | None = None,
 ) -> Array:
-    """-log p(target) where `is_scored`, 0 elsewhere.
+    """-log p(target) at scored positions, 0 elsewhere.
 
     Args:
       output: of the network, logits [B, L, V] or Features.
       targets: int32 [B, L].
       is_scored: bool [B, L].
-      mask_id: the mask token's id, which cannot be predicted; None if the network knows none.
-      rows: neighbouring rows that share a budget, a divisor of B.
-      budget: the most positions that are scored in such a group of rows; logits are made from Features for as many.
-        A group that exceeds it is NaN throughout. None for no bound.
+      mask_id: id of the mask token, which is never predicted; None if the network knows none.
+      rows: neighbouring rows in a group that shares a budget, a divisor of B.
+      budget: static upper bound on the scored positions of a group. Of Features, logits are made
+        for this many positions per group. If a group exceeds it, its values are NaN. None is no
+        bound.
 
     Returns:
       float32 [B, L], nats; NaN where the target is no id below V.
 
     Raises:
-      InputError: a scored target is no id below V, where the values can be looked at.
+      InputError: a scored target is no id below V, if the values are known.
     """
     check_targets(targets, is_scored, vocab_size_of(output), "x_0")
     if not isinstance(output, Features):
         return jnp.where(is_scored, token_nll(float_logits(output, mask_id), targets), 0)
     hidden, head = output
     groups = (targets.shape[0] // rows, rows * targets.shape[1])
-    hidden, is_scored_here = hidden.reshape(*groups, -1), is_scored.reshape(groups)
-    targets_here = targets.reshape(groups)
+    hidden, grouped_is_scored = hidden.reshape(*groups, -1), is_scored.reshape(groups)
+    grouped_targets = targets.reshape(groups)
     if budget is None or budget >= groups[1]:
-        nll = _in_chunks(Features(hidden, head), targets_here, mask_id)
+        nll = _in_chunks(Features(hidden, head), grouped_targets, mask_id)
         return jnp.where(is_scored, nll.reshape(targets.shape), 0)
-    scored_first = jnp.argsort(~is_scored_here, axis=-1, stable=True)
+    scored_first = jnp.argsort(~grouped_is_scored, axis=-1, stable=True)
     indices = scored_first[:, :budget]
     hidden = jnp.take_along_axis(hidden, indices[..., None], axis=1)
-    nll = _in_chunks(Features(hidden, head), jnp.take_along_axis(targets_here, indices, axis=1), mask_id)
+    nll = _in_chunks(Features(hidden, head), jnp.take_along_axis(grouped_targets, indices, axis=1), mask_id)
     nll = jnp.pad(nll, ((0, 0), (0, groups[1] - budget)))
     nll = jnp.take_along_axis(nll, inverse(scored_first), axis=1)
-    nll = jnp.where(is_scored_here.sum(axis=1, keepdims=True) > budget, jnp.nan, nll)
+    nll = jnp.where(grouped_is_scored.sum(axis=1, keepdims=True) > budget, jnp.nan, nll)
     return jnp.where(is_scored, nll.reshape(targets.shape), 0)
 
 
 def map_columns(read: Callable[[Array], Any], is_read: Array, size: int) -> Any:
-    """`read` where it is wanted, `size` positions of every row at a time; zeros elsewhere.
+    """Applies `read` to the positions that are read, `size` positions of every row at a time.
 
-    Each row's wanted positions come first, and there are as many chunks as the row that wants most needs. Rows stay
-    where they lie, so that a batch that is split over devices stays split.
+    In each row the positions that are read are moved to the front, and as many chunks are computed
+    as the row with the most needs. Rows stay in place, so that a batch that is sharded over rows
+    stays sharded.
 
     Args:
       read: indices int32 [B, P], with P = size -> a pytree of arrays [B, P].
@@ -115,27 +131,27 @@ def map_columns(read: Callable[[Array], Any], is_read: Array, size: int) -> Any:
       size: P.
 
     Returns:
-      The pytree, as arrays [B, L].
+      The pytree, with arrays [B, L] that are 0 where `is_read` is False.
     """
     batch, length = is_read.shape
     num_chunks = -(-length // size)
-    wanted_first = jnp.argsort(~is_read, axis=-1, stable=True).astype(jnp.int32)
-    indices = jnp.pad(wanted_first, ((0, 0), (0, num_chunks * size - length)))
+    read_first = jnp.argsort(~is_read, axis=-1, stable=True).astype(jnp.int32)
+    indices = jnp.pad(read_first, ((0, 0), (0, num_chunks * size - length)))
 
-    def read_chunk(i: Array, done: Any) -> Any:
+    def read_chunk(i: Array, fields: Any) -> Any:
         chunk = read(jax.lax.dynamic_slice_in_dim(indices, i * size, size, axis=1))
-        return jax.tree.map(lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, i * size, 1), done, chunk)
+        return jax.tree.map(lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, i * size, 1), fields, chunk)
 
     most = is_read.sum(axis=-1, dtype=jnp.int32).max()
     like = jax.eval_shape(read, indices[:, :size])
     zeros = jax.tree.map(lambda leaf: jnp.zeros((batch, num_chunks * size), leaf.dtype), like)
     sorted_fields = jax.lax.fori_loop(0, -(-most // size), read_chunk, zeros)
-    back = inverse(wanted_first)
-    return jax.tree.map(lambda field: jnp.where(is_read, jnp.take_along_axis(field, back, axis=1), 0), sorted_fields)
+    rank = inverse(read_first)
+    return jax.tree.map(lambda field: jnp.where(is_read, jnp.take_along_axis(field, rank, axis=1), 0), sorted_fields)
 
 
 def _in_chunks(features: Features, targets: Array, mask_id: int | None) -> Array:
-    """-log p(target), float32 [G, N], from hidden [G, N, D], `CHUNK` logits per group at a time."""
+    """-log p(target), float32 [G, N], of hidden [G, N, D], `CHUNK` logits per group at a time."""
     num_groups, num_positions = targets.shape
     size = max(CHUNK // features.head.shape[1], 1)
     if num_positions <= size:

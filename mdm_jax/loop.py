@@ -1,12 +1,13 @@
-"""The loop that unmasks: `init`, then `step` until it is finished, or `run`, which is one `lax.while_loop`.
+"""The loop that unmasks: `init`, then `step` until every row is finished, or `run`.
 
-A step plans how many positions of each row's open block to reveal; asks the network if any row reveals one; scores the
-open positions; chooses; writes. Samplers differ in the network and the selector that they hand in. A selector that
-corrects (`typing.Corrector`) has all targets open, and its steps may mask again what they do not choose.
+A step plans how many positions of each row's open block to reveal. If any row reveals one, it calls
+the network, scores the open positions, chooses among them and writes their tokens. Samplers differ
+in the network and the selector that they pass. With a selector that corrects (`typing.Corrector`)
+all targets stay open, and a step may mask again what it does not choose.
 
-The loop ends whatever the network, the oracle and the selector give. A block is done by the selector's `num_steps`; if
-it has none, each step from the 1,025th on reveals at least one position. The mask is never written as a token. Source:
-Kim et al. 2025, section 2.
+The loop ends whatever the network, the oracle and the selector return. A block is finished after
+the selector's `num_steps` steps. Without that number each step of a block from the 1,025th on
+reveals at least one position. The mask token is never written. Source: Kim et al. 2025, section 2.
 """
 
 import dataclasses
@@ -16,63 +17,64 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from mdm_jax.blocks import leftmost_block, put_window, take_positions, window_positions, window_start
 from mdm_jax.confidence import read_confidence
-from mdm_jax.errors import InputError
+from mdm_jax.oracles import score_rows
 from mdm_jax.randomness import split_rows
 from mdm_jax.selection import choose_step, plan_step, waits_at
 from mdm_jax.typing import Array, Confidence, Corrector, Features, Oracle, Params, Selector
 
 NEAR = 16
-"""Steps that are looked ahead first, to find the next one that reveals anything;"""
+"""Steps that `idle_steps` plans ahead at first."""
 FAR = 1 << 12
-"""then so many plans at once, steps times rows,"""
+"""Plans that it makes at a time after these, steps times rows."""
 FARTHEST = 1 << 20
-"""and so many steps at most."""
+"""Idle steps after which it stops looking."""
 
 
 class State(NamedTuple):
-    """The carry of the loop. A row that holds no mask any more stays as it is."""
+    """The carry of the loop. A finished row does not change any more."""
 
     tokens: Array
-    """int32 [B, L], the mask token where not yet revealed"""
+    """int32 [B, L], with the mask token where nothing is revealed yet"""
     reveal_step: Array
-    """int32 [B, L]: index of the network call that revealed the position, -1 where none did"""
+    """int32 [B, L]: index of the network call that revealed the position, -1 if none did"""
     log_prob: Array
-    """float32 [B, L], nats: of each token at the moment it was revealed; 0 where none was"""
+    """float32 [B, L], nats: log p_theta of each token when it was revealed; 0 if none was"""
     nfe: Array
     """int32 scalar: network calls so far"""
     step: Array
-    """int32 [B]: steps the row took part in, with those that called no network; its draws are keyed by it"""
+    """int32 [B]: steps of the row so far, with or without a network call; keys its draws"""
     block: Array
-    """int32 [B]: the block that is open; -1 before the first step"""
+    """int32 [B]: index of the open block; -1 before the first step"""
     j: Array
-    """int32 [B]: steps since it was opened"""
+    """int32 [B]: steps since this block was opened"""
     n_0: Array
-    """int32 [B]: masks it held then"""
+    """int32 [B]: open positions of this block when it was opened"""
     memory: Any
-    """the network's, from call to call: a pytree of arrays"""
+    """a pytree of arrays that the network keeps from call to call"""
 
 
 class Reading(NamedTuple):
-    """What a network says: of all L positions, or of those of each row's open block."""
+    """What a network returns: for all L positions, or for the window of each row's open block."""
 
     output: Array | Features
-    """logits float [B, L or block_length, V], or Features"""
+    """logits float [B, L or W, V], or Features; W is the block length"""
     memory: Any
-    """the next call's"""
+    """the memory for the next call"""
 
 
 class Network(Protocol):
-    """How a step asks a network."""
+    """How a step calls a network."""
 
     @property
     def num_tokens(self) -> int | None:
-        """Ids that it may be given, from 0; None if it does not say."""
+        """The network takes the ids 0 to num_tokens - 1; None if it does not say."""
         ...
 
     @property
     def together(self) -> bool:
-        """Whether all rows work on one block, the leftmost in which any has a mask; the others wait."""
+        """Whether all rows work on one block, the leftmost in which any row has a mask."""
         ...
 
     def init(self, batch: int, length: int) -> Any:
@@ -80,18 +82,18 @@ class Network(Protocol):
         ...
 
     def read(self, params: Params, state: State, is_read: Array) -> Reading:
-        """Calls it on `state.tokens`. `is_read`, bool [B, L], says which positions will be read."""
+        """Calls the network on `state.tokens`; `is_read`, bool [B, L], marks what will be read."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Loop:
-    """What is static of a loop.
+    """The static settings of a loop.
 
     Attributes:
-      network: how a step asks.
-      mask_id: the mask token's id.
-      block_length: of the blocks, from the left; that of the sequence, if it has no blocks.
+      network: how a step calls the network.
+      mask_id: id of the mask token.
+      block_length: positions of a block; the length of the sequence if there are no blocks.
     """
 
     network: Network
@@ -100,7 +102,7 @@ class Loop:
 
 
 def init(loop: Loop, x_init: Array) -> State:
-    """The state before the first step, for int32 [B, L]."""
+    """The state before the first step, from tokens int32 [B, L] with masks."""
     batch, length = x_init.shape
     rows, zero = jnp.zeros(batch, jnp.int32), jnp.zeros((), jnp.int32)
     return State(
@@ -125,7 +127,7 @@ def run(
     state: State,
     temperature: Array | None = None,
 ) -> State:
-    """Steps until every row is finished. Arguments as for `step`."""
+    """Steps until every row is finished, in one `lax.while_loop`; arguments as for `step`."""
     return jax.lax.while_loop(
         lambda state: jnp.any(is_unfinished(loop, selector, state)),
         lambda state: step(loop, params, selector, oracle, keys, state, temperature),
@@ -134,12 +136,15 @@ def run(
 
 
 def is_unfinished(loop: Loop, selector: Selector, state: State) -> Array:
-    """Which rows have anything left to do, bool [B]: a mask, or for a corrector a target and a step."""
+    """Rows that are not finished, bool [B].
+
+    A row has masks left or, with a corrector, targets and steps left.
+    """
     is_masked = state.tokens == loop.mask_id
     if not isinstance(selector, Corrector):
         return is_masked.any(axis=-1)
-    is_target = is_masked | (state.reveal_step >= 0)
-    return is_target.any(axis=-1) & (state.j < jnp.maximum(selector.num_steps, 1))
+    is_fillable = is_masked | (state.reveal_step >= 0)
+    return is_fillable.any(axis=-1) & (state.j < jnp.maximum(selector.num_steps, 1))
 
 
 def step(
@@ -151,23 +156,26 @@ def step(
     state: State,
     temperature: Array | None = None,
 ) -> State:
-    """One step, or where it reveals nothing in any row, that and the next ones that are known to reveal nothing.
+    """Takes one step of every row that is not finished.
+
+    If no row reveals a position in this step, the network is not called, and the following steps
+    that reveal none either are passed over at once (see `idle_steps`).
 
     Args:
       loop: the static settings.
-      params: the network's parameters.
-      selector: how many positions are revealed.
-      oracle: scores of positions.
+      params: parameters of the network.
+      selector: chooses how many positions each row reveals.
+      oracle: scores the positions.
       keys: typed keys [B], the same in every step.
-      state: from `init` or the step before.
-      temperature: of the tokens drawn, float32 scalar; None takes the likeliest.
+      state: from `init` or from the last step.
+      temperature: of the tokens drawn, float32 scalar; None takes the likeliest tokens.
 
     Returns:
-      The state after it.
+      The state after the step.
     """
     corrects = isinstance(selector, Corrector)
     state, is_open = _open_block(loop, state, corrects=corrects)
-    is_due, left = is_open.any(axis=-1), is_open.sum(axis=-1, dtype=jnp.int32)
+    has_open, left = is_open.any(axis=-1), is_open.sum(axis=-1, dtype=jnp.int32)
     plan_keys, token_keys, score_keys, noise_keys = _step_keys(keys, state.step)
     num_reveal = plan_step(selector, plan_keys, state.j, state.n_0, left)
 
@@ -175,7 +183,7 @@ def step(
         is_read = is_open if num_reveal is None else is_open & (num_reveal > 0)[:, None]
         reading = loop.network.read(params, state, is_read)
         confidence, hidden = _confidence(loop, reading, state, token_keys, temperature, is_read)
-        scores = row_scores(oracle, score_keys, confidence, hidden)
+        scores = score_rows(oracle, score_keys, confidence, hidden)
         if hasattr(selector, "perturb"):
             scores = selector.perturb(noise_keys, scores, state.j)
         is_chosen = choose_step(selector, scores, confidence, is_read, num_reveal)
@@ -185,22 +193,24 @@ def step(
         return _write(loop, state, is_chosen, taken_back, scores, confidence)._replace(memory=reading.memory)
 
     def wait(state: State) -> State:
-        def waits(steps: Array) -> Array:
-            plan_keys, *_ = _step_keys(keys, state.step + steps)
-            return waits_at(selector, plan_keys, state.j + steps, state.n_0, left)
+        def waits(ahead: Array) -> Array:
+            plan_keys, *_ = _step_keys(keys, state.step + ahead)
+            return waits_at(selector, plan_keys, state.j + ahead, state.n_0, left)
 
         idle = idle_steps(waits, len(left))
-        return state._replace(j=state.j + idle, step=state.step + jnp.where(is_due, idle, 0))
+        return state._replace(j=state.j + idle, step=state.step + jnp.where(has_open, idle, 0))
 
     state = reveal(state) if num_reveal is None else jax.lax.cond(jnp.any(num_reveal > 0), reveal, wait, state)
-    return state._replace(step=state.step + is_due.astype(jnp.int32))
+    return state._replace(step=state.step + has_open.astype(jnp.int32))
 
 
 def idle_steps(waits: Callable[[Array], Array], batch: int) -> Array:
-    """How many of the next steps, one after the other, reveal nothing in any row, as far as is looked ahead.
+    """Counts the steps after this one that reveal nothing in any row, up to the first that does.
+
+    It plans `NEAR` steps, then `FAR` / B steps at a time, and stops after about `FARTHEST` steps.
 
     Args:
-      waits: whether each row reveals nothing so many steps ahead: int32 scalar -> bool [B].
+      waits: int32 scalar n -> bool [B], whether each row reveals nothing n steps from now.
       batch: B.
 
     Returns:
@@ -212,104 +222,65 @@ def idle_steps(waits: Callable[[Array], Array], batch: int) -> Array:
         all_wait = jax.vmap(waits)(first + jnp.arange(num, dtype=jnp.int32)).all(axis=-1)
         return jnp.where(all_wait.all(), num, jnp.argmin(all_wait).astype(jnp.int32))
 
-    def go_on(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+    def look_further(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         idle, _ = carry
         further = idle_from(idle + 1, far)
         return idle + further, (further == far) & (idle < FARTHEST)
 
     near = idle_from(1, NEAR)
-    return jax.lax.while_loop(lambda carry: carry[1], go_on, (near, near == NEAR))[0]
+    return jax.lax.while_loop(lambda carry: carry[1], look_further, (near, near == NEAR))[0]
 
 
 def _step_keys(keys: Array, step: Array) -> tuple[Array, ...]:
-    """The keys of a step, [B] each: for the plan, the tokens, the scores, and noise on the scores."""
+    """Four keys [B] of a step: for its plan, tokens, scores, and noise on the scores."""
     return split_rows(jax.vmap(jax.random.fold_in)(keys, step), 4)
 
 
 def _open_block(loop: Loop, state: State, *, corrects: bool) -> tuple[State, Array]:
-    """Moves each row to its leftmost block with open positions: the state, and those of that block, bool [B, L].
+    """Moves each row to its leftmost block with open positions.
 
-    Open is what is masked; for a corrector, whatever was masked at the start.
+    Masked positions are open; with a corrector, all positions that were masked at the start.
+
+    Returns:
+      The state with `block`, `j` and `n_0` of this step, and the open positions, bool [B, L].
     """
     is_open = state.tokens == loop.mask_id
     if corrects:
         is_open |= state.reveal_step >= 0
-    block_of = jnp.arange(state.tokens.shape[1], dtype=jnp.int32) // loop.block_length
-    to_fill = is_open
-    if loop.network.together:
-        to_fill = jnp.broadcast_to(is_open.any(axis=0, keepdims=True), is_open.shape)
-    block = block_of[jnp.argmax(to_fill, axis=-1)]
-    is_open &= block_of[None] == block[:, None]
-    is_new = block != state.block
-    j = jnp.where(is_new, 1, state.j + 1)
-    n_0 = jnp.where(is_new, is_open.sum(axis=-1, dtype=jnp.int32), state.n_0)
+    block, is_open = leftmost_block(is_open, loop.block_length, together=loop.network.together)
+    is_new_block = block != state.block
+    j = jnp.where(is_new_block, 1, state.j + 1)
+    n_0 = jnp.where(is_new_block, is_open.sum(axis=-1, dtype=jnp.int32), state.n_0)
     return state._replace(block=block, j=j, n_0=n_0), is_open
-
-
-def block_start(loop: Loop, state: State) -> Array:
-    """Where each row's open block begins, int32 [B]; the last one reaches back to be as long as the others."""
-    return jnp.minimum(state.block * loop.block_length, state.tokens.shape[1] - loop.block_length)
 
 
 def _confidence(
     loop: Loop, reading: Reading, state: State, keys: Array, temperature: Array | None, is_read: Array
 ) -> tuple[Confidence, Array | None]:
-    """Confidence [B, L], and the hidden states [B, L, D] if there are any, of the positions that are read.
+    """Reads the confidence [B, L] at the positions `is_read`, with zeros elsewhere.
 
-    With blocks only the window of the open one is read, a static number of positions; all else is zeros.
+    With blocks only the window of each row's open block is read, a static number of positions.
+
+    Returns:
+      The confidence, and the hidden states [B, L, D] if the network gives Features, else None.
     """
-    output, length, width = reading.output, is_read.shape[1], loop.block_length
-    if width == length:
-        read = read_confidence(keys, output, temperature, loop.mask_id, is_read)
-        return read, output.hidden if isinstance(output, Features) else None
-    first = block_start(loop, state)
-    columns = first[:, None] + jnp.arange(width, dtype=jnp.int32)[None]
-    if (output.hidden if isinstance(output, Features) else output).shape[1] == length:
-        output = _take(output, columns)
-    here = jnp.take_along_axis(is_read, columns, axis=1)
-    read = read_confidence(keys, output, temperature, loop.mask_id, here, first=first)
-    index = jnp.arange(length, dtype=jnp.int32)[None] - first[:, None]
-    is_here, index = (index >= 0) & (index < width), jnp.clip(index, 0, width - 1)
-    read = jax.tree.map(lambda field: jnp.where(is_here, jnp.take_along_axis(field, index, axis=1), 0), read)
-    if not isinstance(output, Features):
-        return read, None
-    return read, jnp.where(is_here[..., None], jnp.take_along_axis(output.hidden, index[..., None], axis=1), 0)
-
-
-def _take(output: Array | Features, columns: Array) -> Array | Features:
-    """The output at int32 [B, W] of its positions."""
-    if isinstance(output, Features):
-        return output._replace(hidden=jnp.take_along_axis(output.hidden, columns[..., None], axis=1))
-    return jnp.take_along_axis(output, columns[..., None], axis=1)
-
-
-def row_scores(oracle: Oracle, keys: Array, confidence: Confidence, hidden: Array | None = None) -> Array:
-    """The oracle's scores, float32 [B, L], asked row by row with fields [1, L] and the row's key.
-
-    One with a true `wants_hidden` gets the row's hidden states [1, L, D] too.
-    """
-    wants_hidden = getattr(oracle, "wants_hidden", False)
-    if wants_hidden and hidden is None:
-        raise InputError("the oracle asks for hidden states, and the network gives logits; have it give Features")
-
-    def score(key: Array, row: Confidence, hidden: Array | None) -> Array:
-        fields = jax.tree.map(lambda field: field[None], row)
-        extra = () if hidden is None else (hidden[None],)
-        scores = oracle(key, fields, *extra)
-        got = getattr(scores, "shape", type(scores).__name__)
-        if got != (1, row.top_prob.shape[0]):
-            raise InputError(
-                f"the oracle must give scores of its fields' shape (1, {row.top_prob.shape[0]}), got {got}"
-            )
-        if jnp.issubdtype(scores.dtype, jnp.complexfloating) or not jnp.issubdtype(scores.dtype, jnp.number):
-            raise InputError(f"the oracle must give scores that are real numbers, got dtype {scores.dtype}")
-        return scores[0].astype(jnp.float32)
-
-    return jax.vmap(score)(keys, confidence, hidden if wants_hidden else None)
+    output, length = reading.output, is_read.shape[1]
+    hidden = output.hidden if isinstance(output, Features) else None
+    if loop.block_length == length:
+        return read_confidence(keys, output, temperature, loop.mask_id, is_read), hidden
+    start = window_start(state.block, length, loop.block_length)
+    positions = window_positions(start, loop.block_length)
+    if (output if hidden is None else hidden).shape[1] == length:
+        output = take_positions(output, positions)
+    is_read = jnp.take_along_axis(is_read, positions, axis=1)
+    confidence = read_confidence(keys, output, temperature, loop.mask_id, is_read, first=start)
+    hidden = output.hidden if isinstance(output, Features) else None
+    fields: tuple[Confidence, Array | None] = put_window((confidence, hidden), start, length)
+    return fields
 
 
 def written_log_prob(scores: Array, confidence: Confidence) -> Array:
-    """The tokens' log p_theta, float32 [B, L]; not-a-number where the score is, so that it can be seen."""
+    """Log p_theta of the tokens, float32 [B, L]; NaN where the score is NaN, to show the fault."""
     assert confidence.token_log_prob is not None
     return jnp.where(jnp.isnan(scores), jnp.nan, confidence.token_log_prob)
 
@@ -317,11 +288,11 @@ def written_log_prob(scores: Array, confidence: Confidence) -> Array:
 def _write(
     loop: Loop, state: State, is_chosen: Array, taken_back: Array | None, scores: Array, confidence: Confidence
 ) -> State:
-    """Writes the tokens of the chosen positions, masks what is taken back, and counts one network call."""
-    kept = state.tokens if taken_back is None else jnp.where(taken_back, loop.mask_id, state.tokens)
+    """Writes the chosen tokens, masks what is taken back, and counts one network call."""
+    others = state.tokens if taken_back is None else jnp.where(taken_back, loop.mask_id, state.tokens)
     is_revealed = is_chosen & (state.tokens == loop.mask_id)
     return state._replace(
-        tokens=jnp.where(is_chosen, confidence.token, kept),
+        tokens=jnp.where(is_chosen, confidence.token, others),
         reveal_step=jnp.where(is_revealed, state.nfe, state.reveal_step),
         log_prob=jnp.where(is_chosen, written_log_prob(scores, confidence), state.log_prob),
         nfe=state.nfe + 1,

@@ -1,6 +1,7 @@
-"""The masking kernel: q(x_t | x_0) and q(x_s | x_t, x_0).
+"""The forward process q(x_t | x_0) and the reverse transition p_theta(x_s | x_t).
 
-`is_masked` is True where a token is hidden, here and everywhere. Source: Kim et al. 2025, section 2.
+`is_masked` is True where a token is masked, here and everywhere. Source: Kim et al. 2025, section
+2.
 """
 
 import jax
@@ -17,12 +18,12 @@ from mdm_jax.typing import Array
 
 
 def mask_where(x_0: Array, is_masked: Array, mask_id: int) -> Array:
-    """x_0 with the mask token wherever `is_masked`: int32 [B, L]."""
+    """x_0 with the mask token where `is_masked`: int32 [B, L]."""
     return jnp.where(is_masked, mask_id, x_0)
 
 
 def free_positions(x_0: Array, is_prompt: Array | None) -> Array:
-    """Positions that may be masked, bool [B, L]: all but the prompt."""
+    """Positions that are not in the prompt, bool [B, L]."""
     if is_prompt is None:
         return jnp.ones(x_0.shape, bool)
     is_prompt = as_array(is_prompt, "is_prompt", f"bool of shape {x_0.shape}")
@@ -34,7 +35,7 @@ def free_positions(x_0: Array, is_prompt: Array | None) -> Array:
 
 
 def per_row(values: ArrayLike, x_0: Array, name: str) -> Array:
-    """`values` as [B, 1]; a scalar holds for all rows."""
+    """`values` as [B, 1]; a scalar is broadcast to all rows."""
     values = as_array(values, name, f"one number per row, shape ({x_0.shape[0]},)")
     if values.shape not in ((), (x_0.shape[0],)):
         raise InputError(f"{name} must hold one value per row, shape ({x_0.shape[0]},), got shape {values.shape}")
@@ -42,7 +43,7 @@ def per_row(values: ArrayLike, x_0: Array, name: str) -> Array:
 
 
 def times(values: ArrayLike, x_0: Array, name: str) -> Array:
-    """Times as `per_row`; InputError for one outside [0, 1], where the values can be looked at."""
+    """Times as [B, 1], as `per_row`; InputError for a known one outside [0, 1]."""
     t = per_row(values, x_0, name)
     known = known_values(t)
     if known is not None and not ((known >= 0) & (known <= 1)).all():
@@ -56,19 +57,29 @@ def forward_mask(
 ) -> tuple[Array, Array]:
     """Draws x_t ~ q(x_t | x_0): each token is masked with probability 1 - α_t, independently.
 
+    Source: Kim et al. 2025, section 2.
+
     Args:
-      key: a typed key, scalar or [B]; consumed.
+      key: a typed key, scalar or one per row [B]; consumed.
       x_0: int32 [B, L], clean tokens.
-      t: float [B], times in [0, 1].
+      t: float [B], or a scalar for all rows; times in [0, 1].
       schedule: α_t.
-      mask_id: the mask token's id.
-      is_prompt: bool [B, L]; True is never masked.
+      mask_id: id of the mask token.
+      is_prompt: bool [B, L], positions that are never masked; None for no prompt.
 
     Returns:
       x_t int32 [B, L] and is_masked bool [B, L].
 
     Raises:
-      InputError: a shape, a dtype or the mask id is off.
+      InputError: a shape, a dtype, a time or the mask id is invalid.
+
+    Example:
+      x_0, t = jnp.array([[3, 1, 4, 1]]), jnp.array([1.0])
+      is_prompt = jnp.array([[True, False, False, False]])
+      x_t, is_masked = mdm_jax.forward_mask(
+          jax.random.key(0), x_0, t, schedule=mdm_jax.Linear(), mask_id=5, is_prompt=is_prompt
+      )
+      assert x_t.tolist() == [[3, 5, 5, 5]]
     """
     x_0, mask_id = check_tokens(x_0, "x_0"), check_mask_id(mask_id)
     check_schedule(schedule)
@@ -82,17 +93,25 @@ def mask_last(
 ) -> tuple[Array, Array]:
     """Masks the positions π(n), ..., π(L' - 1): the state after the first n steps of the order π.
 
-    Prompt positions are dropped from π, which leaves L' of them.
+    Prompt positions are removed from π, which leaves L' positions.
 
     Args:
       x_0: int32 [B, L], clean tokens.
       order: int32 [B, L], π.
-      num_revealed: int [B], n.
-      mask_id: the mask token's id.
-      is_prompt: bool [B, L]; True is never masked.
+      num_revealed: int [B], n, or a scalar for all rows.
+      mask_id: id of the mask token.
+      is_prompt: bool [B, L], positions that are never masked; None for no prompt.
 
     Returns:
       x_t int32 [B, L] and is_masked bool [B, L].
+
+    Raises:
+      InputError: a shape, a dtype, the order or the mask id is invalid.
+
+    Example:
+      x_0, order = jnp.array([[3, 1, 4, 1]]), jnp.array([[2, 0, 3, 1]])
+      x_t, is_masked = mdm_jax.mask_last(x_0, order, jnp.array([2]), mask_id=5)
+      assert x_t.tolist() == [[3, 5, 4, 5]]
     """
     x_0, mask_id = check_tokens(x_0, "x_0"), check_mask_id(mask_id)
     is_free = free_positions(x_0, is_prompt)
@@ -101,32 +120,42 @@ def mask_last(
 
 
 def free_rank(order: Array, is_free: Array) -> Array:
-    """The place of each free position in π with the prompt dropped, int32 [B, L]; prompt positions hold no meaning."""
+    """The rank of each free position in π without the prompt, int32 [B, L]; else arbitrary."""
     order = check_order(order, is_free)
     free_in_order = jnp.take_along_axis(is_free, order, axis=-1).astype(jnp.int32)
     return jnp.take_along_axis(jnp.cumsum(free_in_order, axis=-1) - 1, inverse(order), axis=-1)
 
 
 def reverse_posterior(log_p: Array, x_t: Array, t: Array, s: Array, *, schedule: Schedule, mask_id: int) -> Array:
-    """The reverse transition p_theta(x_s | x_t), position by position.
+    """The reverse transition p_theta(x_s | x_t) of each position.
 
-    A mask stays with probability (1 - α_s) / (1 - α_t) and otherwise becomes a token drawn from p_theta(. | x_t);
-    a token stays as it is. What is no token below V and no mask, such as padding, has no class: leave it out.
+    A mask stays with probability (1 - α_s) / (1 - α_t), and otherwise becomes a token drawn from
+    p_theta(. | x_t). A token stays as it is. An id that is neither below V nor the mask, such as
+    padding, has no class. Source: Kim et al. 2025, section 2.
 
     Args:
       log_p: float [B, L, V], log p_theta(. | x_t), normalised or not.
       x_t: int32 [B, L].
-      t: float [B] (or one for all rows).
-      s: float [B], s <= t.
+      t: float [B], or a scalar for all rows; times in [0, 1].
+      s: float [B], or a scalar for all rows; s <= t.
       schedule: α_t.
-      mask_id: the mask token's id.
+      mask_id: id of the mask token.
 
     Returns:
-      float32 [B, L, V + 1], probabilities; the last class is "stays masked". NaN where x_t has no class.
+      float32 [B, L, V + 1], probabilities; the last class is "stays masked". NaN where x_t has no
+      class.
 
     Raises:
-      InputError: a shape, a dtype, a time or the mask id is off, or, where the values can be looked at, x_t holds an id
-        that has no class.
+      InputError: a shape, a dtype, a time or the mask id is invalid; or x_t holds an id without a
+        class, if the values are known.
+
+    Example:
+      log_p, x_t = jnp.zeros((1, 2, 4)), jnp.array([[5, 3]])
+      probs = mdm_jax.reverse_posterior(
+          log_p, x_t, jnp.array([1.0]), jnp.array([0.5]), schedule=mdm_jax.Linear(), mask_id=5
+      )
+      assert jnp.allclose(probs[0, 0], jnp.array([0.125, 0.125, 0.125, 0.125, 0.5]))
+      assert probs[0, 1].tolist() == [0, 0, 0, 1, 0]
     """
     x_t, mask_id = check_tokens(x_t, "x_t"), check_mask_id(mask_id)
     log_p = as_array(log_p, "log_p", "float of shape [B, L, V]")

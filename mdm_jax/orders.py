@@ -1,4 +1,4 @@
-"""Orders π: π(j) is the position that is revealed as the j-th. int32 [B, L], each row a permutation of 0..L-1.
+"""Orders π: π(j) is the position that is revealed j-th. int32 [B, L], a permutation in each row.
 
 Source: Kim et al. 2025, sections 2 and 3.2 (π-learners).
 """
@@ -15,21 +15,28 @@ from mdm_jax.typing import Array
 
 
 def _check_shape(batch: int, length: int) -> None:
-    """InputError unless both are whole numbers of at least 1."""
+    """InputError unless both are integers of at least 1."""
     check_number("batch", batch, Range(1, INT32), whole=True)
     check_number("length", length, Range(1, INT32), whole=True)
 
 
 def uniform_order(key: Array, batch: int, length: int) -> Array:
-    """Orders drawn uniformly from all L! permutations, independently for each row.
+    """Draws an order from all L! permutations uniformly, independently for each row.
 
     Args:
-      key: a typed key, scalar or [B]; consumed.
-      batch: B.
-      length: L.
+      key: a typed key, scalar or one per row [B]; consumed.
+      batch: B, at least 1.
+      length: L, at least 1.
 
     Returns:
       int32 [B, L].
+
+    Raises:
+      InputError: the key or a size is invalid.
+
+    Example:
+      order = mdm_jax.uniform_order(jax.random.key(0), 2, 4)
+      assert jnp.sort(order, axis=-1).tolist() == [[0, 1, 2, 3], [0, 1, 2, 3]]
     """
     _check_shape(batch, length)
     positions = jnp.arange(length, dtype=jnp.int32)
@@ -37,25 +44,46 @@ def uniform_order(key: Array, batch: int, length: int) -> Array:
 
 
 def identity_order(batch: int, length: int) -> Array:
-    """From left to right: int32 [B, L]."""
+    """The order from left to right.
+
+    Args:
+      batch: B, at least 1.
+      length: L, at least 1.
+
+    Returns:
+      int32 [B, L].
+
+    Raises:
+      InputError: a size is invalid.
+
+    Example:
+      assert mdm_jax.identity_order(1, 3).tolist() == [[0, 1, 2]]
+    """
     _check_shape(batch, length)
     return jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (batch, length))
 
 
 def near_identity_order(key: Array, batch: int, length: int, num_swaps: int) -> Array:
-    """The identity after `num_swaps` random transpositions.
+    """Draws the identity with `num_swaps` random transpositions, independently for each row.
 
-    The paper's "closer" orders make L/10 swaps and its "much closer" ones sqrt(L); about L log L give a uniform order.
-    Source: Kim et al. 2025, section C.1.
+    The paper's "closer" orders use L/10 swaps and its "much closer" orders sqrt(L). About L log L
+    swaps give a nearly uniform order. Source: Kim et al. 2025, section C.1.
 
     Args:
-      key: a typed key, scalar or [B]; consumed.
-      batch: B.
-      length: L.
-      num_swaps: how many pairs of distinct positions are exchanged, one after the other.
+      key: a typed key, scalar or one per row [B]; consumed.
+      batch: B, at least 1.
+      length: L, at least 1, or 2 if there are swaps.
+      num_swaps: number of pairs of distinct positions that are exchanged one after the other.
 
     Returns:
       int32 [B, L].
+
+    Raises:
+      InputError: the key, a size or `num_swaps` is invalid.
+
+    Example:
+      order = mdm_jax.near_identity_order(jax.random.key(0), 2, 8, num_swaps=1)
+      assert (order != mdm_jax.identity_order(2, 8)).sum(axis=-1).tolist() == [2, 2]
     """
     _check_shape(batch, length)
     check_number("num_swaps", num_swaps, Range(0, INT32), whole=True)
@@ -74,7 +102,7 @@ def near_identity_order(key: Array, batch: int, length: int, num_swaps: int) -> 
 
 
 def swapped(order: Array, first: Array, second: Array) -> Array:
-    """Exchanges the entries at `first` and `second` (int32 [B, S], positions), one pair after the other."""
+    """Exchanges the entries at positions `first` and `second`, int32 [B, S], pair after pair."""
 
     def swap_one(row: Array, pair: tuple[Array, Array]) -> tuple[Array, None]:
         i, j = pair
@@ -84,7 +112,20 @@ def swapped(order: Array, first: Array, second: Array) -> Array:
 
 
 def inverse(order: Array) -> Array:
-    """The rank of each position: `inverse(order)[b, order[b, j]] = j`. int32 [B, L] -> int32 [B, L]."""
+    """The rank of each position: `inverse(order)[b, order[b, j]] = j`.
+
+    Args:
+      order: int32 [B, L], π.
+
+    Returns:
+      int32 [B, L].
+
+    Raises:
+      InputError: `order` is no array of integers.
+
+    Example:
+      assert mdm_jax.inverse(jnp.array([[2, 0, 1]])).tolist() == [[1, 2, 0]]
+    """
     order = as_array(order, "order", "int32 of shape [B, L]")
     if order.ndim < 1 or not jnp.issubdtype(order.dtype, jnp.integer):
         raise InputError(f"order must be int32 of shape [B, L], got {order.dtype} {order.shape}")
@@ -92,9 +133,11 @@ def inverse(order: Array) -> Array:
 
 
 def check_order(order: Array, tokens: Array) -> Array:
-    """`order` as int32; InputError unless it has the shape [B, L] of `tokens`, and permutes.
+    """`order` as int32.
 
-    That it permutes is checked where the values can be looked at.
+    Raises:
+      InputError: its shape is not that of `tokens`, its dtype is no integer, or a row is no
+        permutation, if the values are known.
     """
     order = as_array(order, "order", f"int32 of the tokens' shape {tokens.shape}")
     if order.shape != tokens.shape or not jnp.issubdtype(order.dtype, jnp.integer):

@@ -1,9 +1,10 @@
-"""What every draw belongs to: a row, a step of that row, and a position.
+"""Random draws, keyed by a row, a step of that row, and a position.
 
-A key is folded with these three and with nothing else. So a row's draws are the same alone, in any batch, in any place
-on a mesh, padded on the right, and whichever positions are looked at together. (That the l-th of L draws does not
-depend on L holds for JAX's default, counter-based generator, `jax_threefry_partitionable`; keys of other generators are
-turned into keys of that one.)
+A key is folded with these three and with nothing else. So the draws of a row are the same alone and
+in any batch, in any place on a mesh, with padding on the right, and for any grouping of positions
+into chunks. This holds for JAX's default generator, threefry with `jax_threefry_partitionable`,
+whose l-th of L draws does not depend on L. Keys of other generators are turned into keys of that
+one.
 """
 
 import jax
@@ -14,9 +15,9 @@ from mdm_jax.typing import Array
 
 
 def threefry(key: Array) -> Array:
-    """`key` if it is a threefry key, else the threefry key that its bits give; of any shape.
+    """`key` if it is a threefry key, else a threefry key made from its bits; of the same shape.
 
-    What the "rbg" generators draw for a row depends on the other rows, and on the mesh.
+    The draws of the "rbg" generators for a row depend on the other rows and on the mesh.
 
     Raises:
       InputError: `key` is not a typed key.
@@ -42,10 +43,10 @@ def one_key(key: Array) -> Array:
 
 
 def row_keys(key: Array, batch: int) -> Array:
-    """One key per row: `key` folded with the row's index, or `key` itself where it already holds one per row.
+    """One key per row: `key` folded with the index of the row, or `key` itself if it has shape [B].
 
     Args:
-      key: a typed key, scalar or [B].
+      key: a typed key, scalar or one per row [B].
       batch: B.
 
     Returns:
@@ -63,31 +64,32 @@ def row_keys(key: Array, batch: int) -> Array:
 
 
 def fold_rows(keys: Array, data: Array | int) -> Array:
-    """Folds one number into the keys of all rows: keys [B] -> keys [B]."""
+    """Folds one number into the key of each row: keys [B] -> keys [B]."""
     return jax.vmap(jax.random.fold_in, (0, None))(keys, data)
 
 
 def split_rows(keys: Array, num: int) -> tuple[Array, ...]:
-    """Splits each row's key: keys [B] -> `num` times keys [B]; `keys` are consumed."""
+    """Splits the key of each row: keys [B] -> `num` arrays of keys [B]; `keys` are consumed."""
     return jax.vmap(lambda key: tuple(jax.random.split(key, num)))(keys)
 
 
 def uniform_rows(keys: Array, length: int) -> Array:
-    """Uniform draws on [0, 1), float32 [B, L]; `keys` [B] are consumed."""
+    """Uniform draws on [0, 1), float32 [B, L]; keys [B] are consumed."""
     return jax.vmap(lambda key: jax.random.uniform(key, (length,)))(keys)
 
 
 def position_keys(keys: Array, positions: Array) -> Array:
-    """One key per position: the row's keys [B] or [B, P], positions int [B or 1, P] -> keys [B, P]."""
+    """One key per position: keys of rows [B] or [B, P], positions int [B or 1, P] -> keys [B, P]."""
     positions = jnp.broadcast_to(positions, (keys.shape[0], positions.shape[1]))
     of_row = None if keys.ndim == 1 else 0
     return jax.vmap(jax.vmap(jax.random.fold_in, (of_row, 0)))(keys, positions)
 
 
 def gumbel(keys: Array, num: int) -> Array:
-    """Standard Gumbel noise: keys [...] -> float32 [..., num]; they are consumed.
+    """Standard Gumbel noise: keys [...] -> float32 [..., num]; the keys are consumed.
 
-    `mode="high"` draws the tail too: the default float32 noise ends at 15.94, so that tokens 16 nats behind never come.
+    `mode="high"` draws the upper tail too. The default float32 noise is at most 15.94, so that a
+    token 16 nats below the best would never be drawn.
     """
 
     def draw(key: Array) -> Array:
@@ -97,5 +99,5 @@ def gumbel(keys: Array, num: int) -> Array:
 
 
 def position_gumbel(keys: Array, length: int) -> Array:
-    """Gumbel noise, one draw per position: keys [B] -> float32 [B, L]."""
+    """Gumbel noise, one draw per position: keys [B] -> float32 [B, L]; the keys are consumed."""
     return gumbel(position_keys(keys, jnp.arange(length)[None]), 1)[..., 0]

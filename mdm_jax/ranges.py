@@ -1,7 +1,7 @@
-"""The range of every setting, written beside the setting: `beta2: Annotated[float, Range(0, below=1)] = 0.98`.
+"""Ranges of settings, written at the field: `beta2: Annotated[float, Range(0, below=1)] = 0.98`.
 
-A dataclass of settings calls `check_ranges(self)` when it is made; the command line does the same for its flags, under
-their names there. Importing this imports nothing heavy.
+A dataclass of settings calls `check_ranges(self)` when it is made. The command line does so for its
+flags, with the names of the flags. Importing this module imports nothing heavy.
 """
 
 import dataclasses
@@ -16,21 +16,21 @@ from typing import Annotated, Any
 from mdm_jax.errors import InputError, shown
 
 INT32 = 2**31 - 1
-"""The most that a number of tokens, steps or rows may be: JAX's integers are int32."""
+"""The largest number of tokens, steps or rows: JAX's integers are int32."""
 FLOAT32 = 3.4028234663852886e38
-"""The largest float32, in which JAX computes: anything above is infinite there."""
+"""The largest finite float32, in which JAX computes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """From `least` to `most`, or strictly between `above` and `below`. Never not-a-number, infinite only if it says so.
+    """A range of numbers, never with NaN, and with infinities only if `infinite`.
 
     Attributes:
       least: the smallest value.
       most: the largest value.
-      above: what the value exceeds.
-      below: what the value stays under.
-      infinite: whether infinities count as within.
+      above: an exclusive lower bound.
+      below: an exclusive upper bound.
+      infinite: whether infinities are in the range.
     """
 
     least: float = -math.inf
@@ -40,7 +40,7 @@ class Range:
     infinite: bool = False
 
     def holds(self, value: float) -> bool:
-        """Whether `value` lies within."""
+        """Whether `value` is in the range."""
         if math.isnan(value) or (math.isinf(value) and not self.infinite):
             return False
         if not self.least <= value <= self.most:
@@ -62,7 +62,7 @@ class Range:
 
 
 def check_number(name: str, value: Any, range: Range, *, whole: bool = False) -> None:
-    """InputError unless `value` is a number (a whole one, if `whole`) within `range`."""
+    """InputError unless `value` is a number in `range`, and an integer if `whole`."""
     kind = "a whole number" if whole else "a number"
     try:
         if isinstance(value, bool):
@@ -71,19 +71,19 @@ def check_number(name: str, value: Any, range: Range, *, whole: bool = False) ->
         fits = isinstance(number, numbers.Real) and range.holds(float(number))
     except (TypeError, ValueError):
         fits = False
-    except OverflowError:  # an integer beyond all floats
+    except OverflowError:  # an integer beyond the range of floats
         fits = False
     if not fits:
         raise InputError(f"{name} must be {kind}, {range}; got {shown(value)}")
 
 
 def check_ranges(settings: Any, *, name_of: Any = lambda path: path.replace(".", " ")) -> None:
-    """InputError for the first number of a dataclass of settings that lies outside its range.
+    """InputError for the first number in a dataclass of settings that is outside its range.
 
     Args:
-      settings: a dataclass; the dataclasses in it are looked through too. None passes where the type allows it; a
-        tuple is checked entry by entry.
-      name_of: makes what a message calls a setting out of its path, such as "mesh.data".
+      settings: a dataclass; nested dataclasses are checked too. None is valid if the type allows
+        it. A tuple is checked entry by entry.
+      name_of: turns the path of a setting, such as "mesh.data", into its name in messages.
     """
     for path, value, hint, range, whole in _ranged(settings):
         kinds = {typing.get_origin(kind) or kind for kind in (hint, *typing.get_args(hint))}
@@ -114,12 +114,16 @@ def _hints(kind: type) -> dict[str, Any]:
 
 
 def _annotations(cls: type) -> dict[str, Any]:
-    """Of one class, without those that are text: they name what is imported for type checking only."""
+    """The annotations of a class, without strings, which name types for type checking only."""
     return {name: hint for name, hint in inspect.get_annotations(cls).items() if not isinstance(hint, str)}
 
 
 def _range_of(hint: Any) -> tuple[Range | None, bool]:
-    """The range in a type, `Annotated[int, Range(1)]`, `Annotated[float, Range(0)] | None` or a tuple of such."""
+    """The range in a type, and whether its numbers are integers.
+
+    The type may be `Annotated[int, Range(1)]`, `Annotated[float, Range(0)] | None`, or a tuple of
+    such.
+    """
     if typing.get_origin(hint) is typing.Annotated:
         found = [extra for extra in hint.__metadata__ if isinstance(extra, Range)]
         return (found[0] if found else None), _is_whole(hint.__origin__)
@@ -141,4 +145,4 @@ Positive = Annotated[float, Range(above=0, most=FLOAT32)]
 NotNegative = Annotated[float, Range(0, FLOAT32)]
 Share = Annotated[float, Range(0, 1)]
 Decay = Annotated[float, Range(0, below=1)]
-"""The ranges that several settings share; the last is that of an average's memory."""
+"""Ranges that several settings share; Decay is the range of the decay of a moving average."""

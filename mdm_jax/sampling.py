@@ -1,7 +1,8 @@
-"""Sampling from a masked diffusion model: one jitted loop, in which an oracle orders and a selector counts.
+"""Sampling from a masked diffusion model in one jitted loop (`loop.run`).
 
-Each step: the selector plans how many positions of the open block to reveal; the network is called if any row reveals
-one; the oracle scores the open positions; the best of them take their tokens. Source: Kim et al. 2025, section 2.
+In each step the selector plans how many positions of the open block to reveal. If any row reveals
+one, the network is called, the oracle scores the open positions, and the best-scored of them get
+their tokens. Source: Kim et al. 2025, section 2.
 """
 
 import dataclasses
@@ -25,16 +26,16 @@ from mdm_jax.typing import Array, Corrector, Denoiser, Oracle, Params, Selector
 
 
 class SampleResult(NamedTuple):
-    """What a sampler gives back."""
+    """What a sampler returns."""
 
     tokens: Array
-    """int32 [B, L], without masks; given tokens as they came"""
+    """int32 [B, L], without masks; the prompt is unchanged"""
     reveal_step: Array
-    """int32 [B, L]: index of the network call that revealed the position, from 0; -1 where given"""
+    """int32 [B, L]: index of the network call that revealed the position; -1 in the prompt"""
     log_prob: Array
-    """float32 [B], nats: sum of log p_theta (temperature 1) of the tokens at the moment they were revealed"""
+    """float32 [B], nats: sum of log p_theta (temperature 1) of the tokens, when revealed"""
     nfe: Array
-    """int32 scalar: network calls made for the batch"""
+    """int32 scalar: network calls for the batch"""
 
 
 def sample(
@@ -51,29 +52,43 @@ def sample(
 ) -> SampleResult:
     """Fills in every mask of `x_init`, in the order that `oracle` and `selector` choose.
 
-    What is unmasked in `x_init` is the prompt and comes back untouched. Rows are independent: neither the other rows
-    nor padding on the right change a row's tokens, but for ties within the rounding of the network's products. The
-    first call of a shape compiles; denoiser, oracle, the selector's class and schedule, mask_id, block_length and
-    whether the temperature is 0 are static, all else is traced.
+    The unmasked tokens of `x_init` are the prompt and do not change. Rows are independent: the
+    tokens of a row depend neither on the other rows nor on padding on the right, except where the
+    rounding of the network decides a tie.
+
+    The first call with new shapes compiles. Static are the denoiser, an oracle that is a plain
+    function, the class and the schedule of the selector, `mask_id`, `block_length`, and whether the
+    temperature is 0. Everything else is traced. Source: Kim et al. 2025, section 2.
 
     Args:
-      denoiser: the network; hashable, and the same object (or an equal one) in every call. If it has a method
-        `features` (`typing.FeatureDenoiser`), logits are made only where they are read.
-      params: its parameters.
+      denoiser: the network; hashable, and the same or an equal object in every call. If it has a
+        method `features` (`typing.FeatureDenoiser`), logits are made only where they are read.
+      params: parameters of the network.
       key: a typed key, scalar or one per row [B]; consumed.
-      x_init: int [B, L], `mask_id` wherever a token is wanted.
-      mask_id: the mask token's id, a Python int >= 0; if it is below V, it is never predicted.
-      oracle: scores of positions; see `oracles`.
-      selector: how many to reveal in a step; see `selection`.
-      temperature: of the tokens drawn; 0 takes the likeliest. The oracle sees temperature 1 whatever it is.
-      block_length: semi-autoregressive: only the leftmost block of this length that holds a mask is open.
-        None opens the whole sequence.
+      x_init: int [B, L], with `mask_id` at every position to fill in.
+      mask_id: id of the mask token, a Python int >= 0; if it is below V, it is never predicted.
+      oracle: scores the positions; see `oracles`.
+      selector: chooses how many positions a step reveals; see `selection`.
+      temperature: of the tokens drawn, at least 0; 0 takes the likeliest. The oracle always sees
+        temperature 1.
+      block_length: for semi-autoregressive sampling. Only the leftmost block of this length with a
+        mask is open. None opens the whole sequence.
 
     Returns:
       SampleResult.
 
     Raises:
-      InputError: a shape, a dtype or an option is off, or the denoiser's output is.
+      InputError: a shape, a dtype or an option is invalid, or the output of the denoiser is.
+
+    Example:
+      def denoiser(params, tokens):  # logits over the ids 0 to 4; the mask is id 5
+          return params[tokens] + params[tokens].mean(axis=1, keepdims=True)
+
+      params = jax.random.normal(jax.random.key(0), (6, 5))
+      x_init = jnp.full((2, 8), 5).at[:, 0].set(3)
+      result = mdm_jax.sample(denoiser, params, jax.random.key(1), x_init, mask_id=5)
+      assert (result.tokens < 5).all() and (result.tokens[:, 0] == 3).all()
+      assert int(result.nfe) == 7
     """
     tokens, keys, mask_id = check_arguments(denoiser, key, x_init, mask_id, oracle)
     block_length = check_block_length(block_length, tokens.shape[1])
@@ -90,26 +105,39 @@ def vanilla_sample(
     schedule: Schedule,
     num_steps: int,
 ) -> SampleResult:
-    """The reverse process itself: each mask is revealed with probability (α_s - α_t) / (1 - α_t), its token drawn.
+    """Simulates the reverse process: step by step, each mask is revealed independently.
 
-    Step j = 1..T goes from t = 1 - (j - 1)/T to s = 1 - j/T. It is `sample` with the random oracle and a binomial
-    number of positions, which has the same law; steps that choose no position call no network.
-    Source: Kim et al. 2025, section 2.
+    Step j = 1..T goes from t = 1 - (j - 1)/T to s = 1 - j/T. Each mask is revealed with probability
+    (α_s - α_t) / (1 - α_t), and its token is drawn from p_theta. The implementation is `sample`
+    with the random oracle and a binomial number of positions, which has the same law. A step in
+    which no row reveals a position does not call the network. Source: Kim et al. 2025, section 2.
 
     Args:
-      denoiser: the network.
-      params: its parameters.
+      denoiser: the network, as in `sample`.
+      params: parameters of the network.
       key: a typed key, scalar or one per row [B]; consumed.
-      x_init: int [B, L], `mask_id` wherever a token is wanted.
-      mask_id: the mask token's id.
+      x_init: int [B, L], with `mask_id` at every position to fill in.
+      mask_id: id of the mask token.
       schedule: α_t.
-      num_steps: T.
+      num_steps: T, at least 1.
 
     Returns:
       SampleResult.
 
     Raises:
       InputError: as `sample`.
+
+    Example:
+      def denoiser(params, tokens):
+          return params[tokens]
+
+      params = jax.random.normal(jax.random.key(0), (6, 5))
+      x_init = jnp.full((2, 8), 5)
+      result = mdm_jax.vanilla_sample(
+          denoiser, params, jax.random.key(1), x_init,
+          mask_id=5, schedule=mdm_jax.Linear(), num_steps=16,
+      )
+      assert (result.tokens < 5).all() and int(result.nfe) <= 16
     """
     selector = Binomial(num_steps, schedule)
     return sample(denoiser, params, key, x_init, mask_id=mask_id, oracle=random, selector=selector)
@@ -118,7 +146,14 @@ def vanilla_sample(
 def check_arguments(
     network: Any, key: Array, x_init: ArrayLike, mask_id: int, oracle: Oracle
 ) -> tuple[Array, Array, int]:
-    """What every sampler is given, as tokens int32 [B, L], keys [B] and the mask's id; InputError if it is unusable."""
+    """Checks the arguments that all samplers share.
+
+    Returns:
+      The tokens int32 [B, L], keys [B], and the id of the mask.
+
+    Raises:
+      InputError: one of them cannot be used.
+    """
     check_network(network, "denoiser")
     tokens = check_tokens(x_init, "x_init", network)
     check_callable(oracle, "oracle")
@@ -128,7 +163,7 @@ def check_arguments(
 
 
 def check_block_length(block_length: int | None, length: int) -> int:
-    """The length of the blocks of a sequence; InputError unless it is a whole number of at least 1, or None for one."""
+    """The length of a block, L if `block_length` is None; InputError unless it is at least 1."""
     if block_length is None:
         return length
     if isinstance(block_length, bool) or not isinstance(block_length, int | np.integer) or block_length < 1:
@@ -138,22 +173,22 @@ def check_block_length(block_length: int | None, length: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Whole:
-    """The network of `sample`: each call reads whole sequences, and nothing is kept."""
+    """The network of `sample`: each call reads whole sequences and keeps nothing."""
 
     denoiser: Denoiser
     together: ClassVar[bool] = False
 
     @property
     def num_tokens(self) -> int | None:
-        """Ids that the denoiser may be given, if it says."""
+        """The denoiser takes the ids 0 to num_tokens - 1; None if it does not say."""
         return getattr(self.denoiser, "num_tokens", None)
 
     def init(self, batch: int, length: int) -> Any:
-        """Nothing."""
+        """An empty memory."""
         return ()
 
     def read(self, params: Params, state: State, is_read: Array) -> Reading:
-        """All positions."""
+        """Calls the denoiser on all positions."""
         return Reading(call(self.denoiser, params, state.tokens, is_read), ())
 
 
@@ -166,7 +201,7 @@ def decode(
     selector: Selector,
     temperature: Array | float,
 ) -> SampleResult:
-    """Runs the loop to its end, jitted: what every strict or correcting sampler comes to."""
+    """Checks the selector and the temperature, and runs the loop to its end in one jitted call."""
     check_selector(selector)
     if isinstance(selector, Corrector) and loop.block_length < tokens.shape[1]:
         raise InputError(f"{type(selector).__name__} corrects whole sequences: give block_length=None")
@@ -187,7 +222,7 @@ def _decode(
     *,
     classes: Any,
 ) -> SampleResult:
-    del classes  # part of the program's identity, and no more
+    del classes  # part of jit's cache key only
     plain = oracle.func if isinstance(oracle, jax.tree_util.Partial) else oracle
     end = run(loop, params, selector, plain, keys, init(loop, x_init), temperature)
     log_prob = jnp.where(has_unknown_ids(x_init, loop.network), jnp.nan, end.log_prob.sum(axis=-1))

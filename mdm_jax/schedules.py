@@ -1,7 +1,7 @@
-"""The noise schedule alpha_t: the probability that a token is still there at time t, with alpha_0 = 1 and alpha_1 = 0.
+"""The noise schedule α_t: the probability that a token is kept at time t, with α_0 = 1 and α_1 = 0.
 
-Every schedule is written through 1 - alpha_t, the probability that a token is masked, because that is the small number
-near t = 0 which float32 would lose in the subtraction. Source: Kim et al. 2025, section 2.
+Every schedule is written as 1 - α_t, the probability that a token is masked. This is the small
+number near t = 0, and float32 would lose it in the subtraction. Source: Kim et al. 2025, section 2.
 """
 
 import abc
@@ -16,39 +16,44 @@ from mdm_jax.typing import Array
 
 
 class Schedule(abc.ABC):
-    """A noise schedule. All methods take t in [0, 1], float of any shape, and return the same shape."""
+    """A noise schedule. All methods take times in [0, 1], float of any shape, and keep the shape."""
 
     @abc.abstractmethod
     def mask_prob(self, t: Array) -> Array:
-        """1 - alpha_t: the probability that a token is masked at t, with full relative accuracy as t -> 0."""
+        """1 - α_t, the probability that a token is masked at t; relatively exact as t -> 0."""
 
     @abc.abstractmethod
     def alpha_prime(self, t: Array) -> Array:
-        """The derivative of alpha_t, never positive."""
+        """The derivative α'_t, never positive."""
 
     @abc.abstractmethod
     def elbo_weight(self, t: Array) -> Array:
-        """|alpha'_t| / (1 - alpha_t), the weight of Eq. 1; finite down to t = 1e-37 in float32."""
+        """|α'_t| / (1 - α_t), the weight of Eq. 1; finite down to t = 1e-37 in float32."""
 
     def alpha(self, t: Array) -> Array:
-        """The probability that a token is kept at t."""
+        """α_t, the probability that a token is kept at t."""
         return 1 - self.mask_prob(t)
 
     def reveal_prob(self, t: Array, s: Array) -> Array:
-        """(alpha_s - alpha_t) / (1 - alpha_t): the probability that a mask at t is gone at s < t; 1 where t = 0."""
+        """(α_s - α_t) / (1 - α_t), the probability that a mask at t is gone at s < t; 1 if t = 0."""
         masked = self.mask_prob(t)
         return jnp.where(masked > 0, 1 - self.mask_prob(s) / jnp.where(masked > 0, masked, 1), 1.0)
 
 
 def check_schedule(schedule: object) -> None:
-    """InputError for what is no Schedule."""
+    """InputError unless `schedule` is a Schedule."""
     if not isinstance(schedule, Schedule):
         raise InputError(f"schedule must be a Schedule, such as schedules.Linear(); got {shown(schedule)}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Linear(Schedule):
-    """alpha_t = 1 - t."""
+    """α_t = 1 - t.
+
+    Example:
+      schedule, t = mdm_jax.Linear(), jnp.array([0.25])
+      assert schedule.alpha(t).tolist() == [0.75] and schedule.elbo_weight(t).tolist() == [4.0]
+    """
 
     def mask_prob(self, t: Array) -> Array:
         """= t."""
@@ -65,7 +70,11 @@ class Linear(Schedule):
 
 @dataclasses.dataclass(frozen=True)
 class Cosine(Schedule):
-    """alpha_t = 1 - cos(π (1 - t) / 2)."""
+    """α_t = 1 - cos(π (1 - t) / 2).
+
+    Example:
+      assert jnp.allclose(mdm_jax.Cosine().alpha(jnp.array([1 / 3])), 0.5)
+    """
 
     def mask_prob(self, t: Array) -> Array:
         """= cos(π (1 - t) / 2) = sin(π t / 2)."""
@@ -82,7 +91,14 @@ class Cosine(Schedule):
 
 @dataclasses.dataclass(frozen=True)
 class Polynomial(Schedule):
-    """alpha_t = 1 - t^p."""
+    """α_t = 1 - t^p.
+
+    Attributes:
+      power: p, above 0.
+
+    Example:
+      assert mdm_jax.Polynomial(2.0).alpha(jnp.array([0.5])).tolist() == [0.75]
+    """
 
     power: float
 

@@ -1,7 +1,8 @@
-"""The mesh ("data", "fsdp", "tensor"), and the one table that says where each parameter lies on it.
+"""The mesh ("data", "fsdp", "tensor"), and one table of rules that shards the parameters on it.
 
-Batches are split over data x fsdp. A parameter is split as the first rule that its name meets says, along the axes
-that divide its dimensions; optimizer state and averages carry their parameter's name and lie where it lies.
+Batches are split over data x fsdp. A parameter is split by the first rule that matches its name,
+along the axes whose sizes divide its dimensions. Optimizer state and averages have the names of
+their parameters, and are sharded like them.
 """
 
 import itertools
@@ -21,7 +22,8 @@ AXES = ("data", "fsdp", "tensor")
 BATCH = PartitionSpec(("data", "fsdp"))
 
 Rules = Sequence[tuple[str, PartitionSpec]]
-"""Parameter name (a pattern for the end of its path) -> axes per dimension; whatever meets none is replicated."""
+"""(pattern for the end of a parameter's path, mesh axes per dimension); without a match a parameter
+is replicated"""
 
 RULES: Rules = (
     (r"token_embedding/embedding$", PartitionSpec("tensor", "fsdp")),
@@ -30,20 +32,20 @@ RULES: Rules = (
     (r"(query|key|value|gate|up)/bias$", PartitionSpec("tensor")),
     (r"(output|down)/kernel$", PartitionSpec("tensor", "fsdp")),
 )
-"""For the names of this library's models."""
+"""The rules for the models of this library."""
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, *, devices: list[jax.Device] | None = None) -> Mesh:
-    """The mesh over all devices (or over `devices`).
+    """A mesh over all devices, or over `devices`.
 
     Args:
-      data: copies of the model that split the batch; -1: as many as the devices allow.
-      fsdp: ways to split parameters and optimizer state, and the batch too.
-      tensor: ways to split matrices within a layer.
-      devices: None is all of them.
+      data: shards of the batch with a copy of the model each; -1 uses all devices that are left.
+      fsdp: shards of parameters and optimizer state, and of the batch too.
+      tensor: shards of the matrices within a layer.
+      devices: None uses all.
 
     Raises:
-      InputError: the sizes do not multiply to the number of devices.
+      InputError: the product of the sizes is not the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     rest = fsdp * tensor
@@ -57,7 +59,7 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, *, devices: list[j
 
 
 def _rule_for(name: str, shape: tuple[int, ...], rules: Rules) -> PartitionSpec | None:
-    """The first that the parameter `name` of `shape` meets."""
+    """The spec of the first rule that matches the name and the rank of a parameter."""
     return next((spec for pattern, spec in rules if re.search(pattern, name) and len(spec) == len(shape)), None)
 
 
@@ -66,13 +68,13 @@ def _name(path: tuple[Any, ...]) -> str:
 
 
 def spec_for(name: str, shape: tuple[int, ...], mesh: Mesh, rules: Rules = RULES) -> PartitionSpec:
-    """Where the parameter `name` (its path, joined by "/") of `shape` lies on `mesh`."""
+    """The sharding of a parameter on `mesh`, by its name (its path joined by "/") and shape."""
     axes = zip(shape, _rule_for(name, shape, rules) or (), strict=False)
-    return PartitionSpec(*(axis if size % _ways(axis, mesh) == 0 else None for size, axis in axes))
+    return PartitionSpec(*(axis if size % _num_shards(axis, mesh) == 0 else None for size, axis in axes))
 
 
-def _ways(axis: str | tuple[str, ...] | None, mesh: Mesh) -> int:
-    """Parts that one axis of a rule, or several together, make of a dimension."""
+def _num_shards(axis: str | tuple[str, ...] | None, mesh: Mesh) -> int:
+    """The number of shards that one axis of a rule, or several together, make of a dimension."""
     names = (axis,) if isinstance(axis, str) else axis or ()
     unknown = [name for name in names if name not in mesh.shape]
     if unknown:
@@ -90,17 +92,20 @@ def shardings(mesh: Mesh, tree: Any, rules: Rules = RULES) -> Any:
 
 
 def without_rule(params: Any, rules: Rules = RULES) -> tuple[float, str]:
-    """The share of the parameters (or shapes) that no rule meets, and the name of the largest of them."""
+    """The share of the parameters (or shapes) without a rule, and the name of the largest one."""
     sizes = {_name(path): (leaf.shape, math.prod(leaf.shape)) for path, leaf in jax.tree.leaves_with_path(params)}
-    unmet = {name: size for name, (shape, size) in sizes.items() if _rule_for(name, shape, rules) is None}
+    unmatched = {name: size for name, (shape, size) in sizes.items() if _rule_for(name, shape, rules) is None}
     total = sum(size for _, size in sizes.values())
-    return (sum(unmet.values()) / total, max(unmet, key=lambda name: unmet[name])) if unmet else (0.0, "")
+    if not unmatched:
+        return 0.0, ""
+    return sum(unmatched.values()) / total, max(unmatched, key=lambda name: unmatched[name])
 
 
 def gathered(mesh: Mesh, params: Any, rules: Rules = RULES) -> Any:
-    """`params`, under jit, as a forward pass takes them: look-up tables whole over fsdp, as XLA takes matrices anyway.
+    """`params` for a forward pass under jit, with look-up tables gathered over fsdp.
 
-    With tables that are split within a row XLA would bring all activations to all devices and split them there instead.
+    XLA gathers matrices by itself. If the rows of a table are split, it would gather all
+    activations instead and split them on every device.
     """
 
     def gather(path: tuple[Any, ...], leaf: Any) -> Any:
@@ -114,7 +119,7 @@ def gathered(mesh: Mesh, params: Any, rules: Rules = RULES) -> Any:
 
 
 def abstract(mesh: Mesh, tree: Any, rules: Rules = RULES) -> Any:
-    """Shape, dtype and sharding of every array in `tree`: what to restore a checkpoint into. Nothing is allocated."""
+    """Shape, dtype and sharding of every array in `tree`, to restore a checkpoint into."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         tree,
@@ -123,16 +128,16 @@ def abstract(mesh: Mesh, tree: Any, rules: Rules = RULES) -> Any:
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> Sequence[int]:
-    """The rows of a batch that lie on this process's devices, in order: what it has to read."""
+    """The rows of a batch that this process's devices hold, in order: those that it has to read."""
     indices = NamedSharding(mesh, BATCH).addressable_devices_indices_map((batch_size,)).values()
     parts = sorted({index[0].indices(batch_size)[:2] for index in indices if index is not None})
     if all(one[1] == other[0] for one, other in itertools.pairwise(parts)):
-        return range(parts[0][0], parts[-1][1])  # no list: a batch may be of any size until it meets its data
+        return range(parts[0][0], parts[-1][1])  # a list of a very large batch would take long
     return [row for part in parts for row in range(*part)]
 
 
 def place(mesh: Mesh, rows: Any) -> Any:
-    """Arrays [B, ...] that every process holds whole, with their rows split over data x fsdp."""
+    """Shards arrays [B, ...], which every process holds whole, by rows over data x fsdp."""
     sharding = NamedSharding(mesh, BATCH)
     return jax.tree.map(lambda x: jax.make_array_from_callback(x.shape, sharding, lambda index: x[index]), rows)
 
@@ -145,11 +150,11 @@ def fetch(array: jax.Array) -> np.ndarray:
 
 
 def check_batch(batch_size: int, mesh: Mesh, *, parts: int = 1) -> None:
-    """InputError unless each of so many equal parts of the batch splits evenly over data x fsdp."""
-    ways = mesh.shape["data"] * mesh.shape["fsdp"]
-    if batch_size % (ways * parts):
+    """InputError unless each of `parts` equal parts of the batch splits evenly over data x fsdp."""
+    num_shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    if batch_size % (num_shards * parts):
         cut = f" in {parts} parts" if parts > 1 else ""
         raise InputError(
-            f"batch size {batch_size}{cut} does not split over {ways} devices (data x fsdp); take a multiple of "
-            f"{ways * parts}"
+            f"batch size {batch_size}{cut} does not split over {num_shards} devices (data x fsdp); take a multiple of "
+            f"{num_shards * parts}"
         )

@@ -1,4 +1,4 @@
-"""The vocabulary of the library: aliases, and the two records that modules hand to each other."""
+"""Types that modules share: aliases, records and protocols."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
@@ -7,11 +7,11 @@ import jax
 
 Array: TypeAlias = jax.Array
 Params: TypeAlias = Any
-"""A pytree of arrays: whatever the denoiser takes as its first argument."""
+"""A pytree of arrays, the first argument of a denoiser."""
 
 
 class Features(NamedTuple):
-    """A denoiser's output before the head: the logits are `hidden @ head`, made by whoever needs them."""
+    """The output of a denoiser before the head: the logits are `hidden @ head`."""
 
     hidden: Array
     """float [B, L, D]"""
@@ -20,9 +20,10 @@ class Features(NamedTuple):
 
 
 class Confidence(NamedTuple):
-    """What a step knows of each position, every field [B, L]; probabilities are p_theta(. | x_t) at temperature 1.
+    """What a step knows of each position; every field is [B, L].
 
-    In a sampler only open positions are read: all fields are 0 where a token is given, revealed, or in another block.
+    Probabilities are p_theta(. | x_t) at temperature 1. A sampler reads open positions only: in the
+    prompt, at revealed positions and in other blocks the fields are 0.
     """
 
     top_prob: Array
@@ -32,77 +33,81 @@ class Confidence(NamedTuple):
     entropy: Array
     """float32, nats"""
     token: Array
-    """int32: the token that would be revealed, drawn or the argmax"""
+    """int32: the token to reveal, drawn or the argmax"""
     token_prob: Array
     """float32: the probability of `token`"""
     token_log_prob: Array | None = None
-    """float32, nats: log of `token_prob`, kept apart since float32 probabilities end at exp(-87); NaN where the logits
-    or the temperature were not sound, or no token was possible"""
+    """float32, nats: log of `token_prob`, without the underflow of float32 probabilities below
+    exp(-87); NaN if the logits held NaN or +inf, the temperature was invalid, or no token was
+    possible"""
 
 
 Denoiser: TypeAlias = Callable[[Params, Array], Array | Features]
-"""(params, tokens int32 [B, L]) -> logits float [B, L, V], or Features. It sees no time: p_theta(. | x_t)."""
+"""(params, tokens int32 [B, L]) -> logits float [B, L, V], or Features. It takes no time: p_theta(.
+| x_t)."""
 
 
 @runtime_checkable
 class FeatureDenoiser(Protocol):
     """A Denoiser that can also give Features, from which logits are made only where they are read.
 
-    Samplers and losses call its method `features` instead of it. Wrapped in a plain function it still works: it then
-    makes all logits.
+    Samplers and losses call its method `features`. If it is wrapped in a plain function they call
+    the function, which makes all logits.
     """
 
     def __call__(self, params: Params, tokens: Array) -> Array | Features:
-        """As any Denoiser."""
+        """As for any Denoiser."""
         ...
 
     def features(self, params: Params, tokens: Array, is_read: Array | None = None) -> Features:
         """Features of tokens int32 [B, L].
 
-        Where `is_read`, bool [B, L], is False the hidden states may be anything finite; None reads all.
+        The hidden states may be any finite values where `is_read`, bool [B, L], is False. None
+        reads all positions.
         """
         ...
 
 
 Oracle: TypeAlias = Callable[[Array, Confidence], Array]
-"""(key, confidence) -> scores float32 of the fields' shape; the higher is revealed the sooner. See `oracles`."""
+"""(key, confidence) -> real scores of the fields' shape; higher is revealed sooner. See `oracles`."""
 
 
 class Selector(Protocol):
-    """How many of the best-scored positions a step reveals. A frozen dataclass, registered as a pytree.
+    """Chooses how many of the best-scored positions a step reveals. A frozen dataclass and pytree.
 
-    One that plans should have `num_steps`, the step of a block by which it has planned all its masks: until then it may
-    plan nothing for as long as it likes, and there the sampler reveals what is left. Without it the sampler reveals a
-    position in every step from the 1,025th of a block on. It may have `waits`, with the arguments of `plan`: whether
-    that is 0, bool [B], for less. It may have `perturb(keys, scores, j)`, which gives the scores that `choose` sees.
+    Three members are optional. `num_steps` is the step of a block in which the sampler reveals all
+    that is left; before it the plan may be 0 in any number of steps. A selector that plans without
+    this number reveals at least one position in every step of a block from the 1,025th on. `waits`,
+    with the arguments of `plan`, says whether the plan is 0, bool [B], at a lower cost.
+    `perturb(keys, scores, j)` returns the scores that `choose` gets.
     """
 
     def plan(self, key: Array, j: Array, n_0: Array, left: Array) -> Array | None:
-        """Number to reveal, int32 [B], decided before the network is called; None if it takes the network to decide.
+        """The number of positions to reveal, int32 [B]; None if the network has to be called first.
 
         Args:
-          key: typed keys [B], one per row (or a scalar key, folded with the row).
+          key: typed keys [B], one per row (or a scalar key, which is folded with the row).
           j: int32 [B], the row's step in its block, from 1.
-          n_0: int32 [B], masks in the row's block when the block was opened.
-          left: int32 [B], masks left in it now.
+          n_0: int32 [B], masks in the block when it was opened.
+          left: int32 [B], masks that are left in it.
         """
         ...
 
     def choose(self, scores: Array, confidence: Confidence, is_open: Array, num_reveal: Any) -> Array:
-        """Positions to reveal, bool [B, L]: a subset of `is_open`, `num_reveal` of them if that was planned."""
+        """The positions to reveal, bool [B, L], among the open ones; `num_reveal` if it is planned."""
         ...
 
 
 @runtime_checkable
 class Corrector(Protocol):
-    """A Selector that corrects: it may choose revealed positions again, and mask others again.
+    """A Selector that may also choose revealed positions again, and mask others again.
 
-    Open to it are all targets, the positions that were masked at the start. It ends after `num_steps`, whose last step
-    chooses every target. The sequence is one block.
+    All targets are open to it, the positions that were masked at the start. It ends after
+    `num_steps` steps, and its last step chooses every target. The sequence is one block.
     """
 
     num_steps: Any
 
     def take_back(self, scores: Array, confidence: Confidence, is_open: Array, is_chosen: Array) -> Array:
-        """Positions to mask again, bool [B, L]; of these, the sampler masks what is open and not chosen."""
+        """Positions to mask again, bool [B, L]; those that are open and not chosen are masked."""
         ...

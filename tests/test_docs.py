@@ -1,12 +1,17 @@
-"""The code in the README and in docs/ runs, and the links in it lead somewhere."""
+"""The code in the README, in docs/ and in public docstrings runs, and links lead somewhere."""
 
 import importlib
+import inspect
 import pathlib
 import re
+import textwrap
 
+import jax
+import jax.numpy as jnp
 import pytest
 from commands import module_of
 
+import mdm_jax
 from mdm_jax.errors import InputError
 from mdm_jax.tasks.sudoku import files as sudoku_files
 from mdm_jax.tasks.sudoku import formats as sudoku_formats
@@ -22,6 +27,20 @@ def test_page_code_blocks_run(page):
     assert blocks, f"{page.name} shows no code"
     for block in blocks:
         exec(compile(block, page.name, "exec"), {"__name__": page.stem})
+
+
+def example_of(value):
+    """The code under `Example:` in a docstring, to its end; empty if there is none."""
+    _, _, code = inspect.cleandoc(value.__doc__ or "").partition("\nExample:\n")
+    return textwrap.dedent(code)
+
+
+EXAMPLES = {name: code for name in mdm_jax.__all__ if (code := example_of(getattr(mdm_jax, name)))}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example_in_a_public_docstring_runs(name):
+    exec(compile(EXAMPLES[name], name, "exec"), {"jax": jax, "jnp": jnp, "mdm_jax": mdm_jax})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

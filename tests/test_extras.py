@@ -83,8 +83,8 @@ def test_own_program_trains_samples_and_loads_shipped_weights_without_the_extra(
     assert done.returncode == 0, done.stderr[-2000:]
     said = [line for line in done.stderr.splitlines() if "TensorBoard" in line]
     assert said == [
-        "no events for TensorBoard are written, metrics.jsonl alone: the package tensorboardX is not installed, which "
-        "this needs: pip install 'mdm_jax[experiments]'"
+        "no TensorBoard events are written, only metrics.jsonl: this needs the package tensorboardX, which is not "
+        "installed: pip install 'mdm_jax[experiments]'"
     ]
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 3
     assert not os.path.exists(tmp_path / "run" / "tensorboard")
@@ -104,7 +104,7 @@ def test_what_needs_the_extra_says_in_one_line_how_to_install_it(program, missin
     done = run(WITHOUT + program + use)
     line = done.stderr.splitlines()[-1]
     assert line == (
-        f"mdm_jax.errors.MissingExtraError: the package {missing} is not installed, which this needs: "
+        f"mdm_jax.errors.MissingExtraError: this needs the package {missing}, which is not installed: "
         "pip install 'mdm_jax[experiments]'"
     )
 

@@ -33,7 +33,7 @@ def test_place_outside_the_file_system_is_refused_with_what_to_mount(tmp_path, m
     given = re.sub("^gs:/(?!/)", "gs://", place)
     for path in (place, pathlib.Path(place)):
         said = message(read, path)
-        assert said.startswith(f"{given} is no place in the file system")
+        assert said.startswith(f"{given} is not a path in the file system")
         assert "gcsfuse" in said
     assert not list(tmp_path.iterdir())
 

@@ -145,6 +145,7 @@ BELOW = {
     "ranges": {"errors"},
     "files": {"errors"},
     "typing": set(),
+    "blocks": {"typing"},
     "randomness": {"errors", "typing"},
     "checks": {"errors", "ranges", "typing"},
     "schedules": {"errors", "ranges", "typing"},
@@ -158,8 +159,8 @@ BELOW = {
     "sharding": {"errors", "typing"},
 }
 BELOW["losses"] = BELOW["draws"] | {"draws", "ranges", "checks", "logits"}
-BELOW["loop"] = {*BELOW["selection"], "selection", "checks"}
-BELOW["sampling"] = {*BELOW["loop"], "loop", "oracles"}
+BELOW["loop"] = {*BELOW["selection"], "selection", "oracles", "checks", "blocks"}
+BELOW["sampling"] = {*BELOW["loop"], "loop"}
 BELOW["correction"] = BELOW["sampling"] | {"sampling"}
 BELOW["autoregressive"] = {"errors", "ranges", "typing", "randomness", "checks", "confidence", "orders"}
 BELOW["cached_sampling"] = BELOW["sampling"] | {"sampling", "autoregressive"}

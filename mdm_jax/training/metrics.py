@@ -70,7 +70,7 @@ def _events(folder: pathlib.Path, resume_step: int) -> Any:
         with of_extra("experiments"):
             from tensorboardX import SummaryWriter
     except MissingExtraError as error:
-        say(f"no events for TensorBoard are written, metrics.jsonl alone: {error}")
+        say(f"no TensorBoard events are written, only metrics.jsonl: {error}")
         return None
     return SummaryWriter(str(folder), purge_step=resume_step + 1, write_to_disk=True)
 
