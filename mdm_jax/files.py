@@ -26,7 +26,7 @@ def local_path(path: str | os.PathLike[str]) -> pathlib.Path:
         raise InputError(f"a path is wanted, a str or a pathlib.Path; got {shown(path)}")
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", os.fspath(path)):
         raise InputError(
-            f"{path} is not a path in the file system: mount the bucket (gcsfuse for gs://, mountpoint-s3 or s3fs for "
+            f"{path} is no place in the file system: mount the bucket (gcsfuse for gs://, mountpoint-s3 or s3fs for "
             "s3://) or download the file, and give that path"
         )
     return pathlib.Path(path)
