@@ -18,8 +18,9 @@ from mdm_jax.errors import InputError
 from mdm_jax.models.denoiser import make_denoiser
 from mdm_jax.models.transformer import init_params
 from mdm_jax.sharding import make_mesh
-from mdm_jax.training.checkpoint import Checkpointer, digest
+from mdm_jax.training.checkpoint import Checkpointer
 from mdm_jax.training.config import read_config, write_config
+from mdm_jax.training.digest import digest
 from mdm_jax.training.held_out import held_out_loss
 from mdm_jax.training.metrics import read_metrics
 from mdm_jax.training.objectives import masked_loss
@@ -89,7 +90,7 @@ def test_config_of_another_run_or_a_newer_version_is_named(tmp_path):
     write_config(tmp_path, {"model": {"width": 3}, "batch_size": 4})
     with pytest.raises(InputError, match="width 3 -> 5"):
         write_config(tmp_path, {"model": {"width": 5}, "batch_size": 4})
-    assert read_config(tmp_path)["model"] == {"width": 3}
+    assert read_config(tmp_path)["model"] == {"kind": "transformer", "width": 3}
     (tmp_path / "config.json").write_text(json.dumps({"format": 99, "model": {}}))
     with pytest.raises(InputError, match="format 99"):
         read_config(tmp_path)

@@ -13,6 +13,7 @@ import pytest
 
 from mdm_jax.errors import InputError
 from mdm_jax.training import distributed
+from mdm_jax.training.cluster import find_cluster
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -153,7 +154,7 @@ def test_start_processes_that_were_told_of_different_numbers_end_soon_with_one_l
     for (_, stderr, code), (me, mine, other, theirs) in zip(
         run(program, ((address, 2, 0), {}), ((address, 3, 1), {})), ((0, 2, 1, 3), (1, 3, 0, 2)), strict=True
     ):
-        line = f"error: process {me} was told of {mine} processes, and process {other} of {theirs}: give all of them"
+        line = f"error: process {me} was started as one of {mine}, process {other} as one of {theirs}: give all"
         assert code == 2
         assert stderr == f"{line} the same --distributed.num-processes\n"
 
@@ -234,7 +235,7 @@ def environment(monkeypatch):
 )
 def test_find_cluster_several_processes_are_found(environment, variables, size, one_per_node):
     environment(variables)
-    cluster = distributed.find_cluster()
+    cluster = find_cluster()
     assert (cluster.num_processes, cluster.one_per_node) == (size, one_per_node)
 
 
@@ -252,7 +253,7 @@ def test_find_cluster_several_processes_are_found(environment, variables, size, 
 )
 def test_start_lone_process_stays_alone(environment, variables):
     environment(variables)
-    assert distributed.find_cluster() is None
+    assert find_cluster() is None
     assert not distributed.start()
     assert not jax.distributed.is_initialized()
 
@@ -271,7 +272,7 @@ def test_find_cluster_tpu_counts_its_hosts(environment, monkeypatch, variables, 
 
     monkeypatch.setattr(cloud_tpu_cluster, "running_in_cloud_tpu_vm", True)
     environment({"MEGASCALE_NUM_SLICES": "1"} | variables)
-    cluster = distributed.find_cluster()
+    cluster = find_cluster()
     assert (cluster and cluster.num_processes) == size
 
 

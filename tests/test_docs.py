@@ -30,9 +30,9 @@ def test_page_code_blocks_run(page):
 
 
 def example_of(value):
-    """The code under `Example:` in a docstring, to its end; empty if there is none."""
-    _, _, code = inspect.cleandoc(value.__doc__ or "").partition("\nExample:\n")
-    return textwrap.dedent(code)
+    """The code under `Example:` in a docstring, to the next section; empty if there is none."""
+    found = re.search(r"^Example:\n((?:  .*\n|\n)+)", inspect.cleandoc(value.__doc__ or "") + "\n", re.MULTILINE)
+    return textwrap.dedent(found[1]) if found else ""
 
 
 EXAMPLES = {name: code for name in mdm_jax.__all__ if (code := example_of(getattr(mdm_jax, name)))}

@@ -20,11 +20,12 @@ from jax.sharding import PartitionSpec
 import mdm_jax
 from mdm_jax.errors import InputError
 from mdm_jax.sharding import make_mesh, shardings, without_rule
-from mdm_jax.training.checkpoint import Checkpointer, _crc32, restore_params, trained_seconds
+from mdm_jax.training.checkpoint import Checkpointer, restore_params, trained_seconds
 from mdm_jax.training.config import read_config
 from mdm_jax.training.digest import digest
 from mdm_jax.training.lock import locked
 from mdm_jax.training.metrics import read_metrics
+from mdm_jax.training.record import crc32
 from mdm_jax.training.state import OptimizerConfig
 
 
@@ -129,7 +130,7 @@ def test_checkpoint_of_an_older_version_restores_and_names_of_another_network_ar
     items = {"params": state.params, "ema": state.ema}
     items["optimizer"] = {name: getattr(state, name) for name in extra_names()}
     extra["digest"] = {name: digest(item, version=1) for name, item in items.items()}
-    path.write_text(json.dumps({**extra, "crc32": _crc32(extra)}))
+    path.write_text(json.dumps({**extra, "crc32": crc32(extra)}))
     again = tiny.train(folder, steps=3)
     jax.tree.map(np.testing.assert_array_equal, again.params, state.params)
     (folder / "config.json").unlink()

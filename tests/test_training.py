@@ -15,7 +15,7 @@ from mdm_jax.errors import InputError
 from mdm_jax.models.denoiser import make_denoiser
 from mdm_jax.models.transformer import init_params
 from mdm_jax.sharding import make_mesh
-from mdm_jax.training.checkpoint import digest
+from mdm_jax.training.digest import digest
 from mdm_jax.training.metrics import MetricsWriter, read_metrics
 from mdm_jax.training.objectives import masked_loss
 from mdm_jax.training.progress import Progress, Trace, peak_flops

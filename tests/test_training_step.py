@@ -18,7 +18,7 @@ from mdm_jax.models import kinds, presets
 from mdm_jax.models.denoiser import make_denoiser
 from mdm_jax.models.transformer import init_params
 from mdm_jax.sharding import make_mesh
-from mdm_jax.training.checkpoint import digest
+from mdm_jax.training.digest import digest
 from mdm_jax.training.loop import LoopConfig
 from mdm_jax.training.metrics import read_metrics
 from mdm_jax.training.objectives import masked_loss

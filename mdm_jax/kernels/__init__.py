@@ -1,5 +1,5 @@
-"""Matrix products and attention, and what each backend wants of them: the only files that name one.
+"""Matrix products and attention, in the form that each backend needs. Only here a backend is named.
 
-`matmul` and `attention` are what the rest calls. They choose by `jax.lax.platform_dependent`, so that a program that is
-compiled for a platform gets that platform's form, wherever it is traced.
+Other modules call `matmul` and `attention`. These choose by `jax.lax.platform_dependent`, so that a
+program gets the form of the platform that it is compiled for, wherever it is traced.
 """

@@ -1,6 +1,7 @@
-"""Attention, as pure functions: no module, no parameters.
+"""Attention as pure functions, without modules and parameters.
 
-Softmax is float32 and every product is summed in float32, whatever the dtype of the operands.
+The softmax is in float32, and every product is summed in float32, whatever the dtype of the
+operands.
 """
 
 from functools import partial
@@ -12,28 +13,29 @@ from mdm_jax.kernels import cpu, gpu, tpu
 from mdm_jax.kernels.matmul import einsum
 from mdm_jax.typing import Array
 
-_HIDDEN = -1e30  # finite, so that a query that sees no key gets the mean of the values and no NaN
+_HIDDEN = -1e30  # finite: a query that sees no key gets the mean of the values instead of NaN
 PIECES = {"cpu": cpu.num_pieces}
-"""For a platform that wants it: (heads, scores of each) -> how many pieces they are computed in."""
+"""Platform -> (number of heads, scores per head) -> number of pieces that are computed in turn."""
 
 
 def attention(q: Array, k: Array, v: Array, *, causal: bool, is_real: Array | None) -> Array:
-    """Softmax attention, softmax(q·kᵀ) v, in the form that suits the platform.
+    """Softmax attention, softmax(q·kᵀ) v, in the form for the platform.
 
-    The queries come divided by √d. That is less work than dividing the scores, and loses nothing before rounding. With
-    fewer heads of keys than of queries, each key head serves H / Hkv neighbouring query heads. Half precision runs in
-    cuDNN's fused kernel on NVIDIA GPUs from Ampere on, and in splash attention on TPUs; these make no scores [B, H, L,
-    L] in memory. Everything else is plain XLA.
+    Queries must already be divided by √d: that takes fewer operations than dividing the scores, and
+    is done before rounding. If there are fewer key heads than query heads, each key head serves H /
+    Hkv neighbouring query heads. Half precision runs in cuDNN's fused kernel on NVIDIA GPUs from
+    Ampere on, and in splash attention on TPUs. These keep no scores [B, H, L, L] in memory. All
+    else is plain XLA.
 
     Args:
-      q: [B, P, H, d]; its dtype is what is multiplied in. P is L if causal; if not, any positions may ask.
-      k: [B, L, Hkv, d], H a multiple of Hkv.
+      q: [B, P, H, d]; products are taken in its dtype. P must be L if causal.
+      k: [B, L, Hkv, d], with H a multiple of Hkv.
       v: [B, L, Hkv, d].
       causal: whether a query sees only keys at its own position and before.
-      is_real: bool [B, L], the keys that may be seen; None for all of them.
+      is_real: bool [B, L], keys that may be seen; None for all.
 
     Returns:
-      [B, P, H, d] in q's dtype. A query that sees no key gets something finite, as do its gradients.
+      [B, P, H, d] in q's dtype. For a query that sees no key, output and gradients are finite.
     """
 
     def plain(q: Array, k: Array, v: Array) -> Array:
@@ -49,15 +51,15 @@ def attention(q: Array, k: Array, v: Array, *, causal: bool, is_real: Array | No
 
 
 def cached_attention(q: Array, k: Array, v: Array, positions: Array, *, causal: bool) -> Array:
-    """Attention of a piece of a sequence over the cached keys and values of the whole.
+    """Attention of a part of a sequence over the cached keys and values of the whole sequence.
 
     Args:
-      q: [B, T, H, d], the piece, divided by √d.
-      k: [B, Hkv, L, d], slot j for position j; H a multiple of Hkv. Heads lie before positions, so that a step that
-        asks with one query copies no key.
-      v: [B, Hkv, L, d], finite also where no query sees it.
-      positions: int [1, T], those of the queries.
-      causal: whether each sees the slots up to its own; if not, it sees all.
+      q: [B, T, H, d], the part, divided by √d.
+      k: [B, Hkv, L, d], slot j for position j, with H a multiple of Hkv. Heads come before
+        positions, so that a step with one query copies no keys.
+      v: [B, Hkv, L, d], finite also at slots that no query sees.
+      positions: int [1, T], the positions of the queries.
+      causal: whether a query sees only slots up to its own position; else it sees all.
 
     Returns:
       [B, T, H, d] in q's dtype.
@@ -68,7 +70,10 @@ def cached_attention(q: Array, k: Array, v: Array, positions: Array, *, causal: 
 
 
 def _visible(length: int, causal: bool, is_real: Array | None) -> Array | None:
-    """Which key each query sees, bool [B or 1, 1, L or 1, L] over (row, head, query, key); None if all see all."""
+    """The keys that each query sees, bool [B or 1, 1, L or 1, L] over (row, head, query, key).
+
+    None if all queries see all keys.
+    """
     before = jnp.tril(jnp.ones((1, 1, length, length), dtype=bool)) if causal else None
     real = None if is_real is None else is_real[:, None, None, :]
     if before is None or real is None:
@@ -77,7 +82,7 @@ def _visible(length: int, causal: bool, is_real: Array | None) -> Array | None:
 
 
 def _by_platform(q: Array, k: Array, v: Array, visible: Array | None) -> Array:
-    """`xla_attention`, in pieces where the platform wants them."""
+    """`xla_attention`, in several pieces on the platforms in `PIECES`."""
     num_heads = k.shape[0] * k.shape[1]
     num_scores = q.shape[1] * k.shape[2] * (q.shape[2] // k.shape[1])
     pieces = {platform: num_pieces(num_heads, num_scores) for platform, num_pieces in PIECES.items()}
@@ -89,14 +94,14 @@ def _by_platform(q: Array, k: Array, v: Array, visible: Array | None) -> Array:
 
 
 def xla_attention(q: Array, k: Array, v: Array, visible: Array | None, *, num_pieces: int = 1) -> Array:
-    """Attention in plain XLA: heads before positions, and the division by the softmax's sum after P·V.
+    """Attention in plain XLA: heads before positions, and the softmax divided after the products.
 
     Args:
       q: [B, T, H, d], divided by √d.
       k: [B, Hkv, L, d].
       v: [B, Hkv, L, d].
-      visible: bool [B or 1, 1, T or 1, L], which key each query sees; None if all see all.
-      num_pieces: parts of the B · Hkv heads that are computed one after the other.
+      visible: bool [B or 1, 1, T or 1, L], the keys that each query sees; None if they see all.
+      num_pieces: number of pieces into which the B · Hkv heads are cut, to be computed in turn.
 
     Returns:
       [B, T, H, d] in q's dtype.
@@ -107,9 +112,9 @@ def xla_attention(q: Array, k: Array, v: Array, visible: Array | None, *, num_pi
     rows = q.reshape(batch, length, kv_heads, groups, depth).transpose(0, 2, 3, 1, 4)
 
     def of_head(rows: Array, k: Array, v: Array, visible: Array | None) -> Array:
-        """One key head of one sequence: [G, T, d], [L, d], [L, d] and [1, T or 1, L] -> float32 [G, T, d].
+        """One key head of one sequence: [G, T, d], [L, d], [L, d] and [1, T or 1, L] -> [G, T, d].
 
-        Its query heads are more rows of the same product.
+        The G query heads of the key head become rows of one product. The result is float32.
         """
         scores = einsum("qd,kd->qk", rows.reshape(-1, depth), k, q.dtype)
         if visible is not None:
@@ -130,7 +135,7 @@ def xla_attention(q: Array, k: Array, v: Array, visible: Array | None, *, num_pi
             return of_head(rows, k, v, None if visible is None else visible[index // kv_heads])
 
         num_heads = batch * kv_heads
-        each = (x.reshape(num_heads, *x.shape[2:]) for x in (rows, k, v))
-        out = jax.lax.map(of_index, (jnp.arange(num_heads), *each), batch_size=-(-num_heads // num_pieces))
+        per_head = (x.reshape(num_heads, *x.shape[2:]) for x in (rows, k, v))
+        out = jax.lax.map(of_index, (jnp.arange(num_heads), *per_head), batch_size=-(-num_heads // num_pieces))
     out = out.reshape(batch, kv_heads, groups, length, depth).transpose(0, 3, 1, 2, 4)
     return out.reshape(q.shape).astype(q.dtype)

@@ -1,4 +1,4 @@
-"""What NVIDIA GPUs want: cuDNN's fused attention, which makes no scores in memory."""
+"""Attention for NVIDIA GPUs: cuDNN's fused kernel, which keeps no scores in memory."""
 
 from typing import Literal
 
@@ -9,13 +9,14 @@ from mdm_jax.typing import Array
 
 
 def takes(q: Array) -> bool:
-    """Whether cuDNN's attention runs on this machine's default device for queries [B, P, H, d] like these.
+    """Whether cuDNN's attention supports queries [B, P, H, d] like these on the default device.
 
-    It takes half precision and head widths that are multiples of 8 up to 128, from the Ampere generation on.
+    It supports half precision, and head widths that are multiples of 8 up to 128, on GPUs of the
+    Ampere generation or later.
     """
     if jax.default_backend() != "gpu" or q.dtype not in (jnp.bfloat16, jnp.float16):
         return False
-    generation = str(getattr(jax.devices()[0], "compute_capability", "")).split(".")[0]  # AMD's read "gfx90a"
+    generation = str(getattr(jax.devices()[0], "compute_capability", "")).split(".")[0]  # AMD's is "gfx90a"
     return generation.isdigit() and int(generation) >= 8 and q.shape[-1] <= 128 and q.shape[-1] % 8 == 0
 
 
@@ -28,28 +29,29 @@ def attention(
     is_real: Array | None,
     implementation: Literal["xla", "cudnn"] = "cudnn",
 ) -> Array:
-    """Attention as `kernels.attention.attention`, by cuDNN or by JAX's own form of it ("xla").
+    """Attention as `kernels.attention.attention`, by cuDNN, or by JAX's own implementation ("xla").
 
-    Right padding is told as lengths, which cost nothing. Other padding is told as a mask, [B, 1, L, L].
+    Right padding is passed as sequence lengths, which cost nothing. Other padding is passed as a
+    mask [B, 1, L, L].
     """
     if is_real is None:
         return jax.nn.dot_product_attention(q, k, v, scale=1.0, is_causal=causal, implementation=implementation)
 
     def by_lengths(q: Array, k: Array, v: Array) -> Array:
-        every = jnp.full(q.shape[0], q.shape[1], jnp.int32)
+        all_queries = jnp.full(q.shape[0], q.shape[1], jnp.int32)
         return jax.nn.dot_product_attention(
             q,
             k,
             v,
             scale=1.0,
             is_causal=causal,
-            query_seq_lengths=every,
+            query_seq_lengths=all_queries,
             key_value_seq_lengths=lengths,
             implementation=implementation,
         )
 
     def by_mask(q: Array, k: Array, v: Array) -> Array:
-        # A mask becomes cuDNN's bias, whose gradient kernel takes even lengths only: one hidden key makes it even.
+        # cuDNN takes a mask as a bias, whose gradient kernel needs an even length: hide one more key.
         length = q.shape[1]
         q, k, v, real = (_even(x) for x in (q, k, v, is_real))
         visible = jnp.broadcast_to(real[:, None, None, :], (q.shape[0], 1, q.shape[1], k.shape[1]))
@@ -58,7 +60,7 @@ def attention(
         out = jax.nn.dot_product_attention(q, k, v, mask=visible, scale=1.0, implementation=implementation)
         return out[:, :length]
 
-    # A row of nothing but padding sees its first key, so that its output is finite.
+    # A row that is all padding sees its first key, so that its output is finite.
     lengths = jnp.maximum(is_real.sum(axis=1, dtype=jnp.int32), 1)
     index = jnp.arange(is_real.shape[1], dtype=jnp.int32)
     is_right_padded = jnp.all((index[None] < lengths[:, None]) == is_real.at[:, 0].set(True))
@@ -67,5 +69,5 @@ def attention(
 
 
 def _even(x: Array) -> Array:
-    """[B, L, ...] with an even L: zeros, or False, at one more position if it is odd."""
+    """Pads [B, L, ...] with one position of zeros (or False) if L is odd."""
     return jnp.pad(x, [(0, 0), (0, x.shape[1] % 2)] + [(0, 0)] * (x.ndim - 2))

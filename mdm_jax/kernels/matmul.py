@@ -1,7 +1,8 @@
-"""Matrix products in a given dtype, summed in float32, with a backward pass that is as fast.
+"""Matrix products in a given dtype, summed in float32, with an equally fast backward pass.
 
-Precision is the same on every backend. float32 multiplies in float32: left to itself, XLA would multiply in TF32 on a
-GPU and in bfloat16 on a TPU. Below float32 the operands are rounded to the dtype and products are summed in float32.
+The precision is the same on every backend. float32 is multiplied in float32; XLA's default would be
+TF32 on a GPU and bfloat16 on a TPU. Lower precision rounds the operands to the dtype and sums the
+products in float32.
 """
 
 from functools import partial
@@ -16,17 +17,18 @@ from mdm_jax.typing import Array
 def einsum(spec: str, x: Array, y: Array, dtype: jax.typing.DTypeLike) -> Array:
     """The einsum of two operands that are cast to `dtype`, summed in float32.
 
-    Below float32 the backward pass casts the cotangent to `dtype` too. Autodiff by itself would multiply it in
-    float32, without the accelerator's fast units.
+    Below float32 the backward pass casts the cotangent to `dtype` too. JAX's own derivative would
+    multiply it in float32, without the fast units of an accelerator.
 
     Args:
-      spec: "left,right->out". Each letter stands in exactly two of the three, as in any matrix product.
-      x: the left operand, any float dtype.
-      y: the right operand, any float dtype.
-      dtype: what the multiplication units get.
+      spec: "left,right->out". Each letter occurs in exactly two of the three, as in any matrix
+        product.
+      x: left operand, any float dtype.
+      y: right operand, any float dtype.
+      dtype: of the operands in the multiplication.
 
     Returns:
-      float32, of the shape that `spec` says.
+      float32, of the shape given by `spec`.
     """
     dtype = jnp.dtype(dtype)
     if dtype == jnp.float32:
@@ -35,17 +37,19 @@ def einsum(spec: str, x: Array, y: Array, dtype: jax.typing.DTypeLike) -> Array:
 
 
 def linear(x: Array, kernel: Array, dtype: jax.typing.DTypeLike) -> Array:
-    """X · kernel over the last axis, as `einsum` does it: float [..., in] -> float32 [..., out]."""
+    """Multiplies x by a kernel over its last axis, as `einsum` computes it: [..., in] -> float32
+    [..., out].
+    """
     return einsum("mi,io->mo", x.reshape(-1, x.shape[-1]), kernel, dtype).reshape(*x.shape[:-1], -1)
 
 
 def plain(spec: str, x: Array, y: Array) -> Array:
-    """The product of two operands of one dtype, summed in float32, as every backend can do it."""
+    """The product of two operands of one dtype, summed in float32, on any backend."""
     return jnp.einsum(spec, x, y, precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
 
 
 PRODUCTS = {"cpu": cpu.product}
-"""The form of `plain` for a platform that wants another: (spec, x, y, plain) -> the same to rounding."""
+"""Platform -> its form of `plain`: (spec, x, y, plain) -> the same result up to rounding."""
 
 
 def _product(spec: str, x: Array, y: Array) -> Array:

@@ -1,4 +1,4 @@
-"""What TPUs want: splash attention, JAX's own Pallas kernel, which makes no scores in memory."""
+"""Attention for TPUs: splash attention, a Pallas kernel in JAX, which keeps no scores in memory."""
 
 from typing import Any
 
@@ -9,25 +9,27 @@ from jax.sharding import PartitionSpec
 from mdm_jax.typing import Array
 
 LEAST_LENGTH = 256
-"""Below this the scores are small, and the kernel, which takes 128 positions at a time, gains nothing."""
+"""The shortest sequence for the kernel. It gains nothing on shorter ones, whose scores are small."""
 BLOCKS = (512, 256, 128)
-"""Positions that the kernel takes at a time: the first that divides the padded length."""
+"""Positions per block of the kernel: the first number that divides the padded length."""
 
 
 def takes(q: Array) -> bool:
-    """Whether splash attention takes queries [B, L, H, d] like these.
+    """Whether splash attention supports queries [B, L, H, d] like these.
 
-    It multiplies in half precision, so that float32 is left to the plain form. XLA cannot split it over devices by
-    itself: with several devices it needs the mesh of the program (`jax.sharding.use_abstract_mesh`).
+    It multiplies in half precision, so that float32 takes the plain form. XLA cannot shard it by
+    itself: with several devices it needs the mesh of the program
+    (`jax.sharding.use_abstract_mesh`).
     """
     is_half = q.dtype in (jnp.bfloat16, jnp.float16)
     return is_half and q.shape[1] >= LEAST_LENGTH and (_mesh().size > 1 or jax.device_count() == 1)
 
 
 def attention(q: Array, k: Array, v: Array, *, causal: bool, is_real: Array | None, interpret: bool = False) -> Array:
-    """Attention as `kernels.attention.attention`, for as many queries as keys; `interpret` runs it on any backend.
+    """Attention as `kernels.attention.attention`, for equally many queries and keys.
 
-    On a mesh the batch is split over all axes but "tensor", and heads over "tensor" where they divide by it.
+    On a mesh the batch is split over all axes except "tensor", and heads over "tensor" if their
+    number is divisible. `interpret` runs the kernel on any backend.
     """
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
@@ -44,13 +46,13 @@ def attention(q: Array, k: Array, v: Array, *, causal: bool, is_real: Array | No
         block_kv_dq=block,
     )
     mask_class: Any = splash.CausalMask if causal else splash.FullMask
-    is_seen = jnp.ones(k.shape[:2], jnp.int32) if is_real is None else is_real.astype(jnp.int32)
-    is_seen = jnp.pad(is_seen, ((0, 0), (0, padding)))
+    is_valid = jnp.ones(k.shape[:2], jnp.int32) if is_real is None else is_real.astype(jnp.int32)
+    is_valid = jnp.pad(is_valid, ((0, 0), (0, padding)))
 
-    def local(q: Array, k: Array, v: Array, is_seen: Array) -> Array:
+    def local(q: Array, k: Array, v: Array, is_valid: Array) -> Array:
         mask = splash.MultiHeadMask([mask_class((padded, padded))] * q.shape[1])
         kernel = splash.make_splash_mha(mask, head_shards=1, q_seq_shards=1, block_sizes=sizes, interpret=interpret)
-        segments = splash.SegmentIds(q=jnp.ones_like(is_seen), kv=is_seen)
+        segments = splash.SegmentIds(q=jnp.ones_like(is_valid), kv=is_valid)
         out: Array = jax.vmap(kernel)(q, k, v, segments)
         return out
 
@@ -65,7 +67,7 @@ def attention(q: Array, k: Array, v: Array, *, causal: bool, is_real: Array | No
         local = jax.shard_map(
             local, mesh=mesh, in_specs=(spec, spec, spec, PartitionSpec(rows)), out_specs=spec, check_vma=False
         )
-    return local(heads_first(q), heads_first(k), heads_first(v), is_seen).swapaxes(1, 2)[:, :length]
+    return local(heads_first(q), heads_first(k), heads_first(v), is_valid).swapaxes(1, 2)[:, :length]
 
 
 def _mesh() -> Any:

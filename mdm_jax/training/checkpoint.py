@@ -1,7 +1,8 @@
-"""Checkpoints: parameters, average, optimizer, step, key and data position. Orbax's home.
+"""Checkpoints of a run: parameters, their average, optimizer, step, key and data position.
 
-A run's folder holds them in `checkpoints/STEP/`. Each carries a digest of every array, since a flipped bit in a data
-file restores without a word otherwise; a damaged checkpoint is passed over, and said so.
+Orbax is used in this file only. A checkpoint is a folder `checkpoints/STEP/` in the folder of the
+run, and has a record (`training.record`) by which damage is detected. A damaged checkpoint is
+reported and passed over.
 """
 
 import contextlib
@@ -9,7 +10,6 @@ import json
 import math
 import pathlib
 import shutil
-import zlib
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
@@ -17,33 +17,39 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from mdm_jax.errors import InputError, LostPeerError, RunError
-from mdm_jax.files import read_bytes
-from mdm_jax.training.config import FORMAT
-from mdm_jax.training.digest import DIGEST, digest, shapes
-from mdm_jax.training.distributed import barrier, is_lead
+from mdm_jax.training.distributed import any_process, barrier, is_lead
+from mdm_jax.training.record import (
+    CHECKPOINTS,
+    all_steps,
+    best_step,
+    check_arrays,
+    difference,
+    make_record,
+    read_record,
+    read_score,
+)
 from mdm_jax.training.state import TrainState, as_stored
 from mdm_jax.typing import Params
 
-CHECKPOINTS = "checkpoints"
 PATIENCE = 300
 """Seconds that the processes of a run wait for each other's part of a checkpoint."""
 
 
 def _items(state: TrainState) -> dict[str, Any]:
-    """What is saved apart, so that parameters alone can be loaded."""
+    """The trees that are saved separately, so that parameters can be loaded alone."""
     rest = {name: getattr(state, name) for name in ("step", "skipped", "skipped_in_a_row", "opt_state", "key")}
     items = {"params": state.params, "optimizer": rest, "ema": state.ema, "pool": state.pool}
     return {name: item for name, item in items.items() if item is not None}
 
 
 class Checkpointer:
-    """Saves and restores the states of one run. A context manager: leaving it finishes the save in progress.
+    """Saves and restores the states of one run. A context manager: its exit finishes the last save.
 
-    The newest `keep` checkpoints stay, and the one with the highest score. All processes of a run make the same calls.
+    The newest `keep` checkpoints stay, and the one with the highest score. All processes of a run
+    make the same calls.
     """
 
     def __init__(self, folder: pathlib.Path, *, keep: int = 2, metric: str = "") -> None:
@@ -51,8 +57,11 @@ class Checkpointer:
 
         Args:
           folder: of the run.
-          keep: newest checkpoints that stay.
-          metric: what scores are of; those of another one do not count.
+          keep: number of newest checkpoints that stay.
+          metric: name of what scores measure. Scores of another metric do not count.
+
+        Raises:
+          InputError: there are checkpoints, and the score of none can be read.
         """
         self._metric = metric
         best = preservation_policy.BestN(get_metric_fn=self._score, n=1)
@@ -64,29 +73,30 @@ class Checkpointer:
             async_options=ocp.AsyncOptions(timeout_secs=PATIENCE),
         )
         self._folder = folder.absolute()
-        self._unscored = [step for step in _steps(self._folder) if _read_score(self._folder, step) is None]
-        if self._unscored and self._unscored == _steps(self._folder):
+        # Orbax would raise for these when it starts.
+        self._unscored = [step for step in all_steps(self._folder) if read_score(self._folder, step) is None]
+        if self._unscored and self._unscored == all_steps(self._folder):
             raise _none_left(self._unscored)
         self._set_aside(self._unscored)
         self._manager = ocp.CheckpointManager(self._folder / CHECKPOINTS, options=options)
         self.best_score = self._best_on_disk()
-        """the highest score of the run's checkpoints, those being saved included; -inf where none has one"""
+        """the highest score of the run's checkpoints, also of one being saved; -inf without any"""
         self.seconds = 0.0
-        """what the run had taken when it saved what was restored"""
+        """run time at the save of the checkpoint that was restored"""
 
     @property
     def folder(self) -> pathlib.Path:
-        """Where the checkpoints lie."""
+        """The folder of the checkpoints."""
         return self._folder / CHECKPOINTS
 
     @property
     def what_is_good(self) -> str:
-        """Which checkpoint the run can go on from, in words."""
-        steps = _steps(self._folder)
+        """A phrase that names the checkpoint from which the run can go on."""
+        steps = all_steps(self._folder)
         return f"checkpoint {steps[-1]} is good" if steps else "there is no checkpoint yet"
 
     def _best_on_disk(self) -> float:
-        scores = [_read_score(self._folder, step) for step in _steps(self._folder)]
+        scores = [read_score(self._folder, step) for step in all_steps(self._folder)]
         return max((self._score(score) for score in scores if score is not None), default=-math.inf)
 
     def _score(self, metrics: dict[str, Any]) -> float:
@@ -99,36 +109,27 @@ class Checkpointer:
 
         Args:
           state: of the run.
-          data_state: the position in the data.
-          score: of the parameters; the checkpoint with the highest is kept.
-          seconds: what the run took so far.
+          data_state: position in the data.
+          score: of the parameters; the checkpoint with the highest score is kept.
+          seconds: run time so far.
 
         Raises:
           RuntimeError: the newest checkpoint is of this step or a later one.
-          RunError: this one, or the one before, cannot be written.
+          RunError: this checkpoint, or the one before it, cannot be written.
         """
         step, newest = int(state.step), self._manager.latest_step()
         if newest is not None and step <= newest:
             raise RuntimeError(f"step {step} was not saved: the newest checkpoint is of step {newest}")
         items = _items(state)
         saves = {name: ocp.args.StandardSave(item) for name, item in items.items()}
-        extra = {
-            "format": FORMAT,
-            "digest_version": DIGEST,
-            "digest": {name: digest(item) for name, item in items.items()},
-            "shapes": {name: shapes(item) for name, item in items.items()},
-            "data": data_state,
-            "seconds": seconds,
-        }
-        extra["crc32"] = _crc32(extra)
-        arguments = ocp.args.Composite(extra=ocp.args.JsonSave(extra), **saves)
+        arguments = ocp.args.Composite(extra=ocp.args.JsonSave(make_record(items, data_state, seconds)), **saves)
         with self._writing():
             self._manager.save(step, args=arguments, metrics={"metric": self._metric, "score": score}, force=True)
         self.best_score = self.best_score if score is None else max(score, self.best_score)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """What goes wrong with the disk becomes one line."""
+        """Turns an error of the disk into a RunError of one line."""
         try:
             yield
         except Exception as error:  # Orbax raises whatever its storage layers raise
@@ -140,15 +141,18 @@ class Checkpointer:
             ) from None
 
     def restore(self, like: TrainState, say: Callable[[str], None]) -> tuple[TrainState, dict[str, Any]] | None:
-        """The newest state that reads back whole, and its data position; None where the run has none yet.
+        """Restores the newest checkpoint that is not damaged, and moves damaged ones aside.
 
         Args:
           like: shapes, dtypes and shardings to restore into.
-          say: told, in one line, of each damaged checkpoint that is passed over.
+          say: called with one line for each damaged checkpoint.
+
+        Returns:
+          The state and its data position; None if the run has no checkpoint yet.
 
         Raises:
-          InputError: there are checkpoints, and none can be read; or a newer version of this library wrote one; or they
-            are of another network or optimizer. Nothing is touched then.
+          InputError: there are checkpoints, and all are damaged; or one is of a newer version of
+            this library, or of another network or optimizer. Then no file is changed.
         """
         for step in self._unscored if is_lead() else ():
             say(f"checkpoint {step} is damaged and was passed over: its score cannot be read")
@@ -156,15 +160,15 @@ class Checkpointer:
         for step in sorted(self._manager.all_steps(), reverse=True):
             problem = ""
             try:
-                items, extra = _read(self._folder / CHECKPOINTS / str(step), _items(like))
+                items, record = _read(self._folder / CHECKPOINTS / str(step), _items(like))
             except InputError:
                 raise
-            except Exception as error:  # as above
+            except Exception as error:  # as in `_writing`
                 problem = _one_line(error)
-            if any_process(bool(problem)):  # before anything else that all processes do together
+            if any_process(bool(problem)):  # before the next operation of all processes
                 problem = problem or "another process cannot read it"
             else:
-                problem = _difference(items, extra)
+                problem = difference(items, record)
             if problem:
                 if is_lead():
                     say(f"checkpoint {step} is damaged and was passed over: {problem}")
@@ -174,15 +178,15 @@ class Checkpointer:
             if damaged:
                 self._manager.reload()
                 self.best_score = self._best_on_disk()
-            self.seconds = extra.get("seconds", 0.0)
+            self.seconds = record.get("seconds", 0.0)
             rest = items.pop("optimizer")
-            return TrainState(**{"ema": None, **items, **rest}), extra["data"]
+            return TrainState(**{"ema": None, **items, **rest}), record["data"]
         if damaged:
             raise _none_left(damaged)
         return None
 
     def _set_aside(self, steps: list[int]) -> None:
-        """Moves damaged checkpoints to `damaged/STEP`, so that the run can save those steps again."""
+        """Moves damaged checkpoints to `damaged/STEP`, so that the run can save these steps again."""
         if steps:
             barrier("all processes have seen which checkpoints are damaged")
         if steps and is_lead():
@@ -200,7 +204,7 @@ class Checkpointer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not isinstance(error, LostPeerError):  # it would wait for the lost one
+        if not isinstance(error, LostPeerError):  # closing would wait for the lost process
             with self._writing():
                 self._manager.close()
 
@@ -208,70 +212,38 @@ class Checkpointer:
 _DISK_ERRORS = ("No space left", "Disk quota", "File too large", "Read-only file system")
 
 
-def _steps(folder: pathlib.Path) -> list[int]:
-    """The steps of a run's checkpoints that are whole as far as their names tell, in order."""
-    path = folder / CHECKPOINTS
-    return sorted(int(entry.name) for entry in path.iterdir() if is_step(entry.name)) if path.is_dir() else []
-
-
-def is_step(name: str) -> bool:
-    """Whether a checkpoint may be called so."""
-    return name.isascii() and name.isdecimal()
-
-
 def _none_left(damaged: list[int]) -> InputError:
-    return InputError(f"none of the checkpoints {damaged} can be read; train anew in another folder")
-
-
-def _read_score(folder: pathlib.Path, step: int) -> dict[str, Any] | None:
-    """What a checkpoint says of its score; None if that cannot be read, which Orbax would raise for at the start."""
-    try:
-        metrics = json.loads(read_bytes(folder / CHECKPOINTS / str(step) / "metrics" / "metrics"))
-        return {
-            "metric": str(metrics["metric"]),
-            "score": None if metrics["score"] is None else float(metrics["score"]),
-        }
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-
-
-def _best_step(folder: pathlib.Path) -> int:
-    """The checkpoint with the highest score, by the metric that the newest score is of."""
-    read = [(step, _read_score(folder, step)) for step in _steps(folder)]
-    scored = [(step, score) for step, score in read if score is not None and score["score"] is not None]
-    if not scored:
-        raise InputError(f"{folder} holds no checkpoint with a score; name the one you want, or train with a metric")
-    metric = scored[-1][1]["metric"]
-    return max((score["score"], step) for step, score in scored if score["metric"] == metric)[1]
+    return InputError(f"none of the checkpoints {damaged} can be read; start again in another folder")
 
 
 def restore_params(folder: pathlib.Path, like: Params, *, step: int | str | None = None) -> Params:
-    """The parameters of a run, its average where it kept one, from its newest readable checkpoint or from `step`.
+    """Restores the parameters of a run, or their average if the run kept one.
 
     Args:
-      folder: a run's folder.
+      folder: of the run.
       like: shapes, dtypes and shardings to restore into.
-      step: of the checkpoint; "best" is the one with the highest score, None the newest that can be read.
+      step: of the checkpoint; "best" is the one with the highest score, None the newest that is not
+        damaged.
 
     Raises:
       InputError: there is no such checkpoint, or it is damaged, or its arrays have other shapes.
     """
-    path, numbers = (folder / CHECKPOINTS).absolute(), _steps(folder)
+    path, numbers = (folder / CHECKPOINTS).absolute(), all_steps(folder)
     if not numbers:
         raise InputError(f"{folder} holds no checkpoint; train first")
-    wanted = _best_step(folder) if step == "best" else step
-    steps = sorted(numbers, reverse=True) if wanted is None else [int(wanted)]
+    chosen = best_step(folder) if step == "best" else step
+    steps = sorted(numbers, reverse=True) if chosen is None else [int(chosen)]
     if not set(steps) <= set(numbers):
         raise InputError(f"{folder} holds no checkpoint of step {step}; it has {', '.join(map(str, numbers))}")
     problems = []
     for number in steps:
         name = "ema" if (path / str(number) / "ema").is_dir() else "params"
         try:
-            items, extra = _read(path / str(number), {name: in_float32(like)})
-            problem = _difference(items, extra)
+            items, record = _read(path / str(number), {name: in_float32(like)})
+            problem = difference(items, record)
         except InputError:
             raise
-        except Exception as error:  # as above
+        except Exception as error:  # as in `_writing`
             problem = _one_line(error)
         if not problem:
             return as_stored(items[name], like)
@@ -280,72 +252,28 @@ def restore_params(folder: pathlib.Path, like: Params, *, step: int | str | None
 
 
 def in_float32(like: Params) -> Params:
-    """The shapes of what checkpoints hold: as those of the parameters, in float32."""
+    """Shapes and shardings of `like` in float32, the dtype of parameters in a checkpoint."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32, sharding=leaf.sharding), like)
 
 
 def _read(checkpoint: pathlib.Path, like: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Items and extra of the checkpoint in a folder."""
-    strange = [path.name for path in checkpoint.rglob("*") if not (path.is_file() or path.is_dir())]
-    if strange:  # a pipe would hold up a thread of Orbax for ever
-        raise ValueError(f"{strange[0]} in it is no regular file")
-    extra = json.loads((checkpoint / "extra" / "metadata").read_text())
-    if extra["format"] > FORMAT:
-        raise InputError(
-            f"{checkpoint} has format {extra['format']}, this version reads up to {FORMAT}; update mdm_jax"
-        )
-    if extra.pop("crc32") != _crc32(extra):
-        raise ValueError("the digest of its data position differs")
-    _check_same(checkpoint, like, extra)
+    """The trees named in `like`, and the record, from the folder of a checkpoint."""
+    record = read_record(checkpoint)
+    check_arrays(checkpoint, like, record)
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}"
     )
-    with ocp.StandardCheckpointer(multiprocessing_options=alone) as reader:  # a process that fails holds up no other
-        return {name: reader.restore(checkpoint / name, item) for name, item in like.items()}, extra
-
-
-def _check_same(checkpoint: pathlib.Path, like: dict[str, Any], extra: dict[str, Any]) -> None:
-    """InputError if the arrays of a checkpoint that is not damaged are not those that are wanted."""
-    for item, arrays in like.items():
-        wanted, found = shapes(arrays), extra.get("shapes", {}).get(item)
-        if found is None:  # of an older version: names alone
-            found = {name: wanted.get(name) for name in extra["digest"].get(item, {})}
-        differing = [name for name in wanted | found if wanted.get(name) != found.get(name) or name not in found]
-        if differing:
-            name = differing[0]
-            old, new = (" x ".join(map(str, tree[name])) if name in tree else "not" for tree in (found, wanted))
-            what = "optimizer" if item == "optimizer" else "network"
-            raise InputError(
-                f"{checkpoint} is of another {what}: {name} is {old or 'a number'} there and {new or 'a number'} here; "
-                "give the one it was trained with, or another folder"
-            )
+    with ocp.StandardCheckpointer(multiprocessing_options=alone) as reader:  # a failing process blocks no other
+        return {name: reader.restore(checkpoint / name, item) for name, item in like.items()}, record
 
 
 def trained_seconds(folder: pathlib.Path) -> float:
-    """What a run took up to its newest checkpoint; 0 where there is none that says it."""
+    """The run time up to the newest checkpoint; 0 if no record says it."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, IndexError):
-        newest = folder / CHECKPOINTS / str(_steps(folder)[-1])
+        newest = folder / CHECKPOINTS / str(all_steps(folder)[-1])
         return float(json.loads((newest / "extra" / "metadata").read_text())["seconds"])
     return 0.0
-
-
-def _difference(items: dict[str, Any], extra: dict[str, Any]) -> str:
-    """Which items are not what their digests say, in words; a computation of all processes."""
-    version = extra.get("digest_version", 1)
-    differing = [name for name, item in items.items() if digest(item, version) != extra["digest"][name]]
-    return f"the digest of its {' and '.join(differing)} differs" if differing else ""
-
-
-def _crc32(extra: dict[str, Any]) -> int:
-    return zlib.crc32(json.dumps(extra, sort_keys=True).encode())
-
-
-def any_process(flag: bool) -> bool:
-    """Whether `flag` is true in any process of the run."""
-    if jax.process_count() == 1:
-        return flag
-    return bool(multihost_utils.process_allgather(jnp.asarray(flag)).any())
 
 
 def _one_line(error: Exception) -> str:

@@ -1,4 +1,7 @@
-"""`config.json` in a run's folder: what the run is, so that the folder loads alone and takes in no other run."""
+"""`config.json` in the folder of a run: its settings, from which `load` makes the network.
+
+A run that is continued in the folder must have the same settings.
+"""
 
 import json
 import os
@@ -9,33 +12,37 @@ from mdm_jax.errors import InputError, shown
 from mdm_jax.files import make_folder, read_json, write_whole
 
 FORMAT = 2
-"""of a run's folder"""
+"""Version of the format of a run's folder."""
 
 OWN = {"own": True}
-"""What `model` says where the network is of no registered kind: there is nothing to make it from."""
+"""The `model` of a network of no registered kind, which cannot be made from its config."""
 
 RETIRED = {"num_groups": 0, "group_length": 1}
-"""Fields of a model that older versions wrote, with the values that ask for nothing."""
+"""Fields of a model that older versions wrote, with the values that have no effect."""
 
 
 def write_config(folder: pathlib.Path, config: dict[str, Any]) -> None:
-    """Writes `config.json`, whole or not at all; where one is there already, InputError unless it says the same."""
+    """Writes `config.json` whole or not at all; InputError if it exists with other settings."""
     check_config(folder, config)
     write_whole(make_folder(folder) / "config.json", _written(config))
 
 
 def _written(config: dict[str, Any]) -> str:
-    """The text of the file; numbers of NumPy and JAX become Python's."""
+    """The text of the file. Numbers of NumPy and JAX become Python's."""
     return json.dumps({"format": FORMAT, **config}, indent=1, default=lambda value: value.item()) + "\n"
 
 
 def check_config(folder: pathlib.Path, config: dict[str, Any]) -> None:
-    """InputError if `folder` holds a run with another config, which names what differs. It may say less."""
+    """InputError if `folder` holds a run with another config. The message names the differences.
+
+    Sections that the file in the folder lacks are not compared.
+    """
     if os.path.exists(folder / "config.json"):
         config = json.loads(_written(config))
         found = read_config(folder)
+        config["model"] = _as_read(config["model"])
         for model in (found["model"], config["model"]):
-            model.pop("remat", None)  # what is computed is the same
+            model.pop("remat", None)  # it does not change results
         differing = sorted(name for name in found if found[name] != config.get(name))
         for section in differing:
             old, new = found.get(section), config.get(section)
@@ -50,19 +57,28 @@ def check_config(folder: pathlib.Path, config: dict[str, Any]) -> None:
 
 
 def read_config(folder: pathlib.Path) -> dict[str, Any]:
-    """The `config.json` of a run's folder; InputError where it is missing, broken or from a newer version."""
+    """The `config.json` of a run's folder.
+
+    Raises:
+      InputError: it is missing, broken, or of another format.
+    """
     path = folder / "config.json"
     if not os.path.exists(path):
         raise InputError(f"{folder} holds no config.json; give the folder of a run")
-    what = "a run's config; restore it, or train anew in another folder"
+    what = "a run's config; restore it, or train in another folder"
     config = read_json(path, what)
     sections = config if isinstance(config, dict) else {}
     number, kinds = sections.get("format"), [type(sections.get(name, {})) for name in ("model", "task", "optimizer")]
     if not isinstance(number, int) or kinds != [dict] * 3 or "model" not in sections:
         raise InputError(f"{path} cannot be read as {what}")
     if number != FORMAT:
-        advice = "update mdm_jax" if number > FORMAT else "use the version that wrote it, or train anew"
+        advice = "update mdm_jax" if number > FORMAT else "use the version that wrote it, or train again"
         raise InputError(f"{path} has format {shown(number)}, this version reads format {FORMAT}; {advice}")
-    model = {name: value for name, value in sections["model"].items() if (name, value) not in RETIRED.items()}
-    sections["model"] = model if model == OWN else {"kind": "transformer", **model}  # the only one of older versions
+    sections["model"] = _as_read(sections["model"])
     return sections
+
+
+def _as_read(model: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a model without retired ones; a model without a kind is a Transformer."""
+    model = {name: value for name, value in model.items() if (name, value) not in RETIRED.items()}
+    return model if model == OWN else {"kind": "transformer", **model}

@@ -1,4 +1,4 @@
-"""What tells one tree of arrays from another: a digest of every array, and its shape, by path."""
+"""Digests and shapes of the arrays of a tree, by path, to tell whether two trees are equal."""
 
 import functools
 from typing import Any
@@ -10,13 +10,14 @@ import numpy as np
 from mdm_jax.typing import Array
 
 DIGEST = 2
-"""Version of `digest`; the first had no weights, so that it saw no two numbers that changed places."""
+"""Version of `digest`. Version 1 had no weights and missed exchanged values."""
 
 
 def digest(tree: Any, version: int = DIGEST) -> dict[str, int]:
-    """By path, the bits of every array as numbers, each times an odd weight of its place, summed modulo 2^32.
+    """A number for each array, by path: the sum of its words times odd weights, modulo 2^32.
 
-    Any single flipped bit shows; other damage is missed once in 2^32. Sharding does not matter.
+    The weight of a word depends on its position. Any single flipped bit changes the sum; other
+    damage goes undetected with a probability of about 2^-32. Sharding does not matter.
     """
     leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(_digests(tree, version)))
     return {_name(path): int(value) for path, value in leaves}
@@ -27,7 +28,7 @@ def _name(path: tuple[Any, ...]) -> str:
 
 
 def shapes(tree: Any) -> dict[str, list[int]]:
-    """Of every array, by path."""
+    """The shape of every array, by path."""
     return {_name(path): list(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
@@ -40,12 +41,12 @@ def _sum_of_bits(leaf: Array, version: int) -> Array:
     bits = jax.lax.bitcast_convert_type(leaf, unsigned).astype(jnp.uint32)
     if version == 1:
         return jnp.sum(bits, dtype=jnp.uint32)
-    place, stride = jnp.zeros((1,) * bits.ndim, jnp.uint32), 1
+    position, stride = jnp.zeros((1,) * bits.ndim, jnp.uint32), 1
     for axis in reversed(range(bits.ndim)):
         along = tuple(-1 if i == axis else 1 for i in range(bits.ndim))
-        place += np.uint32(stride % 2**32) * jnp.arange(bits.shape[axis], dtype=jnp.uint32).reshape(along)
+        position += np.uint32(stride % 2**32) * jnp.arange(bits.shape[axis], dtype=jnp.uint32).reshape(along)
         stride *= bits.shape[axis]
-    return jnp.sum(bits * (2 * place + 1), dtype=jnp.uint32)  # an odd weight loses no bit
+    return jnp.sum(bits * (2 * position + 1), dtype=jnp.uint32)  # an odd weight keeps every bit
 
 
 @functools.partial(jax.jit, static_argnames="version")

@@ -1,12 +1,12 @@
-"""Several processes as one run: how they find each other, and how each of them ends when another one is gone.
+"""Several processes as one run: how they connect, and how each ends when another one is gone.
 
-All of it is JAX's own runtime. Added is that it starts only where there are several processes, and that its failures,
-which end a process from C++ with a stack trace and SIGABRT, end it with one line and an exit code.
+The runtime is JAX's own. This module starts it only if there are several processes. A failure of
+that runtime ends a process from C++, with a stack trace and SIGABRT; here it ends the process with
+one line and an exit code.
 """
 
 import contextlib
 import ctypes
-import importlib.util
 import itertools
 import math
 import os
@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -26,12 +26,13 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, PartitionSpec
 
 from mdm_jax.errors import InputError
+from mdm_jax.training.cluster import find_cluster
 
 LOST_PEER = 75
-"""Exit code of a process that lost another one; sysexits.h calls it a passing failure, to be tried again."""
+"""Exit code of a process that lost another one: EX_TEMPFAIL of sysexits.h, a temporary failure."""
 
 PATIENCE = 24 * 60 * 60
-"""Seconds to wait for processes that live: they may have data to prepare, or to compile. The dead are found by JAX."""
+"""Seconds to wait for living processes, which may prepare data or compile. JAX detects dead ones."""
 
 FLAGS = ("--distributed.coordinator", "--distributed.num-processes", "--distributed.process-id")
 
@@ -44,25 +45,26 @@ def start(
     timeout: float = 300.0,
     heartbeat: int = 100,
 ) -> bool:
-    """Joins this process with the others of its run; to be called before any computation.
+    """Connects this process with the others of its run; must be called before any computation.
 
-    Without the first three it joins those that Slurm, Open MPI, a TPU slice or a Kubernetes job runs together, and does
-    nothing elsewhere. If they do not come together, the process ends with one line and exit code 2. A second call does
-    nothing.
+    Without `coordinator`, `num_processes` and `process_id` it connects the processes of a Slurm
+    step, Open MPI, a TPU slice or a Kubernetes job, and does nothing elsewhere. If the processes do
+    not connect, this one ends with one line and exit code 2. A second call does nothing.
 
     Args:
-      coordinator: HOST:PORT where process 0 runs, the same for all.
-      num_processes: how many there are.
-      process_id: which one this is, from 0.
+      coordinator: HOST:PORT of process 0, the same for all.
+      num_processes: number of processes.
+      process_id: index of this process, from 0.
       timeout: seconds to wait for the others.
-      heartbeat: seconds of silence after which a process counts as dead; 100 is JAX's default. One that stands still
-        for so long (its machine swaps, say) ends the run too.
+      heartbeat: seconds of silence after which a process counts as dead; 100 is JAX's default. A
+        process that is paused for so long, for example by swapping, ends the run too.
 
     Returns:
-      Whether JAX's runtime for several processes runs.
+      Whether JAX's distributed runtime is running.
 
     Raises:
-      InputError: the arguments do not fit together, or the port is taken, or JAX cannot use the cluster it is in.
+      InputError: the arguments do not fit together, the port is taken, or JAX cannot use the
+        cluster.
     """
     if jax.distributed.is_initialized():
         return True
@@ -81,12 +83,12 @@ def start(
         if cluster is None:
             return False
         who, where = f"the {cluster.num_processes or 'several'} processes of this {cluster.name}", cluster.coordinator
-        advice = "see whether all of them run, and what they say"
+        advice = "check that all of them run, and read their messages"
         num_processes = cluster.num_processes
-        # Under Slurm and mpirun JAX shows a process one GPU. One that has its node for itself shall drive all of them.
+        # Under Slurm and mpirun JAX gives a process one GPU; the only process of a node takes all.
         all_devices = cluster.one_per_node and "JAX_LOCAL_DEVICE_IDS" not in os.environ
         options = {"local_device_ids": [] if all_devices else None}
-    options["initialization_timeout"] = math.ceil(timeout) + 60  # longer than ours, since it ends with SIGABRT
+    options["initialization_timeout"] = math.ceil(timeout) + 60  # longer than `timeout`: JAX ends with SIGABRT
     options["heartbeat_timeout_seconds"] = heartbeat
     with _one_line(who, where, advice, timeout):
         try:
@@ -94,27 +96,30 @@ def start(
         except Exception as error:
             if coordinator is not None:
                 raise
-            words = " ".join(str(error).split())[:160]  # of what each kind of cluster raises
+            words = " ".join(str(error).split())[:160]  # each kind of cluster raises errors of its own
             raise InputError(f"JAX cannot join {who} ({words}); give each {', '.join(FLAGS)}") from error
     _compare_numbers()
     return True
 
 
 def _compare_numbers() -> None:
-    """Ends the process in one line if another was told of another number of processes: all would wait in vain."""
+    """Ends the process with one line if another one has a different number of processes.
+
+    Otherwise all would wait for ever.
+    """
     me, number = runtime.global_state.process_id, runtime.global_state.num_processes
     client = _client()
     client.key_value_set(f"mdm_jax/num_processes/{me}", str(number))
     for other in range(number) if me == 0 else (0,):
         theirs = int(client.blocking_key_value_get(f"mdm_jax/num_processes/{other}", 1000 * PATIENCE))
         if theirs != number:
-            time.sleep(2.0 if me == 0 else 0.0)  # it holds what the others have to read
-            line = f"error: process {me} was told of {number} processes, and process {other} of {theirs}"
-            leave(f"{line}: give all of them the same {FLAGS[1]}", 2)
+            time.sleep(2.0 if me == 0 else 0.0)  # process 0 holds the numbers that the others read
+            line = f"error: process {me} was started as one of {number}, process {other} as one of {theirs}"
+            leave(f"{line}: give all the same {FLAGS[1]}", 2)
 
 
 def _check(coordinator: str, num_processes: int, process_id: int) -> None:
-    """InputError where JAX would wait in vain or, on a port that is taken, end with a segmentation fault."""
+    """InputError where JAX would wait for ever or, on a port that is taken, crash."""
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
         raise InputError(f"{FLAGS[0]} must be HOST:PORT, the machine of process 0 and a free port, got {coordinator!r}")
@@ -128,60 +133,20 @@ def _check(coordinator: str, num_processes: int, process_id: int) -> None:
             family = socket.AF_INET6 if both else socket.AF_INET
             socket.create_server(("", int(port)), family=family, dualstack_ipv6=both).close()
         except OSError as error:
-            raise InputError(f"port {port} of {FLAGS[0]} cannot be used ({error.strerror}); take another one") from None
-
-
-class Cluster(NamedTuple):
-    """What is known of the processes that run together."""
-
-    name: str
-    num_processes: int | None
-    """None where only JAX can find out"""
-    one_per_node: bool
-    coordinator: str
-    """where it runs, in words; JAX finds the address"""
-
-
-def find_cluster() -> Cluster | None:
-    """Where this process is one of several, what it is part of. The order and the variables are those of JAX."""
-    env = os.environ
-    size = int(env.get("OMPI_COMM_WORLD_SIZE", 1))  # mpirun
-    if size > 1:
-        return Cluster("mpirun", size, env.get("OMPI_COMM_WORLD_LOCAL_SIZE") == "1", "the node of mpirun")
-    # srun. The sbatch script is in no step, and the shell of salloc in a step of one task, whatever SLURM_NTASKS says.
-    size = int(env.get("SLURM_STEP_NUM_TASKS", 1))
-    if size > 1:
-        one_per_node = env.get("SLURM_STEP_NUM_NODES") == str(size)
-        return Cluster("Slurm step", size, one_per_node, f"the first node of {env.get('SLURM_STEP_NODELIST')}")
-    size = _tpu_hosts()
-    if size > 1:
-        return Cluster("TPU slice", size, False, "worker 0")
-    # An indexed job. How large it is only the API server knows, whom JAX asks with the package kubernetes.
-    if {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= env.keys() and importlib.util.find_spec("kubernetes"):
-        return Cluster("Kubernetes job", None, False, "the pod of index 0")
-    return None
-
-
-def _tpu_hosts() -> int:
-    """Hosts of a TPU slice; where they are listed (GKE's variables, the VM's metadata) is left to JAX."""
-    with contextlib.suppress(Exception):  # no metadata server, or another version's names: one host
-        from jax._src.clusters import GceTpuCluster, GkeTpuCluster
-
-        for cluster in (GkeTpuCluster, GceTpuCluster):
-            if cluster.is_env_present():
-                return int(cluster.get_process_count())
-    return 1
+            raise InputError(
+                f"port {port} of {FLAGS[0]} cannot be used ({error.strerror}); choose another port"
+            ) from None
 
 
 @contextlib.contextmanager
 def _one_line(who: str, where: str, advice: str, timeout: float) -> Iterator[None]:
-    """Ends the process in one line if the runtime that starts in its body does not, or fails later on."""
+    """Ends the process with one line if JAX's runtime does not start in its body, or fails later."""
     line = f"error: {who} did not come together at {where}"
     advice = f"{advice}; check that process 0 runs there and that the others can reach its port"
     watch = threading.Timer(timeout, leave, (f"{line} within {timeout:g} s: {advice}", 2))
     watch.daemon = True
     _on_abort(f"{line}: {advice}", 2)
-    interrupt = signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's would be heard after the wait
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's would run only after the wait
     watch.start()
     try:
         yield
@@ -189,24 +154,25 @@ def _one_line(who: str, where: str, advice: str, timeout: float) -> Iterator[Non
         watch.cancel()
         signal.signal(signal.SIGINT, interrupt)
     _on_abort(
-        "error: JAX ended this process (its message is above), most likely because another process of the run died or "
-        "cannot be reached; start all of them again with the same command",
+        "error: JAX ended this process (see its message above), probably because another process of the run died or "
+        "cannot be reached; start all processes again with the same command",
         LOST_PEER,
     )
 
 
 _handler: Any = None
-"""What SIGABRT calls; C keeps no reference of its own."""
+"""The handler of SIGABRT; C keeps no reference to it."""
 
 _leaving = threading.Lock()
-"""Taken once, by the thread that ends the process."""
+"""Acquired once, by the thread that ends the process."""
 
 
 def _on_abort(line: str, code: int) -> None:
-    """Makes SIGABRT `leave`.
+    """Installs `leave` as the handler of SIGABRT.
 
-    JAX aborts when process 0 is gone or another process is silent for too long: the only sign where a computation hangs
-    that waits for a dead one. `signal.signal` would not do: abort() does not wait for a handler in Python.
+    JAX aborts if process 0 is gone or another process is silent for too long. If a computation
+    waits for a dead process, this is the only sign. A handler of `signal.signal` would not run:
+    abort() does not wait for Python.
     """
     global _handler
     handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda _: leave(line, code))
@@ -217,8 +183,8 @@ def _on_abort(line: str, code: int) -> None:
 def leave(line: str, code: int) -> NoReturn:
     """Writes `line` to stderr and ends the process at once.
 
-    After a lost peer this is the way out: an orderly exit waits in JAX's shutdown barrier until the heartbeat of the
-    dead process times out, and aborts then.
+    This is the exit after a lost process. A normal exit waits in JAX's shutdown barrier until the
+    heartbeat of the dead process times out, and then aborts.
     """
     _leaving.acquire()
     with contextlib.suppress(Exception):
@@ -229,7 +195,10 @@ def leave(line: str, code: int) -> NoReturn:
 
 
 def leave_after(seconds: float, code: int) -> None:
-    """Sees to it that a process which fails alone is gone in a while, and not held by the others until all time out."""
+    """Ends the process after `seconds` if it is one of several, whatever its shutdown waits for.
+
+    A process that fails alone would otherwise wait for the others until they time out.
+    """
     if jax.distributed.is_initialized():
         watch = threading.Timer(seconds, os._exit, (code,))
         watch.daemon = True
@@ -237,32 +206,40 @@ def leave_after(seconds: float, code: int) -> None:
 
 
 def is_lead() -> bool:
-    """Whether this is process 0, which prints and writes what is written once."""
+    """Whether this is process 0, which prints, and writes the files that are written once."""
     return jax.process_index() == 0
 
 
 def barrier(name: str) -> None:
-    """Waits until all processes are here, however long that takes while they live; nothing with one."""
+    """Waits until all processes are here, as long as they live; returns at once with one process."""
     if jax.process_count() > 1:
         where = f"mdm_jax/{next(_barriers)}/{name}"
         _client().wait_at_barrier(where, 1000 * PATIENCE)
 
 
 def _client() -> Any:
-    """Of the coordination service, which does without devices."""
+    """The client of the coordination service, which needs no devices."""
     return runtime.global_state.client
 
 
 _barriers = itertools.count()
-"""Each has a name of its own, since all processes come to the same ones in the same order."""
+"""The number in a barrier's name. All processes come to the same barriers in the same order."""
+
+
+def any_process(flag: bool) -> bool:
+    """Whether `flag` is true in any process of the run."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(multihost_utils.process_allgather(jnp.asarray(flag)).any())
 
 
 def meet(mesh: Mesh) -> None:
-    """Connects all devices of a run along all axes of its mesh; nothing with one process.
+    """Connects all devices of a run along all axes of its mesh; does nothing with one process.
 
-    On CPUs, those that compute together are connected when they first do, and one that is not there within 30 seconds
-    counts as lost (Gloo). But a process may have to compile for minutes what another one reads from its cache. So they
-    are connected here, where all have come to a barrier and nothing is left to compile; from then on they wait.
+    On CPUs, devices connect in their first common computation, and a process that does not arrive
+    within 30 seconds counts as lost (Gloo). A process may compile for minutes what another one
+    reads from its cache. So the devices connect here, after a barrier and with nothing left to
+    compile. Later computations wait.
     """
     if jax.process_count() == 1:
         return
@@ -290,16 +267,17 @@ _LOST_STATUS = re.compile(r"\s*(UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED)\b")
 
 
 def what_was_lost(error: BaseException) -> str:
-    """In words, for an `error` that `lost_peer` knows."""
+    """A phrase for an `error` for which `lost_peer` is true."""
     if "context initialization failed" in str(error):
-        return "another process did not answer for 30 s when it was to be connected: it is gone, or its machine busy"
+        return "another process did not answer within 30 s while connecting: it is gone, or its machine is busy"
     return "another process of the run is gone"
 
 
 def lost_peer(error: BaseException) -> bool:
-    """Whether `error`, or what caused it, says that another process of the run is gone; False with one process.
+    """Whether `error` or a cause of it says that another process is gone; False with one process.
 
-    It goes by the words and the status. Those of CPU, barriers and Orbax were seen; those of NCCL are documented.
+    It matches messages and status codes. Those of CPU collectives, barriers and Orbax were
+    observed; those of NCCL are from its documentation.
     """
     if not jax.distributed.is_initialized() or jax.process_count() == 1:
         return False

@@ -1,4 +1,4 @@
-"""The loss on held-out examples, with the same masks at every evaluation."""
+"""The loss on held-out examples, with the same masks in every evaluation."""
 
 from collections.abc import Callable, Mapping
 
@@ -21,33 +21,34 @@ def held_out_loss(
     batch_size: int,
     seed: int = 0,
 ) -> Callable[[Params], float]:
-    """A function from parameters on `mesh` to the loss on `examples`, in nats per free token.
+    """Makes a function from parameters on `mesh` to the loss on `examples`, in nats per free token.
 
     Args:
       denoiser: the network, without dropout.
       loss: as in training.
       examples: `tokens` int32 [N, L] and `is_prompt` bool [N, L], whole in every process.
-      mesh: where to compute.
-      batch_size: examples per batch at most, then rounded up to a multiple of the devices that split it. The last batch
-        is padded with all-prompt rows, whose loss is 0.
+      mesh: devices to compute on.
+      batch_size: examples per batch at most, rounded up to a multiple of the devices that split it.
+        The last batch is padded with all-prompt rows, whose loss is 0.
       seed: of the masks.
 
     Raises:
-      InputError: there are no examples, or all of them are prompt throughout.
+      InputError: there are no examples, or they are all prompt.
     """
     num_tokens = int((~examples["is_prompt"]).sum())
     if num_tokens == 0:
-        raise InputError(f"{len(examples['tokens'])} held-out examples hold no token to predict; give at least one")
-    number, ways = len(examples["tokens"]), mesh.shape["data"] * mesh.shape["fsdp"]
-    even = -(-number // -(-number // batch_size))  # with little padding, which would take its share of the strata
-    batch_size = -(-even // ways) * ways
-    missing = -number % batch_size
+        raise InputError(f"{len(examples['tokens'])} held-out examples have no token to predict; give at least one")
+    num_examples, num_shards = len(examples["tokens"]), mesh.shape["data"] * mesh.shape["fsdp"]
+    # Batches of equal size have little padding, which takes a part of the stratified mask counts.
+    even_size = -(-num_examples // -(-num_examples // batch_size))
+    batch_size = -(-even_size // num_shards) * num_shards
+    padding = -num_examples % batch_size
     padded = {
-        name: np.concatenate([x, np.full((missing, *x.shape[1:]), name == "is_prompt", x.dtype)])
+        name: np.concatenate([x, np.full((padding, *x.shape[1:]), name == "is_prompt", x.dtype)])
         for name, x in examples.items()
     }
 
-    is_paired = batch_size // ways % 2 == 0
+    is_paired = batch_size // num_shards % 2 == 0
 
     @jax.jit
     def nats(params: Params, key: Array, batch: Batch) -> Array:

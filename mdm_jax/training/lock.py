@@ -1,4 +1,4 @@
-"""One writer per folder: a lock that the system lets go of when its holder dies, so that none is ever stale."""
+"""One writer per folder: a lock that the system releases when its holder dies."""
 
 import contextlib
 import datetime
@@ -13,20 +13,20 @@ from mdm_jax.errors import InputError
 from mdm_jax.training.distributed import is_lead
 
 LOCK = "lock"
-"""The file in the folder; it says who holds the lock, or held it last."""
+"""Name of the lock file. It says which process holds the lock, or held it last."""
 
 _held: dict[str, int] = {}
-"""Folders that this process holds, and the thread of each: what holds a lock may take it again."""
+"""The folders that this process has locked, and the thread of each, which may lock it again."""
 
 
 @contextlib.contextmanager
 def locked(folder: pathlib.Path) -> Iterator[None]:
-    """Holds the lock of a folder, which is made if it is not there. Of several processes of one run the first does.
+    """Locks a folder, which is made if it does not exist; of a run's processes only one locks.
 
-    A folder that cannot be written to is not locked: who writes there finds out.
+    A folder that cannot be written to is not locked; the first write will raise the error.
 
     Raises:
-      InputError: another process holds it, or another thread of this one.
+      InputError: another process, or another thread of this one, has locked it.
     """
     name, me = os.path.realpath(folder), threading.get_ident()
     if not is_lead() or _held.get(name) == me:

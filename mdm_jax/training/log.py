@@ -1,4 +1,4 @@
-"""What a run says of its steps: to its files, to the terminal, and to a callback."""
+"""The log of a run's steps: to files, to the terminal, and to a callback."""
 
 import pathlib
 from collections.abc import Callable, Mapping
@@ -19,11 +19,11 @@ ADVICE = "the checkpoints are good: look at the data, or start anew with a lower
 """Where numbers are not finite."""
 
 OnMetrics = Callable[[int, Mapping[str, float]], None]
-"""(step, metrics by name): called in the first process, for each line of `metrics.jsonl`"""
+"""(step, metrics by name); called in the first process for each line of `metrics.jsonl`"""
 
 
 class Log:
-    """Metrics of each step, handed on after the next one is under way. A context manager."""
+    """Logs the metrics of each step, once the next step is dispatched. A context manager."""
 
     def __init__(
         self,
@@ -43,13 +43,17 @@ class Log:
         self._pending: tuple[int, dict[str, Array]] | None = None
 
     def push(self, step: int, metrics: dict[str, Array], batch: Batch) -> None:
-        """Takes the metrics of a step that was just sent off, and writes those of the step before."""
+        """Takes the metrics of a step that was just dispatched; writes those of the step before."""
         self.flush()
         self._pending = (step, metrics)
         self.progress.advance(batch["tokens"].shape[1])
 
     def flush(self) -> None:
-        """Waits for the metrics that it holds and writes them; RunError if too many steps were skipped."""
+        """Waits for pending metrics and writes them.
+
+        Raises:
+          RunError: `max_skipped` steps in a row were skipped.
+        """
         if self._pending is None:
             return
         step, metrics = self._pending
@@ -66,7 +70,7 @@ class Log:
             )
 
     def evaluate(self, step: int, evaluate: Evaluate, params: Params) -> Mapping[str, float]:
-        """Evaluates, writes what comes out, and says it; RunError if the network's predictions are not finite."""
+        """Evaluates the parameters, and writes and prints the metrics; RunError if predictions are not finite."""
         self.flush()
         try:
             with self.progress.paused():

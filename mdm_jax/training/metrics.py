@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: JSON lines for programs, TensorBoard event files for people."""
+"""The metrics of a run: JSON lines for programs, TensorBoard event files for people."""
 
 import json
 import math
@@ -13,9 +13,10 @@ from mdm_jax.report.progress import say
 
 
 class MetricsWriter:
-    """Writes `metrics.jsonl` and, with tensorboardX, TensorBoard events into a run's folder. A context manager.
+    """Writes `metrics.jsonl` and, with tensorboardX, TensorBoard events. A context manager.
 
-    A resumed run drops the lines after the step it resumes from, so that no step stands there twice, and damaged ones.
+    A resumed run first removes the lines after the step from which it resumes, so that no step
+    occurs twice, and damaged lines.
     """
 
     def __init__(self, folder: pathlib.Path, *, resume_step: int, is_lead: bool = True) -> None:
@@ -23,8 +24,8 @@ class MetricsWriter:
 
         Args:
           folder: of the run.
-          resume_step: steps done already.
-          is_lead: whether this is the process of the run that writes; the others write nothing.
+          resume_step: number of steps that are done.
+          is_lead: whether this process writes; the other processes of a run do not.
         """
         self._is_lead = is_lead
         if not is_lead:
@@ -38,7 +39,7 @@ class MetricsWriter:
         self._events = _events(folder / "tensorboard", resume_step)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """One line, in which null stands for what is not finite, and one event per metric that is."""
+        """Writes one line, with null for values that are not finite, and an event per finite value."""
         if not self._is_lead:
             return
         finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
@@ -65,7 +66,7 @@ class MetricsWriter:
 
 
 def _events(folder: pathlib.Path, resume_step: int) -> Any:
-    """A writer of TensorBoard events; None, and a line that says so, where the package is missing."""
+    """A writer of TensorBoard events; None, with a printed line, if the package is missing."""
     try:
         with of_extra("experiments"):
             from tensorboardX import SummaryWriter
@@ -76,13 +77,13 @@ def _events(folder: pathlib.Path, resume_step: int) -> Any:
 
 
 def read_metrics(folder: pathlib.Path) -> list[dict[str, Any]]:
-    """All lines of a run's `metrics.jsonl` but for damaged ones."""
+    """The lines of a run's `metrics.jsonl`, without damaged ones."""
     lines = read_bytes(folder / "metrics.jsonl").decode(errors="replace").splitlines()
     return [values for values in map(_read, lines) if values is not None]
 
 
 def _read(line: str) -> dict[str, Any] | None:
-    """The values of a line; None if it is not one that `write` writes."""
+    """The values of a line; None if `write` could not have written it."""
     try:
         values = json.loads(line)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""SIGTERM, which says that the machine will be taken away, and Ctrl-C: the first asks, the second ends at once."""
+"""SIGTERM, sent before a machine is taken away, and Ctrl-C: one stops a run, a second ends it."""
 
 import ctypes
 import os
@@ -17,64 +17,67 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Preemption:
-    """Whether the run was asked to stop. A context manager: within it the first signal asks, and the second ends.
+    """Whether the run was asked to stop. A context manager, inside which signals are handled.
 
-    A thread hears them, since the main one may stand in a long computation. Where JAX's distributed runtime runs, the
-    processes agree on one step at which all stop, though only one of them was told to.
+    The first signal asks the run to stop after a step; the second ends the process. A thread
+    receives them, since the main thread may be in a long computation. With JAX's distributed
+    runtime all processes agree on one step after which they stop, even if only one of them was
+    signalled.
     """
 
     def __init__(self) -> None:
         self._asked: int | None = None
-        self._heard = 0
+        self._num_signals = 0
         self._former: dict[signal.Signals, Any] = {}
-        self._tell_peers: Any = None
-        """what JAX's runtime has installed for SIGTERM; None with one process"""
+        self._notify_runtime: Any = None
+        """the handler of SIGTERM of JAX's runtime; None with one process"""
 
     @property
     def asked(self) -> bool:
-        """Whether this process was asked."""
+        """Whether this process was asked to stop."""
         return self._asked is not None
 
     @property
     def by_hand(self) -> bool:
-        """Whether it was Ctrl-C that asked this process."""
+        """Whether this process was asked to stop by Ctrl-C."""
         return self._asked == signal.SIGINT
 
     def requested(self, step: int) -> bool:
-        """Whether to stop after `step`. All processes must ask after the same steps."""
+        """Whether to stop after `step`. All processes must call it after the same steps."""
         if jax.distributed.is_initialized():
             return multihost_utils.reached_preemption_sync_point(step)
         return self._asked is not None
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        """What the main thread does with a signal that the listener hears too: in a notebook the second interrupts."""
-        self._heard += 1
-        if self._heard > 1 and _in_notebook():
+        """Handles a signal in the main thread; in a notebook the second raises KeyboardInterrupt."""
+        self._num_signals += 1
+        if self._num_signals > 1 and _in_notebook():
             raise KeyboardInterrupt
 
     def _listen(self) -> None:
-        while heard := os.read(self._ear, 1):
-            if heard[0] not in SIGNALS:
+        while received := os.read(self._read_end, 1):
+            if received[0] not in SIGNALS:
                 continue
             if self._asked is not None and not _in_notebook():
-                name = signal.Signals(heard[0]).name
-                leave(f"ended at once by a second signal ({name}); what was saved is good", 128 + heard[0])
-            self._asked = heard[0]
-            if self._tell_peers is not None:
-                self._tell_peers(signal.SIGTERM)
+                name = signal.Signals(received[0]).name
+                leave(f"ended at once by a second signal ({name}); what was saved is good", 128 + received[0])
+            self._asked = received[0]
+            if self._notify_runtime is not None:
+                self._notify_runtime(signal.SIGTERM)
 
     def __enter__(self) -> "Preemption":
         if threading.current_thread() is not threading.main_thread():
             return self  # only the main thread may handle signals
         if jax.distributed.is_initialized():
-            self._runtimes = _c_signal(signal.SIGTERM, None)
-            if self._runtimes is not None:
-                self._tell_peers = ctypes.CFUNCTYPE(None, ctypes.c_int)(self._runtimes)
-        heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # as nohup wants it
-        self._former = {number: signal.signal(number, self._interrupt) for number in heard}
-        self._ear, self._mouth = os.pipe()
-        os.set_blocking(self._mouth, False)
-        self._former_mouth = signal.set_wakeup_fd(self._mouth, warn_on_full_buffer=False)
+            self._runtime_handler = _c_signal(signal.SIGTERM, None)
+            if self._runtime_handler is not None:
+                self._notify_runtime = ctypes.CFUNCTYPE(None, ctypes.c_int)(self._runtime_handler)
+        # nohup ignores signals, and they stay ignored.
+        handled = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        self._former = {number: signal.signal(number, self._interrupt) for number in handled}
+        self._read_end, self._write_end = os.pipe()
+        os.set_blocking(self._write_end, False)
+        self._former_write_end = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
         self._listener = threading.Thread(target=self._listen, name="signals", daemon=True)
         self._listener.start()
         return self
@@ -82,25 +85,25 @@ class Preemption:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not hasattr(self, "_ear"):
+        if not hasattr(self, "_read_end"):
             return
-        signal.set_wakeup_fd(self._former_mouth)
+        signal.set_wakeup_fd(self._former_write_end)
         for number, former in self._former.items():
             signal.signal(number, former)
-        if self._tell_peers is not None:
-            _c_signal(signal.SIGTERM, self._runtimes)
-        os.close(self._mouth)
+        if self._notify_runtime is not None:
+            _c_signal(signal.SIGTERM, self._runtime_handler)
+        os.close(self._write_end)
         self._listener.join()
-        os.close(self._ear)
+        os.close(self._read_end)
 
 
 def _in_notebook() -> bool:
-    """Whether the process is somebody's session, whose variables must not go with it."""
+    """Whether the process is a notebook or IPython session, whose variables must survive."""
     return "IPython" in sys.modules
 
 
 def _c_signal(number: int, handler: int | None) -> int | None:
-    """Installs a handler of C, None for the default; what was installed before, None if that was the default."""
+    """Installs a C handler, None for the default, and returns the former one in the same form."""
     function = ctypes.CDLL(None).signal
     function.restype, function.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)
     former: int | None = function(number, handler)

@@ -1,4 +1,4 @@
-"""What a person watches: the progress bar with its rates, and a profiler's trace of a few steps."""
+"""The progress bar of a run with its rates, and a profiler trace of a few steps."""
 
 import contextlib
 import pathlib
@@ -28,30 +28,31 @@ PEAK_FLOPS = {
     "TPU v6 lite": 918e12,
     "TPU v6e": 918e12,
 }
-"""Name in `device_kind` -> FLOP/s of one device (a core of a TPU v3) in dense bfloat16 products, from the vendors' data
-sheets. MFU, model FLOP/s utilisation, is the share of this that the model's own products reach (Chowdhery et al. 2022,
-arXiv:2204.02311), also where they run in float32."""
+"""Name in `device_kind` -> FLOP/s of one device (for a TPU v3: one core) in dense bfloat16
+products, from the vendors' data sheets. MFU, model FLOP/s utilisation, is the share of this peak
+that the model's own products reach, also if they run in float32. Source: Chowdhery et al. 2022,
+arXiv:2204.02311."""
 
 
 def peak_flops(device_kind: str) -> float | None:
-    """The peak of a device by its kind, the longest name that fits; None if it is not known."""
+    """The peak of a kind of device, by the longest name in it; None if it is unknown."""
     words = f" {device_kind} ".replace("-", " ")
     known = [name for name in PEAK_FLOPS if f" {name} " in words]
     return PEAK_FLOPS[max(known, key=len)] if known else None
 
 
 class Progress:
-    """The bar of a run. The time of evaluations and saves is no time of training."""
+    """The progress bar of a run. Its rates leave out the time of evaluations and saves."""
 
     def __init__(self, start: int, total: int, *, examples: int, flops: float | None, is_shown: bool) -> None:
-        """Starts at a step.
+        """Starts the bar.
 
         Args:
-          start: steps done already.
-          total: steps in all.
+          start: number of steps that are done.
+          total: number of steps in all.
           examples: per step, over all devices.
-          flops: per example, those of the model's products forward and backward; None if it is not known.
-          is_shown: whether there is a bar.
+          flops: per example, of the model's products forward and backward; None if unknown.
+          is_shown: whether the bar is printed.
         """
         self._bar = Bar(total=total, initial=start, unit="step", disable=not is_shown)
         self._examples, self._flops, self._length = examples, flops, 0
@@ -59,7 +60,7 @@ class Progress:
         self._begin: float | None = None
 
     def advance(self, length: int) -> None:
-        """One more step is done, over sequences of that length. The clock starts after the first, which compiles."""
+        """Counts one step over sequences of `length`. The clock starts after the first one."""
         self._bar.update()
         self._length = length
         if self._begin is None:
@@ -68,7 +69,7 @@ class Progress:
             self._steps += 1
 
     def show(self, loss: float, skipped: int) -> None:
-        """Shows the loss, in nats per token, the steps skipped so far, and the rates since the last time."""
+        """Shows the loss in nats per token, the skipped steps, and the rates since the last call."""
         words = [f"loss {loss:.3f} nats/token"]
         if self._begin is not None and self._steps:
             words += self.rates(self._examples * self._steps / (time.perf_counter() - self._begin))
@@ -76,7 +77,7 @@ class Progress:
         self._bar.set_postfix_str(", ".join(words + ([f"{skipped} steps skipped"] if skipped else [])))
 
     def rates(self, examples_per_second: float) -> list[str]:
-        """Examples, tokens (given ones too) and FLOP per second, and MFU where the peak of the device is known."""
+        """Examples, tokens (also of prompts) and FLOP per second, and MFU if the peak is known."""
         words = [f"{examples_per_second:.4g} examples/s", f"{examples_per_second * self._length:.4g} tokens/s"]
         if self._flops is not None:
             flops = self._flops * examples_per_second
@@ -87,7 +88,7 @@ class Progress:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Leaves out the time of what is done within."""
+        """A context whose time does not count."""
         begin = time.perf_counter()
         yield
         if self._begin is not None:
@@ -99,29 +100,29 @@ class Progress:
 
 
 class Trace:
-    """Writes a profiler's trace of a few steps for TensorBoard. A context manager."""
+    """Writes a profiler trace of a few steps for TensorBoard. A context manager."""
 
     def __init__(self, folder: pathlib.Path | None, *, start: int, total: int, num_steps: int = 5) -> None:
         """Chooses the steps: from the tenth of this start on, or earlier if the run is short.
 
         Args:
           folder: where to write; None traces nothing.
-          start: steps done already.
-          total: steps in all.
-          num_steps: to trace.
+          start: number of steps that are done.
+          total: number of steps in all.
+          num_steps: number of steps to trace.
         """
         first = max(min(start + 10, total - num_steps + 1), min(start + 2, total))
         self.steps = range(first, min(first + num_steps, total + 1))
         self._folder, self._is_on = folder, False
 
     def before(self, step: int) -> None:
-        """To be called before each step."""
+        """Must be called before each step."""
         if self._folder is not None and step == self.steps[0]:
             jax.profiler.start_trace(self._folder)
             self._is_on = True
 
     def after(self, step: int, done: jax.Array) -> None:
-        """To be called after each step, with something that it computed."""
+        """Must be called after each step, with an array that the step computed."""
         if self._is_on and step == self.steps[-1]:
             jax.block_until_ready(done)
             self._stop()
