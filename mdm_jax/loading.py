@@ -3,8 +3,7 @@
 import dataclasses
 import os
 import pathlib
-import typing
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 from jax.sharding import Mesh, SingleDeviceSharding
@@ -13,6 +12,7 @@ from mdm_jax.errors import InputError, shown
 from mdm_jax.files import local_path
 from mdm_jax.models import kinds
 from mdm_jax.models.config import DType, ModelConfig
+from mdm_jax.models.pretrained.folder import read_folder, told_by_others, write_folder
 from mdm_jax.models.weights import WEIGHTS, by_name, check_finite, read_weights, save_weights
 from mdm_jax.sharding import shardings
 from mdm_jax.training.checkpoint import CHECKPOINTS, restore_params
@@ -21,6 +21,7 @@ from mdm_jax.typing import Params
 
 SHIPPED = pathlib.Path(__file__).parent / "weights"
 """Weights that come with the package, a folder for each name."""
+FORMATS = ("mdm_jax", "huggingface")
 
 
 class Model(NamedTuple):
@@ -62,18 +63,22 @@ def load(path_or_name: str | pathlib.Path, *, mesh: Mesh | None = None) -> Model
 
     Args:
       path_or_name: a run's folder (its newest readable checkpoint), or one checkpoint, RUN/checkpoints/STEP, or the one
-        that did best in evaluation, RUN/checkpoints/best; or a folder that `export` wrote; or the name of weights that
-        come with this package, such as "sudoku-6m".
+        that did best in evaluation, RUN/checkpoints/best; or a folder that `export` wrote; or one of Hugging Face's, of
+        a family in `models.pretrained`; or the name of weights that come with this package, such as "sudoku-6m".
       mesh: where the parameters go, each to its shards by `sharding.RULES`; None is the first device.
 
     Returns:
-      Its config, its parameters (the moving average where the run kept one), and its denoiser.
+      Its config, its parameters (the moving average where the run kept one), and its denoiser. What is of another
+      program keeps the dtypes of its files.
 
     Raises:
       InputError: there is no such folder, or no checkpoint in it, or none that can be read; or the parameters are not
-        those that were written, or not finite.
+        those that were written, or not finite; or what config.json says is not supported.
     """
     folder, step = run_folder(path_or_name)
+    if (told := told_by_others(folder)) is not None:
+        config, params = read_folder(folder, told, mesh=mesh)
+        return Model(config, params, kinds.make_denoiser(config))
     model = read_config(folder)["model"]
     if model == OWN:
         raise InputError(
@@ -92,23 +97,40 @@ def load(path_or_name: str | pathlib.Path, *, mesh: Mesh | None = None) -> Model
     return Model(config, params, kinds.make_denoiser(config))
 
 
-def export(path_or_name: str | pathlib.Path, folder: str | pathlib.Path, *, dtype: DType = "bfloat16") -> pathlib.Path:
-    """Writes a trained model as `model.safetensors` and `config.json`, which `load` reads.
+def export(
+    model: Model | str | pathlib.Path,
+    folder: str | pathlib.Path,
+    *,
+    dtype: DType | None = None,
+    format: Literal["mdm_jax", "huggingface"] = "mdm_jax",
+) -> pathlib.Path:
+    """Writes a model as safetensors and `config.json`, which `load` reads.
 
     Args:
-      path_or_name: as for `load`.
+      model: from `load`, or what `load` takes.
       folder: to write to; made if it is not there.
-      dtype: of the parameters in the file; computation is as the config says.
+      dtype: of the parameters in the file; computation is as the config says. None is bfloat16, or, in the format of
+        Hugging Face, whatever they are.
+      format: "mdm_jax", or "huggingface" with the names of the model's family, which transformers opens.
 
     Returns:
-      The file of the weights.
+      The folder's file of the weights, or the first of several.
 
     Raises:
-      InputError: as `load`; or `folder` holds another model; or a parameter is too large for the dtype.
+      InputError: as `load`; or `folder` holds another model; or a parameter is too large for the dtype; or Hugging Face
+        has no family of such models.
     """
     folder = local_path(folder)
-    if dtype not in typing.get_args(DType):
-        raise InputError(f"dtype={shown(dtype)} is unknown: choose from {', '.join(typing.get_args(DType))}")
-    model, run = load(path_or_name), read_config(run_folder(path_or_name)[0])
-    write_config(folder, {"model": run["model"], "task": run.get("task", {})})
-    return save_weights(folder, model.params, dtype=dtype)
+    for name, value, known in (("dtype", dtype, (*get_args(DType), None)), ("format", format, FORMATS)):
+        if value not in known:
+            raise InputError(f"{name}={shown(value)} is unknown: choose from {', '.join(map(str, known))}")
+    task: dict[str, Any] = {}
+    if not isinstance(model, Model):
+        source = run_folder(model)[0]
+        task = {} if told_by_others(source) else read_config(source).get("task", {})
+        model = load(model)
+    if format == "huggingface":
+        params = model.params if dtype is None else jax.tree.map(lambda leaf: leaf.astype(dtype), model.params)
+        return write_folder(folder, model.config, params)
+    write_config(folder, {"model": kinds.to_json(model.config), "task": task})
+    return save_weights(folder, model.params, dtype=dtype or "bfloat16")

@@ -25,9 +25,9 @@ Rules = Sequence[tuple[str, PartitionSpec]]
 
 RULES: Rules = (
     (r"token_embedding/embedding$", PartitionSpec("tensor", "fsdp")),
-    (r"(position|group)_embedding/embedding$", PartitionSpec(None, "fsdp")),
-    (r"(query|key|value|gate|up|head)/kernel$", PartitionSpec("fsdp", "tensor")),
-    (r"(query|key|value|gate|up)/bias$", PartitionSpec("tensor")),
+    (r"(position|group|type)_embedding/embedding$", PartitionSpec(None, "fsdp")),
+    (r"(query|key|value|gate|up|head|transform)/kernel$", PartitionSpec("fsdp", "tensor")),
+    (r"(query|key|value|gate|up|transform)/bias$", PartitionSpec("tensor")),
     (r"(output|down)/kernel$", PartitionSpec("tensor", "fsdp")),
 )
 """For the names of this library's models."""
