@@ -4,7 +4,7 @@ import importlib.util
 import sys
 
 EXTRA = ("grain", "matplotlib", "numba", "tensorboardX", "tyro")
-"""What `mdm_jax[experiments]` brings. These are programs: what they lack is said before anything else is done."""
+"""The packages of `mdm_jax[experiments]`. A missing one is reported before anything else is imported."""
 
 _missing = [name for name in EXTRA if importlib.util.find_spec(name) is None]
 if _missing:

@@ -1,6 +1,6 @@
-"""What all experiments share: the one-line errors, the table, and `results.json`.
+"""What all experiments share: parsing and running a command, its errors, the table and `results.json`.
 
-Nothing heavy is imported before a command runs, so that `--help` answers at once.
+Nothing heavy is imported before a command runs, so `--help` answers at once.
 """
 
 import contextlib
@@ -8,6 +8,7 @@ import ctypes
 import dataclasses
 import importlib
 import importlib.metadata
+import importlib.util
 import io
 import json
 import logging
@@ -31,7 +32,7 @@ from mdm_jax.errors import InputError, one_line
 from mdm_jax.files import check_place, finite, is_full, make_folder, write_whole
 
 PATIENCE = 10.0
-"""Seconds that a process which failed waits for the others to end too."""
+"""Seconds that a process which failed waits for the other processes to end."""
 
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 """Parameters of mallopt, from malloc.h."""
@@ -39,13 +40,12 @@ M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 Row = dict[str, Any]
 """One row of `results.json`; fields that do not apply are left out."""
 
-
 Commands = Mapping[str, tuple[type, str]]
-"""By the name of a command: the frozen dataclass of its flags, and "module:function", which takes them."""
+"""For the name of each command, the dataclass of its flags, and the "module:function" that takes them."""
 
 
 def parse(experiment: str, description: str, flags: Mapping[str, Callable[..., Any]], argv: Sequence[str]) -> Any:
-    """The flags in `argv`. Words that cannot be parsed become one line on stderr and exit code 2."""
+    """Parses the flags in `argv`. An error is one line on stderr and exit code 2."""
     import tyro
 
     errors = io.StringIO()
@@ -63,7 +63,7 @@ def parse(experiment: str, description: str, flags: Mapping[str, Callable[..., A
 
 
 def run(experiment: str) -> None:
-    """Runs the module of an experiment, by its name rather than as `__main__`, so that its flags exist once."""
+    """Runs an experiment. Its module is imported by name, since `__main__` would hold a second copy of its flags."""
     module = importlib.import_module(f"experiments.{experiment}")
     main(experiment, module.__doc__ or "", module.COMMANDS)
 
@@ -93,16 +93,15 @@ def _run(experiment: str, description: str, commands: Commands, argv: Sequence[s
     try:
         check_ranges(flags, name_of=lambda path: "--" + path.replace("_", "-"))
         check_paths(flags)
-        if not 0 <= flags.seed < 1 << 32:
-            raise InputError(f"--seed must lie in [0, 2^32), got {flags.seed}")
         silence_threads()
-        keep_freed_memory()
+        if is_on_cpu():
+            keep_freed_memory()
         cache_compilations()
         if isinstance(flags, RunFlags):
             flags.distributed.start()
         from mdm_jax.training.lock import locked
 
-        keeps_a_journal = hasattr(flags, "minutes")  # whoever else writes over days, training, locks by itself
+        keeps_a_journal = hasattr(flags, "minutes")  # training locks its folder by itself
         with locked(flags.out) if keeps_a_journal else contextlib.nullcontext():
             getattr(importlib.import_module(module), function)(flags)
     except Preempted as stop:
@@ -129,7 +128,7 @@ def _run(experiment: str, description: str, commands: Commands, argv: Sequence[s
 
 
 def check_paths(flags: Any) -> None:
-    """InputError for the first flag that names a place outside the file system, a pipe or a device."""
+    """Raises InputError for the first path that is outside the file system, a pipe or a device."""
     for field in dataclasses.fields(flags):
         value = getattr(flags, field.name)
         for path in value if isinstance(value, tuple) else (value,):
@@ -150,13 +149,24 @@ def silence_threads() -> None:
     silence_writers()
 
 
-def keep_freed_memory() -> None:
-    """Makes glibc keep freed memory, so that XLA:CPU's temporary arrays are reused between steps.
+def is_on_cpu() -> bool:
+    """Whether JAX computes on the CPU here. Starts no device, since the processes of a run have to meet first.
 
-    XLA's CPU backend allocates the temporary arrays of a step at its start and frees them at its end. By default glibc
-    returns such large pieces to the system at once, which fills gigabytes with zeros in every step. One arena serves
-    all threads, since further arenas return large pieces all the same. The price: the process keeps the most memory
-    that it ever needed.
+    Unless JAX_PLATFORMS chooses, JAX computes on the CPU if no plugin for another device is installed.
+    """
+    if platforms := os.environ.get("JAX_PLATFORMS"):
+        return platforms.split(",")[0] == "cpu"
+    has_plugins = importlib.metadata.entry_points(group="jax_plugins") or importlib.util.find_spec("jax_plugins")
+    return not has_plugins and importlib.util.find_spec("libtpu") is None
+
+
+def keep_freed_memory() -> None:
+    """Makes glibc keep freed memory, so that XLA's CPU backend reuses the memory of temporary arrays between steps.
+
+    The backend allocates the temporary arrays of a step at its start and frees them at its end. By default glibc
+    returns large pieces to the system at once, and the system then fills gigabytes with zeros in every step. All
+    threads get one arena, because glibc returns the large pieces of other arenas in any case. The cost is that the
+    process never shrinks.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
@@ -167,8 +177,8 @@ def keep_freed_memory() -> None:
 def cache_compilations() -> None:
     """Keeps compiled programs on disk, so that the next run of the same program starts in seconds.
 
-    JAX_COMPILATION_CACHE_DIR names the folder; if it is empty, nothing is kept. The default is a folder in the user's
-    cache, if that can be written to.
+    JAX_COMPILATION_CACHE_DIR names the folder; an empty value keeps nothing. The default is a folder in the user's
+    cache, if it is writable.
     """
     import jax
 
@@ -190,8 +200,13 @@ def say(line: str) -> None:
         sys.stderr.write(line + "\n")
 
 
+def say_written(*paths: pathlib.Path) -> None:
+    """Prints the paths of further files that a command wrote."""
+    sys.stdout.write("".join(f"{path}\n" for path in paths))
+
+
 class Results:
-    """Collects the rows of one command, and writes them as a table on the terminal and as `results.json`."""
+    """Collects the rows of one command, prints them as a table and writes them to `results.json`."""
 
     def __init__(
         self, experiment: str, command: str, *, out: pathlib.Path, seed: int, scale: str | None = None
@@ -207,7 +222,7 @@ class Results:
         self.rows: list[Row] = []
 
     def add(self, **row: Any) -> None:
-        """Adds one row. Fields that are None do not apply and are left out. NaN becomes null in the file."""
+        """Adds one row, without the fields that are None. NaN becomes null in the file."""
         self.rows.append({name: value for name, value in row.items() if value is not None})
 
     def finish(
@@ -221,10 +236,10 @@ class Results:
         """Prints the table and writes the file, in the first process of the run.
 
         Args:
-          seconds: the time that the command took; None for the time since it began.
+          seconds: the time that the command took; None measures it from `__init__`.
           earlier: the time that earlier calls of the same command took.
           fields: further fields of the file.
-          shown: makes the table of the rows; None for `table`.
+          shown: formats the rows as a table; None for `table`.
         """
         import jax
 

@@ -1,27 +1,27 @@
-"""Which reading of the paper's decoder gives its three numbers? Every combination of what it leaves open."""
+"""The paper leaves parts of its decoder open. This decodes with every combination and compares its three numbers."""
 
 import dataclasses
-import functools
 import itertools
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import jax.numpy as jnp
+
+from experiments.commands.decode import masked, measure, remasking
 from experiments.common import Results, Row, table
+from experiments.oracles import oracle_named
+from experiments.sudoku import PAPER, held_out
 from experiments.sudoku_flags import Readings
+from experiments.trained import load_run
+from mdm_jax import Binomial, oracles
 from mdm_jax.errors import InputError
-
-if TYPE_CHECKING:
-    from mdm_jax.evaluation.puzzles import Decode
-    from mdm_jax.typing import Array, Confidence
+from mdm_jax.evaluation.puzzles import Decode
+from mdm_jax.typing import Array, Confidence
 
 
-def log_of_margin(key: "Array", confidence: "Confidence") -> "Array":
+def log_of_margin(key: Array, confidence: Confidence) -> Array:
     """log(p1 - p2), nats: the order of `oracles.margin`, on another scale for the noise."""
-    import jax.numpy as jnp
-
-    from mdm_jax import oracles
-
     return jnp.log(jnp.maximum(oracles.margin(key, confidence), jnp.finfo(jnp.float32).tiny))
 
 
@@ -32,21 +32,15 @@ ORDERS = {
 }
 """Oracles by the paper's name of the order, then by the scale of its score."""
 SAME_WITHOUT_NOISE = (("top_prob", "log"), ("margin", "log(p1-p2)"))
-"""Scores that order as the probabilities do."""
+"""Scores that give the same order as the probability."""
 CHOICES = ("decoder", "values", "noise", "score")
-"""What makes a reading."""
+"""The fields of a reading, which is one combination of choices."""
 VALUES = {"likeliest": 0.0, "drawn": 1.0}
-"""The digits, by the temperature."""
+"""How digits are chosen, with the temperature."""
 
 
 def readings(flags: Readings) -> None:
-    """`readings`: a row for each combination, and a table of them beside the paper, the nearest first."""
-    import mdm_jax
-    from experiments.commands.decode import masked, measure
-    from experiments.oracles import oracle_named
-    from experiments.sudoku import PAPER, held_out
-    from experiments.trained import load_run
-
+    """`readings`: a row for each reading, and a table of all readings, the nearest to the paper first."""
     results = Results("sudoku", "readings", out=flags.out, seed=flags.seed)
     model, task, layout = load_run("sudoku", flags.checkpoint)
     if layout.mask_id is None:
@@ -56,7 +50,7 @@ def readings(flags: Readings) -> None:
     common: Row = {"dataset": task.title, "checkpoint": str(flags.checkpoint)}
     common |= {"num_steps": flags.num_steps, "noise_scale": flags.noise}
 
-    def add(order: str, reading: tuple[str, str, str, str], decode: "Decode") -> None:
+    def add(order: str, reading: tuple[str, str, str, str], decode: Decode) -> None:
         options = {"seed": flags.seed, "batch_size": flags.batch_size, "progress": " ".join((*reading, order))}
         row = measure(task, layout, decode, records, **options).row
         paper = PAPER["mdm", "normal", order] if task.size == 9 else None
@@ -64,8 +58,7 @@ def readings(flags: Readings) -> None:
         results.add(**{"method": "mdm", **common, **fields, **row, "paper": paper})
 
     for values, temperature in VALUES.items():
-        selector = mdm_jax.Binomial(flags.num_steps)
-        vanilla = masked(model, layout, mdm_jax.oracles.random, selector, temperature=temperature)
+        vanilla = masked(model, layout, oracles.random, Binomial(flags.num_steps), temperature=temperature)
         add("random", ("vanilla", values, "none", "-"), vanilla)
     noises = {"none": (0.0, False), "annealed": (flags.noise, True), "constant": (flags.noise, False)}
     for decoder, values, noise in itertools.product(("strict", "remasking"), VALUES, noises):
@@ -74,27 +67,19 @@ def readings(flags: Readings) -> None:
             for score, oracle in scales.items():
                 if order == "random" if scale else (order, score) in SAME_WITHOUT_NOISE:
                     continue  # noise makes the random order no less random
-                decode = functools.partial(
-                    mdm_jax.remasking_sample,
-                    model.denoiser,
-                    model.params,
-                    mask_id=layout.mask_id,
-                    num_steps=flags.num_steps,
-                    oracle=oracle_named(oracle),
-                    noise=scale,
-                    anneal=anneal,
-                    remask=decoder == "remasking",
-                    temperature=VALUES[values],
-                )
+                options: dict[str, Any] = {"noise": scale, "anneal": anneal, "temperature": VALUES[values]}
+                options["remask"] = decoder == "remasking"
+                decode = remasking(model, layout, oracle_named(oracle), flags.num_steps, **options)
                 add(order, (decoder, values, noise, score), decode)
     results.finish()
     sys.stdout.write("\n" + table(side_by_side(results.rows)) + "\n")
 
 
 def side_by_side(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One line for each reading: the share solved in the three orders. First the paper's, then by distance from it.
+    """The paper's line, then one line for each reading, by distance: the share solved in each of the three orders.
 
-    `distance` is the largest difference among the orders by confidence; the random order depends on fewer choices.
+    `distance` is the largest difference from the paper, over top_prob and margin. The random order depends on fewer
+    choices and does not count.
     """
     solved = {(*(row[name] for name in CHOICES), row["oracle"]): row["solved"] for row in rows}
     paper = {row["oracle"]: row["paper"] for row in rows if "paper" in row}

@@ -1,4 +1,4 @@
-"""How a command ends: in one line and with a code that says how, whatever ends it."""
+"""Ends every command in at most one line, with an exit code that says how it ended."""
 
 import contextlib
 import os
@@ -12,17 +12,17 @@ from collections.abc import Iterator
 from typing import Any
 
 NO_READER = 128 + 13
-"""Exit code where nobody reads what is printed any more: that of SIGPIPE, by which the system ends other programs."""
+"""The exit code when the reader of the output is gone: that of a program that SIGPIPE ends."""
 
 
 @contextlib.contextmanager
 def ended_well() -> Iterator[None]:
-    """Within it Ctrl-C ends the process in one line, and a reader that is gone (`| head`) in none."""
+    """A context in which Ctrl-C ends the process with one line, and a broken pipe (`| head`) without a line."""
     try:
         try:
             yield
         finally:
-            sys.stdout.flush()  # or the interpreter complains, at its end
+            sys.stdout.flush()  # otherwise the interpreter complains at its end
     except BrokenPipeError:
         if not _reader_is_gone():
             raise
@@ -32,7 +32,7 @@ def ended_well() -> Iterator[None]:
         sys.exit(NO_READER)
     except KeyboardInterrupt:
         with contextlib.suppress(ValueError):  # in another thread than the main one
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # the next one is the end whatever happens here
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends the process at once
         sys.stderr.write("stopped by Ctrl-C; the same command starts again\n")
         sys.stderr.flush()
         os._exit(128 + signal.SIGINT)  # an orderly exit would wait for threads
@@ -46,7 +46,7 @@ def _reader_is_gone() -> bool:
 
 
 def of_the_user(error: BaseException, flags: Any) -> bool:
-    """Whether an OSError is about a file or a folder that the flags name, or one above it; or about getting into it."""
+    """Whether an OSError concerns a path that the flags name, a folder above it, or no access to a file below it."""
     if not isinstance(error, OSError) or not isinstance(error.filename, str | os.PathLike):
         return False
     found = pathlib.Path(error.filename).absolute()
@@ -57,30 +57,30 @@ def of_the_user(error: BaseException, flags: Any) -> bool:
 
 
 WRITERS = {"orbax", "tensorboardX"}
-"""Libraries that write a run's files from threads of their own."""
+"""Libraries that write the files of a run from their own threads."""
 
 
 def silence_writers() -> None:
-    """Keeps off the terminal what the threads, coroutines and exit handlers of WRITERS say, in dozens of tracebacks.
+    """Hides the dozens of tracebacks that threads, coroutines and exit handlers of WRITERS print.
 
-    Where a disk is full or a folder is gone, the main thread meets the same failure and says it in one line. All other
-    threads are heard.
+    When a disk is full or a folder is gone, the main thread meets the same failure and reports it in one line. The
+    tracebacks of other threads are printed as before.
     """
-    of_threads, of_the_rest = threading.excepthook, sys.unraisablehook
+    thread_hook, unraisable_hook = threading.excepthook, sys.unraisablehook
 
-    def in_thread(failure: Any) -> None:
+    def hook_of_threads(failure: Any) -> None:
         if not _is_of_a_writer(failure.exc_traceback):
-            of_threads(failure)
+            thread_hook(failure)
 
-    def elsewhere(failure: Any) -> None:
+    def hook_of_unraisables(failure: Any) -> None:
         if not _is_of_a_writer(failure.exc_traceback, failure.object):
-            of_the_rest(failure)
+            unraisable_hook(failure)
 
-    threading.excepthook, sys.unraisablehook = in_thread, elsewhere
+    threading.excepthook, sys.unraisablehook = hook_of_threads, hook_of_unraisables
 
 
 def _is_of_a_writer(trace: types.TracebackType | None, culprit: Any = None) -> bool:
-    """Whether code of a writer ran, or that of an event loop, which nobody but Orbax has set up."""
+    """Whether code of a writer ran, or an event loop, which only Orbax sets up here."""
     code = getattr(culprit, "cr_code", None)
     files = [] if code is None else [code.co_filename]
     modules = [getattr(culprit, "__module__", None) or ""]

@@ -1,10 +1,10 @@
-"""The flags that experiments share, as frozen dataclasses. Their methods import what they make."""
+"""The flags that experiments share, as frozen dataclasses. Importing this imports nothing heavy."""
 
 import dataclasses
 import pathlib
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from mdm_jax.ranges import INT32, Count, Decay, NotNegative, Positive, Range, Share
+from mdm_jax.ranges import INT32, Count, Decay, NotNegative, Positive, Range, Seed, Share
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from mdm_jax.typing import Oracle, Selector
 
 CPU = pathlib.Path("/proc/cpuinfo")
-"""Where Linux says what the CPU can do."""
+"""The file in which Linux lists the features of the CPU."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshFlags:
-    """How the devices are laid out; the three numbers multiply to the number of devices."""
+    """The mesh of devices. The product of the three numbers is the number of devices."""
 
     data: Annotated[int, Range(-1, INT32)] = -1
-    """copies of the model that split the batch (-1: as many as the devices allow)"""
+    """number of data-parallel replicas, which split the batch (-1: as many as the devices allow)"""
     fsdp: Count = 1
-    """ways to split parameters and optimizer state"""
+    """number of devices that parameters and optimizer state are sharded over"""
     tensor: Count = 1
-    """ways to split matrices within a layer"""
+    """number of devices that the matrices of a layer are sharded over"""
 
     def make(self) -> "Mesh":
         """The mesh."""
@@ -37,21 +37,21 @@ class MeshFlags:
 
 @dataclasses.dataclass(frozen=True)
 class DistributedFlags:
-    """Several processes, one run. Slurm, GKE and Cloud TPUs need no flags: the environment has the values."""
+    """Several processes in one run. Slurm, GKE and Cloud TPUs need no flags: the environment has the values."""
 
     coordinator: str | None = None
-    """HOST:PORT of the first process, where all of them meet"""
+    """HOST:PORT of the first process"""
     num_processes: Count | None = None
-    """how many processes the run has"""
+    """number of processes in the run"""
     process_id: Annotated[int, Range(0, INT32)] | None = None
-    """which of them this is, from 0"""
+    """index of this process, from 0"""
     timeout: Annotated[float, Range(above=0, most=1e6)] = 300.0
     """seconds to wait for the others at the start"""
     heartbeat: Annotated[int, Range(1, 1_000_000)] = 100
     """seconds of silence after which another process counts as dead"""
 
     def start(self) -> None:
-        """Connects to the other processes, if there are any. Call it before JAX computes anything."""
+        """Connects to the other processes, if there are any. Must run before JAX computes anything."""
         from mdm_jax.training.distributed import start
 
         start(self.coordinator, self.num_processes, self.process_id, timeout=self.timeout, heartbeat=self.heartbeat)
@@ -66,51 +66,51 @@ class RunFlags:
     batch_size: Count = 128
     """examples per step, over all devices"""
     accumulate: Count = 1
-    """parts that a batch is worked off in, one after the other, to save memory"""
+    """number of parts of a batch that are computed one after the other, to save memory"""
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """muon: orthogonal updates for the matrices between layers; each step takes longer"""
+    """muon: orthogonalised updates for the matrices within layers; each step takes longer"""
     learning_rate: Positive = 1e-3
-    """the highest, after warm-up"""
+    """the peak learning rate, after warm-up"""
     warmup_steps: Annotated[int, Range(0, INT32)] | None = None
     """steps of linear warm-up, fewer than all (None: 200, or a tenth of the run if that is less)"""
     final_fraction: Share = 0.1
-    """the last learning rate, as a fraction of the highest"""
+    """the last learning rate, as a fraction of the peak"""
     weight_decay: NotNegative = 0.01
-    """of matrices, embeddings and the head among them"""
+    """weight decay of all matrices, including embeddings and the head"""
     beta1: Decay = 0.9
-    """of AdamW: the decay of its average of gradients"""
+    """AdamW's decay rate of the average of gradients"""
     beta2: Decay = 0.98
-    """of AdamW: the decay of its average of squared gradients"""
+    """AdamW's decay rate of the average of squared gradients"""
     clip_norm: Positive = 1.0
-    """gradients longer than this are scaled down to it"""
+    """the largest global norm of the gradients; larger ones are scaled down to it"""
     ema_decay: Decay = 0.999
-    """of the average of the parameters that is evaluated and sampled with; 0 keeps none"""
+    """decay rate of the moving average of the parameters, which is evaluated and sampled with; 0 keeps none"""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """what matrix products multiply in; auto: bfloat16, but float32 on CPUs without units for it; a run that goes on
-    keeps what it had"""
+    """dtype of matrix products; auto: bfloat16, but float32 on CPUs without bfloat16 units; a resumed run keeps its
+    own"""
     param_dtype: Literal["float32", "bfloat16"] = "float32"
-    """what the network's parameters and their gradients are in; the optimizer's own copy is float32 either way"""
+    """dtype of the network's parameters and gradients; the optimizer's own copy is float32 in any case"""
     remat: bool = False
-    """compute activations again in the backward pass instead of keeping them, to save memory"""
+    """recompute activations in the backward pass instead of storing them, to save memory"""
     checkpoint_every: Count = 500
     """steps between checkpoints"""
     keep: Count = 2
-    """newest checkpoints that stay, beside the best one"""
+    """number of newest checkpoints that are kept, beside the best one"""
     evaluate_every: Count = 1_000
     """steps between evaluations on held-out examples"""
     best_metric: str | None = None
-    """of the evaluation: keep the checkpoint where it was best (OUT/checkpoints/best)"""
+    """keep the checkpoint with the best value of this metric of the evaluation, in OUT/checkpoints/best"""
     best_mode: Literal["max", "min"] = "max"
     """whether the highest or the lowest is best"""
     log_every: Count = 20
     """steps between lines of metrics.jsonl"""
     max_skipped: Count = 20
-    """stop after so many steps in a row in which something was not finite; such steps are skipped"""
+    """stop after this many consecutive steps with a loss or gradient that is not finite; such steps are skipped"""
     profile: bool = False
     """write a trace of five steps for TensorBoard to OUT/profile"""
     mesh: MeshFlags = dataclasses.field(default_factory=MeshFlags)
     distributed: DistributedFlags = dataclasses.field(default_factory=DistributedFlags)
-    seed: int = 0
+    seed: Seed = 0
     """of the data, the parameters and all draws"""
 
     def optimizer_config(self) -> "OptimizerConfig":
@@ -154,32 +154,31 @@ class DecodeFlags:
     """The flags of decoding."""
 
     oracle: str = "margin"
-    """order to decode in, or several with commas: random, left_to_right, top_prob, margin, neg_entropy, token_prob,
+    """the order of decoding, or several with commas: random, left_to_right, top_prob, margin, neg_entropy, token_prob,
     top_log_prob, log_margin, or your own as package.module:function"""
     noise: NotNegative = 0.0
     """standard deviation of Gaussian noise on the oracle's scores"""
     tokens_per_step: Count | None = None
-    """reveal this many per step (the default: 1)"""
+    """reveal this many tokens per step (the default: 1)"""
     num_steps: Count | None = None
-    """or: reveal all in this many steps, as many in each as the linear schedule says"""
+    """or: reveal all tokens in this many steps, by the linear schedule"""
     remask_steps: Count | None = None
-    """or: the same, but every step reads all tokens that were not given anew and may take them back"""
+    """or: the same, where each step may also mask revealed tokens again"""
     binomial_steps: Count | None = None
-    """or: reveal a binomial number in each of this many steps (vanilla inference, with the random oracle)"""
+    """or: reveal a binomial number of tokens in each of this many steps (vanilla inference, with the random oracle)"""
     threshold: Annotated[float, Range(infinite=True)] | None = None
-    """or: reveal all that score at least this"""
+    """or: reveal all tokens with at least this score"""
     entropy_budget: Annotated[float, Range(0, infinite=True)] | None = None
-    """or: reveal the longest prefix within this budget (nats)"""
+    """or: reveal the longest prefix, by score, within this budget (nats)"""
     temperature: NotNegative = 0.0
-    """of the tokens; 0 takes the likeliest"""
+    """sampling temperature of the tokens; 0 takes the likeliest"""
     block_length: Count | None = None
-    """decode block by block from the left"""
+    """decode block by block from the left, in blocks of this length"""
     keep: Literal["dual"] | None = None
-    """in blocks: keep the keys and values of what is outside the block between its steps; faster, and an
-    approximation"""
+    """in blocks: keep the keys and values of tokens outside the block between its steps; faster, an approximation"""
 
     def changed(self) -> set[str]:
-        """The names of the flags that differ from the defaults: one token a step by margin, the likeliest."""
+        """The names of the flags whose values are not the defaults."""
         return {field.name for field in dataclasses.fields(DecodeFlags) if getattr(self, field.name) != field.default}
 
     def oracles(self) -> "dict[str, Oracle]":
@@ -204,18 +203,18 @@ class DecodeFlags:
             "--threshold": (Threshold, self.threshold),
             "--entropy-budget": (EntropyBudget, self.entropy_budget),
         }
-        asked = {flag: make for flag, make in made.items() if make[1] is not None}
-        if len(asked) > 1:
-            raise InputError(f"{' and '.join(asked)} exclude each other; give one of them")
-        for kind, value in asked.values():
+        chosen = {flag: make for flag, make in made.items() if make[1] is not None}
+        if len(chosen) > 1:
+            raise InputError(f"{' and '.join(chosen)} exclude each other; give one of them")
+        for kind, value in chosen.values():
             return kind(value)
         return PerStep(1)
 
 
 def resolve_dtype(dtype: Literal["auto", "float32", "bfloat16"]) -> Literal["float32", "bfloat16"]:
-    """The dtype that "auto" means on this machine: bfloat16 if there are units for it, since that halves the traffic.
+    """Returns the dtype of a flag. "auto" is bfloat16, which halves the memory traffic, if there are units for it.
 
-    Other CPUs convert to float32 and back, so that a step takes two to three times as long.
+    CPUs without such units convert to float32 and back, so a step in bfloat16 takes two to three times as long.
     """
     if dtype != "auto":
         return dtype

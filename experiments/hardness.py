@@ -1,9 +1,9 @@
-"""Figure 4: belief propagation finds what is planted only above a threshold that lies beyond where it could be known.
+"""Figure 4: the degrees at which belief propagation finds a planted assignment, and at which it keeps one.
 
-Claim (Kim et al. 2025, section 3 and appendix B; NAE of k = 3 latents with m = 3 values, N = 10,000): started at the
-planted assignment, belief propagation stays there from about 50 neighbours on; started at random, it finds nothing
-below 64, the Kesten-Stigum threshold. Between the two lie the masks that no efficient algorithm is thought to fill in.
-`small` takes about three minutes on two CPU cores.
+Claim (Kim et al. 2025, section 3 and appendix B; NAE of k = 3 latents with m = 3 values, N = 10,000): belief
+propagation that starts at the planted assignment stays there from about 50 neighbours on. From a random start it finds
+nothing below 64 neighbours, the Kesten-Stigum threshold. No efficient algorithm is believed to fill in the masks
+between the two. `small` takes about three minutes on two CPU cores.
 
     python -m experiments.hardness
     python -m experiments.hardness reproduce --scale paper
@@ -14,7 +14,8 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING, Any, Literal
 
-from experiments.common import Results, main
+from experiments.common import Results, main, say_written
+from mdm_jax.ranges import Seed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,16 +23,17 @@ if TYPE_CHECKING:
     from mdm_jax.theory.predicates import Predicate
 
 PAPER = {"kesten_stigum": 64.0, "condensation": 50.0}
-"""Neighbours at the two lines of Figure 4; the second is read off it."""
+"""Neighbours at the two lines of Figure 4. The second is read off the figure."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reproduce:
-    """Overlap of belief propagation with the planted assignment, from two starts, against the number of neighbours."""
+    """Measure the overlap of belief propagation with the planted assignment by neighbours, from two starts."""
 
     scale: Literal["smoke", "small", "paper"] = "small"
-    """smoke: two values, 300 latents; small: the paper's problem, one instance a point; paper: three, more points"""
-    seed: int = 0
+    """smoke: two values, 300 latents; small: the paper's problem, one instance per point; paper: three instances per
+    point, more points"""
+    seed: Seed = 0
     """of the instances and all draws"""
     out: pathlib.Path = pathlib.Path("runs/hardness")
     """folder of the picture and results.json"""
@@ -39,7 +41,7 @@ class Reproduce:
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """How much of everything."""
+    """The size of the problem, and the points of the figure."""
 
     num_values: int
     num_latents: int
@@ -57,7 +59,7 @@ DAMPING = {"planted": 0.5, "random": 0.88}
 
 
 def reproduce(flags: Reproduce) -> None:
-    """`reproduce`: thresholds, overlaps, the time of a sweep, and the picture."""
+    """`reproduce`: measures thresholds, overlaps and the time of a sweep, and draws the picture."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -68,10 +70,8 @@ def reproduce(flags: Reproduce) -> None:
     from mdm_jax.theory import predicates, thresholds
     from mdm_jax.theory.planted import planted_csp
 
-    results, scale = (
-        Results("hardness", "reproduce", out=flags.out, seed=flags.seed, scale=flags.scale),
-        SCALES[flags.scale],
-    )
+    results = Results("hardness", "reproduce", out=flags.out, seed=flags.seed, scale=flags.scale)
+    scale = SCALES[flags.scale]
     predicate, num = predicates.nae(3, scale.num_values), scale.num_latents
     key_condensation, key_starts = jax.random.split(jax.random.key(flags.seed))
     lines = {
@@ -121,13 +121,13 @@ def reproduce(flags: Reproduce) -> None:
         legend="start",
         lines={name.replace("_", "-"): 2 * degree for name, degree in lines.items()},
     )
-    sys.stdout.write(f"{path}\n")
+    say_written(path)
 
 
 def sweep_times(
     predicate: "Predicate", num_latents: int, degree: float, *, turns: int = 11, sweeps: int = 40
 ) -> dict[str, Any]:
-    """The time of a sweep in turns with NumPy's on the same instance; medians."""
+    """Times a sweep in alternating turns with NumPy's on the same instance; gives medians."""
     import time
 
     import jax
@@ -139,7 +139,7 @@ def sweep_times(
     clauses = planted_csp(np.random.default_rng(0), predicate, num_latents, degree).clauses
     graph = bp.factor_graph(clauses, num_latents)
     messages = bp.random_messages(jax.random.key(0), predicate, graph)
-    plain, places = np.asarray(messages), np.ascontiguousarray(clauses.T)
+    plain, indices = np.asarray(messages), np.ascontiguousarray(clauses.T)
 
     def ours() -> None:
         jax.block_until_ready(bp.propagate(predicate, graph, messages, damping=0.88, max_sweeps=sweeps, tolerance=0.0))
@@ -147,7 +147,7 @@ def sweep_times(
     def theirs() -> None:
         state = plain
         for _ in range(sweeps):
-            state = state + np.float32(0.12) * (numpy_sweep(predicate, places, state, num_latents) - state)
+            state = state + np.float32(0.12) * (numpy_sweep(predicate, indices, state, num_latents) - state)
 
     ours()  # compiles
     times: dict[str, list[float]] = {"sweep_ms": [], "numpy_ms": []}
@@ -163,20 +163,27 @@ def sweep_times(
 def numpy_sweep(
     predicate: "Predicate", clauses: "np.ndarray", messages: "np.ndarray", num_variables: int
 ) -> "np.ndarray":
-    """One parallel update in NumPy, to compare with: clauses int [k, P], all of them fulfilled, float32 [m, k, P]."""
+    """One parallel update in NumPy, for comparison. All clauses are satisfied.
+
+    Args:
+      predicate: the predicate of every clause.
+      clauses: int [k, P].
+      messages: float32 [m, k, P].
+      num_variables: N.
+    """
     import numpy as np
 
     from mdm_jax.theory.belief_propagation import FLOOR
 
     m, k, num = messages.shape
     letters, table = "abcdefgh"[:k], predicate.table.astype(np.float32)
-    told = np.empty((k, m, num), np.float32)
+    to_variables = np.empty((k, m, num), np.float32)
     for i in range(k):
         others = [j for j in range(k) if j != i]
         terms = ",".join(f"{letters[j]}z" for j in others)
         factors = [messages[:, j] for j in others]
-        told[i] = np.einsum(f"{letters},{terms}->{letters[i]}z", table, *factors, optimize=True)
-    logs = np.log(np.maximum(told, FLOOR))
+        to_variables[i] = np.einsum(f"{letters},{terms}->{letters[i]}z", table, *factors, optimize=True)
+    logs = np.log(np.maximum(to_variables, FLOOR))
     flat = clauses.reshape(-1)
     sums = [np.bincount(flat, weights=logs[:, c].reshape(-1), minlength=num_variables) for c in range(m)]
     fields, new = np.stack(sums).astype(np.float32), np.empty_like(messages)

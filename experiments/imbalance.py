@@ -1,8 +1,8 @@
-"""Figure 2, bottom right: a model learns what is observed long before it learns the latents behind it.
+"""Figure 2, bottom right: a model learns the observations long before it learns the latents.
 
 Claim (Kim et al. 2025, section 3.3; L&O-NAE-SAT with N = 20, P = 280, 19M parameters, 2,000 iterations): with l latents
 and l P / N observations masked, the error of the conditionals is far larger at latents than at observations. The paper
-measures it against the same model trained for 25 times as long; here also against the exact conditionals.
+compares with the same model after 25 times as many steps. This also compares with the exact conditionals.
 `small` takes about half an hour on two free CPU cores.
 
     python -m experiments.imbalance
@@ -10,24 +10,27 @@ measures it against the same model trained for 25 times as long; here also again
 """
 
 import dataclasses
+import itertools
 import json
 import pathlib
 import sys
+from collections.abc import Sequence
 from typing import Any, Literal
 
-from experiments.common import Results, main
-from experiments.nae_sat import BUDGETS, Budget
+from experiments.common import Results, Row, main, say_written
+from experiments.nae_sat import BUDGETS, SequenceBudget
+from mdm_jax.ranges import Seed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reproduce:
-    """Train a model, and the same for 25 times as long, and compare their conditionals with the exact ones."""
+    """Train a model, then train it for 25 times as long, and compare their conditionals with the exact ones."""
 
     scale: Literal["smoke", "small", "paper"] = "small"
-    """smoke: seconds of everything; small: 12 latents, 48 observations, 0.8M parameters; paper: 20 and 280, 19M"""
+    """smoke: a few seconds; small: 12 latents, 48 observations, 0.8M parameters; paper: 20 and 280, 19M"""
     data: pathlib.Path = pathlib.Path("datasets")
     """folder of prepared data, made once and used again"""
-    seed: int = 0
+    seed: Seed = 0
     """of the triples, the sequences, the parameters and all draws"""
     out: pathlib.Path = pathlib.Path("runs/imbalance")
     """folder of the runs, the pictures, positions.json and results.json"""
@@ -35,14 +38,14 @@ class Reproduce:
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """How much of everything; the proxy goes on for `PROXY` times as many steps."""
+    """The distribution, the training of the model, and the evaluation. The proxy takes `PROXY` times as many steps."""
 
     num_latents: int
     num_observations: int
-    budget: Budget
+    budget: SequenceBudget
     num_sequences: int
     figure_latents: int
-    """l of the figure by position"""
+    """the number of masked latents in the picture by position"""
 
 
 PROXY = 25
@@ -54,12 +57,11 @@ SCALES = {
 
 
 def reproduce(flags: Reproduce) -> None:
-    """`reproduce`: trains what is not trained, and a row for each reference and number of masked latents."""
+    """`reproduce`: trains both models, and adds a row for each reference and number of masked latents."""
     import numpy as np
 
     from experiments.commands.train import train_model
     from mdm_jax.evaluation import imbalance
-    from mdm_jax.report import plots
     from mdm_jax.report.progress import Bar
     from mdm_jax.tasks.nae_sat import distribution
     from mdm_jax.theory.latents_observations import BayesDenoiser, LatentsObservations, states
@@ -95,8 +97,6 @@ def reproduce(flags: Reproduce) -> None:
     records = task.records("test", scale.num_sequences)
     x_0, padded = records["tokens"], layout.examples(records)["tokens"]
     rng = np.random.default_rng([flags.seed, 2])
-    curves: dict[str, tuple[list[float], list[float]]] = {}
-    intervals: dict[str, tuple[list[float], list[float]]] = {}
     by_position: list[dict[str, Any]] = []
     for masked in Bar(range(1, N), desc="masked latents", leave=False):
         is_masked = imbalance.draw_masks(rng, len(x_0), N, P, masked)
@@ -114,30 +114,43 @@ def reproduce(flags: Reproduce) -> None:
                 "masked_observations": round(masked * P / N),
             }
             for kind, values in (("latents", found.latents), ("observations", found.observations)):
-                if values is None:
-                    continue
-                mean, low, high = values
-                row |= {f"{kind}_error": mean, f"{kind}_error_ci": [low, high]}
-                if name.startswith("model"):
-                    label = f"{kind}, {name.removeprefix('model, ')}"
-                    for series, pair in ((curves, (masked, mean)), (intervals, (low, high))):
-                        for values_so_far, value in zip(series.setdefault(label, ([], [])), pair, strict=True):
-                            values_so_far.append(value)
+                if values is not None:
+                    mean, low, high = values
+                    row |= {f"{kind}_error": mean, f"{kind}_error_ci": [low, high]}
             results.add(dataset=f"N={N}, P={P}", n=len(x_0), **row)
-            # None where NaN, which JSON has no word for.
+            # JSON has no NaN: None takes its place.
             means = [[None if np.isnan(v) else float(f"{v:.4g}") for v in triple] for triple in found.positions]
             by_position.append({"compared": name, "masked_latents": masked, "mean_low_high": means})
     results.finish()
-    (flags.out / "positions.json").write_text("\n".join(["[", *_lines(by_position), "]"]) + "\n")
-    pictures = flags.out / "imbalance-positions.png", flags.out / "imbalance-latents.png"
+    lines = ",\n".join(json.dumps(row) for row in by_position)
+    (flags.out / "positions.json").write_text(f"[\n{lines}\n]\n")
+    draw(flags, base_flags.steps, results.rows, by_position)
+
+
+def draw(flags: Reproduce, steps: int, rows: Sequence[Row], by_position: Sequence[Row]) -> None:
+    """Draws the errors of the model by position, and by the number of masked latents."""
+    import numpy as np
+
+    from mdm_jax.report import plots
+
+    scale, pictures = SCALES[flags.scale], [flags.out / f"imbalance-{what}.png" for what in ("positions", "latents")]
+    N, P = scale.num_latents, scale.num_observations
     panels = {
         f"against: {row['compared'].removeprefix('model, ')}": np.array(row["mean_low_high"], float)
         for row in by_position
         if row["masked_latents"] == scale.figure_latents and row["compared"].startswith("model")
     }
     label = "squared error of the log-probability (nats²)"
-    title = f"{base_flags.steps} steps, {scale.figure_latents} of {N} latents masked, N = {N}, P = {P}"
+    title = f"{steps} steps, {scale.figure_latents} of {N} latents masked, N = {N}, P = {P}"
     plots.positions(pictures[0], panels, N, y_label=label, title=title)
+    curves: dict[str, tuple[list[float], list[float]]] = {}
+    intervals: dict[str, tuple[list[float], list[float]]] = {}
+    for against, kind in itertools.product(("exact", "proxy"), ("latents", "observations")):
+        own = [row for row in rows if row["compared"] == f"model, {against}" and f"{kind}_error" in row]
+        ends = [row[f"{kind}_error_ci"] for row in own]
+        name = f"{kind}, {against}"
+        curves[name] = [row["masked_latents"] for row in own], [row[f"{kind}_error"] for row in own]
+        intervals[name] = [low for low, _ in ends], [high for _, high in ends]
     plots.curves(
         pictures[1],
         curves,
@@ -148,12 +161,7 @@ def reproduce(flags: Reproduce) -> None:
         is_share=False,
         intervals=intervals,
     )
-    sys.stdout.write("".join(f"{path}\n" for path in (flags.out / "positions.json", *pictures)))
-
-
-def _lines(rows: list[dict[str, Any]]) -> list[str]:
-    """A line of JSON for each."""
-    return [json.dumps(row) + ("," if i < len(rows) - 1 else "") for i, row in enumerate(rows)]
+    say_written(flags.out / "positions.json", *pictures)
 
 
 COMMANDS = {"reproduce": (Reproduce, "experiments.imbalance:reproduce")}

@@ -1,4 +1,4 @@
-"""The finished units of a long `reproduce` on disk, so that the same command goes on; and stopping in time."""
+"""Records the finished units of a long `reproduce` on disk, and stops a unit when its time is up."""
 
 import contextlib
 import json
@@ -17,9 +17,9 @@ from mdm_jax.files import MOST_JSON, finite, parse_json, read_bytes, write_whole
 
 
 class Journal:
-    """Finished units of work with their rows, in `units.jsonl`. A unit in the file is not done again.
+    """The finished units of work and their rows, in `units.jsonl`. A unit in the file is not done again.
 
-    Each line carries a digest, so that edited or damaged rows are not taken for measured ones.
+    Each line has a checksum, so edited or damaged lines are found.
     """
 
     def __init__(self, folder: pathlib.Path, head: dict[str, Any], minutes: float | None) -> None:
@@ -27,7 +27,7 @@ class Journal:
         self._deadline = None if minutes is None else time.monotonic() + 60 * minutes
         data = read_bytes(self._path, most=MOST_JSON) if self._path.exists() else b""
         whole = data[: data.rfind(b"\n") + 1]
-        if whole != data:  # half a line of a process that was killed
+        if whole != data:  # the process was killed while it wrote a line
             write_whole(self._path, whole)
         lines = [self._parsed(i, line) for i, line in enumerate(whole.splitlines(), 1)]
         head = json.loads(json.dumps(head))
@@ -41,11 +41,11 @@ class Journal:
 
     @property
     def seconds(self) -> float:
-        """The time that the finished units took, in all calls; units that were stopped do not count."""
+        """The time that the finished units took, over all calls of the command. Stopped units do not count."""
         return sum(line["seconds"] for line in self._done.values())
 
     def rows(self, unit: str, work: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
-        """The rows of a unit, which is done now unless it is in the file.
+        """Returns the rows of a unit. Does the unit unless it is in the file.
 
         Raises:
           Preempted: the time is up.
@@ -65,7 +65,7 @@ class Journal:
         return rows
 
     def _parsed(self, number: int, line: bytes) -> dict[str, Any]:
-        """The value of a line; InputError if it is not what was written there."""
+        """Parses a line; raises InputError if it was changed since it was written."""
         complaint = (
             f"{self._path}, line {number}, is not what was written there ({shown(line)}), or an older version wrote "
             + ("it: restore it, " if number == 1 else "it: restore it, or delete the line to do its part again, ")
@@ -88,7 +88,7 @@ def _crc32(line: dict[str, Any]) -> int:
 
 @contextlib.contextmanager
 def stop_after(seconds: float | None) -> Iterator[None]:
-    """Sends SIGTERM to this process after a time: training saves and ends, all else just ends."""
+    """Sends SIGTERM to this process after a time: training saves and ends, other work just ends."""
     if seconds is None:
         yield
         return

@@ -1,7 +1,7 @@
-"""L&O-NAE-SAT: a model that generates latents and what is observed of them agrees with itself, if it plans the order.
+"""L&O-NAE-SAT: generated observations agree with the generated latents if the order of generation is planned.
 
-Claim (Kim et al. 2025, Table 1; five distributions, 19M parameters): of the generated observations, 63 to 78% agree
-with the generated latents in random order, 89 to 94% by the margin between the two likeliest values.
+Claim (Kim et al. 2025, Table 1; five distributions, 19M parameters): in random order, 63 to 78% of the generated
+observations agree with the generated latents. By the margin between the two likeliest values, 89 to 94% agree.
 
     python -m experiments.nae_sat reproduce
     python -m experiments.nae_sat exact
@@ -15,9 +15,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from experiments.commands.flags import EvaluateFlags, PrepareFlags, ReproduceFlags, TaskFlags, TrainFlags
+from experiments.commands.scales import Budget
 from experiments.common import run
 from mdm_jax.errors import InputError
-from mdm_jax.ranges import INT32, Count, NotNegative, Range
+from mdm_jax.ranges import Count, NotNegative, Range, Seed
 
 if TYPE_CHECKING:
     from mdm_jax.tasks.base import Records, Task
@@ -39,17 +40,15 @@ AGREEMENT = "observations that agree with the latents (%)"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataFlags(TaskFlags):
-    """Which distribution, and how many sequences of it."""
+    """The distribution, and the number of sequences."""
 
     experiment: ClassVar[str] = "nae_sat"
     num_latents: Annotated[int, Range(3, 10_000)] = 25
-    """N: bits that observations are made of"""
+    """N: number of latent bits"""
     num_observations: Annotated[int, Range(1, 100_000)] = 275
-    """P: triples of them that are observed, fixed by the seed"""
-    num_train: Annotated[int, Range(1, INT32)] = 500_000
+    """P: number of observed triples of latents, drawn by the seed"""
+    num_train: Count = 500_000
     """sequences to train on"""
-    num_test: Annotated[int, Range(1, 1_000_000)] = 1_000
-    """sequences held out"""
 
     def task(self) -> "NaeSat":
         """The distribution that the flags name."""
@@ -82,44 +81,44 @@ class Train(DataFlags, TrainFlags):
     length: Annotated[int, Range(1, 1 << 20)] | None = None
     """pad sequences to this length, 512 in the paper; padding is given and attended to (None: no padding)"""
     evaluate_limit: Count = 256
-    """sequences to generate in an evaluation, one token at a time, for accuracy/random and accuracy/margin"""
+    """sequences that an evaluation generates, one token at a time, for accuracy/random and accuracy/margin"""
     out: pathlib.Path = pathlib.Path("runs/nae-sat")
     """folder of the run: checkpoints, metrics, results.json"""
 
     def task(self) -> "NaeSat":
-        """The distribution, padded."""
+        """The distribution, with padded sequences."""
         return dataclasses.replace(super().task(), length=self.length)
 
     def recorded(self) -> dict[str, Any]:
-        """The loss, unless it is the usual one."""
+        """The loss, unless it is the default."""
         return {} if self.loss == "plain" else super().recorded()
 
     @property
     def draw_seed(self) -> int:
-        """That of the run: what is generated is drawn."""
+        """The seed of the run, since generation draws tokens."""
         return self.seed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluate(EvaluateFlags):
-    """Generate from nothing, and count the observations that agree with the latents beside them."""
+    """Generate sequences, and measure the share of observations that agree with the latents beside them."""
 
     experiment: ClassVar[str] = "nae_sat"
     oracle: str = ",".join(ORDERS)
-    """orders to generate in, with commas"""
+    """the orders of generation, with commas"""
     temperature: NotNegative = 1.0
-    """of the values, which the paper samples; 0 takes the likeliest"""
+    """sampling temperature of the values, 1 in the paper; 0 takes the likeliest"""
     step_counts: tuple[Count, ...] = ()
     """or: generate in each of these numbers of steps, by the linear schedule"""
     limit: Count = 1_000
-    """sequences to generate"""
+    """number of sequences to generate"""
     batch_size: Count = 250
-    """sequences at a time"""
+    """sequences in a batch"""
     out: pathlib.Path = pathlib.Path("runs/nae-sat-evaluate")
     """folder of results.json"""
 
     def selectors(self) -> "list[Selector]":
-        """The one of the flags, or one for each number of steps."""
+        """One for each number of steps, or that of the other flags."""
         from mdm_jax import PerStep, TopK
 
         if self.keep is not None or self.remask_steps is not None:
@@ -130,88 +129,82 @@ class Evaluate(EvaluateFlags):
         return [TopK(num_steps) for num_steps in self.step_counts] or [selector]
 
     def datasets(self, task: "Task") -> "dict[str, Records]":
-        """As many sequences as are to be generated, however many the run held out."""
+        """`limit` sequences of the distribution, whatever number the run held out."""
         return {task.title: task.records("test", self.limit)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Exact:
-    """What the best predictor there is makes of each order: generate with it, several tokens a step, and count."""
+    """Generate with the exact conditionals in each order, several tokens per step, and measure the agreement."""
 
     num_latents: Count = 10
-    """N: bits that observations are made of; all 2^N are enumerated"""
+    """N: number of latent bits; all 2^N states are enumerated"""
     num_observations: Count = 50
-    """P: triples of them that are observed"""
+    """P: number of observed triples of latents"""
     limit: Count = 2_000
-    """sequences to generate"""
-    seed: int = 0
+    """number of sequences to generate"""
+    seed: Seed = 0
     """of the triples and all draws"""
     out: pathlib.Path = pathlib.Path("runs/nae-sat-exact")
     """folder of the picture and results.json"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Budget:
-    """A model and its training, where the paper is silent: iterations, batch, and below its scale the learning rate."""
+class SequenceBudget(Budget):
+    """One training. The paper does not give the iterations and the batch, nor learning rates below its scale."""
 
-    model: str
-    length: int | None = None
     num_train: int
-    steps: int
-    batch_size: int
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    learning_rate: float
+    length: int | None = None
 
     def train_flags(self, num_latents: int, num_observations: int, *, evaluations: int, **flags: Any) -> Train:
-        """The flags of `train`; decay as in C.1, "the same configuration throughout", warm-up as in its code base.
+        """The flags of `train`. Decay is that of C.1, "the same configuration throughout", warm-up that of its code.
 
         Args:
           num_latents: N.
           num_observations: P.
-          evaluations: how many over the training.
-          **flags: the other ones.
+          evaluations: the number of evaluations over the training.
+          **flags: further flags.
         """
-        import jax
-
         return Train(
             num_latents=num_latents,
             num_observations=num_observations,
             num_train=self.num_train,
-            model=self.model,
             length=self.length,
-            dtype="bfloat16" if jax.default_backend() in ("gpu", "tpu") else "float32",
-            steps=self.steps,
-            batch_size=self.batch_size,
-            optimizer=self.optimizer,
-            learning_rate=self.learning_rate,
             warmup_steps=min(100, self.steps // 10),
             weight_decay=0.1,
             beta2=0.95,
-            checkpoint_every=max(self.steps // evaluations, 1),
-            evaluate_every=max(self.steps // evaluations, 1),
+            **self.flags(checkpoints=evaluations, evaluations=evaluations),
             **flags,
         )
 
 
 BUDGETS = {
-    "smoke": Budget(model="sudoku_800k", num_train=200, steps=4, batch_size=16, learning_rate=1e-3),
-    "small": Budget(
-        model="sudoku_800k", num_train=200_000, steps=1000, batch_size=128, optimizer="muon", learning_rate=3e-3
+    "smoke": SequenceBudget(
+        model="sudoku_800k", num_train=200, steps=4, batch_size=16, learning_rate=1e-3, optimizer="adamw"
     ),
-    "paper": Budget(model="smdm_19m", length=512, num_train=512_000, steps=2000, batch_size=256, learning_rate=4e-4),
+    "small": SequenceBudget(model="sudoku_800k", num_train=200_000, steps=1000, batch_size=128, learning_rate=3e-3),
+    "paper": SequenceBudget(
+        model="smdm_19m",
+        length=512,
+        num_train=512_000,
+        steps=2000,
+        batch_size=256,
+        learning_rate=4e-4,
+        optimizer="adamw",
+    ),
 }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reproduce(ReproduceFlags):
-    """Table 1: train a model for each distribution, and generate in every order; started again, it goes on."""
+    """Table 1: train a model for each distribution and generate in every order; the same command again goes on."""
 
     experiment: ClassVar[str] = "nae_sat"
     table: ClassVar[str] = "experiments.nae_sat_table"
     scale: Literal["smoke", "small", "paper"] = "small"
-    """smoke: seconds of everything; small: 10 latents, 50 observations, 0.8M parameters; paper: all of Table 1"""
+    """smoke: seconds; small: 10 latents, 50 observations, 0.8M parameters; paper: all of Table 1"""
     out: pathlib.Path = pathlib.Path("runs/nae-sat-reproduce")
-    """folder of the runs, of what was measured so far, of pictures and results.json"""
+    """folder of the runs, units.jsonl, pictures and results.json"""
 
 
 COMMANDS = {

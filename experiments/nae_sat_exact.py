@@ -1,12 +1,11 @@
-"""What the Bayes-optimal predictor makes of each order: a demonstration that needs no training.
+"""Generates with the Bayes-optimal predictor in each order. This needs no training.
 
-One token at a time, every order gives sequences that agree with themselves throughout: with exact conditionals order
-does not matter (Kim et al. 2025, section 4). Several tokens of a step are drawn independently of one another, and the
-margin puts together just those that depend on one another.
+One token at a time, the observations of every sequence agree with its latents in any order: with exact conditionals the
+order does not matter (Kim et al. 2025, section 4). The tokens of one step are drawn independently of each other. The
+margin often reveals tokens together that depend on each other.
 """
 
 import functools
-import sys
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,7 +13,7 @@ import numpy as np
 
 import mdm_jax
 from experiments.commands.curves import grouped
-from experiments.common import Results
+from experiments.common import Results, say_written
 from experiments.nae_sat import AGREEMENT, ORDERS, Exact
 from mdm_jax.evaluation.intervals import mean_interval
 from mdm_jax.evaluation.puzzles import fill_in
@@ -25,7 +24,7 @@ from mdm_jax.theory.latents_observations import BayesDenoiser, LatentsObservatio
 
 
 def exact(flags: Exact) -> None:
-    """`exact`: a row for each order and number of tokens per step, and the picture."""
+    """`exact`: adds a row for each order and number of tokens per step, and draws the picture."""
     results = Results("nae_sat", "exact", out=flags.out, seed=flags.seed)
     functions = distribution.observations(flags.num_latents, flags.num_observations, flags.seed)
     law = LatentsObservations(flags.num_latents, (0.5, 0.5), functions)
@@ -68,4 +67,4 @@ def exact(flags: Exact) -> None:
         title=f"The exact predictor, N = {flags.num_latents}, P = {flags.num_observations}",
         log_x=True,
     )
-    sys.stdout.write(f"{path}\n")
+    say_written(path)

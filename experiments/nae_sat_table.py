@@ -1,16 +1,16 @@
-"""The paper's Table 1 at three scales."""
+"""Table 1 of the paper at three scales."""
 
 import dataclasses
 import functools
-import sys
+import pathlib
 from typing import Any
 
 from experiments.commands.curves import grouped, plot_training
 from experiments.commands.decode import masked, measure
 from experiments.commands.flags import Plan, Unit
-from experiments.commands.reproduce import beside_the_paper
-from experiments.common import Row, table
-from experiments.nae_sat import AGREEMENT, BUDGETS, ORDERS, PAPER, Reproduce
+from experiments.commands.reproduce import print_table
+from experiments.common import Row
+from experiments.nae_sat import AGREEMENT, BUDGETS, ORDERS, PAPER, Reproduce, SequenceBudget
 from mdm_jax import Binomial, PerStep, TopK
 from mdm_jax.loading import Model
 from mdm_jax.oracles import ORACLES
@@ -22,8 +22,9 @@ from mdm_jax.typing import Selector
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """How much of Table 1."""
+    """How large Table 1 is."""
 
+    budget: SequenceBudget
     distributions: tuple[tuple[int, int], ...]
     """(N, P)"""
     num_samples: int
@@ -32,24 +33,19 @@ class Scale:
 
 
 SCALES = {
-    "smoke": Scale(((6, 12),), 8, (6,)),
-    "small": Scale(((10, 50),), 500, (30, 10)),
-    "paper": Scale(tuple(PAPER), 1000, (100, 50)),
+    "smoke": Scale(BUDGETS["smoke"], ((6, 12),), 8, (6,)),
+    "small": Scale(BUDGETS["small"], ((10, 50),), 500, (30, 10)),
+    "paper": Scale(BUDGETS["paper"], tuple(PAPER), 1000, (100, 50)),
 }
 
 
-def head(flags: Reproduce) -> dict[str, Any]:
-    """The scale, the seed and the budget."""
-    return {"scale": flags.scale, "seed": flags.seed, "budget": dataclasses.asdict(BUDGETS[flags.scale])}
-
-
 def plans(flags: Reproduce) -> list[Plan]:
-    """A model for each distribution, and a unit for each number of steps."""
+    """A model for each distribution, with one unit for each number of steps."""
     scale, plans = SCALES[flags.scale], []
     for sizes in scale.distributions:
         out, limit = flags.out / "{}-{}".format(*sizes), min(128, scale.num_samples)
         others: dict[str, Any] = {"data": flags.data, "seed": flags.seed, "out": out, "evaluate_limit": limit}
-        train = BUDGETS[flags.scale].train_flags(*sizes, evaluations=8, **others)
+        train = scale.budget.train_flags(*sizes, evaluations=8, **others)
         task = train.task()
         units = [
             Unit(
@@ -63,7 +59,7 @@ def plans(flags: Reproduce) -> list[Plan]:
 
 
 def rows_of(flags: Reproduce, task: NaeSat, layout: Layout, num_steps: int | None, model: Model) -> list[Row]:
-    """All orders and vanilla inference in `num_steps` steps, or one token at a time if that is None."""
+    """All orders and vanilla inference in `num_steps` steps; None is one token at a time."""
     length, sizes = task.num_latents + task.num_observations, (task.num_latents, task.num_observations)
     selector: Selector = PerStep(1) if num_steps is None else TopK(num_steps)
     decoders: dict[str, tuple[str, Selector]] = {name: (name, selector) for name in ORDERS}
@@ -80,25 +76,26 @@ def rows_of(flags: Reproduce, task: NaeSat, layout: Layout, num_steps: int | Non
     return rows
 
 
-def report(flags: Reproduce, rows: list[Row]) -> None:
-    """Table 1, and for each distribution the pictures over training and by the number of steps."""
+def report(flags: Reproduce, rows: list[Row]) -> list[pathlib.Path]:
+    """Prints Table 1 and draws, for each distribution, the pictures over training and by the number of steps."""
     columns = {"dataset": "distribution", "num_steps": "steps", "oracle": "order", "paper": "paper"}
     columns |= {"accuracy": "ours", "accuracy_ci": "95% interval", "nfe": "NFE", "per_second": "sequences/s"}
-    measured = [row for row in rows if "num_steps" in row]
-    sys.stdout.write(f"\nTable 1\n{table(beside_the_paper(measured, columns))}\n")
+    print_table("Table 1", [row for row in rows if "num_steps" in row], columns)
+    pictures = []
     for sizes in SCALES[flags.scale].distributions:
         stem, title = "{}-{}".format(*sizes), "N={}, P={}".format(*sizes)
         own = [row for row in rows if row["dataset"] == title]
-        pictures = [flags.out / f"{kind}-{stem}.png" for kind in ("training", "steps")]
+        training, steps = (flags.out / f"{kind}-{stem}.png" for kind in ("training", "steps"))
         over_training = [row for row in own if "examples" in row]
-        plot_training(pictures[0], over_training, "accuracy", y_label=AGREEMENT)
+        plot_training(training, over_training, "accuracy", y_label=AGREEMENT)
         by_steps = sorted((row for row in own if "num_steps" in row), key=lambda row: row["num_steps"])
         plots.curves(
-            pictures[1],
+            steps,
             grouped(by_steps, "num_steps", "accuracy"),
             x_label="steps of decoding",
             y_label=AGREEMENT,
             title=f"L&O-NAE-SAT, {title}",
             log_x=True,
         )
-        sys.stdout.write("".join(f"{picture}\n" for picture in pictures))
+        pictures += [training, steps]
+    return pictures

@@ -1,4 +1,4 @@
-"""The oracle that a word on the command line names."""
+"""Finds the oracle that a flag names."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from mdm_jax.typing import Oracle
 
 
 def oracle_named(name: str) -> Oracle:
-    """An oracle of ours by its name, or one of the user's own as package.module:function.
+    """The library's oracle of that name, or the user's own oracle, named as package.module:function.
 
-    The module is imported from where Python looks for modules: the current folder, PYTHONPATH, what is installed.
+    Python finds the module in the current folder, in PYTHONPATH or among the installed packages.
 
     Raises:
-      InputError: there is none of that name, its module cannot be imported, or it cannot be called.
+      InputError: no oracle has that name, its module cannot be imported, or it is not callable.
     """
     if name in ORACLES:
         return ORACLES[name]

@@ -1,7 +1,8 @@
 """Sudoku: the order in which a masked diffusion model fills in a puzzle decides whether it solves it.
 
-Claim (Kim et al. 2025, Table 2; 9x9, 6M parameters): solved 6.88% in random order, 18.51% by top probability, 89.49%
-by the margin between the two likeliest digits. The demo shows it at 6x6 in about two minutes on two CPU cores.
+Claim (Kim et al. 2025, Table 2; 9x9, 6M parameters): the model solves 6.88% of the puzzles in random order, 18.51% by
+top probability, and 89.49% by the margin between the two likeliest digits. The demo shows this at 6x6 in about two
+minutes on two CPU cores.
 
     python -m experiments.sudoku demo
     python -m experiments.sudoku prepare --size 9 --num-train 200000
@@ -19,17 +20,18 @@ import tyro
 
 from experiments.commands.flags import (
     EvaluateFlags,
+    ExportFlags,
+    MethodsFlags,
     PrepareFlags,
     PuzzleTrainFlags,
     Question,
-    ReproduceFlags,
     SolveFlags,
     TaskFlags,
 )
 from experiments.common import run, say
-from experiments.sudoku_flags import Demo, Export, Readings
+from experiments.sudoku_flags import Demo, Readings
 from mdm_jax.errors import InputError
-from mdm_jax.ranges import INT32, Count, Range
+from mdm_jax.ranges import Range
 
 if TYPE_CHECKING:
     from mdm_jax.models.config import ModelConfig
@@ -52,12 +54,12 @@ PAPER = {
 }
 """Tables 2 and 5: share of puzzles solved, by method, set and order."""
 SHIPPED = pathlib.Path("sudoku-6m")
-"""The weights that come with the package."""
+"""The shipped weights."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataFlags(TaskFlags):
-    """Which puzzles; those to train on and those held out never share a solution."""
+    """The puzzles. Training and held-out puzzles never share a solution."""
 
     experiment: ClassVar[str] = "sudoku"
     size: Annotated[int, Range(4, 9)] = 9
@@ -65,13 +67,9 @@ class DataFlags(TaskFlags):
     clues: Annotated[int, Range(0, 81)] | None = None
     """givens per puzzle (None: minimal puzzles, where every given is needed)"""
     difficulty: Literal["normal", "hard"] | None = None
-    """normal: only puzzles that seven rules solve without guessing; hard: only the others"""
+    """normal: only puzzles that seven rules solve without guessing; hard: only the others (None: all)"""
     source: pathlib.Path | None = None
     """take puzzles from this file instead of making them; docs/sudoku.md lists the formats"""
-    num_train: Annotated[int, Range(1, INT32)] = 100_000
-    """puzzles to train on"""
-    num_test: Annotated[int, Range(1, 1_000_000)] = 1_000
-    """puzzles held out"""
 
     def task(self) -> "Sudoku":
         """The puzzles that the flags name."""
@@ -101,38 +99,32 @@ class Train(DataFlags, PuzzleTrainFlags):
     """Train a model; the same command again goes on from its newest checkpoint."""
 
     names: ClassVar[tuple[str, ...]] = (
-        "size",
-        "clues",
-        "difficulty",
-        "num_train",
-        "num_test",
-        "seed",
-        "source",
+        *("size", "clues", "difficulty", "num_train", "num_test", "seed", "source"),
         "layout",
     )
     model: str = "sudoku_6m"
     """a preset of mdm_jax.models.presets; its vocabulary and length are fitted to the puzzles"""
     layout: Literal["in-place", "question-answer", "shifted", "triples", "ordered-triples"] = "in-place"
-    """how a puzzle becomes a sequence; in triples (row, column, digit) it is learned autoregressively"""
+    """how a puzzle becomes a sequence; the model of triples (row, column, digit) is autoregressive"""
     augment: bool = False
-    """turn each puzzle into one of the 1.2e12 that Sudoku's symmetries make of it, another one in each epoch; below 9x9
-    it may become one whose solution is held out"""
+    """apply one of the 1.2e12 symmetries of Sudoku to each puzzle, another one in each epoch; below 9x9 the result may
+    be a puzzle with a held-out solution"""
     out: pathlib.Path = pathlib.Path("runs/sudoku")
     """folder of the run: checkpoints, metrics, results.json"""
 
     def recorded(self) -> dict[str, Any]:
-        """Also the name of the data that a file gives, which changes with what the file holds."""
+        """Also the augmentation, and for puzzles of a file the name of the data, which changes with the file."""
         dataset = {} if self.source is None else {"dataset": self.task().dataset}
         return dataset | {"augment": self.augment} | super().recorded()
 
     def start_params(self, config: "ModelConfig", layout: "Layout", key: "Array") -> "Params":
-        """Fresh parameters that know rows, columns and boxes."""
+        """Initial parameters with rows, columns and boxes built in."""
         from experiments.fresh_params import sudoku_params
 
         return sudoku_params(config, layout, key)
 
     def augmentation(self) -> Callable[..., Any] | None:
-        """A random symmetry for each puzzle, if the flag asks for it."""
+        """A random symmetry for each puzzle, if the flag is set."""
         from mdm_jax.tasks.sudoku import symmetry
 
         return symmetry.augment if self.augment else None
@@ -141,13 +133,11 @@ class Train(DataFlags, PuzzleTrainFlags):
 def held_out(task: Any, source: pathlib.Path | None, limit: int | None, difficulty: str | None) -> "Records":
     """The first puzzles that a run held out, or as many of another difficulty.
 
-    No file is opened because a run's config names it: the user has to name it.
-
     Args:
-      task: of the run.
-      source: the file that the user names.
-      limit: the number of puzzles, at most.
-      difficulty: of the puzzles.
+      task: the task of the run.
+      source: the file that the user names. A file that only a run's config names is not opened.
+      limit: the largest number of puzzles; None for all.
+      difficulty: the difficulty of the puzzles.
     """
     if source is None and task.source is not None:
         raise InputError(f"the run took its puzzles from {task.source}: to use that file again, give it with --source")
@@ -157,24 +147,30 @@ def held_out(task: Any, source: pathlib.Path | None, limit: int | None, difficul
 
 
 def check_size(checkpoint: pathlib.Path | None, task: Any, size: int | None) -> None:
-    """Raises InputError if a model is for grids of another size than `size`; None is any."""
+    """Raises InputError if a model is for grids of another size than `size`; None fits any."""
     if size not in (None, task.size):
         raise InputError(f"{checkpoint} solves {task.size}x{task.size}, not {size}x{size}; give one that does")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluate(EvaluateFlags):
-    """Solve held-out puzzles, or those of a file, and count."""
+class GivenFlags:
+    """A model, and a file of puzzles for it."""
 
     experiment: ClassVar[str] = "sudoku"
     checkpoint: pathlib.Path = SHIPPED
     """a run's folder, one of its checkpoints, or the name of shipped weights"""
     size: Annotated[int, Range(4, 9)] | None = None
-    """rows of a grid, which the checkpoint must be for (None: whatever it is for)"""
+    """rows of a grid, which the checkpoint must be for (None: any)"""
     puzzles: pathlib.Path | None = None
-    """a file of puzzles, in any format that docs/sudoku.md lists; None: held-out puzzles like the run's"""
+    """take the puzzles of this file, in any format that docs/sudoku.md lists"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluate(GivenFlags, EvaluateFlags):
+    """Solve held-out puzzles like the run's, or those of a file, and count."""
+
     source: pathlib.Path | None = None
-    """the file that the run took its puzzles from, to use those that it held out again"""
+    """the file that the run took its puzzles from, if it took them from one"""
     difficulty: str | None = None
     """of held-out puzzles: normal, hard, or both with a comma (None: as in training)"""
     out: pathlib.Path = pathlib.Path("runs/sudoku-evaluate")
@@ -205,18 +201,11 @@ class Evaluate(EvaluateFlags):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Solve(SolveFlags):
-    """Solve puzzles given here or in a file; print each grid and the order in which it was filled in."""
+class Solve(GivenFlags, SolveFlags):
+    """Solve puzzles, and print each grid and the order in which it was filled in."""
 
-    experiment: ClassVar[str] = "sudoku"
     puzzle: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """puzzles, row by row, with any of . 0 _ * x for blanks; a grid may stand in quotes, line by line"""
-    checkpoint: pathlib.Path = SHIPPED
-    """a run's folder, one of its checkpoints, or the name of shipped weights"""
-    size: Annotated[int, Range(4, 9)] | None = None
-    """rows of a grid, which the checkpoint must be for (None: whatever it is for)"""
-    puzzles: pathlib.Path | None = None
-    """a file of puzzles, in any format that docs/sudoku.md lists"""
     out: pathlib.Path = pathlib.Path("runs/sudoku-solve")
     """folder of results.json"""
 
@@ -255,21 +244,17 @@ class Solve(SolveFlags):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Reproduce(ReproduceFlags):
-    """Tables 2 and 5, every method and order on the normal and the hard set, and curves; started again, it goes on."""
+class Reproduce(MethodsFlags):
+    """Tables 2 and 5: every method and order on the normal and the hard set; the same command again goes on."""
 
     experiment: ClassVar[str] = "sudoku"
     table: ClassVar[str] = "experiments.sudoku_tables"
     scale: Literal["smoke", "small", "paper"] = "small"
-    """smoke: seconds of everything; small: 6x6 on two CPU cores; paper: 9x9 on an accelerator"""
-    methods: str = "mdm,arm,arm_ordered"
-    """which models, with commas"""
+    """smoke: seconds; small: 6x6 on two CPU cores; paper: 9x9 on an accelerator"""
     checkpoint: pathlib.Path | None = None
     """a trained masked model to use instead of training one"""
-    limit: Count | None = None
-    """use only the first so many held-out puzzles of each set"""
     out: pathlib.Path = pathlib.Path("runs/sudoku-reproduce")
-    """folder of the runs, of what was measured so far, of pictures and results.json"""
+    """folder of the runs, units.jsonl, pictures and results.json"""
 
 
 COMMANDS = {
@@ -280,7 +265,7 @@ COMMANDS = {
     "solve": (Solve, "experiments.commands.solve:solve"),
     "reproduce": (Reproduce, "experiments.commands.reproduce:reproduce"),
     "readings": (Readings, "experiments.decoder_ablation:readings"),
-    "export": (Export, "experiments.commands.evaluate:export"),
+    "export": (ExportFlags, "experiments.commands.evaluate:export"),
 }
 
 if __name__ == "__main__":

@@ -1,28 +1,27 @@
-"""The demo: a small model, trained here on 6x6 Sudokus, and the 9x9 model of the package, each in several orders."""
+"""The demo trains a small model on 6x6 Sudokus. It solves 6x6 puzzles, and 9x9 ones with the shipped weights."""
 
 import pathlib
-import sys
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
-from experiments.common import Results
+from experiments.commands.curves import plot_training, training_rows
+from experiments.commands.decode import TWO_ORDERS, Decoded, add_row, one_by_one
+from experiments.commands.train import train_model
+from experiments.common import Results, say_written
+from experiments.sudoku import ORDERS, SHIPPED, Train, held_out
 from experiments.sudoku_flags import Demo
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from experiments.commands.decode import Decoded
-    from experiments.sudoku import Train
-    from mdm_jax.tasks.base import Records
+from experiments.trained import load_run
+from mdm_jax.data.difficulty import DIFFICULTIES
+from mdm_jax.report import plots
+from mdm_jax.tasks.base import Records, take
+from mdm_jax.tasks.sudoku import puzzle as sudoku
 
 SIZE = 6
 CLUES = 12
 NUM_TEST = 1000
 
 
-def train_flags(flags: Demo) -> "Train":
+def train_flags(flags: Demo) -> Train:
     """The flags of the small model's training."""
-    from experiments.sudoku import Train
-
     return Train(
         size=SIZE,
         clues=CLUES,
@@ -45,15 +44,7 @@ def train_flags(flags: Demo) -> "Train":
 
 
 def demo(flags: Demo) -> None:
-    """`demo`: training, the table and the pictures."""
-    from experiments.commands.curves import plot_training, training_rows
-    from experiments.commands.decode import TWO_ORDERS, add_row, one_by_one
-    from experiments.commands.train import train_model
-    from experiments.sudoku import ORDERS, SHIPPED, held_out
-    from experiments.trained import load_run
-    from mdm_jax.data.difficulty import DIFFICULTIES
-    from mdm_jax.tasks.base import take
-
+    """`demo`: trains, prints the table and draws the pictures."""
     results = Results("sudoku", "demo", out=flags.out, seed=flags.seed)
     run_flags = train_flags(flags)
     task = run_flags.task()
@@ -79,15 +70,11 @@ def demo(flags: Demo) -> None:
         title = f"A {difficulty} 9x9 puzzle, solved with the weights of the package"
         plot_order(pictures[-1], decoded, records, title)
     results.finish()
-    sys.stdout.write("".join(f"{picture}\n" for picture in pictures))
+    say_written(*pictures)
 
 
-def plot_order(path: pathlib.Path, decoded: "Mapping[str, Decoded]", records: "Records", title: str) -> None:
-    """The puzzle on which random order did worst and the margin did not fail, if there is one, in both orders."""
-    from experiments.commands.decode import TWO_ORDERS
-    from mdm_jax.report import plots
-    from mdm_jax.tasks.sudoku import puzzle as sudoku
-
+def plot_order(path: pathlib.Path, decoded: Mapping[str, Decoded], records: Records, title: str) -> None:
+    """Draws one puzzle in both orders: where margin has the fewest cells wrong, and then random the most."""
     solutions = records["solution"]
     wrong = {name: (decoded[name].answers != solutions).sum(axis=1) for name in TWO_ORDERS}
     example = int((wrong["random"] - solutions.shape[1] * wrong["margin"]).argmax())

@@ -1,10 +1,9 @@
-"""The flags of Sudoku's own commands, beside the verbs that all tasks share."""
+"""The flags of the commands that only Sudoku has."""
 
 import dataclasses
 import pathlib
-from typing import Literal
 
-from mdm_jax.ranges import Count, NotNegative
+from mdm_jax.ranges import Count, NotNegative, Seed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,12 +17,12 @@ class Demo:
     num_train: Count = 60_000
     """puzzles to train on"""
     limit: Count = 500
-    """held-out puzzles to solve"""
+    """number of held-out puzzles to solve"""
     limit_9x9: Count = 16
-    """9x9 puzzles of each set to solve with the weights that come with the package"""
+    """number of 9x9 puzzles of each set to solve with the shipped weights"""
     data: pathlib.Path = pathlib.Path("datasets")
     """folder of prepared data, made once and used again"""
-    seed: int = 0
+    seed: Seed = 0
     """of the puzzles, the parameters and all draws"""
     out: pathlib.Path = pathlib.Path("runs/sudoku-demo")
     """folder of the run: checkpoints, metrics, pictures, results.json"""
@@ -31,35 +30,21 @@ class Demo:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Readings:
-    """Decode under every reading of what the paper leaves open, and compare with its three numbers."""
+    """Decode with every combination of what the paper leaves open, and compare with its three numbers."""
 
     checkpoint: pathlib.Path = pathlib.Path("sudoku-6m")
     """a masked model: a run's folder, one of its checkpoints, or the name of shipped weights"""
     source: pathlib.Path | None = None
-    """the file that the run took its puzzles from, to use those that it held out again"""
+    """the file that the run took its puzzles from, if it took them from one"""
     num_steps: Count = 35
-    """of each decoding; the paper's 50 are for 82 tokens, of which the 57 blanks of a puzzle have 35"""
+    """steps of a decoding; the paper's 50 steps fill in 82 tokens, and a puzzle has 57 blanks"""
     noise: NotNegative = 0.5
-    """scale of the Gumbel noise on the scores, where there is noise"""
+    """scale of the Gumbel noise on the scores"""
     limit: Count = 200
-    """held-out puzzles of the normal set"""
+    """number of held-out puzzles of the normal set"""
     batch_size: Count = 200
-    """puzzles at a time"""
-    seed: int = 0
+    """puzzles in a batch"""
+    seed: Seed = 0
     """of all draws"""
     out: pathlib.Path = pathlib.Path("runs/sudoku-readings")
     """folder of results.json"""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Export:
-    """Write a trained model as safetensors, which evaluate, solve and mdm_jax.load read."""
-
-    checkpoint: pathlib.Path
-    """a run's folder, or one of its checkpoints"""
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """of the parameters in the file"""
-    out: pathlib.Path
-    """folder to write to"""
-    seed: int = 0
-    """as every command has it; nothing is drawn"""

@@ -1,22 +1,18 @@
-"""The paper's Tables 2 and 5 and what belongs to them, at three scales."""
+"""Tables 2 and 5 of the paper, and pictures of the same models, at three scales."""
 
 import dataclasses
 import functools
-import sys
-from typing import Any, Literal
-
-import jax
-import numpy as np
+import pathlib
+from typing import Any
 
 from experiments.commands.curves import grouped, plot_training
 from experiments.commands.decode import Decoded
 from experiments.commands.flags import Plan, Unit
-from experiments.commands.reproduce import beside_the_paper, order_unit, solved_by
-from experiments.commands.scales import LAYOUTS, MUON, Scale, chosen_methods
-from experiments.common import Row, table
+from experiments.commands.reproduce import PUZZLE_COLUMNS, order_unit, print_table, solved_by
+from experiments.commands.scales import Budget, Scale, chosen_methods
+from experiments.common import Row
 from experiments.sudoku import ORDERS, PAPER, Reproduce, Train, check_size
 from experiments.trained import load_run
-from mdm_jax.data.builders import digest
 from mdm_jax.data.difficulty import DIFFICULTIES
 from mdm_jax.errors import InputError
 from mdm_jax.report import plots
@@ -24,18 +20,16 @@ from mdm_jax.tasks.base import Layout, Records, take
 from mdm_jax.tasks.sudoku.rules import Rule
 from mdm_jax.tasks.sudoku.task import Sudoku
 
-OPTIMIZERS: dict[str, Literal["adamw", "muon"]] = {"mdm": "muon", "arm": "adamw", "arm_ordered": "adamw"}
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SudokuScale(Scale):
-    """How much of everything."""
+    """The size of the puzzles, the trainings, and the points of the pictures."""
 
     size: int
     tokens_per_step: tuple[int, ...]
-    """the last stands for all at once"""
+    """the last reveals all cells at once"""
     num_curve: int
-    """held-out puzzles behind each point with several tokens per step"""
+    """number of held-out puzzles for each point with several tokens per step"""
 
 
 SCALES = {
@@ -43,12 +37,8 @@ SCALES = {
         size=6,
         num_train=500,
         num_test=8,
-        steps={"mdm": 4, "arm": 2, "arm_ordered": 2},
-        batch_size=dict.fromkeys(LAYOUTS, 16),
-        optimizer=OPTIMIZERS,
-        learning_rate=dict.fromkeys(LAYOUTS, 1e-3),
-        loss={"mdm": "skewed", "arm": "plain", "arm_ordered": "plain"},
-        model=dict.fromkeys(LAYOUTS, "sudoku_800k"),
+        mdm=Budget(model="sudoku_800k", steps=4, batch_size=16, learning_rate=1e-3, loss="skewed"),
+        arm=Budget(model="sudoku_800k", steps=2, batch_size=16, learning_rate=1e-3, optimizer="adamw"),
         tokens_per_step=(1, 36),
         num_curve=8,
     ),
@@ -56,12 +46,8 @@ SCALES = {
         size=6,
         num_train=60_000,
         num_test=500,
-        steps={"mdm": 200, "arm": 1600, "arm_ordered": 1600},
-        batch_size={"mdm": 128, "arm": 32, "arm_ordered": 32},
-        optimizer=MUON,
-        learning_rate=dict.fromkeys(LAYOUTS, 3e-3),
-        loss=dict.fromkeys(LAYOUTS, "plain"),
-        model=dict.fromkeys(LAYOUTS, "sudoku_800k"),
+        mdm=Budget(model="sudoku_800k", steps=200, batch_size=128, learning_rate=3e-3),
+        arm=Budget(model="sudoku_800k", steps=1600, batch_size=32, learning_rate=3e-3),
         tokens_per_step=(1, 2, 3, 5, 36),
         num_curve=500,
     ),
@@ -69,37 +55,22 @@ SCALES = {
         size=9,
         num_train=1_800_000,
         num_test=1_000,
-        steps={"mdm": 24_000, "arm": 200_000, "arm_ordered": 200_000},
-        batch_size={"mdm": 1024, "arm": 256, "arm_ordered": 256},
-        optimizer=OPTIMIZERS,
-        learning_rate={"mdm": 3e-3, "arm": 2e-4, "arm_ordered": 2e-4},
-        loss={"mdm": "skewed", "arm": "plain", "arm_ordered": "plain"},
-        model={"mdm": "sudoku_6m_deep", "arm": "arm_42m", "arm_ordered": "arm_42m"},
+        mdm=Budget(model="sudoku_6m_deep", steps=24_000, batch_size=1024, learning_rate=3e-3, loss="skewed"),
+        arm=Budget(model="arm_42m", steps=200_000, batch_size=256, learning_rate=2e-4, optimizer="adamw"),
         tokens_per_step=(1, 2, 3, 4, 6, 8, 12, 81),
         num_curve=300,
     ),
 }
 
 
-def head(flags: Reproduce) -> dict[str, Any]:
-    """What must not change when the same command goes on; of given weights, what is in them."""
-    chosen_methods(flags.methods)
-    head: dict[str, Any] = {name: getattr(flags, name) for name in ("scale", "seed", "limit")}
-    head |= {"checkpoint": str(flags.checkpoint), "settings": dataclasses.asdict(SCALES[flags.scale])}
-    if flags.checkpoint is not None:
-        weights = jax.tree.leaves(load_run("sudoku", flags.checkpoint)[0].params)
-        head["weights"] = digest(*(np.asarray(leaf).tobytes() for leaf in weights))
-    return head
-
-
 def plans(flags: Reproduce) -> list[Plan]:
     """A model for each method, measured on the normal and the hard set."""
-    scale = SCALES[flags.scale]
+    scale, methods = SCALES[flags.scale], chosen_methods(flags.methods)
     size: dict[str, Any] = {"size": scale.size, "num_train": scale.num_train, "num_test": scale.num_test}
     tasks = [Sudoku(**size, difficulty=difficulty, seed=flags.seed) for difficulty in DIFFICULTIES]
     sets = [(task, take(flags.limit, task.records("test", task.num_test))) for task in tasks]
     made = []
-    for method in chosen_methods(flags.methods):
+    for method in methods:
         train = Train(
             size=scale.size,
             difficulty="normal",
@@ -121,7 +92,7 @@ def plans(flags: Reproduce) -> list[Plan]:
 
 
 def units_of(flags: Reproduce, layout: Layout, task: Sudoku, records: Records) -> list[Unit]:
-    """All orders; of a masked model on the normal set also several cells per step."""
+    """All orders of a model on one set. A masked model also reveals several cells per step on the normal set."""
     dataset, scale = task.title, SCALES[flags.scale]
     unit = functools.partial(order_unit, task, layout, dataset, seed=flags.seed)
 
@@ -143,16 +114,14 @@ def units_of(flags: Reproduce, layout: Layout, task: Sudoku, records: Records) -
     return units + [unit(few, name, k) for k in several for name in ORDERS]
 
 
-def report(flags: Reproduce, rows: list[Row]) -> None:
+def report(flags: Reproduce, rows: list[Row]) -> list[pathlib.Path]:
     """Prints both tables and draws the pictures."""
-    columns = {"method": "method", "oracle": "order", "paper": "paper", "solved": "ours", "solved_ci": "95% interval"}
-    columns |= {"nfe": "NFE", "per_second": "puzzles/s"}
     measured = [row for row in rows if "hardest_rule" not in row and "examples" not in row]
     size = SCALES[flags.scale].size
     for number, difficulty in (("2", "normal"), ("5", "hard")):
         title = Sudoku(size=size, difficulty=difficulty, num_train=1, num_test=1).title
         own = [row for row in measured if row["dataset"] == title and row.get("tokens_per_step", 1) == 1]
-        sys.stdout.write(f"\nTable {number}, {difficulty} puzzles\n{table(beside_the_paper(own, columns))}\n")
+        print_table(f"Table {number}, {difficulty} puzzles", own, PUZZLE_COLUMNS)
     pictures = []
     by_tokens = [row for row in measured if row["method"] == "mdm" and row["dataset"].endswith("normal")]
     if by_tokens:
@@ -172,4 +141,4 @@ def report(flags: Reproduce, rows: list[Row]) -> None:
     if over_training := [row for row in rows if "examples" in row and row["method"] == "mdm"]:
         pictures.append(flags.out / "examples.png")
         plot_training(pictures[-1], over_training, "solved", y_label="held-out Sudokus solved (%)")
-    sys.stdout.write("".join(f"{picture}\n" for picture in pictures))
+    return pictures

@@ -1,4 +1,4 @@
-"""A trained model and the task it was trained on. What its `config.json` says is checked: it may say anything."""
+"""Loads a trained model together with its task. The values in its `config.json` are checked first."""
 
 import importlib
 import pathlib
@@ -8,28 +8,27 @@ from typing import Any
 
 import mdm_jax
 from mdm_jax.errors import InputError, shown
-from mdm_jax.loading import Model, run_folder
+from mdm_jax.loading import Model
 from mdm_jax.models import kinds
 from mdm_jax.ranges import check_ranges
 from mdm_jax.tasks.base import Layout
-from mdm_jax.training.config import read_config
 
 
 def load_run(experiment: str, checkpoint: pathlib.Path) -> tuple[Model, Any, Layout]:
-    """A trained model, its task and its layout.
+    """Loads a model, its task and its layout.
 
     Args:
-      experiment: the experiment that the run must belong to. Its flags of `train` give the type and the range of what
-        the run's `config.json` must hold, by their `names`.
+      experiment: the experiment that the run must belong to. The `names` of its `train` flags are the values that
+        `config.json` must hold; the flags give their types and ranges.
       checkpoint: as for `mdm_jax.load`.
 
     Raises:
-      InputError: the run belongs to another experiment; its `config.json` lacks a flag or holds an impossible value; or
-        the network does not fit the layout.
+      InputError: the run belongs to another experiment; `config.json` lacks a value or holds an impossible one; or the
+        network does not fit the layout.
     """
     train = importlib.import_module(f"experiments.{experiment}").Train
     model = mdm_jax.load(checkpoint)
-    found = read_config(run_folder(checkpoint)[0]).get("task", {})
+    found = model.task
     if (name := found.get("name")) != experiment:
         raise InputError(
             f"{checkpoint} is a run of {name if isinstance(name, str) else 'another task'}, not of {experiment}"
@@ -53,7 +52,7 @@ def load_run(experiment: str, checkpoint: pathlib.Path) -> tuple[Model, Any, Lay
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value from JSON has a type."""
+    """Whether a value from JSON is of the type that a flag has."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return any(_fits(value, part) for part in typing.get_args(hint))
     if typing.get_origin(hint) is typing.Literal:

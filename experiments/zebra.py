@@ -1,9 +1,9 @@
-"""Zebra: clues say who lives where; the order in which a model fills in the grid decides whether it is right.
+"""Zebra: the order in which a model fills in the grid of a logic puzzle decides whether it solves the puzzle.
 
 Claim (Kim et al. 2025, Table 3; 3 to 6 houses and attributes): an MDM of 19M parameters solves 76.9% in random order,
-98.5% by top probability and 98.3% by the margin; an autoregressive one of 42M 80.31%, and 91.17% if it was shown in
-which order to fill in the cells. `reproduce --scale small` shows what order does to each of the three at 3x3 to
-4x4, in about half an hour on two CPU cores.
+98.5% by top probability and 98.3% by the margin. An autoregressive model of 42M parameters solves 80.31%, and 91.17% if
+it was trained with the order in which to fill in the cells. `reproduce --scale small` compares the three models at 3x3
+to 4x4 in about half an hour on two CPU cores.
 
     python -m experiments.zebra solve --riddle fish
     python -m experiments.zebra reproduce --scale small
@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from experiments.commands.flags import (
     EvaluateFlags,
+    MethodsFlags,
     PrepareFlags,
     PuzzleTrainFlags,
     Question,
-    ReproduceFlags,
     SolveFlags,
     TaskFlags,
 )
 from experiments.common import Row, run
-from mdm_jax.ranges import INT32, Count, Range
+from mdm_jax.ranges import Count, Range
 
 if TYPE_CHECKING:
     from experiments.commands.decode import Decoded
@@ -47,12 +47,12 @@ PAPER = {
 }
 """Table 3: share of puzzles solved, by method and order."""
 PAPER_SET = "3x3-to-6x6"
-"""The set that the paper's figures are of."""
+"""The set of the paper's figures."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataFlags(TaskFlags):
-    """Which puzzles; no puzzle to train on is one of those held out, nor the same in other names or another order."""
+    """The puzzles. No held-out puzzle is a training puzzle, nor one with other names or another order of clues."""
 
     experiment: ClassVar[str] = "zebra"
     min_houses: Annotated[int, Range(3, 6)] = 3
@@ -64,11 +64,7 @@ class DataFlags(TaskFlags):
     max_attributes: Annotated[int, Range(3, 6)] = 6
     """most attributes"""
     difficulty: Literal["normal", "hard"] | None = None
-    """normal: only puzzles that deduction solves without guessing; hard: only the others"""
-    num_train: Annotated[int, Range(1, INT32)] = 100_000
-    """puzzles to train on"""
-    num_test: Annotated[int, Range(1, 1_000_000)] = 1_000
-    """puzzles held out"""
+    """normal: only puzzles that deduction solves without guessing; hard: only the others (None: all)"""
 
     def task(self) -> "Zebra":
         """The puzzles that the flags name."""
@@ -103,19 +99,19 @@ class Train(DataFlags, PuzzleTrainFlags):
         *("difficulty", "num_train", "num_test", "seed", "layout"),
     )
     model: str = "smdm_19m"
-    """a preset of mdm_jax.models.presets, such as arm_42m or sudoku_800k; vocabulary, length, positions and the size
-    of fresh weights are fitted"""
+    """a preset of mdm_jax.models.presets, such as arm_42m or sudoku_800k; vocabulary, length, positions and the scale
+    of initial weights are fitted"""
     layout: Literal["in-place", "triples", "ordered-triples"] = "in-place"
-    """how a puzzle becomes a sequence; in triples (attribute, value, house) it is learned autoregressively, either
+    """how a puzzle becomes a sequence; the model of triples (attribute, value, house) is autoregressive, and cells come
     attribute by attribute or in the order of deduction"""
     out: pathlib.Path = pathlib.Path("runs/zebra")
     """folder of the run: checkpoints, metrics, results.json"""
 
     def fitted(self, config: "ModelConfig") -> "ModelConfig":
-        """Weights start with the deviation that keeps a vector's length.
+        """Sets the standard deviation of initial weights to width^-1/2, which keeps the norm of vectors.
 
-        With 0.02 in layers this narrow, clues stay unread for much longer: where to look and what to take from there
-        are each of use with the other alone.
+        With 0.02 in layers this narrow, the model takes much longer to learn to read the clues: attention to a clue and
+        the use of its content only help together.
         """
         from mdm_jax.models.config import TransformerConfig
 
@@ -124,7 +120,7 @@ class Train(DataFlags, PuzzleTrainFlags):
         return dataclasses.replace(config, init_std=config.width**-0.5)
 
     def start_params(self, config: "ModelConfig", layout: "Layout", key: "Array") -> "Params":
-        """Fresh parameters that know the attributes and the values of cells."""
+        """Initial parameters with the attributes and the values of cells built in."""
         from experiments.fresh_params import zebra_params
 
         return zebra_params(config, layout, key)
@@ -135,17 +131,17 @@ class GivenFlags:
     """Puzzles that are given rather than generated."""
 
     riddle: str | None = None
-    """a famous one by its name: fish"""
+    """a famous puzzle by its name: fish"""
     puzzles: tuple[pathlib.Path, ...] = ()
     """files of puzzles, in any format that docs/zebra.md lists"""
     limit: Count | None = None
-    """use only the first so many puzzles"""
+    """the number of puzzles, from the first (None: all)"""
 
     def given(self) -> "dict[str, Records]":
-        """The puzzles that the flags name with their solutions, by riddle or file.
+        """The puzzles that the flags name, with their solutions, by riddle or file.
 
         Raises:
-          InputError: as `zebra_given.written`; or a puzzle has not exactly one solution.
+          InputError: as `zebra_given.written`; or a puzzle does not have exactly one solution.
         """
         from experiments.zebra_given import solved, written
 
@@ -170,14 +166,14 @@ class Evaluate(GivenFlags, EvaluateFlags):
         return given or super().datasets(task)
 
     def paper(self, dataset: str, method: str, oracle: str | None) -> float | None:
-        """The figure of Table 3 for the same puzzles, decoded one cell at a time without noise."""
+        """The figure of Table 3, for the paper's set and decoding one cell at a time without noise."""
         from mdm_jax import PerStep
 
         is_same = self.selector() == PerStep(1) and self.changed() <= {"oracle", "tokens_per_step"}
         return PAPER.get((method, oracle)) if is_same and dataset == PAPER_SET else None
 
     def parts(self, records: "Records", decoded: "Decoded") -> list[Row]:
-        """How many are solved of each size, if there are several."""
+        """The share solved of each size, if there are several sizes."""
         from experiments.zebra_given import solved_by_size
 
         rows = solved_by_size(records, decoded)
@@ -186,7 +182,7 @@ class Evaluate(GivenFlags, EvaluateFlags):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Solve(GivenFlags, SolveFlags):
-    """Print the clues in English, the grid that comes out, and the step at which each cell was filled in."""
+    """Print the clues in English, the answer, and the step at which each cell was filled in."""
 
     experiment: ClassVar[str] = "zebra"
     checkpoint: pathlib.Path | None = None
@@ -195,7 +191,7 @@ class Solve(GivenFlags, SolveFlags):
     """folder of results.json"""
 
     def questions(self) -> list[Question]:
-        """Each puzzle by itself, with its clues and its own names."""
+        """One question for each puzzle, with its clues and its own names."""
         from experiments.zebra_given import questions, written
 
         return questions(written(self.riddle, self.puzzles, self.limit))
@@ -208,19 +204,15 @@ class Solve(GivenFlags, SolveFlags):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Reproduce(ReproduceFlags):
-    """Table 3, every method and order, over training and by size; started again, it goes on."""
+class Reproduce(MethodsFlags):
+    """Table 3: every method and order, over training and by size; the same command again goes on."""
 
     experiment: ClassVar[str] = "zebra"
     table: ClassVar[str] = "experiments.zebra_table"
     scale: Literal["smoke", "small", "paper"] = "small"
-    """smoke: seconds of everything; small: 3x3 to 4x4 on two CPU cores; paper: 3x3 to 6x6 on an accelerator"""
-    methods: str = "mdm,arm,arm_ordered"
-    """which models, with commas"""
-    limit: Count | None = None
-    """use only the first so many held-out puzzles"""
+    """smoke: seconds; small: 3x3 to 4x4 on two CPU cores; paper: 3x3 to 6x6 on an accelerator"""
     out: pathlib.Path = pathlib.Path("runs/zebra-reproduce")
-    """folder of the runs, of what was measured so far, of pictures and results.json"""
+    """folder of the runs, units.jsonl, pictures and results.json"""
 
 
 COMMANDS = {

@@ -1,4 +1,4 @@
-"""Zebra puzzles that somebody wrote down: riddles and files, solved by a model, or by deduction."""
+"""Zebra puzzles from riddles and files, solved by a model or by deduction."""
 
 import functools
 import pathlib
@@ -25,12 +25,12 @@ from mdm_jax.tasks.zebra.task import Zebra, grid_table, size_name
 
 
 def solve(flags: Any) -> None:
-    """`solve`: clues, grid and steps of each puzzle."""
+    """`solve`: prints the clues, the answer and the steps of each puzzle."""
     if flags.checkpoint is not None:
         verb.solve(flags)
         return
     results = Results("zebra", "solve", out=flags.out, seed=flags.seed)
-    flags.oracles(), flags.selector()  # are right, although deduction has no use for them
+    flags.oracles(), flags.selector()  # checks flags that deduction does not use
     written_down = written(flags.riddle, flags.puzzles, flags.limit)
     for question, puzzle in zip(questions(written_down), _each(written_down), strict=True):
         sys.stdout.write(question.intro)
@@ -39,12 +39,12 @@ def solve(flags: Any) -> None:
 
 
 def written(riddle: str | None, paths: Sequence[pathlib.Path], limit: int | None) -> dict[str, list[Written]]:
-    """The first puzzles that a riddle's name or files give; none if there are no names.
+    """Reads a riddle or files of puzzles. Gives no puzzles if neither is named.
 
     Args:
-      riddle: its name.
-      paths: of files.
-      limit: the number of puzzles, at most; None for all.
+      riddle: the name of the riddle.
+      paths: the files.
+      limit: the largest number of puzzles; None for all.
 
     Raises:
       InputError: both are given, or a puzzle cannot be read.
@@ -66,7 +66,7 @@ def written(riddle: str | None, paths: Sequence[pathlib.Path], limit: int | None
 
 
 def solved(puzzles: Sequence[Written]) -> Records:
-    """Puzzles as records; InputError unless each has exactly one solution."""
+    """Solves puzzles exactly and returns them as records; raises InputError unless each has exactly one solution."""
     clues = np.full((len(puzzles), max(len(puzzle.clues) for puzzle in puzzles), 4), NONE, np.int8)
     for row, puzzle in zip(clues, puzzles, strict=True):
         row[: len(puzzle.clues)] = puzzle.clues
@@ -80,17 +80,17 @@ def solved(puzzles: Sequence[Written]) -> Records:
 
 
 def riddles(largest: Size) -> dict[str, Records]:
-    """The famous puzzles that have no more houses and attributes, each alone, with its solution."""
+    """The famous puzzles up to a size, each as records of its own, with its solution."""
     known = {name: written(name, (), None)[name] for name in zebra_riddles.RIDDLES}
     sizes = {name: np.concatenate(sizes_of(puzzles[0].clues[None])) for name, puzzles in known.items()}
     return {name: solved(puzzles) for name, puzzles in known.items() if (sizes[name] <= largest).all()}
 
 
 def questions(found: Mapping[str, Sequence[Written]]) -> list[Question]:
-    """Each puzzle by itself, with its clues in English and its own names.
+    """One question for each puzzle, with its clues in English and its own names.
 
     Raises:
-      InputError: there is no puzzle, or one has not exactly one solution.
+      InputError: there is no puzzle, or one does not have exactly one solution.
     """
     if not found:
         raise InputError("give a puzzle: --riddle fish, or files with --puzzles")
@@ -104,12 +104,12 @@ def questions(found: Mapping[str, Sequence[Written]]) -> list[Question]:
 
 
 def _each(found: Mapping[str, Sequence[Written]]) -> list[Written]:
-    """All puzzles, the last of those with one name."""
+    """All puzzles; the last one of each name."""
     return list({puzzle.name: puzzle for puzzles in found.values() for puzzle in puzzles}.values())
 
 
 def check_fit(checkpoint: pathlib.Path | None, task: Any, puzzles: Mapping[str, Records]) -> None:
-    """Raises InputError if a puzzle is larger than those that a model was trained on."""
+    """Raises InputError if a puzzle is larger than the model's training puzzles."""
     largest = task.largest
     for name, records in puzzles.items():
         houses, attributes = (int(numbers.max()) for numbers in sizes_of(records["clues"]))
@@ -124,7 +124,7 @@ def check_fit(checkpoint: pathlib.Path | None, task: Any, puzzles: Mapping[str, 
 
 
 def write_deduction(results: Results, puzzle: Written, records: Records) -> None:
-    """Prints the one solution, and how far a person gets without guessing."""
+    """Prints the solution, and adds a row with the share of cells that deduction fills in."""
     found = deduce(records["clues"], records["solution"])
     is_cell = records["solution"] >= 0
     share = float((found.filled == records["solution"])[is_cell].mean())
@@ -136,7 +136,7 @@ def write_deduction(results: Results, puzzle: Written, records: Records) -> None
 
 
 def solved_by_size(records: Records, decoded: Decoded) -> list[Row]:
-    """How many are solved of the puzzles of each size."""
+    """The share of puzzles solved, by size."""
     houses, attributes = sizes_of(records["clues"])
     sizes = 10 * houses + attributes
     return solved_by("size", sizes, lambda kind: size_name(*divmod(kind, 10)), decoded.scores["solved"])

@@ -22,7 +22,7 @@ from mdm_jax.typing import Array
 
 
 class Masked(NamedTuple):
-    """What a draw gives, and all that is random about a loss. Every field is [B, ...], so that any rows stand alone."""
+    """What a draw gives: all that is random about a loss. Every field is [B, ...], so that any rows can be taken."""
 
     x_0: Array
     """int32 [B, L]"""
@@ -33,15 +33,15 @@ class Masked(NamedTuple):
     weight: Array
     """float32 [B]"""
     example: Array
-    """int32 [B]: which example each row is; a draw may put them in another order"""
+    """int32 [B]: the example that each row is; a draw may reorder the batch"""
 
 
 class Draw(Protocol):
-    """A loss, as what it draws. A function of these arguments will do. Two methods are optional.
+    """What a loss draws. A function with these arguments is a draw. Two methods are optional.
 
-    `most_scored(batch, length)` says how many neighbouring rows share a budget, and how many of their positions are
-    scored at most: that bounds how many logits are made. `token_loss(nats)` makes the loss of each scored token from
-    its nats, both float32 [B, L].
+    `most_scored(batch, length)` gives (rows, budget): of each `rows` neighbouring rows at most `budget` positions are
+    scored. This bounds how many logits are made. `token_loss(nats)` maps the nats of each scored token to its loss,
+    both float32 [B, L].
     """
 
     def __call__(self, key: Array, x_0: Array, is_prompt: Array | None = None) -> Masked:
@@ -65,7 +65,7 @@ class Elbo:
     schedule: Schedule
 
     def __call__(self, key: Array, x_0: Array, is_prompt: Array | None = None) -> Masked:
-        """t_i = 1 - ((u + i/B) mod 1); weight |α'_t| / (1 - α_t)."""
+        """Draws t_i = 1 - ((u + i/B) mod 1) and the masks; weight |α'_t| / (1 - α_t)."""
         key_time, key_mask = jax.random.split(one_key(key))
         t = 1 - stratified(key_time, x_0.shape[0])
         _, is_masked = forward_mask(key_mask, x_0, t, schedule=self.schedule, mask_id=0, is_prompt=is_prompt)
@@ -81,7 +81,7 @@ class Subset:
     """
 
     def __call__(self, key: Array, x_0: Array, is_prompt: Array | None = None) -> Masked:
-        """N = 1 + floor(u L'), with u stratified."""
+        """Draws n = 1 + floor(u L'), with u stratified."""
         batch = x_0.shape[0]
         key_size, key_order = jax.random.split(one_key(key))
         num_free = free_positions(x_0, is_prompt).sum(axis=-1)
@@ -93,7 +93,7 @@ class Subset:
         return jax.tree.map(lambda x: x[example], masked)
 
     def most_scored(self, batch: int, length: int) -> tuple[int, int]:
-        """The bound of a pair, and one more for rounding."""
+        """A pair has at most L + L/B + 2 masks; one more for rounding."""
         return 2, length + length // batch + 3
 
 
@@ -101,18 +101,18 @@ class Subset:
 class Skewed:
     """n = ⌈L' (1 - u^skew)⌉ masks, u ~ U(0, 1): mostly nearly all masked; weight L'/n.
 
-    `Subset` draws n evenly. But a random half of an answer gives away far more than the half that is easy to infer,
-    which is what a planned order has at that point: what decoding meets is as hard as large n. Any skew has the same
-    optimum, p_theta exact for every M; only skew 1 gives the bound on the likelihood.
+    `Subset` draws n evenly. A random half of an answer says more about the rest than the half that a planned order
+    reveals first, so decoding meets sets that are as hard as random sets of larger n. The optimum does not depend on
+    the skew: p_theta exact for every M. Only skew 1 gives the bound on the likelihood.
 
     Attributes:
-      skew: 1 draws n evenly; at 3 the median share that is masked is 7/8.
+      skew: 1 draws n evenly; at 3 the median masked share is 7/8.
     """
 
     skew: float = 3.0
 
     def __call__(self, key: Array, x_0: Array, is_prompt: Array | None = None) -> Masked:
-        """U is stratified."""
+        """Draws u, stratified, and the subset."""
         key_size, key_order = jax.random.split(one_key(key))
         num_free = free_positions(x_0, is_prompt).sum(axis=-1, dtype=jnp.int32)
         share = 1 - stratified(key_size, x_0.shape[0]) ** self.skew
@@ -133,14 +133,14 @@ class Order:
     """The draw of `order_loss`: the last L' - n positions of an order are masked, the next one alone is scored.
 
     Attributes:
-      num_swaps: of the order: from left to right, with so many swaps of two positions; None draws it uniformly. 0 is a
-        π-learner from left to right. Source: Kim et al. 2025, section 3.2 and C.1.
+      num_swaps: the number of random swaps of two positions that are applied to the order from left to right; 0 is a
+        π-learner from left to right. None draws a uniform order. Source: Kim et al. 2025, section 3.2 and C.1.
     """
 
     num_swaps: int | None = None
 
     def __call__(self, key: Array, x_0: Array, is_prompt: Array | None = None) -> Masked:
-        """N ~ U{0..L' - 1}; weight L'."""
+        """Draws the order and n ~ U{0..L' - 1}; weight L'."""
         key_order, key_step = jax.random.split(one_key(key))
         if self.num_swaps is None:
             order = uniform_order(key_order, *x_0.shape)
@@ -149,14 +149,14 @@ class Order:
         return self.given(key_step, x_0, order, is_prompt)
 
     def given(self, key: Array, x_0: Array, order: Array, is_prompt: Array | None = None) -> Masked:
-        """The draw of n for an order int32 [B, L]."""
+        """Draws n for a given order int32 [B, L]."""
         num_free = free_positions(x_0, is_prompt).sum(axis=-1)
         step = jax.random.randint(key, x_0.shape[:1], 0, jnp.maximum(num_free, 1))
         masked = next_of(x_0, order, step, is_prompt)
         return masked._replace(weight=num_free.astype(jnp.float32))
 
     def most_scored(self, batch: int, length: int) -> tuple[int, int]:
-        """One of each row."""
+        """One position of each row."""
         return 1, 1
 
 
@@ -169,13 +169,13 @@ def next_of(x_0: Array, order: Array, step: Array, is_prompt: Array | None) -> M
 
 @dataclasses.dataclass(frozen=True)
 class Focal:
-    """The re-weighted loss of Ye et al. 2024 (arXiv:2410.14157), which the paper may have kept: no bound on anything.
+    """The re-weighted loss of Ye et al. 2024 (arXiv:2410.14157), which the paper may have used. It bounds nothing.
 
         (T - k) Σ_{i masked} α (1 - p_i)^γ (-log p_i),   p_i = p_theta(x_0^i | x_t),   k ~ U{0..T-1}
 
-    Each free token is masked with probability (k + 1) / T. Tokens that the network is sure of count for little (the
-    focal factor), and so do examples with many masks (the linear weight). Divided by the share of tokens that is masked
-    on average, (T + 1) / 2T, it is a mean over masked tokens, as in their program.
+    Each free token is masked with probability (k + 1) / T. The focal factor gives little weight to tokens that the
+    network is sure of, the linear weight little to examples with many masks. The loss is divided by the mean masked
+    share, (T + 1) / 2T, which makes it a mean over masked tokens, as in their program.
 
     Attributes:
       num_times: T.
@@ -188,7 +188,7 @@ class Focal:
     gamma: float = 1.0
 
     def __call__(self, key: Array, x_0: Array, is_prompt: Array | None = None) -> Masked:
-        """K and the masks."""
+        """Draws k and the masks."""
         key_time, key_mask = jax.random.split(one_key(key))
         k = jax.random.randint(key_time, x_0.shape[:1], 0, self.num_times)
         is_masked = jax.random.uniform(key_mask, x_0.shape) < ((k + 1) / self.num_times)[:, None]

@@ -63,6 +63,10 @@ class RunError(RuntimeError):
         super().__init__(one_line(message))
 
 
+class NotFiniteError(RunError):
+    """A network's predictions are not finite numbers."""
+
+
 class LostPeerError(RunError):
     """Another process of the run is gone, so that nothing in which all take part can be waited for any more.
 

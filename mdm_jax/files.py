@@ -26,9 +26,10 @@ def local_path(path: str | os.PathLike[str]) -> pathlib.Path:
     """The path, which may be text; InputError if it is of another place than the file system, such as gs://BUCKET."""
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"a path is wanted, as text or a pathlib.Path; got {shown(path)}")
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", os.fspath(path)):
+    if found := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+", os.fspath(path)):
+        given = f"{found[1]}://{os.fspath(path)[found.end() :]}"  # a Path has one slash there
         raise InputError(
-            f"{path} is no place in the file system: mount the bucket (gcsfuse for gs://, mountpoint-s3 or s3fs for "
+            f"{given} is no place in the file system: mount the bucket (gcsfuse for gs://, mountpoint-s3 or s3fs for "
             "s3://) or download the file, and give that path"
         )
     return pathlib.Path(path)

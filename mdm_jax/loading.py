@@ -3,7 +3,9 @@
 import dataclasses
 import os
 import pathlib
-from typing import Any, Literal, NamedTuple, get_args
+import types
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 import jax
 from jax.sharding import Mesh, SingleDeviceSharding
@@ -12,7 +14,7 @@ from mdm_jax.errors import InputError, shown
 from mdm_jax.files import local_path
 from mdm_jax.models import kinds
 from mdm_jax.models.config import DType, ModelConfig
-from mdm_jax.models.pretrained.folder import read_folder, told_by_others, write_folder
+from mdm_jax.models.pretrained.folder import read_folder, token_ids, told_by_others, write_folder
 from mdm_jax.models.weights import WEIGHTS, by_name, check_finite, read_weights, save_weights
 from mdm_jax.sharding import shardings
 from mdm_jax.training.checkpoint import CHECKPOINTS, restore_params
@@ -24,13 +26,32 @@ SHIPPED = pathlib.Path(__file__).parent / "weights"
 FORMATS = ("mdm_jax", "huggingface")
 
 
-class Model(NamedTuple):
-    """A trained network, ready for `mdm_jax.sample(model.denoiser, model.params, ...)`."""
-
+class _Network(NamedTuple):
     config: ModelConfig
     params: Params
     denoiser: Any
     """a Denoiser; those of this library give Features too"""
+
+
+class Model(_Network):
+    """A trained network: the tuple (config, params, denoiser), and one attribute.
+
+    Example:
+      model = mdm_jax.load("sudoku-6m")
+      result = mdm_jax.sample(model.denoiser, model.params, key, x_init, mask_id=0)
+
+    Attributes:
+      task: what it was trained for, as its `config.json` says: the task's name, and the fields of its data and layout.
+        Empty if the run named no task. Of a model of another program, the ids of its special tokens.
+    """
+
+    task: Mapping[str, Any] = types.MappingProxyType({})
+
+    def __new__(cls, config: ModelConfig, params: Params, denoiser: Any, task: Mapping[str, Any] | None = None) -> Self:
+        """The tuple, with its task."""
+        self = super().__new__(cls, config, params, denoiser)
+        self.task = types.MappingProxyType(dict(task or {}))
+        return self
 
     def __repr__(self) -> str:
         dtypes = " and ".join(sorted({str(leaf.dtype) for leaf in jax.tree.leaves(self.params)}))
@@ -68,8 +89,8 @@ def load(path_or_name: str | pathlib.Path, *, mesh: Mesh | None = None) -> Model
       mesh: where the parameters go, each to its shards by `sharding.RULES`; None is the first device.
 
     Returns:
-      Its config, its parameters (the moving average where the run kept one), and its denoiser. What is of another
-      program keeps the dtypes of its files.
+      Its config, its parameters (the moving average where the run kept one), its denoiser, and its task. What another
+      program wrote keeps the dtypes of its files.
 
     Raises:
       InputError: there is no such folder, or no checkpoint in it, or none that can be read; or the parameters are not
@@ -78,8 +99,9 @@ def load(path_or_name: str | pathlib.Path, *, mesh: Mesh | None = None) -> Model
     folder, step = run_folder(path_or_name)
     if (told := told_by_others(folder)) is not None:
         config, params = read_folder(folder, told, mesh=mesh)
-        return Model(config, params, kinds.make_denoiser(config))
-    model = read_config(folder)["model"]
+        return Model(config, params, kinds.make_denoiser(config), token_ids(told))
+    run = read_config(folder)
+    model, task = run["model"], run.get("task")
     if model == OWN:
         raise InputError(
             f"the network of {folder} is of no kind that was registered (mdm_jax.models.kinds.register): make it, and "
@@ -91,10 +113,10 @@ def load(path_or_name: str | pathlib.Path, *, mesh: Mesh | None = None) -> Model
     places = jax.tree.map(lambda _: device, shapes) if mesh is None else shardings(mesh, shapes)
     like = jax.tree.map(lambda leaf, to: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=to), shapes, places)
     if (folder / WEIGHTS).exists():
-        return Model(config, read_weights(folder, like), kinds.make_denoiser(config))
+        return Model(config, read_weights(folder, like), kinds.make_denoiser(config), task)
     params = restore_params(folder, like, step=step)
     check_finite(folder, by_name(params))
-    return Model(config, params, kinds.make_denoiser(config))
+    return Model(config, params, kinds.make_denoiser(config), task)
 
 
 def export(
@@ -124,13 +146,9 @@ def export(
     for name, value, known in (("dtype", dtype, (*get_args(DType), None)), ("format", format, FORMATS)):
         if value not in known:
             raise InputError(f"{name}={shown(value)} is unknown: choose from {', '.join(map(str, known))}")
-    task: dict[str, Any] = {}
-    if not isinstance(model, Model):
-        source = run_folder(model)[0]
-        task = {} if told_by_others(source) else read_config(source).get("task", {})
-        model = load(model)
+    model = model if isinstance(model, Model) else load(model)
     if format == "huggingface":
         params = model.params if dtype is None else jax.tree.map(lambda leaf: leaf.astype(dtype), model.params)
-        return write_folder(folder, model.config, params)
-    write_config(folder, {"model": kinds.to_json(model.config), "task": task})
+        return write_folder(folder, model.config, params, token_ids(model.task))
+    write_config(folder, {"model": kinds.to_json(model.config), "task": dict(model.task)})
     return save_weights(folder, model.params, dtype=dtype or "bfloat16")

@@ -4,11 +4,11 @@
             = E_{n ~ U{1..L}} E_{|M| = n} (L / n) Σ_{i in M} -log p_theta(x_0^i | x[M])  `subset_loss` (Proposition 2.1)
             = E_π Σ_j -log p_theta(x_0^π(j) | x[π{j..}])                                 `order_loss`
 
-It bounds the negative log-likelihood from above, and does not depend on the schedule. All losses are per example, in
-nats per sequence, float32 [B]; prompt positions are never masked and never scored, and L counts the rest (L'). The one
-with the lowest variance is `subset_loss`, which training uses: it scores all masked positions of a subset, where
-`order_loss` scores one, and draws the number of masks itself, where `elbo_loss` draws a rate and leaves the number to
-chance. Source: Kim et al. 2025, section 2, appendix E; Zheng et al. 2024 (arXiv:2409.02908).
+L_theta is an upper bound on the negative log-likelihood. It does not depend on the schedule. All losses are per
+example, in nats per sequence, float32 [B]. Prompt positions are never masked and never scored; L' counts the others.
+`subset_loss` has the lowest variance, and training uses it: it scores all masked positions, where `order_loss` scores
+one, and it draws the number of masks, where `elbo_loss` draws a rate. Source: Kim et al. 2025, section 2, appendix E;
+Zheng et al. 2024 (arXiv:2409.02908).
 
 A loss is a draw (`draws`): what is masked, what is scored, and how much it weighs. There is one likelihood of it,
 `nll`, for the functions here and for training alike.
@@ -50,10 +50,10 @@ def masked_nll(
     rows: int = 1,
     budget: int | None = None,
 ) -> Array:
-    """-log p_theta(x_0^i | x[M]) at the masked positions, 0 elsewhere: float32 [B, L], with no randomness.
+    """-log p_theta(x_0^i | x[M]) at the scored positions, 0 elsewhere: float32 [B, L], with no randomness.
 
-    NaN in rows of x_0 with an id that the network has no row for. Of the masked positions only `is_scored` bool [B, L]
-    count, if that is given; for `rows` and `budget` see `scored_nll`.
+    The scored positions are `is_scored` bool [B, L], a subset of the masked ones; None scores all of these. `rows` and
+    `budget` are as for `scored_nll`. A row of x_0 with an id that the network has no embedding for is NaN throughout.
     """
     output = call(denoiser, params, mask_where(x_0, is_masked, mask_id))
     is_scored = is_masked if is_scored is None else is_scored
@@ -64,16 +64,16 @@ def masked_nll(
 def nll(
     denoiser: Denoiser, params: Params, masked: Masked, *, mask_id: int, draw: Any = None, paired: bool = True
 ) -> Array:
-    """Weight · Σ_{i scored} -log p_theta(x_0^i | x[M]) for rows that were drawn, with no randomness.
+    """Weight · Σ_{i scored} -log p_theta(x_0^i | x[M]) of drawn rows, with no randomness.
 
     Args:
       denoiser: the network.
       params: its parameters.
-      masked: some rows of what `draw` gave, from an even one on.
+      masked: rows that `draw` gave; the first of them has an even number.
       mask_id: the mask token's id.
-      draw: for its bound on what is scored and its loss of a token; None for none.
-      paired: whether rows 2k and 2k + 1 lie on one device. Where they do not, a budget that they share is given up, or
-        they would exchange their hidden states.
+      draw: gives `most_scored` and `token_loss`, if it has them; None for neither.
+      paired: whether rows 2k and 2k + 1 lie on one device. If not, they share no budget: they would have to exchange
+        hidden states.
 
     Returns:
       float32 [B], nats per sequence.
@@ -98,7 +98,7 @@ def nll(
 
 
 def by_example(losses: Array, masked: Masked) -> Array:
-    """Losses of drawn rows [B], in the order of the examples."""
+    """Reorders losses of drawn rows [B] to the order of the examples."""
     return losses[inverse(masked.example[None])[0]]
 
 
@@ -266,7 +266,7 @@ def causal_nll(decoder: Denoiser, params: Params, x_0: Array, *, bos_id: int, or
       float32 [B], nats per sequence.
 
     Raises:
-      InputError: the decoder reads groups of tokens as one, of which it predicts none.
+      InputError: the decoder reads groups of tokens as one vector each, and so predicts none of these tokens.
     """
     x_0, bos_id = check_tokens(x_0, "x_0", decoder), check_mask_id(bos_id, decoder, "bos_id")
     if getattr(decoder, "shortest_prompt", 1) > 1:

@@ -13,9 +13,10 @@ import typing
 
 import pytest
 
-from experiments.common import Results, check_paths, main, table
+from experiments.common import Results, check_paths, is_on_cpu, main, table
 from experiments.flags import DecodeFlags
 from mdm_jax import Binomial, EntropyBudget, InputError, PerStep, Threshold, TopK, oracles, with_noise
+from mdm_jax.ranges import Seed
 
 
 @pytest.fixture(autouse=True)
@@ -130,7 +131,7 @@ class Fails:
     """Fails as asked."""
 
     defect: bool = False
-    seed: int = 0
+    seed: Seed = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +156,7 @@ def test_main_input_error_is_one_line_and_code_two_and_a_defect_keeps_its_traceb
     with pytest.raises(SystemExit) as stop:
         main("x", "", COMMANDS, ["fail", "--seed", "-1"])
     assert stop.value.code == 2
-    assert "--seed must lie in" in capsys.readouterr().err
+    assert "--seed must be a whole number" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("argv", [[], ["nothing"], ["fail", "--wrong", "1"], ["fail", "--defect", "maybe"]])
@@ -223,6 +224,17 @@ for _ in range(2):
     libc.free(piece)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
+
+
+def test_cpu_is_all_there_is_unless_a_plugin_or_the_environment_says_otherwise(monkeypatch, tmp_path):
+    for platforms, expected in {"cpu": True, "cpu,cuda": True, "cuda,cpu": False, "tpu": False}.items():
+        monkeypatch.setenv("JAX_PLATFORMS", platforms)
+        assert is_on_cpu() is expected
+    monkeypatch.delenv("JAX_PLATFORMS")
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "jax_plugins").mkdir()
+    importlib.invalidate_caches()
+    assert not is_on_cpu()
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="only glibc gives freed memory back like that")

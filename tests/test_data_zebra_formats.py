@@ -44,6 +44,7 @@ RENDERED = {
     "whole": (WHOLE, whole),
     "whole-close": (WHOLE, lambda clues: re.sub(r"(\d) ([RC])", r"\1\2", whole(clues))),
     "riddle": (RIDDLE, as_riddle),
+    "riddle-close": (RIDDLE, lambda clues: re.sub(" ?([=:,]) ", r"\1", as_riddle(clues))),
     "riddle-shouted": (RIDDLE, lambda clues: as_riddle(clues).upper().replace(" ", "  ")),
 }
 

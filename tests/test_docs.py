@@ -7,6 +7,11 @@ import re
 import pytest
 from commands import module_of
 
+from mdm_jax.errors import InputError
+from mdm_jax.tasks.sudoku import files as sudoku_files
+from mdm_jax.tasks.sudoku import formats as sudoku_formats
+from mdm_jax.tasks.zebra import formats as zebra_formats
+
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -28,6 +33,34 @@ def test_page_links_lead_to_files(page):
             heads = re.findall(r"^#+ (.*)", path.read_text(), re.MULTILINE)
             known = {re.sub(r"[^\w -]", "", head).lower().replace(" ", "-") for head in heads}
             assert anchor in known, f"{page.name} links to {target}#{anchor}"
+
+
+def what_is_said(module, path):
+    """The line about a file of puzzles, of which one is read."""
+    try:
+        return module.read_puzzles(path, limit=1).how
+    except InputError as error:
+        return f"error: {error}"
+
+
+@pytest.mark.parametrize(
+    ("name", "formats", "module"),
+    [("sudoku", sudoku_formats, sudoku_files), ("zebra", zebra_formats, zebra_formats)],
+)
+def test_page_has_a_row_and_a_true_transcript_of_every_format(tmp_path, monkeypatch, name, formats, module):
+    monkeypatch.chdir(tmp_path)
+    section = (ROOT / "docs" / f"{name}.md").read_text().split("\n## Files of puzzles\n")[1].split("\n## ")[0]
+    known = [form.name for form in formats.FORMATS]
+    table = section.split("\n|---|---|---|\n")[1].split("\n\n")[0]
+    assert [row.split(" | ")[0].removeprefix("| ") for row in table.splitlines()] == known
+    shown = re.findall(r"^\$ (?:cat|head -\d+) (\S+)\n(.*?)^\$", section, re.MULTILINE | re.DOTALL)
+    shown += re.findall(r"`(\S+)`:\n\n```\n(.*?)```", section, re.DOTALL)
+    for path, text in shown:
+        pathlib.Path(path).write_text(text)
+    said = dict(re.findall(r"^\$ python .*--puzzles (\S+).*\n(.*)", section, re.MULTILINE))
+    assert set(said) >= {path for path, _ in shown}
+    assert {path: what_is_said(module, path) for path, _ in shown} == {path: said[path] for path, _ in shown}
+    assert {form for line in said.values() for form in known if f": read as {form}" in line} == set(known)
 
 
 @pytest.mark.parametrize("experiment", ["sudoku", "nae_sat", "zebra"])

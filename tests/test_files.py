@@ -2,6 +2,8 @@
 
 import json
 import os
+import pathlib
+import re
 import socket
 
 import pytest
@@ -24,11 +26,15 @@ def message(function, *arguments):
     return text
 
 
-@pytest.mark.parametrize("place", ["gs://bucket/run", "gs:/bucket/run", "s3://a", "https://b/c.csv", "file:///tmp/a"])
+@pytest.mark.parametrize("place", ["gs://bucket/run", "gs:/bucket/run", "s3://a", "https://b/c.csv", "hf://a/b"])
 @pytest.mark.parametrize("read", [mdm_jax.load, files.regular_file, files.make_folder, loading.run_folder])
 def test_place_outside_the_file_system_is_refused_with_what_to_mount(tmp_path, monkeypatch, place, read):
     monkeypatch.chdir(tmp_path)
-    assert "gcsfuse" in message(read, place)
+    given = re.sub("^gs:/(?!/)", "gs://", place)
+    for path in (place, pathlib.Path(place)):
+        said = message(read, path)
+        assert said.startswith(f"{given} is no place in the file system")
+        assert "gcsfuse" in said
     assert not list(tmp_path.iterdir())
 
 

@@ -161,6 +161,15 @@ def test_read_weights_of_another_dtype_than_the_label_are_refused(tmp_path):
     assert "head/kernel is (8, 16) there" in refused(tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["F32", "I8", "F8_E4M3", "U64", "F4"])
+@pytest.mark.parametrize("has_digests", [True, False])
+def test_read_weights_whose_label_is_of_another_width_name_the_array(tmp_path, kind, has_digests):
+    header, data = header_and_data(save_weights(tmp_path, params_of()))
+    header["head/kernel"]["dtype"] = kind
+    written(tmp_path, header if has_digests else {name: header[name] for name in header if name[0] != "_"}, data)
+    assert f"head/kernel is labelled {kind}, but has 256 bytes for 128 numbers" in refused(tmp_path)
+
+
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_read_weights_of_another_program_that_are_not_finite_name_the_array(tmp_path, value, metadata):
@@ -268,6 +277,8 @@ def test_export_of_a_run_loads_as_the_run_with_its_parameters_rounded(run_folder
     assert path == tmp_path / "export" / WEIGHTS
     model = mdm_jax.load(tmp_path / "export")
     assert model.config == tiny.CONFIG
+    assert model.task == run.task == TASK
+    assert tuple(model) == (model.config, model.params, model.denoiser)
     expected = rounded(run.params, dtype)
     assert_equal(model.params, expected)
     assert {device for leaf in jax.tree.leaves(model.params) for device in leaf.devices()} == {jax.devices()[0]}

@@ -183,7 +183,7 @@ def test_bad_input_is_one_line_and_code_two(trained, tmp_path):
         (["evaluate", *checkpoint, "--batch-size", 0], "--batch-size must be"),
         (["evaluate", *checkpoint, "--temperature", "inf"], "--temperature must be"),
         (["evaluate", *checkpoint, "--noise", -1], "--noise must be a number, at least 0"),
-        (["evaluate", *checkpoint, "--seed", 10**20], "--seed must lie in"),
+        (["evaluate", *checkpoint, "--seed", 10**20], "--seed must be a whole number"),
         (["evaluate", *checkpoint[:2], "--out", tmp_path / "short.txt"], "short.txt"),
         (["evaluate", *checkpoint, "--limit", 0], "--limit must be a whole number, at least 1"),
         (["evaluate", *checkpoint, "--temperature", -1], "--temperature must be a number, at least 0"),

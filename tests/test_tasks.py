@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from commands import rows
 
+from experiments.commands.flags import TrainFlags
 from experiments.commands.train import train
 from mdm_jax.data.checks import lookup
 from mdm_jax.errors import InputError
 from mdm_jax.models import kinds
-from mdm_jax.tasks.base import fields_of, take
+from mdm_jax.tasks.base import Generated, fields_of, take
 from mdm_jax.tasks.nae_sat.task import NaeSat
 from mdm_jax.tasks.sudoku.task import Sudoku
 from mdm_jax.tasks.zebra.task import Zebra
@@ -86,3 +87,10 @@ def test_lookup_of_an_unknown_name_lists_the_known_ones():
     assert lookup("layout", {"a": 1, "b": 2}, "b") == 2
     with pytest.raises(InputError, match="unknown layout 'c'; choose one of a, b"):
         lookup("layout", {"a": 1, "b": 2}, "c")
+
+
+def test_task_without_records_cannot_be_made():
+    with pytest.raises(TypeError, match=r"abstract.*chunks"):
+        type("Task", (Generated,), {"dataset": "", "shapes": dict})()
+    with pytest.raises(TypeError, match=r"abstract.*task"):
+        type("Train", (TrainFlags,), {})(model="", out=pathlib.Path())

@@ -11,7 +11,9 @@ import optax
 import pytest
 import tiny
 
+from mdm_jax import sample
 from mdm_jax.errors import InputError, RunError
+from mdm_jax.evaluation.puzzles import fill_in
 from mdm_jax.models import kinds, presets
 from mdm_jax.models.denoiser import make_denoiser
 from mdm_jax.models.transformer import init_params
@@ -239,6 +241,22 @@ def test_update_that_is_not_finite_is_skipped_and_ends_the_run_before_anything_i
     assert [step.name for step in (tmp_path / "checkpoints").iterdir()] == ["5"]
     assert seen == [True] * 7
     assert [line["skipped_steps"] for line in read_metrics(tmp_path) if "grade" not in line] == [0] * 5 + [1, 2, 3]
+
+
+def test_evaluation_whose_predictions_are_not_finite_ends_the_run_with_the_line_of_steps_that_are_not(tmp_path):
+    denoiser, rows = make_denoiser(tiny.CONFIG), np.zeros((2, 6), np.int32)
+
+    def evaluate(params):
+        fill_in(functools.partial(sample, denoiser, params, mask_id=tiny.MASK), rows, padding=np.ones(6, np.int32))
+        return {"grade": 1.0}
+
+    optimizer = OptimizerConfig(num_steps=9, warmup_steps=1, learning_rate=1e15, ema_decay=0.0)
+    with pytest.raises(
+        RunError, match=r"evaluation at step 2 are not finite; the checkpoints are good: .*lower learning"
+    ):
+        tiny.train(tmp_path, steps=9, optimizer=optimizer, evaluate=evaluate, loop={"evaluate_every": 2})
+    lines = read_metrics(tmp_path)
+    assert [(line["step"], line["skipped_steps"]) for line in lines] == [(1, 0), (2, 1)], "the next thing was no step"
 
 
 def test_run_of_which_most_steps_were_skipped_says_so_however_often_it_is_started(tmp_path):

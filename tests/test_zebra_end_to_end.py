@@ -173,8 +173,9 @@ def test_riddle_is_an_input_of_evaluate():
 
 
 def test_reproduce_and_evaluate_meet_the_riddle_where_it_fits(tmp_path, monkeypatch, capsys):
-    largest, few = Size(5, 5), {"num_train": 8, "num_test": 8, "steps": {"mdm": 1}, "batch_size": {"mdm": 8}}
-    monkeypatch.setitem(SCALES, "smoke", dataclasses.replace(SCALES["smoke"], smallest=largest, largest=largest, **few))
+    few = {"num_train": 8, "num_test": 8, "mdm": dataclasses.replace(SCALES["smoke"].mdm, steps=1, batch_size=8)}
+    sizes = {"smallest": Size(5, 5), "largest": Size(5, 5)}
+    monkeypatch.setitem(SCALES, "smoke", dataclasses.replace(SCALES["smoke"], **sizes, **few))
     reproduce(Reproduce(scale="smoke", methods="mdm", data=tmp_path / "data", out=tmp_path / "all"))
     printed, alone = capsys.readouterr().out, [row for row in rows(tmp_path / "all") if row["dataset"] == "fish"]
     assert [(row["oracle"], row["n"], row["nfe"]) for row in alone] == [(order, 1, 25) for order in ORDERS]

@@ -1,4 +1,4 @@
-"""What the evaluations of a training found, as rows and as a picture."""
+"""The evaluations of a training, as rows and as a picture."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from mdm_jax.training.metrics import read_metrics
 
 
 def training_rows(run: pathlib.Path, task: Task, method: str) -> list[Row]:
-    """The task's metric in each order, by the examples seen so far; no rows where nothing was trained."""
+    """The task's metric in each order, by the number of training examples; no rows if nothing was trained."""
     if not (run / "metrics.jsonl").exists():
         return []
     batch_size, prefix = read_config(run)["batch_size"], f"{task.metric}/"
@@ -26,13 +26,13 @@ def training_rows(run: pathlib.Path, task: Task, method: str) -> list[Row]:
 
 
 def plot_training(path: pathlib.Path, rows: Sequence[Mapping[str, Any]], metric: str, *, y_label: str) -> None:
-    """One curve for each order in `training_rows`."""
+    """Draws one curve for each order in `training_rows`."""
     series = grouped(rows, "examples", metric)
     plots.curves(path, series, x_label="training examples", y_label=y_label, title="Over training")
 
 
 def grouped(rows: Sequence[Mapping[str, Any]], x: str, y: str) -> dict[str, tuple[list[Any], list[float]]]:
-    """For each order the values of two fields, in the order of the rows."""
+    """Groups rows by order: the values of two fields for each."""
     series: dict[str, tuple[list[Any], list[float]]] = {}
     for row in rows:
         xs, ys = series.setdefault(row["oracle"], ([], []))

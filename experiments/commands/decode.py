@@ -1,4 +1,4 @@
-"""How a model's answers to records are decoded and scored, whatever the task and the layout."""
+"""Decodes and scores a model's answers to records, for any task and layout."""
 
 import functools
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ from mdm_jax.tasks.base import Answers, Layout, Records, Scores, Task
 from mdm_jax.typing import Array, Oracle, Selector
 
 TWO_ORDERS = ("random", "margin")
-"""The orders of an evaluation while a model is trained."""
+"""The orders of an evaluation during training."""
 
 
 class Decoded(NamedTuple):
@@ -30,7 +30,7 @@ class Decoded(NamedTuple):
     answers: Answers
     """[N, ...]"""
     steps: np.ndarray
-    """int32 [N, ...]: the network call that revealed each part, -1 where it was given"""
+    """int32 [N, ...]: the network call that revealed each part, -1 for given parts"""
     scores: Scores
     row: Row
     """the fields of a result row"""
@@ -49,9 +49,9 @@ def masked(
     selector: Selector | None = None,
     *,
     temperature: float = 0.0,
-    block_length: int | None = None,
+    **options: Any,
 ) -> Decode:
-    """Strict unmasking, one token a step unless a selector is given."""
+    """Strict unmasking, one token a step unless a selector is given; options as for `sample`."""
     return functools.partial(
         mdm_jax.sample,
         SkipRows(model.denoiser),
@@ -60,12 +60,14 @@ def masked(
         oracle=oracle,
         selector=selector or mdm_jax.PerStep(1),
         temperature=temperature,
-        block_length=block_length,
+        **options,
     )
 
 
-def remasking(model: Model, layout: Layout, oracle: Oracle, num_steps: int, **options: Any) -> Decode:
-    """Decoding that takes tokens back (Ye et al. 2024), without Gumbel noise: an oracle may have its own."""
+def remasking(
+    model: Model, layout: Layout, oracle: Oracle, num_steps: int, *, noise: float = 0.0, **options: Any
+) -> Decode:
+    """Decoding that may mask tokens again (Ye et al. 2024); options as for `remasking_sample`."""
     return functools.partial(
         mdm_jax.remasking_sample,
         model.denoiser,
@@ -73,13 +75,13 @@ def remasking(model: Model, layout: Layout, oracle: Oracle, num_steps: int, **op
         mask_id=mask_of(layout),
         num_steps=num_steps,
         oracle=oracle,
-        noise=0.0,
+        noise=noise,
         **options,
     )
 
 
 def cached(model: Model, layout: Layout, oracle: Oracle, selector: Selector, **options: Any) -> Decode:
-    """Strict unmasking in blocks that keeps keys and values from step to step."""
+    """Strict unmasking in blocks, with keys and values kept from step to step; options as for `cached_sample`."""
     if getattr(model.config, "pad_id", None) is not None:
         raise InputError("--keep is for models without padding, and this one hides it: leave it out")
     return functools.partial(
@@ -94,7 +96,7 @@ def cached(model: Model, layout: Layout, oracle: Oracle, selector: Selector, **o
 
 
 def autoregressive(model: Model, *, temperature: float = 0.0) -> Decode:
-    """Token by token behind the prompt; -1 stands where there is none."""
+    """Decoding token by token after the prompt. Prompts are padded with -1."""
     decoder, length = make_decoder(model.config), model.config.max_length
 
     def decode(key: Array, prompt: Array) -> SampleResult:
@@ -115,7 +117,7 @@ def autoregressive(model: Model, *, temperature: float = 0.0) -> Decode:
 
 
 def order_fields(name: str, selector: Selector) -> Row:
-    """What a row says about the order."""
+    """The fields of a row that name the order."""
     k = selector.k if isinstance(selector, mdm_jax.PerStep) else None
     return {"oracle": name, "selector": repr(selector), "tokens_per_step": k}
 
@@ -123,9 +125,9 @@ def order_fields(name: str, selector: Selector) -> Row:
 def one_by_one(
     model: Model, task: Task, layout: Layout, orders: tuple[str, ...] = TWO_ORDERS
 ) -> Iterator[tuple[str, Decode, Row]]:
-    """The decoders of an evaluation: name, decoder, and what a row says of it.
+    """The decoders of an evaluation: name, decoder, and the fields that name it in a row.
 
-    There is one for each order, a token a step; an autoregressive model has no choice and gets one.
+    A masked model has one for each order, one token a step. An autoregressive model has one.
     """
     if layout.mask_id is None:
         yield "greedy", autoregressive(model, temperature=task.temperature), {}
@@ -143,7 +145,7 @@ def decoders_for(
     oracles: Mapping[str, Oracle],
     selector: Selector,
 ) -> Iterator[tuple[str, Decode, Row]]:
-    """The decoders that the flags ask for: name, decoder, and what a row says of it."""
+    """The decoders that the flags name: name, decoder, and the fields that name it in a row."""
     other = {} if flags.temperature == task.temperature else {"temperature": flags.temperature}
     other |= {"noise": flags.noise} if flags.noise else {}
     if layout.mask_id is None:
@@ -166,7 +168,7 @@ def decoders_for(
 
 
 def _check_ways(flags: DecodeFlags) -> None:
-    """Raises InputError for flags of two ways to decode that exclude each other."""
+    """Raises InputError for flags that exclude each other."""
     if flags.keep is not None and flags.remask_steps is not None:
         raise InputError("--keep is for decoding in blocks, --remask-steps for whole sequences: leave one out")
     if flags.keep is not None and flags.block_length is None:
@@ -176,10 +178,10 @@ def _check_ways(flags: DecodeFlags) -> None:
 
 
 def measure(task: Task, layout: Layout, decode: Decode, records: Records, **options: Any) -> Decoded:
-    """Completes the sequences of records, reads the answers and scores them; options as for `fill_in`."""
+    """Completes the sequences, reads the answers and scores them; options as for `fill_in`."""
     start = layout.start(records)
     is_open = start == (-1 if layout.mask_id is None else layout.mask_id)
-    some_token = 1 if layout.mask_id == 0 else 0  # any that is no mask
+    some_token = 1 if layout.mask_id == 0 else 0  # any token but the mask
     finished = start[0] if layout.mask_id is None else np.where(is_open[0], some_token, start[0])
     filled = fill_in(decode, start, padding=finished, work=is_open.sum(axis=1), **options)
     answers = layout.answers(filled.tokens)
@@ -192,7 +194,7 @@ def measure(task: Task, layout: Layout, decode: Decode, records: Records, **opti
 def add_row(
     results: Results, task: Task, layout: Layout, decode: Decode, records: Records, fields: Row, **options: Any
 ) -> Decoded:
-    """Measures, and adds the row that says how it went, with `fields` among the first."""
+    """Measures, and adds a row: the method, `fields`, and the scores."""
     decoded = measure(task, layout, decode, records, **options)
     results.add(**{"method": layout.method, **fields, **decoded.row})
     return decoded

@@ -1,4 +1,4 @@
-"""`evaluate` and `export`: what a trained model makes of records, and its weights in one file."""
+"""`evaluate` scores the answers of a trained model. `export` writes its weights to one file."""
 
 import sys
 from typing import Any
@@ -11,7 +11,7 @@ from mdm_jax import loading
 
 
 def evaluate(flags: EvaluateFlags) -> None:
-    """A row for each set of records, selector and order."""
+    """Adds a row for each set of records, selector and order."""
     results = Results(flags.experiment, "evaluate", out=flags.out, seed=flags.seed)
     selectors, oracles = flags.selectors(), flags.oracles()
     model, task, layout = load_run(flags.experiment, flags.checkpoint)
@@ -29,6 +29,6 @@ def evaluate(flags: EvaluateFlags) -> None:
 
 
 def export(flags: Any) -> None:
-    """Weights and config that need no checkpoint library."""
+    """Writes weights and config, which are read without a checkpoint library."""
     path = loading.export(flags.checkpoint, flags.out, dtype=flags.dtype)
     sys.stdout.write(f"{path}: {path.stat().st_size:,} bytes\n")

@@ -1,16 +1,17 @@
-"""The flags of the verbs, and what an experiment tells a verb, as methods. Nothing heavy is imported before it runs.
+"""The flags of the verbs. Nothing heavy is imported before a verb runs.
 
-An experiment derives its own flags from these classes: fields of its own, other defaults, and the methods that say
-which task it is and what belongs to its claim.
+An experiment derives its own flags from these classes. It adds fields, changes defaults, and gives the methods that
+name its task and what belongs to its claim.
 """
 
+import abc
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from experiments.flags import DecodeFlags, RunFlags
-from mdm_jax.ranges import Count, Decay, Range
+from mdm_jax.ranges import Count, Decay, Range, Seed
 
 if TYPE_CHECKING:
     from experiments.commands.decode import Decoded
@@ -22,23 +23,27 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TaskFlags:
-    """Which data."""
+class TaskFlags(abc.ABC):
+    """The data."""
 
     experiment: ClassVar[str]
+    num_train: Count = 100_000
+    """records to train on"""
+    num_test: Annotated[int, Range(1, 1_000_000)] = 1_000
+    """records held out"""
     data: pathlib.Path = pathlib.Path("datasets")
     """folder of prepared data, made once and used again"""
-    seed: Annotated[int, Range(0, below=1 << 32)] = 0
+    seed: Seed = 0
     """of the data, the parameters and all draws"""
 
+    @abc.abstractmethod
     def task(self) -> "Task":
         """The task that the flags name."""
-        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PrepareFlags(TaskFlags):
-    """Of `prepare`."""
+    """The flags of `prepare`."""
 
     out: pathlib.Path
     """folder of results.json"""
@@ -46,18 +51,19 @@ class PrepareFlags(TaskFlags):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainFlags(TaskFlags, RunFlags):
-    """Of `train`."""
+    """The flags of `train`."""
 
     names: ClassVar[tuple[str, ...]]
-    """The flags that a trained model's config.json must hold."""
+    """The flags that the config.json of a trained model must hold."""
     model: str
     """a preset of mdm_jax.models.presets; its vocabulary and length are fitted to the sequences"""
-    loss: Literal["plain", "subset", "elbo", "order", "left-to-right", "skewed", "reweighted"] = "plain"
-    """what is drawn, by its name in mdm_jax.draws.DRAWS: a random subset, which "plain" is for masked models; a random
-    time; one token of a random order, or of the order from left to right; mostly large subsets; Ye et al.'s
-    re-weighting"""
+    loss: Literal["plain", "subset", "elbo", "order", "left-to-right", "skewed", "reweighted", "aligned"] = "plain"
+    """the loss. plain: that of the layout, which for masked models is subset. Others, for masked models, by their names
+    in mdm_jax.training.objectives.NAMED: subset (of random size), elbo (a random time), order (one token of a random
+    order), left-to-right (one token of that order), skewed (mostly large subsets), reweighted (Ye et al. 2024), aligned
+    (what the network's own order leaves)"""
     dropout: Decay | None = None
-    """instead of the preset's"""
+    """the dropout rate (None: the preset's)"""
     init_from: pathlib.Path | None = None
     """start from these weights instead of random ones: a run's folder, a checkpoint, or shipped weights"""
     evaluate_limit: Count = 128
@@ -66,15 +72,15 @@ class TrainFlags(TaskFlags, RunFlags):
     """folder of the run: checkpoints, metrics, results.json"""
 
     def layout_of(self, task: "Task") -> "Layout":
-        """The layout of the sequences: the usual one, unless a flag chooses."""
+        """The layout of the sequences, by default the task's first."""
         return next(iter(task.layouts.values()))
 
     def recorded(self) -> dict[str, Any]:
-        """What the run's config.json says beside the fields of the task."""
+        """What config.json says of the run beside the fields of the task."""
         return {"loss": self.loss}
 
     def fitted(self, config: "ModelConfig") -> "ModelConfig":
-        """The network, with what the experiment changes about it."""
+        """The network, as the experiment changes it."""
         return config
 
     def start_params(self, config: "ModelConfig", layout: "Layout", key: "Array") -> "Params":
@@ -96,7 +102,7 @@ class TrainFlags(TaskFlags, RunFlags):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PuzzleTrainFlags(TrainFlags):
-    """Of `train` where there are several layouts."""
+    """The flags of `train` for a puzzle, which has several layouts."""
 
     layout: str
     """how a puzzle becomes a sequence"""
@@ -117,16 +123,16 @@ class PuzzleTrainFlags(TrainFlags):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateFlags(DecodeFlags):
-    """Of `evaluate`."""
+    """The flags of `evaluate`."""
 
     experiment: ClassVar[str]
     checkpoint: pathlib.Path
     """a run's folder, or one of its checkpoints"""
     limit: Count | None = None
-    """use only the first so many records"""
+    """the number of records, from the first (None: all)"""
     batch_size: Count = 128
-    """records at a time"""
-    seed: int = 0
+    """records in a batch"""
+    seed: Seed = 0
     """of all draws"""
     out: pathlib.Path
     """folder of results.json"""
@@ -140,7 +146,7 @@ class EvaluateFlags(DecodeFlags):
         return {task.title: task.records("test", min(task.num_test, self.limit or task.num_test))}
 
     def paper(self, dataset: str, method: str, oracle: str | None) -> float | None:
-        """The paper's figure for the same records in the same decoding, if it has one."""
+        """The paper's figure for these records and this decoding, or None."""
         del dataset, method, oracle
         return None
 
@@ -151,7 +157,7 @@ class EvaluateFlags(DecodeFlags):
 
 
 class Question(NamedTuple):
-    """Records that `solve` answers together."""
+    """Records that `solve` answers in one batch."""
 
     dataset: str
     """the name of the set in results"""
@@ -159,67 +165,91 @@ class Question(NamedTuple):
     intro: str
     """printed before the answers"""
     labels: Sequence[str]
-    """of each record, before the name of the order"""
+    """a label of each record, printed before the name of the order"""
     show: Callable[..., str] | None = None
-    """instead of the task's"""
+    """prints an answer; None for the task's `show`"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SolveFlags(DecodeFlags):
-    """Of `solve`."""
+class SolveFlags(DecodeFlags, abc.ABC):
+    """The flags of `solve`."""
 
     experiment: ClassVar[str]
     checkpoint: pathlib.Path | None
     """a run's folder, or one of its checkpoints"""
     limit: Count | None = None
-    """use only the first so many"""
-    seed: int = 0
+    """the number of records, from the first (None: all)"""
+    seed: Seed = 0
     """of all draws"""
     out: pathlib.Path
     """folder of results.json"""
 
+    @abc.abstractmethod
     def questions(self) -> list[Question]:
-        """What the flags ask."""
-        raise NotImplementedError
+        """The records to answer."""
 
     def check_fit(self, task: "Task", questions: Sequence[Question]) -> None:
         """Raises InputError unless a model of the task can answer the questions."""
 
 
 class Unit(NamedTuple):
-    """A part of a reproduction that is done as a whole, or not at all."""
+    """A part of a reproduction that is done and recorded as a whole."""
 
     name: str
-    """in the journal"""
+    """the name in the journal"""
     work: "Callable[[Model], list[Row]]"
 
 
 class Plan(NamedTuple):
-    """One model of a reproduction, and what is measured of it."""
+    """One model of a reproduction, and what is measured on it."""
 
     train: TrainFlags
-    """how it is trained, when it is first needed"""
+    """how it is trained, once a unit needs it"""
     layout: "Layout"
     units: Sequence[Unit]
     model: "Model | None" = None
-    """a given one, which is not trained"""
+    """a model that is trained already"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReproduceFlags:
-    """Of `reproduce`."""
+    """The flags of `reproduce`."""
 
     experiment: ClassVar[str]
     table: ClassVar[str]
-    """The module with the functions `head(flags)`, the settings that must not change when the same command goes on;
-    `plans(flags)`, the models and what is measured of each; and `report(flags, rows)`, the table and the pictures."""
+    """The module of the table. It holds `SCALES`, the settings by `scale`; `plans(flags)`, the models and what is
+    measured on each; and `report(flags, rows)`, which prints the table and returns the paths of the pictures."""
     scale: Literal["smoke", "small", "paper"] = "small"
-    """how much of everything"""
+    """how large the reproduction is"""
     minutes: Annotated[float, Range(0, 1e6)] | None = None
     """save and stop after this long; the same command goes on"""
     data: pathlib.Path = pathlib.Path("datasets")
     """folder of prepared data, made once and used again"""
-    seed: int = 0
+    seed: Seed = 0
     """of the data, the parameters and all draws"""
     out: pathlib.Path
-    """folder of the runs, of what was measured so far, of pictures and results.json"""
+    """folder of the runs, units.jsonl, pictures and results.json"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MethodsFlags(ReproduceFlags):
+    """The flags of `reproduce` for a table that compares methods."""
+
+    methods: str = "mdm,arm,arm_ordered"
+    """which models, with commas"""
+    limit: Count | None = None
+    """the number of held-out puzzles of each set, from the first (None: all)"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportFlags:
+    """Write a trained model as safetensors, which evaluate, solve and mdm_jax.load read."""
+
+    checkpoint: pathlib.Path
+    """a run's folder, or one of its checkpoints"""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """of the parameters in the file"""
+    out: pathlib.Path
+    """folder to write to"""
+    seed: Seed = 0
+    """as every command has it; nothing is drawn"""

@@ -1,4 +1,4 @@
-"""`prepare`: a task's data on disk, and from there in memory."""
+"""`prepare` writes the data of a task to disk. Other commands read them into memory."""
 
 import pathlib
 
@@ -10,7 +10,7 @@ from mdm_jax.training.distributed import barrier, is_lead
 
 
 def prepare(flags: PrepareFlags) -> None:
-    """A row for each split."""
+    """Adds a row for each split."""
     results = Results(flags.experiment, "prepare", out=flags.out, seed=flags.seed)
     task = flags.task()
     for split, records in load_splits(task, flags.data).items():
@@ -20,7 +20,7 @@ def prepare(flags: PrepareFlags) -> None:
 
 
 def load_splits(task: Task, data_dir: pathlib.Path) -> dict[str, Records]:
-    """Both splits in memory; the first process writes them if they are not on disk yet."""
+    """Reads both splits into memory. The first process writes them if they are not on disk yet."""
     say(f"{task.name}: {task.num_train} + {task.num_test} of {task.title} in {data_dir} ...")
     if is_lead():
         task.prepare(data_dir, say=say)

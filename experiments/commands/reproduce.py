@@ -1,9 +1,14 @@
-"""`reproduce`: a table or a figure of the paper at some scale. Started again, it goes on where it was."""
+"""`reproduce` makes a table of the paper at some scale. The same command again goes on where it stopped."""
 
+import dataclasses
 import functools
 import importlib
+import pathlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import jax
 import numpy as np
 
 import mdm_jax
@@ -11,20 +16,35 @@ from experiments.commands.curves import training_rows
 from experiments.commands.decode import Decoded, autoregressive, masked, measure, order_fields
 from experiments.commands.flags import Plan, ReproduceFlags, Unit
 from experiments.commands.train import train_model
-from experiments.common import Results, Row
+from experiments.common import Results, Row, say_written, table
 from experiments.journal import Journal
+from mdm_jax.data.builders import digest
 from mdm_jax.evaluation.intervals import wilson
 from mdm_jax.loading import Model
 from mdm_jax.oracles import ORACLES
 from mdm_jax.tasks.base import Layout, Records, Task
 
+PUZZLE_COLUMNS = {
+    "method": "method",
+    "oracle": "order",
+    "paper": "paper",
+    "solved": "ours",
+    "solved_ci": "95% interval",
+    "nfe": "NFE",
+    "per_second": "puzzles/s",
+}
+"""The fields of a table of puzzles, with the heads of their columns."""
+MAY_CHANGE = ("methods", "minutes", "data", "out")
+"""The flags that may change when the same reproduction goes on."""
+
 
 def reproduce(flags: ReproduceFlags) -> None:
-    """Trains what is not trained, measures what is not measured, and prints and draws all of it."""
+    """Trains and measures what is not done yet, then prints the table and draws the pictures."""
     results = Results(flags.experiment, "reproduce", out=flags.out, seed=flags.seed, scale=flags.scale)
-    table = importlib.import_module(flags.table)
-    journal = Journal(flags.out, table.head(flags), flags.minutes)
-    for plan in table.plans(flags):
+    module = importlib.import_module(flags.table)
+    plans = module.plans(flags)
+    journal = Journal(flags.out, head(flags, module.SCALES[flags.scale], plans), flags.minutes)
+    for plan in plans:
         model = functools.cache(functools.partial(_model_of, plan))
         for unit in plan.units:
             for row in journal.rows(unit.name, lambda: unit.work(model())):  # noqa: B023
@@ -32,7 +52,16 @@ def reproduce(flags: ReproduceFlags) -> None:
         for row in training_rows(plan.train.out, plan.train.task(), plan.layout.method):
             results.add(**row)
     results.finish(seconds=journal.seconds)
-    table.report(flags, results.rows)
+    say_written(*module.report(flags, results.rows))
+
+
+def head(flags: ReproduceFlags, scale: Any, plans: Sequence[Plan]) -> dict[str, Any]:
+    """The first line of the journal: all that must stay the same when the reproduction goes on."""
+    head = {name: value for name, value in vars(flags).items() if name not in MAY_CHANGE}
+    head = {name: str(value) if isinstance(value, pathlib.Path) else value for name, value in head.items()}
+    head["settings"] = dataclasses.asdict(scale)
+    given = [np.asarray(leaf).tobytes() for plan in plans if plan.model for leaf in jax.tree.leaves(plan.model.params)]
+    return head | ({"weights": digest(*given)} if given else {})
 
 
 def _model_of(plan: Plan) -> Model:
@@ -51,16 +80,16 @@ def order_unit(
     paper: float | None = None,
     parts: Callable[[Decoded], list[Row]] | None = None,
 ) -> Unit:
-    """A row for one order and a number of tokens per step, and the rows that `parts` makes of the answers.
+    """Measures one order at a number of tokens per step, and adds the rows that `parts` makes.
 
     Args:
-      task: judges the answers.
-      layout: of the model; an autoregressive one has no order, so that `oracle` is None.
+      task: scores the answers.
+      layout: the layout of the model.
       dataset: the name of the records in rows.
-      records: what to answer.
-      oracle: the name of the order.
+      records: the records to answer.
+      oracle: the name of the order; None for an autoregressive model, which has no order.
       k: tokens per step.
-      seed: of all draws.
+      seed: the seed of all draws.
       paper: the paper's figure.
       parts: makes rows about parts of the records.
     """
@@ -79,7 +108,14 @@ def order_unit(
 
 
 def solved_by(field: str, kinds: np.ndarray, name: Callable[[int], str], is_solved: np.ndarray) -> list[Row]:
-    """How many records of each kind were solved: a row for each kind, with the kind's name in `field`."""
+    """The share of records solved, by kind.
+
+    Args:
+      field: the field of a row that holds the name of a kind.
+      kinds: int [N], the kind of each record.
+      name: gives the name of a kind.
+      is_solved: bool [N].
+    """
     rows = []
     for kind in sorted(set(kinds.tolist())):
         n, solved = int((kinds == kind).sum()), int(is_solved[kinds == kind].sum())
@@ -87,11 +123,13 @@ def solved_by(field: str, kinds: np.ndarray, name: Callable[[int], str], is_solv
     return rows
 
 
-def beside_the_paper(rows: Sequence[Row], columns: Mapping[str, str]) -> list[Row]:
-    """A line of a table for each row.
+def print_table(title: str, rows: Sequence[Row], columns: Mapping[str, str]) -> None:
+    """Prints a table.
 
     Args:
-      rows: of results.
+      title: the line above it.
+      rows: the rows of results, one for each line.
       columns: the fields to show, with the heads of their columns.
     """
-    return [{head: row.get(name) for name, head in columns.items()} for row in rows]
+    lines = [{head: row.get(name) for name, head in columns.items()} for row in rows]
+    sys.stdout.write(f"\n{title}\n{table(lines)}\n")

@@ -1,4 +1,4 @@
-"""`solve`: the answers to a few records, and the steps at which their parts were filled in."""
+"""`solve` prints answers to a few records, and the steps at which their parts were filled in."""
 
 import sys
 
@@ -9,7 +9,7 @@ from experiments.trained import load_run
 
 
 def solve(flags: SolveFlags) -> None:
-    """Prints every answer in every order."""
+    """Prints the answer to every record in every order."""
     results = Results(flags.experiment, "solve", out=flags.out, seed=flags.seed)
     oracles, selector, questions = flags.oracles(), flags.selector(), flags.questions()
     assert flags.checkpoint is not None

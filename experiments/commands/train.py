@@ -1,4 +1,4 @@
-"""`train`: checks before data are made, the loop, and what it found."""
+"""`train` checks its flags, trains a model, and measures it on held-out records."""
 
 import dataclasses
 import functools
@@ -16,7 +16,6 @@ from experiments.commands.prepare import load_splits
 from experiments.common import Results, say
 from experiments.flags import RunFlags, resolve_dtype
 from mdm_jax.data import pipeline
-from mdm_jax.draws import DRAWS
 from mdm_jax.errors import InputError
 from mdm_jax.loading import Model, load
 from mdm_jax.models import kinds, presets
@@ -27,7 +26,7 @@ from mdm_jax.training.checkpoint import CHECKPOINTS, trained_seconds
 from mdm_jax.training.config import check_config, read_config
 from mdm_jax.training.held_out import held_out_loss
 from mdm_jax.training.loop import LoopConfig, fit
-from mdm_jax.training.objectives import Loss, causal_loss, masked_loss
+from mdm_jax.training.objectives import NAMED, Loss, causal_loss, masked_loss
 from mdm_jax.training.state import OptimizerConfig
 from mdm_jax.typing import Params
 
@@ -35,7 +34,7 @@ HELD_OUT = "held_out_loss_per_token"
 
 
 def train(flags: TrainFlags) -> None:
-    """Trains a model, and measures it on held-out records, a token at a time."""
+    """Trains a model, and measures it on held-out records, decoding one token at a time."""
     results = Results(flags.experiment, "train", out=flags.out, seed=flags.seed)
     earlier = trained_seconds(flags.out)
     task = flags.task()
@@ -49,17 +48,17 @@ def train(flags: TrainFlags) -> None:
 
 
 def train_model(flags: TrainFlags, orders: tuple[str, ...] = TWO_ORDERS) -> tuple[Model, Records]:
-    """Trains as the flags say, from the newest checkpoint if there is one.
+    """Trains a model, from the newest checkpoint if there is one.
 
     Args:
-      flags: of the training.
-      orders: the oracles of the evaluations, by name.
+      flags: the flags of the training.
+      orders: the names of the oracles that evaluations decode with.
 
     Returns:
       The model, and all held-out records.
 
     Raises:
-      InputError: as `begin`; or there are no such data.
+      InputError: as `begin`; or the data cannot be made.
     """
     task = flags.task()
     layout, config = flags.layout_of(task), network(flags, task)
@@ -113,17 +112,17 @@ def flops_of(config: ModelConfig) -> float | None:
 
 
 def network(flags: TrainFlags, task: Task) -> ModelConfig:
-    """The preset as the flags and the layout want it."""
+    """The preset, with the changes that the flags and the layout make."""
     changes = computed_in(flags, flags.out) | dict(flags.layout_of(task).network)
     changes |= {} if flags.dropout is None else {"dropout": flags.dropout}
     return flags.fitted(kinds.adapted(presets.get(flags.model), changes))
 
 
 def losses(flags: TrainFlags, layout: Layout) -> tuple[Loss, Loss]:
-    """The loss to minimise, and the bound on the likelihood that is measured on held-out records."""
+    """The loss that training minimises, and the bound on the likelihood that held-out records are measured with."""
     if layout.mask_id is not None:
         plain = masked_loss(layout.mask_id)
-        return plain if flags.loss == "plain" else masked_loss(layout.mask_id, DRAWS[flags.loss]), plain
+        return plain if flags.loss == "plain" else masked_loss(layout.mask_id, NAMED[flags.loss]), plain
     if flags.loss != "plain":
         raise InputError(f"--loss {flags.loss} is for masked models, and --layout {layout.name} is not: leave it out")
     return causal_loss(), causal_loss()
@@ -131,29 +130,29 @@ def losses(flags: TrainFlags, layout: Layout) -> tuple[Loss, Loss]:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A training whose flags were found to be right."""
+    """A training with checked flags."""
 
     json: dict[str, Any]
-    """for config.json, beside the optimizer and the batch size"""
+    """the values of config.json beside the optimizer and the batch size"""
     optimizer: OptimizerConfig
     loop: LoopConfig
     mesh: Mesh
     initial: Params | None
-    """to start from, instead of fresh parameters"""
+    """the parameters to start from; None for new ones"""
 
 
 def begin(flags: TrainFlags, task: Task, config: ModelConfig, orders: Sequence[str]) -> Run:
-    """Checks all that can be wrong before there are data, which may take long to make.
+    """Checks the flags before the data are made, which may take long.
 
     Args:
-      flags: of the training.
-      task: what the model is trained on.
-      config: of the network.
-      orders: names of the orders that an evaluation measures.
+      flags: the flags of the training.
+      task: the task to train on.
+      config: the network.
+      orders: the names of the orders that an evaluation measures.
 
     Raises:
       InputError: the folder holds another run, the batch does not fit the mesh, the evaluation has no such metric, or
-        the weights to start from are those of another network.
+        the initial weights belong to another network.
     """
     optimizer, loop, mesh = _optimizer(flags, flags.out), flags.loop(), flags.mesh.make()
     names = [*(f"{task.metric}/{name}" for name in orders), HELD_OUT]
@@ -161,7 +160,7 @@ def begin(flags: TrainFlags, task: Task, config: ModelConfig, orders: Sequence[s
         raise InputError(f"--best-metric {loop.best_metric} is none of the evaluation's: {', '.join(names)}")
     if loop.batch_size > task.num_train:
         raise InputError(f"--batch-size {loop.batch_size} is more than there is to train on, {task.num_train}")
-    is_fresh = not (flags.out / CHECKPOINTS).exists()  # a run that goes on has its own weights
+    is_fresh = not (flags.out / CHECKPOINTS).exists()  # a resumed run has its own weights
     initial = _initial_params(flags.init_from, config) if flags.init_from is not None and is_fresh else None
     init_from = None if flags.init_from is None else str(flags.init_from)
     chosen = {"name": task.name, **fields_of(task), **flags.recorded(), "init_from": init_from}
@@ -172,7 +171,7 @@ def begin(flags: TrainFlags, task: Task, config: ModelConfig, orders: Sequence[s
 
 
 def _optimizer(flags: RunFlags, out: pathlib.Path) -> OptimizerConfig:
-    """The optimizer of the flags; a run that goes on keeps its own warm-up if they name none."""
+    """The optimizer of the flags. A resumed run keeps its warm-up unless the flags name one."""
     optimizer = flags.optimizer_config()
     if flags.warmup_steps is None and (out / "config.json").exists():
         found = read_config(out).get("optimizer")
@@ -183,7 +182,7 @@ def _optimizer(flags: RunFlags, out: pathlib.Path) -> OptimizerConfig:
 
 
 def computed_in(flags: RunFlags, out: pathlib.Path) -> dict[str, Any]:
-    """How the network computes, as fields of its config; a run that goes on keeps its dtype if the flag says auto."""
+    """The fields of the config that say how the network computes. A resumed run keeps its dtype if the flag is auto."""
     dtype: str = resolve_dtype(flags.dtype)
     if flags.dtype == "auto" and (out / "config.json").exists():
         dtype = read_config(out)["model"].get("dtype", dtype)
@@ -191,7 +190,7 @@ def computed_in(flags: RunFlags, out: pathlib.Path) -> dict[str, Any]:
 
 
 def _initial_params(path: pathlib.Path, config: ModelConfig) -> Params:
-    """The parameters of a trained model; InputError unless it has the same architecture."""
+    """The parameters of a trained model; raises InputError unless it has the same architecture."""
     params = load(path).params
     if jax.tree.map(np.shape, params) != jax.tree.map(np.shape, kinds.param_shapes(config)):
         raise InputError(f"{path} is another network than the flags make: give those it was made with")

@@ -1,4 +1,4 @@
-"""Throughput and memory, measured here and now, as ratios within one run.
+"""Measures throughput and memory on this machine, as ratios within one run.
 
     python -m experiments.throughput run --model sudoku_6m --batch 32
     python -m experiments.throughput run --model smdm_170m --batch 8 --length 1024 --oracle margin --compare torch
@@ -6,11 +6,11 @@
     python -m experiments.throughput loop --model sudoku_6m --batch 32 --length 81
     python -m experiments.throughput memory --model smdm_170m --batch 8 --length 2048 --topology v5p:2x2x1
 
-`run`: sampling per oracle, and what choosing the order and the tokens adds to the bare network; at most 5% on a GPU and
-10% on a CPU is the aim. `start`: a process up to its first tokens, with nothing compiled before and from what the one
-before it compiled. `loop`: what the training loop (data, metrics, progress) adds to the bare jitted step; at most
-5% is the aim. `memory`: the bytes that the compiled step needs, with the logits of all positions and with those of
-masked positions alone.
+`run` times sampling per oracle, and the overhead of choosing the order and the tokens over the bare network. The aim is
+at most 5% on a GPU and 10% on a CPU. `start` times a process up to its first tokens, with an empty cache of compiled
+programs and with a filled one. `loop` times the overhead of the training loop (data, metrics, progress) over the bare
+jitted step. The aim is at most 5%. `memory` reports the bytes that the compiled step needs, with the logits of all
+positions and with those of masked positions only.
 """
 
 from experiments.common import main

@@ -1,4 +1,4 @@
-"""The flags of the throughput commands. What they do is imported when one runs, so that `--help` answers at once."""
+"""The flags of the throughput commands. Importing this imports nothing heavy, so `--help` answers at once."""
 
 import dataclasses
 import pathlib
@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_type_
 
 from experiments.flags import resolve_dtype
 from mdm_jax.errors import InputError, shown
-from mdm_jax.ranges import FLOAT32, INT32, Range, check_number
+from mdm_jax.ranges import FLOAT32, INT32, Count, Range, Seed, check_number
 
 if TYPE_CHECKING:
     from mdm_jax.models.config import ModelConfig
 
-Count = Annotated[int, Range(1, INT32)]
 Layers = Annotated[int, Range(1, 10_000)]
 Width = Annotated[int, Range(1, 1 << 20)]
 Turns = Annotated[int, Range(1, 100_000)]
@@ -20,14 +19,14 @@ Dtype = Literal["auto", "float32", "bfloat16"]
 
 
 class Entries(NamedTuple):
-    """Of a flag that is numbers with something between them: what each of them is, and in which range."""
+    """The format of a flag that lists numbers: their type, their range, and the separator."""
 
     kind: Callable[[str], float]
     range: Range
     between: str = ","
 
     def read(self, flag: str, text: str) -> tuple[Any, ...]:
-        """The numbers; InputError for the first that is none or lies outside."""
+        """Parses the numbers; raises InputError for the first that is no number or out of range."""
         is_whole = self.kind is int
         try:
             values = tuple(self.kind(word) for word in text.split(self.between))
@@ -45,52 +44,52 @@ class Run:
     """Time sampling per oracle against the bare network, in alternating turns."""
 
     model: str = "sudoku_6m"
-    """a preset of mdm_jax.models.presets, with random weights; or a trained model with its own, the folder of a run or
-    the name of shipped weights (a preset comes before a folder of its name: ./NAME is the folder)"""
+    """a preset of mdm_jax.models.presets, with random weights; or a trained model: the folder of a run, or the name of
+    shipped weights (./NAME is a folder with the name of a preset)"""
     layers: Layers | None = None
-    """shrink a preset to so many layers; what is measured is not that model any more, and the rows say so"""
+    """shrink a preset to this many layers; the rows say that the model was changed"""
     width: Width | None = None
-    """and to this width, heads and MLP in proportion"""
+    """shrink a preset to this width, with heads and MLP in proportion"""
     batch: Annotated[str, Entries(int, Range(1, INT32))] = "32"
-    """sequences at a time, several with commas"""
+    """sequences in a batch, several numbers with commas"""
     length: Count | None = None
     """tokens per sequence (None: 81 for the Sudoku presets; else the longest, or 1,024)"""
     prompt: Annotated[str, Entries(int, Range(0, INT32), ":")] = "0"
-    """tokens of each sequence that are given; they never count as generated. LEAST:MOST spreads them over the batch, so
-    that some sequences are finished long before the others"""
+    """number of given tokens in each sequence, which do not count as generated. LEAST:MOST spreads the numbers over the
+    batch, so some sequences are finished long before others"""
     mask_id: Annotated[int, Range(0, INT32)] | None = None
-    """the mask token (None: the last row of the embedding, which takes as long as any other)"""
+    """the mask token (None: the last row of the embedding)"""
     oracle: str | None = None
-    """orders to measure, with commas (None: all of ours): random, left_to_right, top_prob, margin, neg_entropy,
+    """orders to measure, with commas (None: all of these): random, left_to_right, top_prob, margin, neg_entropy,
     token_prob, top_log_prob, log_margin, or your own as package.module:function"""
     selector: str = "top_k:16"
-    """how many to reveal in a step, several with commas: per_step:K, top_k:STEPS, binomial:STEPS, threshold:SCORE,
-    entropy_budget:NATS"""
+    """number of tokens to reveal in a step, several with commas: per_step:K, top_k:STEPS, binomial:STEPS,
+    threshold:SCORE, entropy_budget:NATS"""
     block_length: Count | None = None
-    """open only the leftmost block of this length that holds a mask"""
+    """decode in blocks of this length, from the left"""
     logits: Literal["open", "all"] = "open"
-    """make logits of open positions, some at a time, or of all positions, in one float32 array"""
+    """make the logits of open positions, in chunks, or those of all positions, in one float32 array"""
     compute: Literal["open", "all"] = "open"
-    """compute of the network what open positions need, or all of it, as the bare network does: then the overhead is
-    that of choosing alone"""
+    """compute only what open positions need, or the whole network, as the bare network does; with all, the overhead is
+    only that of choosing"""
     keep: Literal["dual"] | None = None
     """in blocks: keep keys and values between a block's steps, an approximation"""
     temperature: Annotated[str, Entries(float, Range(0, FLOAT32))] = "0,1"
-    """of the tokens, several with commas"""
+    """sampling temperatures, with commas"""
     turns: Turns = 7
     """pairs of turns: the bare network, then the sampler"""
     dtype: Dtype = "auto"
-    """what matrix products multiply in, and what the parameters are in (auto: for a preset bfloat16 where this machine
-    has units for it, else float32; for a trained model its own)"""
+    """dtype of matrix products and parameters (auto: for a preset, bfloat16 if this machine has units for it, else
+    float32; for a trained model, its own)"""
     compare: Literal["torch"] | None = None
-    """time PyTorch with the same weights too (pip install torch), as users run it and at its best"""
-    seed: int = 0
+    """also time PyTorch with the same weights (pip install torch), as users run it and at its best"""
+    seed: Seed = 0
     """of parameters, tokens and draws"""
     out: pathlib.Path = pathlib.Path("runs/throughput-run")
     """folder of results.json, table.md and overhead.png"""
 
     def numbers(self, name: str) -> tuple[Any, ...]:
-        """Those of a flag that takes several."""
+        """The numbers that a flag lists."""
         (entries,) = get_type_hints(Run, include_extras=True)[name].__metadata__
         values: tuple[Any, ...] = entries.read("--" + name, getattr(self, name))
         return values
@@ -135,21 +134,21 @@ class Run:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Start:
-    """Time a process up to its first tokens, with nothing in the cache of compiled programs, and then from it."""
+    """Time a process up to its first tokens, with an empty cache of compiled programs and with a filled one."""
 
     model: str = "sudoku_6m"
     """as for `run`"""
     layers: Layers | None = None
-    """shrink a preset to so many layers"""
+    """shrink a preset to this many layers"""
     width: Width | None = None
-    """and to this width"""
+    """shrink a preset to this width"""
     batch: Count = 1
-    """sequences"""
+    """sequences in the batch"""
     length: Count | None = None
     """tokens per sequence (None: as `run`)"""
     dtype: Dtype = "auto"
     """as for `run`"""
-    seed: int = 0
+    seed: Seed = 0
     """of parameters and tokens"""
     out: pathlib.Path = pathlib.Path("runs/throughput-start")
     """folder of results.json"""
@@ -157,18 +156,17 @@ class Start:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingFlags:
-    """What is trained: random tokens, of which none is given."""
+    """The network, and batches of random tokens without prompts."""
 
     model: str = "sudoku_6m"
-    """a preset of mdm_jax.models.presets; or the folder of a run or shipped weights, whose network is taken, with fresh
-    weights"""
+    """a preset of mdm_jax.models.presets; or a run's folder or shipped weights, for the network with new weights"""
     batch: Count = 32
     """sequences per step"""
     length: Count = 81
     """tokens per sequence"""
     dtype: Dtype = "auto"
-    """what matrix products multiply in (auto: bfloat16 where the machine has units for it, else float32)"""
-    seed: int = 0
+    """dtype of matrix products (auto: bfloat16 if the machine has units for it, else float32)"""
+    seed: Seed = 0
     """of parameters, tokens and masks"""
 
     def config(self, dtype: str) -> "ModelConfig":
@@ -194,17 +192,17 @@ class Loop(TrainingFlags):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Memory(TrainingFlags):
-    """Compile the training step in six ways and ask the compiler what memory each needs; nothing is run."""
+    """Compile six forms of the training step and report the memory that each needs; nothing is run."""
 
     topology: str | None = None
-    """compile for a chip of this TPU slice, such as v5p:2x2x1, which takes the libtpu wheel but no TPU; None: for what
-    is here. XLA's CPU backend saves nothing by recomputation: it orders operations without regard to memory"""
+    """compile for a chip of this TPU slice, such as v5p:2x2x1, which needs the libtpu wheel but no TPU (None: for this
+    machine). On the CPU recomputation saves no memory, since XLA orders operations there without regard to memory"""
     out: pathlib.Path = pathlib.Path("runs/throughput-memory")
     """folder of results.json"""
 
 
 def model_called(name: str) -> "tuple[ModelConfig, pathlib.Path | None]":
-    """A preset and None; or a trained model's config and its folder."""
+    """The network of a preset, and None; or the network of a trained model, and its folder."""
     from mdm_jax.loading import run_folder
     from mdm_jax.models import kinds
     from mdm_jax.models.presets import PRESETS
@@ -220,6 +218,6 @@ def model_called(name: str) -> "tuple[ModelConfig, pathlib.Path | None]":
 
 
 def check_length(config: "ModelConfig", length: int | None) -> None:
-    """InputError for sequences longer than a trained model takes."""
+    """Raises InputError for sequences longer than a trained model takes."""
     if length is not None and length > config.max_length:
         raise InputError(f"--length must be at most {config.max_length}, the longest that this model takes")

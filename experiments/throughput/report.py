@@ -1,4 +1,4 @@
-"""What was measured, as a table for the terminal, one in Markdown, and a picture."""
+"""Reports the rows of a benchmark: a table for the terminal, a table in Markdown, and a picture."""
 
 import functools
 import pathlib
@@ -17,16 +17,16 @@ WHAT = ("batch", "peer", "oracle", "selector", "temperature")
 MEASURED = ("nfe", "ms_per_nfe", "ms_per_nfe_range", "network_ms", "overhead", "sequences_per_s", "tokens_per_s")
 OF_OURS = ("network_tflops", "roofline_share", "peak_bytes", "compile_s")
 IF_ANY = ("ours_is_faster", "warning")
-"""Columns of table.md; the last ones where a row has them."""
+"""Columns of table.md. Those of IF_ANY appear if a row has them."""
 ON_TERMINAL = (
     *("ms_per_nfe", "network_ms", "overhead", "ours_is_faster", "nfe", "tokens_per_s", "sequences_per_s"),
     *("roofline_share", "compile_s"),
 )
-"""What was measured, the most important first: those that fit are shown."""
+"""Measured fields on the terminal, the most important first. Those that fit are shown."""
 
 
 def cell(row: Row, name: str) -> str:
-    """A value of a row as both tables show it."""
+    """Formats a value of a row for both tables."""
     value = row.get(name)
     if value is None:
         return "mdm_jax" if name == "peer" else "-"
@@ -48,17 +48,17 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def shows(*measured: str, what: Sequence[str] = ()) -> Callable[[Sequence[Row]], str]:
-    """What makes the terminal's table of rows with these measured columns, the most important first."""
+    """`terminal`, with the measured fields chosen."""
     return functools.partial(terminal, measured=measured, what=what)
 
 
 def terminal(rows: Sequence[Row], *, measured: Sequence[str], what: Sequence[str] = ()) -> str:
-    """The rows in at most WIDTH columns: what is the same in all of them above, then what differs and was measured.
+    """Formats rows in at most WIDTH columns. Values that all rows share stand above the table.
 
     Args:
-      rows: of results.json.
-      measured: fields that always have a column; the first stay if not all fit.
-      what: the other fields that are shown; none for all of them.
+      rows: the rows of results.json.
+      measured: fields that always have a column; the last ones are dropped if not all fit.
+      what: the other fields to show; none for all of them.
     """
     fields = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in measured]
     fields = [name for name in fields if name != "warning" and (not what or name in what)]
@@ -73,8 +73,8 @@ def terminal(rows: Sequence[Row], *, measured: Sequence[str], what: Sequence[str
             break
         shown.pop()
     warnings = dict.fromkeys(row["warning"] for row in rows if "warning" in row)
-    told = [line for warning in warnings for line in _wrapped(f"warning: {warning}")]
-    return "\n".join([*lines, *([""] if lines else []), text, *([""] if told else []), *told])
+    last = [line for warning in warnings for line in _wrapped(f"warning: {warning}")]
+    return "\n".join([*lines, *([""] if lines else []), text, *([""] if last else []), *last])
 
 
 def _wrapped(text: str) -> list[str]:
@@ -82,7 +82,7 @@ def _wrapped(text: str) -> list[str]:
 
 
 def _short(row: Row, name: str) -> Any:
-    """A cell of the terminal's table; numbers stay numbers, which are set to the right."""
+    """A cell of the terminal's table. Numbers stay numbers, which `table` aligns on the right."""
     if name != "overhead" and isinstance(row.get(name), int | float):
         return row[name]
     if name not in row and name != "peer":
@@ -92,9 +92,9 @@ def _short(row: Row, name: str) -> Any:
 
 
 def plot(path: pathlib.Path, rows: Sequence[Row], model: str) -> None:
-    """What each oracle adds to the network, a bar per temperature."""
-    alike = ("batch", "selector")
-    ours = [row for row in rows if "overhead" in row and all(row[name] == rows[0][name] for name in alike)]
+    """Draws the overhead of each oracle, with a bar for each temperature."""
+    same = ("batch", "selector")
+    ours = [row for row in rows if "overhead" in row and all(row[name] == rows[0][name] for name in same)]
     series = {}
     for temperature in dict.fromkeys(row["temperature"] for row in ours):
         these = [row for row in ours if row["temperature"] == temperature]

@@ -1,4 +1,4 @@
-"""What this device can do, measured on the spot: a large matrix product and a large copy."""
+"""Measures the two peak rates of this device: a large matrix product and a large copy."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,20 +11,20 @@ from mdm_jax.kernels.matmul import einsum
 
 
 class Roofline(NamedTuple):
-    """The two rates that bound everything."""
+    """The peak rates of compute and of memory."""
 
     flops: float
     """of matrix products, per second"""
     bytes: float
-    """copied per second, read and written both counted"""
+    """copied per second, counting reads and writes"""
 
     def seconds(self, flops: float, num_bytes: float) -> float:
-        """The least time for so many operations and so many bytes read or written."""
+        """The shortest time for a number of operations and a number of bytes read or written."""
         return max(flops / self.flops, num_bytes / self.bytes)
 
 
 def measure(dtype: str) -> Roofline:
-    """The best of a few tries of each."""
+    """Measures each rate as the best of a few tries."""
     is_cpu = jax.default_backend() == "cpu"
     size, length = (2048, 1 << 26) if is_cpu else (8192, 1 << 29)
     x = jnp.ones((size, size), dtype)

@@ -1,4 +1,4 @@
-"""Sampling per oracle, timed in turns with the bare network, which makes the logits of all positions and no more."""
+"""`run` times sampling per oracle, in alternating turns with the bare network, which makes all logits."""
 
 import functools
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from experiments.common import Results, Row
+from experiments.common import Results, Row, say_written
 from experiments.throughput import report, roofline
 from experiments.throughput.flags import Run
 from experiments.throughput.workload import Workload, cases, described, workload
@@ -19,12 +19,12 @@ from mdm_jax.report.progress import Bar
 
 
 def run(flags: Run) -> None:
-    """`run`."""
-    jax.config.update("jax_enable_compilation_cache", False)  # compile_s is that of a first start
+    """Adds a row for each batch size and case, and rows of the peers."""
+    jax.config.update("jax_enable_compilation_cache", False)  # compile_s is the time without a cache
     if flags.compare is not None:
-        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the other one needs memory too
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs memory too
     was_busy, to_time, batches = busy(), cases(flags), flags.numbers("batch")
-    works = [workload(flags, batch) for batch in batches]  # all that can be wrong, before anything is timed
+    works = [workload(flags, batch) for batch in batches]  # checks everything before it times anything
     if flags.compare == "torch":
         from experiments.throughput import torch_peer
 
@@ -53,16 +53,16 @@ def run(flags: Run) -> None:
     results.finish(shown=report.shows(*report.ON_TERMINAL, what=(*head, *report.WHAT)))
     (flags.out / "table.md").write_text(report.markdown(results.rows))
     report.plot(flags.out / "overhead.png", results.rows, described(flags))
-    sys.stdout.write(f"{flags.out / 'table.md'}\n{flags.out / 'overhead.png'}\n")
+    say_written(flags.out / "table.md", flags.out / "overhead.png")
 
 
 def say(text: str) -> None:
-    """One line of progress."""
+    """Writes one line of progress."""
     sys.stderr.write(f"{text}\n")
 
 
 def rows_of(work: Workload, to_time: Sequence[Case], roof: roofline.Roofline, bar: Any) -> Iterator[Row]:
-    """Times every case; one row of ours for each, and those of the peers."""
+    """Times every case, and yields our row and those of the peers."""
     bench, peers = work.bench(), None
     if work.flags.compare == "torch":
         from experiments.throughput import torch_peer
@@ -83,7 +83,7 @@ def rows_of(work: Workload, to_time: Sequence[Case], roof: roofline.Roofline, ba
 
 
 def network_row(work: Workload, nfe: int, seconds: Sequence[float], roof: roofline.Roofline) -> Row:
-    """What the times of the bare network say of it and of the machine, where its operations are known."""
+    """The fields about the bare network: its speed, and its share of the roofline. None where its FLOPs are unknown."""
     network_s = statistics.median(seconds) / nfe
     batch, length = work.x_init.shape
     flops_of_one = work.config.forward_flops(length, num_logits=length)
@@ -91,7 +91,7 @@ def network_row(work: Workload, nfe: int, seconds: Sequence[float], roof: roofli
         return {}
     flops, is_tied = batch * flops_of_one, getattr(work.config, "tie_head", False)
     read = {name: leaf for name, leaf in work.params.items() if name != "token_embedding" or is_tied}
-    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(read))  # of an embedding only the rows of a few tokens are
+    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(read))  # an embedding is read in a few rows only
     share = roof.seconds(flops, weights + 4 * batch * length * work.config.vocab_size) / network_s
     row: Row = {
         "network_tflops": flops / network_s / 1e12,
@@ -105,7 +105,7 @@ def network_row(work: Workload, nfe: int, seconds: Sequence[float], roof: roofli
 
 
 def peer_row(bench: Bench, nfe: int, theirs: Sequence[float], ours: Sequence[float]) -> Row:
-    """What the times of another implementation say; `ours_is_faster` is the median over turns, with its range."""
+    """The fields about another implementation; `ours_is_faster` is the median ratio over turns, with its range."""
     ratios = sorted(one / other for one, other in zip(theirs, ours, strict=True))
     return {
         **bench.rates(nfe, theirs),

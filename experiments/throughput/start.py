@@ -1,4 +1,4 @@
-"""How long a process takes to its first tokens: with nothing in the cache of compiled programs, and then from it."""
+"""`start` times a process up to its first tokens, with an empty and with a filled cache of compiled programs."""
 
 import dataclasses
 import json
@@ -21,10 +21,10 @@ from mdm_jax.models.kinds import make_denoiser
 
 
 def start(flags: Start) -> None:
-    """`start`."""
+    """Adds a row for a process with an empty cache, and one for a process with a filled cache."""
     options = dataclasses.asdict(flags) | {"batch": str(flags.batch)}
     del options["out"]
-    config = Run(**options).config()  # what is wrong with the flags, before anything is started
+    config = Run(**options).config()  # checks the flags before a process is started
     was_busy = busy()
     results = Results("throughput", "start", out=flags.out, seed=flags.seed)
     command = [sys.executable, "-m", "experiments.throughput.start", json.dumps(options)]
@@ -44,9 +44,9 @@ def start(flags: Start) -> None:
 
 
 def first_calls(flags: Run) -> dict[str, float]:
-    """Seconds of the first call of `sample`, and of one with another key, temperature and number of steps.
+    """Times the first call of `sample`, and a second call with another key, temperature and number of steps.
 
-    With them, how many programs the first one found in the cache, and how many the other one compiled.
+    Also counts the programs that the first call found in the cache, and those that the second call compiled.
     """
     events: list[str] = []
 

@@ -1,10 +1,10 @@
-"""The same network and the same decoding in PyTorch: what sampling is compared with.
+"""The same network and the same decoding in PyTorch, for comparison.
 
-Two loops of LLaDA's kind (Nie et al. 2025, arXiv:2502.09992), in our own words. "eager, float64" is what their users
-run: scores and Gumbel noise in float64 over the whole vocabulary at every position, and a Python loop over the rows.
-"compiled, float32" is the best that we know how to do: torch.compile of the network and of all that is read off the
-logits, in float32, of masked positions only, all rows at once; on a CPU with the weights frozen, which lays them out as
-its products take them. "network" is the compiled network alone.
+Two loops follow LLaDA (Nie et al. 2025, arXiv:2502.09992), in our own code. "eager, float64" is what its users run:
+scores and Gumbel noise in float64 over the whole vocabulary at every position, and a Python loop over the rows.
+"compiled, float32" is the best that we can do: torch.compile for the network and for everything that is computed from
+the logits, in float32, at masked positions only, for all rows at once. On a CPU its weights are frozen, which lets the
+compiler choose their layout. "network" is the compiled network alone.
 """
 
 import copy
@@ -36,7 +36,7 @@ except ImportError:
     raise InputError("--compare torch needs PyTorch: pip install torch") from None
 
 Tensor: TypeAlias = Any
-"""torch.Tensor, which the type check can do without."""
+"""torch.Tensor. The type check runs without PyTorch."""
 
 
 class Network:
@@ -57,7 +57,7 @@ class Network:
         return self.logits(self.hidden(tokens))
 
     def hidden(self, tokens: Tensor) -> Tensor:
-        """What the head takes, [B, L, D]."""
+        """The input of the head, [B, L, D]."""
         config, weights = self.config, self.weights
         x = functional.embedding(tokens, weights["token_embedding/embedding"])
         if config.positions == "learned":
@@ -140,7 +140,7 @@ def scores_of(oracle: str, p: Tensor, token: Tensor) -> Tensor:
 
 
 def counts(num_masks: int, selector: Selector) -> list[int]:
-    """How many tokens each step reveals; InputError for a selector whose steps depend on more than their number."""
+    """The number of tokens that each step reveals; raises InputError unless the selector fixes the numbers."""
     if not isinstance(selector, mdm_jax.PerStep | mdm_jax.TopK):
         raise InputError(f"--compare torch takes the selectors per_step and top_k, not {selector}")
     if isinstance(selector, mdm_jax.PerStep):
@@ -155,7 +155,7 @@ def counts(num_masks: int, selector: Selector) -> list[int]:
 def as_users_run_it(
     network: Network, x: Tensor, mask_id: int, oracle: str, plan: list[int], temperature: float
 ) -> Tensor:
-    """Fills in the masks of x [B, L], which all rows have as many of."""
+    """Fills in the masks of x [B, L]. All rows have the same number of masks."""
     x = x.clone()
     for num_reveal in plan:
         is_masked = x == mask_id
@@ -180,44 +180,44 @@ def as_users_run_it(
 
 @functools.partial(torch.compile, dynamic=True)
 def tokens_and_scores(
-    logits: Tensor, places: Tensor, mask_id: int, oracle: str, temperature: float
+    logits: Tensor, positions: Tensor, mask_id: int, oracle: str, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """A token and a score for each of the logits [B, P, V], which are of the positions [B, P]."""
-    logits = logits.to(torch.float32, copy=True)  # which is written to
+    """A token and a score for each position, from positions [B, P] and their logits [B, P, V]."""
+    logits = logits.to(torch.float32, copy=True)  # a copy, since it is written to
     logits[..., mask_id : mask_id + 1] = -torch.inf
     noisy = logits
     if temperature > 0:
         noisy = logits - temperature * (-torch.rand_like(logits).log()).log()
     token = noisy.argmax(dim=-1)
     if oracle == "left_to_right":
-        return token, -places.float()
+        return token, -positions.float()
     return token, scores_of(oracle, logits.softmax(dim=-1), token)
 
 
 @torch.no_grad()
 def at_its_best(network: Network, x: Tensor, mask_id: int, oracle: str, plan: list[int], temperature: float) -> Tensor:
-    """The same in float32, reading only what is masked."""
+    """The same in float32, at masked positions only."""
     x = x.clone()
     for num_reveal in plan:
-        places = (x == mask_id).nonzero()[:, 1].reshape(x.shape[0], -1)
+        positions = (x == mask_id).nonzero()[:, 1].reshape(x.shape[0], -1)
         hidden = network.hidden(x)
-        logits = network.logits(hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[2])))
-        token, scores = tokens_and_scores(logits, places, mask_id, oracle, temperature)
+        logits = network.logits(hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[2])))
+        token, scores = tokens_and_scores(logits, positions, mask_id, oracle, temperature)
         best = scores.topk(num_reveal, dim=-1).indices
-        x.scatter_(1, places.gather(1, best), token.gather(1, best))
+        x.scatter_(1, positions.gather(1, best), token.gather(1, best))
     return x
 
 
 @torch.no_grad()
 def network_alone(network: Network, x: Tensor, calls: int) -> Tensor:
-    """All logits, so many times; the last ones' first."""
+    """Computes all logits `calls` times. Returns the first logit of the last call."""
     for _ in range(calls):
         logits = network(x)
     return logits[0, 0, 0]
 
 
 def check(work: Workload, cases: Sequence[Case]) -> None:
-    """InputError for what PyTorch is not compared on."""
+    """Raises InputError for models and cases that PyTorch is not compared on."""
     config, flags = work.config, work.flags
     is_ours = type(config) is TransformerConfig
     if not is_ours or config.causal or config.pad_id is not None or config.kv_heads != config.num_heads:
@@ -241,7 +241,7 @@ class Peers:
     """The two loops and the network, ready to be timed."""
 
     def __init__(self, work: Workload, seed: int) -> None:
-        """Copies the weights and compiles what `check` has let pass."""
+        """Copies the weights and compiles. `check` must have passed."""
         torch.manual_seed(seed)
         torch._dynamo.config.recompile_limit = 64  # of `tokens_and_scores`, for every oracle at every temperature
         torch._dynamo.config.fail_on_recompile_limit_hit = True  # instead of going on uncompiled
@@ -252,7 +252,7 @@ class Peers:
         self._checked = Checked(work)
 
     def works(self, case: Case, nfe: int) -> Mapping[str, Work]:
-        """What to time, by name: both loops, and so many calls of the network; each returns when its work is done."""
+        """What to time, by name: both loops, and `nfe` calls of the network. Each returns when its work is done."""
         loops = {
             "torch eager, float64": (as_users_run_it, self._network),
             "torch compiled, float32": (at_its_best, self._compiled),
@@ -263,7 +263,7 @@ class Peers:
         return works | {"torch network": functools.partial(self.network, nfe)}
 
     def network(self, calls: int) -> None:
-        """The bare network, so many times."""
+        """Calls the bare network `calls` times."""
         network_alone(self._compiled, self._x, calls).item()  # waits for the device
 
     def _run(self, loop: Callable[..., Tensor], network: Network, case: Case) -> np.ndarray:
@@ -272,17 +272,21 @@ class Peers:
         return x.cpu().numpy()
 
     def checks(self, case: Case) -> Row:
-        """Versions, and `same_tokens`, the share of tokens at temperature 0 that all agree on; RunError unless 1."""
-        said: Row = {"torch": torch.__version__, "torch_threads": torch.get_num_threads()}
-        if case.oracle_name != "random":  # whose draws differ
-            said["same_tokens"] = self._checked.same_tokens(case)
-        return said
+        """Versions, and `same_tokens`, the share of tokens at temperature 0 that all agree on.
+
+        Raises:
+          RunError: the share is not 1.
+        """
+        row: Row = {"torch": torch.__version__, "torch_threads": torch.get_num_threads()}
+        if case.oracle_name != "random":  # its draws differ
+            row["same_tokens"] = self._checked.same_tokens(case)
+        return row
 
 
 class Checked:
-    """Ours and both loops on two rows, every second token masked, in float32, at most four layers deep.
+    """Compares our sampler with both loops: float32, at most four layers, two rows with every second token masked.
 
-    Weights are larger than fresh ones, whose scores lie so close together that rounding would choose among them.
+    The weights are larger than initial ones. With those, scores are so close that rounding would decide the order.
     """
 
     def __init__(self, work: Workload) -> None:
@@ -300,7 +304,11 @@ class Checked:
         self._networks = {as_users_run_it: eager, at_its_best: eager.compiled()}
 
     def same_tokens(self, case: Case) -> float:
-        """The share that all three agree on, which is 1; the case's temperature does not matter."""
+        """The share of tokens that all three agree on, at temperature 0.
+
+        Raises:
+          RunError: the share is not 1.
+        """
         options: dict[str, Any] = {"mask_id": self._mask_id, "selector": case.selector, "temperature": 0.0}
         denoiser = make_denoiser(self._config)
         arguments = (denoiser, self._params, jax.random.key(0), self._x_init)

@@ -1,4 +1,4 @@
-"""What the training loop costs beside the bare step, and what memory the step needs."""
+"""`loop` times the training loop against the bare step. `memory` reports the memory that the step needs."""
 
 import dataclasses
 import functools
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from mdm_jax.models.config import TransformerConfig
 
 MEASURED = ("step_ms", "loop_ms", "overhead", "overhead_range", "examples_per_s", "tokens_per_s", "tflops")
-"""By `loop`."""
+"""The fields that `loop` measures."""
 
 
 def loop(flags: Loop) -> None:
-    """`loop`."""
+    """Adds the row of the loop and the bare step."""
     import jax
     import numpy as np
 
@@ -107,7 +107,7 @@ def loop(flags: Loop) -> None:
 
 
 def memory(flags: Memory) -> None:
-    """`memory`."""
+    """Adds a row for each form of the training step."""
     import jax
 
     from mdm_jax.models.config import TransformerConfig
@@ -195,15 +195,15 @@ def lowered_loss(
 
 
 def described_tpu(topology: str) -> "jax.Device":
-    """A chip of a TPU slice that need not be here: good for compiling, not for running."""
+    """A chip of a TPU slice to compile for. The machine needs no TPU."""
     import jax
     from jax.experimental import topologies
 
     for name, value in (("TPU_SKIP_MDS_QUERY", "1"), ("TPU_WORKER_HOSTNAMES", "localhost")):
-        os.environ.setdefault(name, value)  # or libtpu looks for the machine that it is on
+        os.environ.setdefault(name, value)  # otherwise libtpu asks for the metadata of its machine
     try:
         device: jax.Device = topologies.get_topology_desc(topology_name=topology, platform="tpu").devices[0]
-    except Exception as error:  # whatever the plugin raises
+    except Exception as error:  # the plugin may raise anything
         raise InputError(f"no such TPU slice, or no libtpu (pip install libtpu): {topology}: {error}") from None
-    jax.config.update("jax_enable_compilation_cache", False)  # it could not read the programs without the chip
+    jax.config.update("jax_enable_compilation_cache", False)  # cached programs cannot be read without the chip
     return device

@@ -1,4 +1,4 @@
-"""What the command samples: a network, what it fills in, and every way to sample from it."""
+"""What `run` measures: a network, the sequences that it fills in, and the cases of sampling."""
 
 import dataclasses
 import functools
@@ -26,7 +26,7 @@ from mdm_jax.typing import Array, Params, Selector
 
 
 class Number(NamedTuple):
-    """What a selector is told."""
+    """A selector, and the number that it takes."""
 
     selector: Callable[[Any], Selector]
     kind: Callable[[str], float]
@@ -43,7 +43,7 @@ SELECTORS: Mapping[str, Number] = {
 
 
 class Workload(NamedTuple):
-    """A network, and what is filled in."""
+    """A network, and the sequences that it fills in."""
 
     config: Any
     """a ModelConfig"""
@@ -53,7 +53,7 @@ class Workload(NamedTuple):
     flags: Run
 
     def bench(self) -> Bench:
-        """What the flags ask to be timed."""
+        """The samplers and the network to time."""
         flags = self.flags
         options: dict[str, Any] = {"block_length": flags.block_length, "turns": flags.turns, "seed": flags.seed}
         denoiser = make_denoiser(self.config)
@@ -70,12 +70,12 @@ class Workload(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """The model's denoiser, with what it saves switched on or off.
+    """The model's denoiser, with its two savings switched on or off.
 
     Attributes:
-      config: of the model.
-      computes_open: whether its last layer computes open positions alone.
-      reads_open: whether logits are made of open positions alone.
+      config: the config of the model.
+      computes_open: whether the last layer computes open positions only.
+      reads_open: whether logits are made of open positions only.
     """
 
     config: ModelConfig
@@ -107,7 +107,7 @@ def cases(flags: Run) -> list[Case]:
 
 
 def selector_of(text: str) -> Selector:
-    """From what a user writes, such as top_k:16."""
+    """Parses a selector, such as top_k:16."""
     name, _, value = text.partition(":")
     try:
         selector, kind, range = SELECTORS[name]
@@ -120,7 +120,7 @@ def selector_of(text: str) -> Selector:
 
 
 def workload(flags: Run, batch: int) -> Workload:
-    """The network, and sequences of random tokens and masks."""
+    """Makes the network, and sequences of random tokens and masks."""
     config = flags.config()
     length = flags.length or (81 if flags.model.startswith("sudoku_") else min(config.max_length, 1024))
     if flags.keep is not None and flags.block_length is None:
@@ -138,7 +138,7 @@ def workload(flags: Run, batch: int) -> Workload:
     if mask_id >= rows:
         raise InputError(f"--mask-id must be below {rows}, the rows of the embedding; got {mask_id}")
     tokens = np.random.default_rng(flags.seed).integers(0, config.vocab_size - 1, (batch, length))
-    tokens += tokens >= mask_id  # any but the mask
+    tokens += tokens >= mask_id  # any token but the mask
     given = np.linspace(least, most, batch).round()
     tokens[np.arange(length) >= given[:, None]] = mask_id
     return Workload(config, params_of(flags.model, config, flags.seed), jnp.asarray(tokens, jnp.int32), mask_id, flags)
@@ -155,9 +155,9 @@ def params_of(model: str, config: ModelConfig, seed: int) -> Params:
 
 
 def random_params(config: TransformerConfig, seed: int) -> Params:
-    """Fresh weights: normal ones with the config's deviation, and norms that change nothing.
+    """Random weights: normal matrices with the config's standard deviation, norms with scale 1, biases 0.
 
-    They are drawn some rows at a time: one program for all of 8B takes 60 GB, and one for its head alone 6 GB.
+    Matrices are drawn in chunks of rows: one program for all weights of 8B takes 60 GB, and one for its head 6 GB.
     """
     shapes, keys = param_shapes(config), itertools.count()
 
@@ -179,6 +179,6 @@ def random_params(config: TransformerConfig, seed: int) -> Params:
 
 
 def described(flags: Run) -> str:
-    """The model, and what was changed of it."""
+    """The name of the model, with the changes to it."""
     changed = [f"{name}={value}" for name in ("layers", "width") if (value := getattr(flags, name)) is not None]
     return f"{flags.model}({', '.join(changed)})" if changed else flags.model

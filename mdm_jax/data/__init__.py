@@ -1,4 +1,4 @@
-"""Tasks and their data: NumPy in, NumPy out, no JAX; kernels that numba compiles, pipelines of batches."""
+"""What the data of all tasks share. NumPy in, NumPy out, no JAX."""
 
 from mdm_jax.data.caches import find_numba_cache
 

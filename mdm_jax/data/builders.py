@@ -1,7 +1,4 @@
-"""How datasets are named, written as array_record files, and read into RAM.
-
-TensorFlow is not needed and never imported.
-"""
+"""Names datasets, writes them as array_record files, and reads them into RAM. TensorFlow is never imported."""
 
 import contextlib
 import hashlib
@@ -22,7 +19,7 @@ from mdm_jax.files import local_path, make_folder, read_json, regular_file
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
-_READ_CHUNK = 8192  # array_record is slow one record at a time
+_READ_CHUNK = 8192  # single records are slow to read
 _MEND = "delete the folder and prepare the dataset again"
 _INFO = "dataset_info.json"
 _FILES = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
@@ -30,15 +27,15 @@ _FEATURES = "tensorflow_datasets.core.features."
 
 
 def digest(*parts: bytes | str | int | float | None) -> str:
-    """A name for everything that a dataset is made from.
+    """A digest of everything that a dataset is made from.
 
-    tfds uses prepared data again if the name is the same, so the name has to change with every input.
+    tfds reuses prepared data of the same name, so the name must change with every input.
 
     Args:
-        *parts: The inputs: options, the version of the generator, whole files.
+      *parts: the inputs: options, the version of the generator, whole files.
 
     Returns:
-        12 hexadecimal digits.
+      12 hexadecimal digits.
     """
     sha = hashlib.sha256()
     for part in parts:
@@ -52,20 +49,20 @@ def prepare(
     config: "tfds.core.BuilderConfig",
     data_dir: str | os.PathLike[str],
 ) -> "tfds.core.GeneratorBasedBuilder":
-    """Writes a dataset as array_record files unless it is there already. An interrupted call can be repeated.
+    """Writes a dataset as array_record files if it is not there yet. An interrupted call can be repeated.
 
-    Of several processes on one file system only one may prepare, while the others wait.
+    If several processes share a file system, one prepares while the others wait.
 
     Args:
-        builder_class: The builder.
-        config: Its configuration, whose name holds a digest of every input.
-        data_dir: The folder of all datasets.
+      builder_class: the class of the builder.
+      config: the configuration. Its name holds a digest of every input.
+      data_dir: the folder of all datasets.
 
     Returns:
-        The builder, prepared.
+      The builder, prepared.
 
     Raises:
-        InputError: What was prepared before is damaged, or nothing can be written there.
+      InputError: the dataset on disk is damaged, or the folder cannot be written to.
     """
     import tensorflow_datasets as tfds
 
@@ -73,7 +70,7 @@ def prepare(
     folder = make_folder(data_dir) / builder_class.name / config.name / str(builder_class.VERSION)
     absl_log = logging.getLogger("absl")
     level = absl_log.level
-    absl_log.setLevel(logging.ERROR)  # it warns of every configuration that is not listed in the class
+    absl_log.setLevel(logging.ERROR)  # hides a warning about configurations that are not listed in the class
     try:
         with _reading(folder):
             if os.path.exists(folder):
@@ -81,7 +78,7 @@ def prepare(
             builder = builder_class(data_dir=os.fspath(data_dir), config=config, file_format="array_record")
     finally:
         absl_log.setLevel(level)
-    with contextlib.redirect_stdout(io.StringIO()):  # it announces a download
+    with contextlib.redirect_stdout(io.StringIO()):  # hides the announcement of a download
         builder.download_and_prepare()
     return builder
 
@@ -89,15 +86,15 @@ def prepare(
 def numbered(
     chunks: Iterable[Mapping[str, NDArray[Any]]], num: int, label: str
 ) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
-    """Splits chunks into single records, as tfds wants them, with a progress bar.
+    """Splits chunks into single records for tfds, with a progress bar.
 
     Args:
-        chunks: Fields `[some, ...]`.
-        num: The number of all records.
-        label: The label of the bar.
+      chunks: fields `[chunk, ...]`.
+      num: the number of all records.
+      label: the label of the progress bar.
 
     Yields:
-        The number of a record, and its fields.
+      The index of a record, and its fields.
     """
     from mdm_jax.report.progress import Bar
 
@@ -115,14 +112,14 @@ def read_split(
     """Reads a whole split into RAM.
 
     Args:
-        source: A prepared builder, or the folder that it wrote (the one that holds `dataset_info.json`).
-        split: "train" or "test", or a tfds expression such as "train[:1000]".
+      source: a prepared builder, or the folder that it wrote (the one that holds `dataset_info.json`).
+      split: "train" or "test", or a tfds expression such as "train[:1000]".
 
     Returns:
-        For each feature, the values of all records in their order, `[num, ...]`.
+      For each feature, the values of all records in order, `[num, ...]`.
 
     Raises:
-        InputError: There is no prepared dataset, or no such split in it, or it is damaged or another program's.
+      InputError: there is no prepared dataset, it has no such split, it is damaged, or another program wrote it.
     """
     import tensorflow_datasets as tfds
 
@@ -155,23 +152,23 @@ def read_split(
 
 @contextlib.contextmanager
 def _reading(folder: pathlib.Path) -> Iterator[None]:
-    """Turns every failure to read the files of a dataset into an InputError."""
+    """Raises InputError for every failure to read the files of a dataset."""
     try:
         yield
     except InputError as error:
         raise InputError(f"{error}; {_MEND}") from None
     except MemoryError:
         raise
-    except Exception as error:  # tfds, protobuf and array_record raise whatever their layers raise
+    except Exception as error:  # tfds, protobuf and array_record may raise anything
         reason = one_line(f"{type(error).__name__}: {error}", 200)
         raise InputError(f"{folder} is damaged ({reason}); {_MEND}") from error
 
 
 def _check_written(folder: pathlib.Path) -> None:
-    """Raises InputError unless a dataset's JSON files look as our builder writes them.
+    """Raises InputError unless the JSON files of a dataset have the form that our builder writes.
 
-    tfds imports the Python classes that `features.json` names, and opens the files that `dataset_info.json` names, so
-    other names must not get there.
+    tfds imports the Python classes in `features.json` and opens the files in `dataset_info.json`, so no other names
+    may be there.
     """
     info, features = (read_json(folder / name, "what was prepared") for name in (_INFO, "features.json"))
     templates = [split["filepathTemplate"] for split in info["splits"]]
@@ -186,7 +183,7 @@ def _check_written(folder: pathlib.Path) -> None:
 
 
 def _check_records(builder: "tfds.core.DatasetBuilder") -> None:
-    """Raises InputError unless the files of records are there and hold as many records as were written."""
+    """Raises InputError unless the files of records exist and hold the number of records that was written."""
     from array_record.python.array_record_module import ArrayRecordReader
 
     for split in builder.info.splits.values():

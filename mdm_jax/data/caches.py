@@ -1,4 +1,4 @@
-"""The folder of numba's compiled kernels. Importing kernels fails if numba can write to no folder."""
+"""Finds a folder for numba's compiled kernels. Without a writable one, kernels cannot be imported."""
 
 import atexit
 import os
@@ -12,16 +12,16 @@ from mdm_jax.errors import InputError
 
 
 def find_numba_cache(usual: Sequence[pathlib.Path] | None = None) -> None:
-    """Gives numba a temporary folder if it can write to none of its usual ones.
+    """Gives numba a temporary folder if it can write to none of its default folders.
 
-    This happens in a container with a read-only installation whose user has no home. NUMBA_CACHE_DIR chooses another
-    folder. A temporary one is deleted at the end of the process.
+    Containers with a read-only installation and a user without a home need it. NUMBA_CACHE_DIR chooses another folder.
+    The temporary folder is deleted when the process ends.
 
     Args:
-        usual: The folders that numba tries; None for those of this package.
+      usual: the folders that numba tries; None for those of this package.
 
     Raises:
-        InputError: The folder of temporary files cannot be written to either.
+      InputError: no temporary folder can be made either.
     """
     if "NUMBA_CACHE_DIR" in os.environ:
         return
@@ -37,7 +37,7 @@ def find_numba_cache(usual: Sequence[pathlib.Path] | None = None) -> None:
         ) from None
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.environ["NUMBA_CACHE_DIR"] = folder
-    if "numba" in sys.modules:  # which has read the variable already
+    if "numba" in sys.modules:  # it has read the variable already
         sys.modules["numba"].config.CACHE_DIR = folder
 
 

@@ -1,4 +1,4 @@
-"""The aliases and the checks of arguments that every kind of data shares."""
+"""Type aliases, and checks of arguments, for all kinds of data."""
 
 import operator
 from collections.abc import Callable, Mapping
@@ -11,29 +11,29 @@ from mdm_jax.errors import InputError, shown
 Split = Literal["train", "test"]
 
 Records = Mapping[str, NDArray[Any]]
-"""Fields of N records, [N, ...] each."""
+"""The fields of N records, each [N, ...]."""
 
 Say = Callable[[str], object]
-"""Takes a line for the user."""
+"""Receives a line for the user."""
 
 T = TypeVar("T")
 
 
 def silent(line: str) -> None:
-    """A `Say` that says nothing."""
+    """A `Say` that ignores the line."""
     del line
 
 
 def lookup(kind: str, table: Mapping[str, T], name: str) -> T:
-    """Returns the entry called `name` of a table.
+    """Returns an entry of a table.
 
     Args:
-        kind: What a message calls the entries.
-        table: The entries by name.
-        name: The name.
+      kind: the kind of entries, for messages.
+      table: the entries by name.
+      name: the name of the entry.
 
     Raises:
-        InputError: There is no such entry. The message lists the names.
+      InputError: there is no such entry. The message lists the names.
     """
     if name not in table:
         raise InputError(f"unknown {kind} {shown(name)}; choose one of {', '.join(table)}")
@@ -44,11 +44,11 @@ def whole_number(name: str, value: Any) -> int:
     """Returns an integer from 0 to 2^63 - 1 as a Python int.
 
     Args:
-        name: What a message calls the value.
-        value: The integer, of any integer type.
+      name: the name of the value, for messages.
+      value: an integer of any integer type.
 
     Raises:
-        InputError: The value is no integer, or is out of range.
+      InputError: the value is no integer, or out of range.
     """
     try:
         number = operator.index(value)
@@ -63,7 +63,7 @@ def side_of(split: Split | None) -> int:
     """The number of a split in compiled generators: 0 for "train", 1 for "test", -1 for None, which means both.
 
     Raises:
-        InputError: The split is none of these.
+      InputError: the split is unknown.
     """
     sides = {None: -1, "train": 0, "test": 1}
     if split not in sides:

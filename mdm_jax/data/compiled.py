@@ -1,4 +1,4 @@
-"""numba's home: kernels take their compiler from here, so that one place says how to install it."""
+"""The one import of numba. If numba is missing, the error says how to install it."""
 
 from mdm_jax.errors import of_extra
 

@@ -1,60 +1,28 @@
-"""Any task's records as a tfds dataset. Importing this imports tfds."""
+"""The records of any task as a tfds dataset. Importing this imports tfds."""
 
 import functools
 import os
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from mdm_jax.data import builders
-from mdm_jax.data.checks import Records, Say, Split
+from mdm_jax.data.checks import Records, Split
 
-
-class Source(Protocol):
-    """What a dataset is written from; see `mdm_jax.tasks.base.Generated`."""
-
-    @property
-    def name(self) -> str:
-        """The first folder: the kind of data."""
-        ...
-
-    @property
-    def dataset(self) -> str:
-        """The second folder. It changes with every input."""
-        ...
-
-    @property
-    def version(self) -> str:
-        """The third folder: the version of the fields."""
-        ...
-
-    @property
-    def num_train(self) -> int:
-        """The number of records to train on."""
-        ...
-
-    @property
-    def num_test(self) -> int:
-        """The number of records held out."""
-        ...
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each field of a record."""
-        ...
-
-    def chunks(self, split: Split, num: int, say: Say) -> Iterator[Records]:
-        """The first `num` records of a split, some at a time: int8 fields `[some, ...]`."""
-        ...
+Shapes = Mapping[str, tuple[int, ...]]
+"""The shape of each field of a record."""
+Chunks = Callable[[Split, int], Iterator[Records]]
+"""(split, number of records) -> the records in chunks: int8 fields [chunk, ...]."""
 
 
 class Config(tfds.core.BuilderConfig):
-    """Holds what a dataset is written from."""
+    """The name of a dataset, and what it is written from."""
 
-    def __init__(self, source: Source, say: Say) -> None:
-        self.source, self.say = source, say
-        super().__init__(name=source.dataset)
+    def __init__(self, name: str, shapes: Shapes, splits: Mapping[Split, int], chunks: Chunks) -> None:
+        self.shapes, self.splits, self.chunks = shapes, splits, chunks
+        super().__init__(name=name)
 
 
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -65,7 +33,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     def _info(self) -> tfds.core.DatasetInfo:
         fields = {
             name: tfds.features.Tensor(shape=shape, dtype=np.int8, encoding="bytes")
-            for name, shape in self.builder_config.source.shapes().items()
+            for name, shape in self.builder_config.shapes.items()
         }
         return tfds.core.DatasetInfo(
             builder=self,
@@ -76,36 +44,44 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, Records]]]:
         del dl_manager  # nothing is downloaded
-        source = self.builder_config.source
-        return {
-            "train": self._generate_examples("train", source.num_train),
-            "test": self._generate_examples("test", source.num_test),
-        }
+        return {split: self._generate_examples(split, num) for split, num in self.builder_config.splits.items()}
 
     def _generate_examples(self, split: Split, num: int) -> Iterator[tuple[int, Records]]:
-        config = self.builder_config
-        return builders.numbered(config.source.chunks(split, num, config.say), num, f"{split} records")
+        return builders.numbered(self.builder_config.chunks(split, num), num, f"{split} records")
 
 
 @functools.cache
 def builder_class(name: str, version: str) -> Any:
-    """The builder of a kind of data: tfds takes the name and the version from the class."""
+    """The builder class of a kind of data. tfds reads the name and the version from the class."""
     body = {"name": name, "VERSION": tfds.core.Version(version), "RELEASE_NOTES": {}, "__module__": __name__}
     return type(name, (Builder,), body, skip_registration=True)
 
 
-def prepare(source: Source, data_dir: str | os.PathLike[str], say: Say) -> tfds.core.GeneratorBasedBuilder:
-    """Writes a dataset unless it is there already.
+def prepare(
+    name: str,
+    dataset: str,
+    version: str,
+    *,
+    shapes: Shapes,
+    splits: Mapping[Split, int],
+    chunks: Chunks,
+    data_dir: str | os.PathLike[str],
+) -> tfds.core.GeneratorBasedBuilder:
+    """Writes a dataset in `data_dir/name/dataset/version` if it is not there yet.
 
     Args:
-        source: What to write.
-        data_dir: The folder of all datasets.
-        say: Gets lines for the user.
+      name: the kind of data.
+      dataset: the name of the dataset, which changes with every input.
+      version: the version of the fields.
+      shapes: the shape of each field.
+      splits: the number of records of each split.
+      chunks: makes the records.
+      data_dir: the folder of all datasets.
 
     Returns:
-        The prepared builder, for `builders.read_split`.
+      The prepared builder, for `builders.read_split`.
 
     Raises:
-        InputError: As `builders.prepare`.
+      InputError: as `builders.prepare`.
     """
-    return builders.prepare(builder_class(source.name, source.version), Config(source, say), data_dir)
+    return builders.prepare(builder_class(name, version), Config(dataset, shapes, splits, chunks), data_dir)

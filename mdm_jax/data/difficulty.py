@@ -1,4 +1,4 @@
-"""Puzzles by what a person's rules make of them: the normal set, which they solve, and the hard set."""
+"""Difficulties of puzzles: rules that people use solve the normal set, and do not solve the hard set."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,24 +13,24 @@ DIFFICULTIES = ("normal", "hard")
 
 CHUNK = 8192
 _MOST_REJECTED = 64
-"""Chunks in a row without one puzzle of the difficulty asked for, after which there seem to be none."""
+"""The number of consecutive chunks without a puzzle of the difficulty after which the search gives up."""
 
 
 def check_difficulty(difficulty: str | None) -> str | None:
-    """Returns the difficulty, or raises InputError unless it is "normal", "hard" or None, which means both."""
+    """Returns the difficulty; raises InputError unless it is "normal", "hard" or None, which means both."""
     if difficulty not in (None, *DIFFICULTIES):
         raise InputError(f"difficulty={difficulty!r} is unknown: choose normal, hard, or None for all")
     return difficulty
 
 
 def is_of(records: Records, difficulty: str | None) -> NDArray[np.bool_]:
-    """Which records have a difficulty. `order` [N, cells] is negative where the rules do not reach a cell: hard."""
+    """Whether records have a difficulty, bool [N]. They are hard if `order` [N, cells] is negative at any cell."""
     is_hard: NDArray[np.bool_] = np.min(records["order"], axis=1, initial=0) < 0
     return np.ones_like(is_hard) if difficulty is None else np.equal(is_hard, difficulty == "hard")
 
 
 def check_unique(solve: Callable[[Any], tuple[Any, Any]], puzzles: NDArray[Any], solutions: NDArray[Any]) -> None:
-    """Raises AssertionError unless an exact search, puzzles -> (solutions, counts), finds just the given solutions."""
+    """Raises AssertionError unless an exact search, puzzles -> (solutions, counts), finds only the given solutions."""
     found, counts = solve(puzzles)
     wrong = np.flatnonzero((counts != 1) | (found != solutions).any(axis=1))
     assert not len(wrong), f"the generator made a puzzle with another solution: {puzzles[wrong[0]].tolist()}"
@@ -39,20 +39,20 @@ def check_unique(solve: Callable[[Any], tuple[Any, Any]], puzzles: NDArray[Any],
 def choose(
     num: int, difficulty: str | None, make: Callable[[int, int], Records], *, kind: str, instead: str
 ) -> Iterator[Records]:
-    """Makes puzzles and keeps those of one difficulty, some at a time.
+    """Makes puzzles in chunks and keeps those of one difficulty.
 
     Args:
-        num: The number of puzzles to keep.
-        difficulty: "normal", "hard", or None for all.
-        make: (number of puzzles, number of the first) -> records.
-        kind: The name of the puzzles in a message.
-        instead: What a message says to choose.
+      num: the number of puzzles to keep.
+      difficulty: "normal", "hard", or None for all.
+      make: (number of puzzles, index of the first) -> records.
+      kind: the name of the puzzles, for messages.
+      instead: the alternative that the message advises.
 
     Yields:
-        The records that are kept, in their order.
+      Chunks of the kept records, in order.
 
     Raises:
-        InputError: No puzzle of that difficulty turns up.
+      InputError: puzzles of that difficulty are too rare.
     """
     check_difficulty(difficulty)
     found, first, rejected = 0, 0, 0

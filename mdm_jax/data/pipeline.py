@@ -1,8 +1,7 @@
-"""The one grain file: shuffled, batched, per-process, resumable batches out of arrays in RAM.
+"""Shuffled batches of arrays in RAM, split over processes and resumable. This is the one file that uses grain.
 
-grain shuffles and batches record *numbers*, the same on every process; each process then gathers its rows. So the
-position is one number that has nothing to do with how many processes there are, and nothing is read one record at a
-time, which is what is slow.
+grain shuffles and batches the indices of records, equally on every process. Each process then gathers its own rows. So
+the position is one number that does not depend on the number of processes, and no record is read alone, which is slow.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,8 +18,8 @@ Batch = dict[str, NDArray[Any]]
 class Batches(Iterator[Batch]):
     """Endless batches of records, in a new order each epoch.
 
-    The order depends on (seed, number of records, batch_size) only. An epoch ends where the records end, which may be
-    in the middle of a batch, so no record is left out.
+    The order depends on (seed, number of records, batch_size) only. An epoch may end in the middle of a batch, so no
+    record is left out.
     """
 
     def __init__(
@@ -35,16 +34,16 @@ class Batches(Iterator[Batch]):
         """Starts at the first batch.
 
         Args:
-            arrays: The fields of all records, `[num, ...]` each; kept, not copied.
-            batch_size: Records in a batch, all processes together.
-            seed: The seed of the order, from 0 to 2^32 - 1.
-            rows: The rows of each batch to give, such as those on this process's devices; None gives all.
-            augment: Changes a whole batch at random. Its generator depends on the seed and the number of the batch, so
-                each epoch is changed differently, and a resumed run in the same way.
+          arrays: the fields of all records, each `[num, ...]`. They are not copied.
+          batch_size: records in a batch, over all processes.
+          seed: the seed of the order, from 0 to 2^32 - 1.
+          rows: the rows of each batch to return, such as those on this process's devices; None returns all.
+          augment: changes a whole batch at random. Its random generator depends on the seed and the index of the batch,
+            so epochs differ and a resumed run does not.
 
         Raises:
-            InputError: There are no arrays, or of different lengths; an argument is out of its range; or grain is not
-                installed.
+          InputError: there are no arrays, or they have different lengths; an argument is out of its range; or grain is
+            not installed.
         """
         lengths = {name: len(array) for name, array in arrays.items()}
         if len(set(lengths.values())) != 1:
@@ -58,7 +57,7 @@ class Batches(Iterator[Batch]):
         if not 0 <= seed < 1 << 32:
             raise InputError(f"seed={seed}: give an integer from 0 to 2^32 - 1")
         with of_extra("experiments"):
-            import grain  # brings jax and orbax along: over a second
+            import grain  # imports jax and orbax, which takes over a second
 
         def gather(numbers: NDArray[np.int64]) -> Batch:
             return {name: array[numbers] for name, array in arrays.items()}
@@ -80,18 +79,17 @@ class Batches(Iterator[Batch]):
         return next(self._batches)
 
     def get_state(self) -> dict[str, int]:
-        """Returns the position, ready for JSON. At the same step every process has the same position."""
+        """Returns the position as a JSON value. At the same step it is the same in every process."""
         return {**self._origin, **self._batches.get_state()}
 
     def set_state(self, state: Mapping[str, int]) -> None:
-        """Goes to a position from `get_state`, with any number of processes.
+        """Moves to a position from `get_state` of a run with any number of processes.
 
         Args:
-            state: The position.
+          state: the position.
 
         Raises:
-            InputError: The position belongs to another seed, batch size or number of records, so other batches would
-                follow.
+          InputError: the position belongs to another seed, batch size or number of records.
         """
         position = dict(state)
         origin = {name: position.pop(name, None) for name in self._origin}

@@ -1,7 +1,7 @@
-"""Lines of files of puzzles, and the recognition of their format.
+"""Reads the lines of files of puzzles, and recognises their format.
 
-Each kind of puzzle has a table of `Format`. The first line that counts decides the format of a file. Lines are read in
-blocks, so files of any length take little memory.
+Each kind of puzzle has a table of `Format`. The first line that is neither empty nor a comment decides the format of a
+file. Lines are read in blocks, so a file of any length takes little memory.
 """
 
 import dataclasses
@@ -22,11 +22,11 @@ from mdm_jax.errors import InputError, shown
 from mdm_jax.files import regular_file
 
 BLOCK = 1 << 14
-"""Lines of a block."""
+"""The number of lines in a block."""
 
 _CHUNK = 1 << 20  # characters read at a time
 _LONGEST = 1 << 16  # characters of a line
-_BOMB_SIZE, _BOMB_RATIO = 1 << 24, 30  # puzzles pack to a third or a tenth of their size, not to less than a thirtieth
+_BOMB_SIZE, _BOMB_RATIO = 1 << 24, 30  # puzzles compress by a factor of 3 to 10, never by 30
 _PACKED = {b"PK\3\4": "a zip archive", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd", b"PAR1": "Parquet"}
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")  # bytes that could not be decoded
 
@@ -35,12 +35,12 @@ Reader = TypeVar("Reader")
 
 @dataclasses.dataclass(frozen=True)
 class Format(Generic[Reader]):
-    """A form of files of puzzles.
+    """A format of files of puzzles.
 
     Attributes:
-        name: What it is called where a file is said to have been read as this.
-        known_by: What it begins with, in a few words, for the message that no format fits.
-        recognise: Lines -> what reads them; None if they are in another form.
+      name: the name, for the line that says how a file was read.
+      known_by: the beginning of such files in a few words, for the message that no format fits.
+      recognise: lines -> their reader; None if they have another format.
     """
 
     name: str
@@ -50,12 +50,12 @@ class Format(Generic[Reader]):
 
 @dataclasses.dataclass(frozen=True)
 class Lines:
-    """The lines of a text, which is a file's, plain or packed by gzip, unless it is given.
+    """The lines of a file, plain or compressed by gzip, or of a text.
 
     Attributes:
-        name: The file, or what messages call the text.
-        text: The text if there is no file.
-        most: The most lines of a block.
+      name: the path of the file, or the name of the text in messages.
+      text: the text; None for a file.
+      most: the largest number of lines in a block.
     """
 
     name: str
@@ -80,20 +80,20 @@ class Lines:
 
     @functools.cached_property
     def first(self) -> tuple[int, str] | None:
-        """The number and the text of the first line that is neither empty nor a comment; None if there is none."""
+        """The number and the text of the first line that is neither empty nor a comment; None without such a line."""
         return next(((number, line) for number, line in self.numbered() if counts(line)), None)
 
     def numbered(self) -> Iterator[tuple[int, str]]:
-        """Every line with its number, from 1."""
+        """Yields every line with its number, from 1."""
         for start, lines in self.blocks():
             yield from enumerate(lines, start)
 
     def blocks(self) -> Iterator[tuple[int, list[str]]]:
-        """Yields some lines at a time, without spaces around them, and the number of the first of them.
+        """Yields blocks of lines, without spaces around them, and the number of the first line of each block.
 
         Raises:
-            InputError: The file cannot be read, is no text in UTF-8, unpacks to far more than puzzles do, or has a line
-                that is far too long.
+          InputError: the file cannot be read, is not UTF-8 text, decompresses to far more than puzzles do, or has a
+            line that is far too long.
         """
         try:
             with self._open() as file:
@@ -112,7 +112,7 @@ class Lines:
             if self.head.startswith(magic):
                 raise InputError(f"{self.name} is {kind}: unpack it, and give what is in it as text, plain or in gzip")
         opener = gzip.open if self.head.startswith(b"\x1f\x8b") else open
-        # What is no UTF-8 becomes lone surrogates, so that it can be named by its line.
+        # Invalid UTF-8 becomes lone surrogates, so that a message can name its line.
         return opener(self.name, "rt", encoding="utf-8-sig", errors="surrogateescape")
 
     def _blocks(self, file: io.TextIOBase) -> Iterator[tuple[int, list[str]]]:
@@ -136,7 +136,7 @@ class Lines:
                 return
 
     def _check(self, number: int, lines: list[str]) -> None:
-        """InputError for the first line that no text of puzzles has."""
+        """Raises InputError for the first line that is too long or not UTF-8."""
         if len(longest := max(lines, key=len)) > _LONGEST:
             where = self.where(number + lines.index(longest))
             raise InputError(f"{where} is over {_LONGEST:,} characters long: no file of puzzles has such a line")
@@ -154,7 +154,7 @@ def counts(line: str) -> bool:
 
 
 def kept_lines(lines: Lines) -> Iterator[tuple[NDArray[np.int64], list[str]]]:
-    """Yields blocks of the lines that count, with their numbers."""
+    """Yields blocks of the lines that are neither empty nor comments, with their numbers."""
     for start, block in lines.blocks():
         is_kept = [counts(line) for line in block]
         if any(is_kept):
@@ -162,18 +162,18 @@ def kept_lines(lines: Lines) -> Iterator[tuple[NDArray[np.int64], list[str]]]:
 
 
 def recognise(lines: Lines, formats: Sequence[Format[Reader]], empty: str) -> tuple[Format[Reader], Reader]:
-    """Finds the format that lines are in.
+    """Finds the format of lines.
 
     Args:
-        lines: The lines.
-        formats: The known ones; the first that fits is taken.
-        empty: What to say of a file with nothing in it.
+      lines: the lines.
+      formats: the known formats. The first that recognises the lines is taken.
+      empty: the message about a file without puzzles.
 
     Returns:
-        The format, and what reads the lines.
+      The format, and the reader of the lines.
 
     Raises:
-        InputError: The lines cannot be read, there are none that count, or no format fits.
+      InputError: the lines cannot be read, all are empty or comments, or no format fits.
     """
     for form in formats:
         if (reader := form.recognise(lines)) is not None:

@@ -1,4 +1,4 @@
-"""What choosing the order and the tokens costs: sampling, timed in turns with the bare network, for any denoiser."""
+"""Measures the overhead of sampling over the bare network, in alternating turns, for any denoiser."""
 
 import contextlib
 import dataclasses
@@ -25,7 +25,7 @@ from mdm_jax.selection import PerStep
 from mdm_jax.typing import Array, Denoiser, Features, Oracle, Params, Selector
 
 Work = Callable[[], Any]
-"""What is timed: it gives arrays that are waited for, or returns when its work is done."""
+"""Work to time. It returns arrays to wait for, or returns when it is done."""
 ONE_BY_ONE: Mapping[str, Selector] = {"per_step:1": PerStep(1)}
 
 
@@ -40,30 +40,30 @@ class Case(NamedTuple):
 
 
 class Timed(NamedTuple):
-    """What was measured of a case."""
+    """The measurements of a case."""
 
     nfe: int
     """network calls of the sampler"""
     seconds: Mapping[str, Sequence[float]]
-    """turn by turn: "ours", as many calls of the bare "network", and whatever else was timed"""
+    """seconds of each turn: "ours", the same number of calls of the bare "network", and other work"""
     compile_s: float
     peak_bytes: int | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Bench:
-    """What is sampled from and what is filled in, the same for every case.
+    """The network and the sequences to fill in, the same for every case.
 
     Attributes:
-      denoiser: what `sampler` takes.
+      denoiser: the denoiser that `sampler` takes.
       params: its parameters.
       x_init: int32 [B, L].
-      mask_id: of the mask token.
+      mask_id: the id of the mask token.
       network: (params, tokens) -> logits or Features, the bare network that sampling is compared with.
       sampler: `sample`, or a function of the same arguments.
       block_length: as for `sample`.
-      turns: how often each is timed.
-      seed: of the draws.
+      turns: the number of turns.
+      seed: the seed of the draws.
     """
 
     denoiser: Any
@@ -78,11 +78,11 @@ class Bench:
 
     @property
     def num_generated(self) -> int:
-        """Tokens that a call generates."""
+        """The number of tokens that a call generates."""
         return int((self.x_init == self.mask_id).sum())
 
     def sampled(self, case: Case, params: Params, key: Array, x_init: Array) -> SampleResult:
-        """What is timed."""
+        """Samples once. This is the function that is timed."""
         options: dict[str, Any] = {"mask_id": self.mask_id, "oracle": case.oracle, "selector": case.selector}
         options |= {"temperature": case.temperature, "block_length": self.block_length}
         return self.sampler(self.denoiser, params, key, x_init, **options)
@@ -96,8 +96,8 @@ class Bench:
         """Compiles and times one case.
 
         Args:
-          case: the way to sample.
-          others: what else to time in the same turns, by name, given the number of network calls; None for nothing.
+          case: the case.
+          others: makes other work to time in the same turns, by name, from the number of network calls; None for none.
         """
         key, begin = jax.random.key(self.seed), time.perf_counter()
         compiled = jax.jit(functools.partial(self.sampled, case)).lower(self.params, key, self.x_init).compile()
@@ -110,7 +110,7 @@ class Bench:
         return Timed(nfe, in_turns(works, self.turns), compile_s, peak_bytes(compiled.memory_analysis()))
 
     def row(self, case: Case, timed: Timed) -> dict[str, Any]:
-        """What the times of a case say; the fields are those of `benchmark`."""
+        """The row of a case, with the fields of `benchmark`."""
         ours, network = timed.seconds["ours"], timed.seconds["network"]
         overheads = sorted(one / other - 1 for one, other in zip(ours, network, strict=True))
         return {
@@ -126,7 +126,7 @@ class Bench:
         }
 
     def rates(self, nfe: int, seconds: Sequence[float]) -> dict[str, Any]:
-        """What the times of any implementation say of it alone."""
+        """The fields of a row that need only the times of one implementation."""
         median = statistics.median(seconds)
         return {
             "nfe": nfe,
@@ -150,33 +150,33 @@ def benchmark(
     turns: int = 7,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Times `sample` for every oracle, selector and temperature, in turns with the bare network.
+    """Times `sample` for every oracle, selector and temperature, in alternating turns with the bare network.
 
-    The bare network is the denoiser called as often as sampling calls it, one call after the other, with all logits
-    made in each and nothing chosen. One turn of each warms up. Times on one machine at one time are to be compared
-    with each other, and with no others.
+    In a turn of the bare network the denoiser is called as often as sampling calls it, one call after the other. Each
+    call makes all logits, and nothing is chosen. A first turn of each warms up. Compare times only with times from the
+    same machine in the same run.
 
     Args:
       denoiser: as for `sample`.
       params: its parameters.
-      x_init: int [B, L], `mask_id` wherever a token is wanted.
-      mask_id: the mask token's id.
-      oracles: by the names that the rows call them.
-      selectors: by the names that the rows call them.
-      temperatures: of the tokens.
+      x_init: int [B, L], with `mask_id` at the positions to fill in.
+      mask_id: the id of the mask token.
+      oracles: the oracles, by their names in the rows.
+      selectors: the selectors, by their names in the rows.
+      temperatures: the sampling temperatures.
       block_length: as for `sample`.
-      turns: how often each is timed.
-      seed: of the draws.
+      turns: the number of turns.
+      seed: the seed of the draws.
 
     Returns:
       A row for each case: oracle, selector, temperature, batch, length; nfe; ms_per_nfe and network_ms, medians over
       the turns; overhead = ms_per_nfe / network_ms - 1, the median over pairs of turns; sequences_per_s and
-      tokens_per_s of sampling, given tokens not counted; peak_bytes, the compiled sampler's arguments, results and
-      temporary arrays (None where the backend does not say); compile_s; NAME_range, the lowest and the highest turn;
-      and, where the machine was busy before, a `warning`.
+      tokens_per_s, without given tokens; peak_bytes, the arguments, results and temporary arrays of the compiled
+      sampler (None if the backend does not report them); compile_s; NAME_range, the lowest and the highest turn; and a
+      `warning` if the machine was busy before.
 
     Raises:
-      InputError: as `sample`; or nothing is to be filled in, or to be measured.
+      InputError: as `sample`; or there is nothing to fill in, or nothing to measure.
     """
     warning = busy()
     check_number("turns", turns, Range(1, INT32), whole=True)
@@ -196,7 +196,7 @@ def benchmark(
 def cases_of(
     oracles: Mapping[str, Oracle], selectors: Mapping[str, Selector], temperatures: Sequence[float]
 ) -> Iterator[Case]:
-    """Every oracle with every selector at every temperature; InputError for what is no mapping or no temperature."""
+    """Yields every oracle with every selector at every temperature; raises InputError for invalid arguments."""
     for name, given in (("oracles", oracles), ("selectors", selectors)):
         if not isinstance(given, Mapping):
             raise InputError(f"{name} must be a mapping by name, such as {{'mine': mine}}; got {shown(given)}")
@@ -211,19 +211,19 @@ def cases_of(
 
 
 def network_calls(network: Denoiser, params: Params, tokens: Array, count: Array) -> Array:
-    """`count` calls of the bare network, one after the other, all logits made in each."""
+    """Calls the bare network `count` times, one call after the other. Each call makes all logits."""
 
     def run(_: Array, tokens: Array) -> Array:
         output = call(network, params, tokens)
         logits = linear(*output, output.hidden.dtype) if isinstance(output, Features) else output
         logits = jax.lax.optimization_barrier(logits)
-        return tokens + (logits[0, 0, 0] > jnp.inf).astype(tokens.dtype)  # adds 0, but the next call has to wait
+        return tokens + (logits[0, 0, 0] > jnp.inf).astype(tokens.dtype)  # adds 0, but makes the next call wait
 
     return jax.lax.fori_loop(0, count, run, tokens)
 
 
 def in_turns(works: Mapping[str, Work], turns: int) -> dict[str, list[float]]:
-    """Seconds of each, turn by turn, after a turn that warms up."""
+    """The seconds of each work in each turn, after a turn that warms up."""
     times: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(turns + 1):
         for name, work in works.items():
@@ -234,14 +234,14 @@ def in_turns(works: Mapping[str, Work], turns: int) -> dict[str, list[float]]:
 
 
 def seconds(work: Work) -> float:
-    """Seconds until what `work` gives is there."""
+    """The seconds until the result of `work` is ready."""
     begin = time.perf_counter()
     jax.block_until_ready(work())
     return time.perf_counter() - begin
 
 
 def peak_bytes(needed: Any) -> int | None:
-    """Arguments, results and temporary arrays of a compiled program."""
+    """The bytes of the arguments, results and temporary arrays of a compiled program; None if unknown."""
     if needed is None:
         return None
     return int(
@@ -253,9 +253,9 @@ def peak_bytes(needed: Any) -> int | None:
 
 
 def busy() -> str | None:
-    """What to say if this machine has had other work to do for the last minute; None if it was idle."""
+    """A warning if this machine did other work in the last minute; None if it was idle."""
     cores = os.cpu_count() or 1
-    with contextlib.suppress(AttributeError, OSError):  # a system that does not tell
+    with contextlib.suppress(AttributeError, OSError):  # the system does not report its load
         load = os.getloadavg()[0]
         if load > cores / 2:
             return f"the machine was busy before: load {load:.1f} on {cores} cores"

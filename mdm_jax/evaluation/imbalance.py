@@ -1,4 +1,4 @@
-"""How much worse a model is at some positions than at others: against the exact conditionals, or a better model.
+"""The error of a model's conditionals at latents and at observations, against exact ones or a better model's.
 
 Source: Kim et al. 2025, sections 3.3 and C.2.1, Figure 2.
 """
@@ -24,14 +24,14 @@ def draw_masks(
     """Masks l random latents and round(l P / N) random observations, bool `[num, N + P]`.
 
     Args:
-        rng: The generator.
-        num: How many.
-        num_latents: N.
-        num_observations: P.
-        masked_latents: l.
+      rng: the random generator.
+      num: the number of sequences.
+      num_latents: N.
+      num_observations: P.
+      masked_latents: l.
 
     Raises:
-        InputError: l is not from 1 to N - 1.
+      InputError: l is not from 1 to N - 1.
     """
     if not 1 <= masked_latents < num_latents:
         raise InputError(
@@ -58,12 +58,12 @@ def log_probs(
     """The model's log p_theta(x_0^i | x_0[M]) of every masked position, nats; 0 elsewhere.
 
     Args:
-      denoiser: the network, or `BayesDenoiser`; hashable.
+      denoiser: the network, or a `BayesDenoiser`. It must be hashable.
       params: its parameters.
       x_0: int [num, L], without masks.
-      is_masked: bool [num, L'], L' ≤ L; positions behind are shown.
-      mask_id: the mask token's id.
-      batch_size: sequences at a time.
+      is_masked: bool [num, L'], L' ≤ L. Later positions are not masked.
+      mask_id: the id of the mask token.
+      batch_size: the number of sequences in a batch.
 
     Returns:
       float32 [num, L'].
@@ -88,17 +88,17 @@ def _log_probs(denoiser: Denoiser, params: Params, x_0: Array, hidden: Array, *,
 
 
 class Errors(NamedTuple):
-    """Squared differences of log-probabilities, nats²: each a mean and its 95% interval over sequences.
+    """Squared differences of log-probabilities, nats²: a mean over sequences, and the ends of its 95% interval.
 
-    The interval knows of one model and one set of triples: others would differ by more.
+    The interval is for one model and one set of triples. Others may differ by more.
     """
 
     positions: NDArray[np.float64]
-    """float [L, 3]: of each position, over the sequences in which it is masked; NaN where it never is"""
+    """float [L, 3]: each position, over the sequences in which it is masked; NaN if it never is"""
     latents: tuple[float, float, float] | None
-    """of the masked latents; None if there are none"""
+    """the masked latents; None if there are none"""
     observations: tuple[float, float, float] | None
-    """of the masked observations"""
+    """the masked observations; None if there are none"""
 
 
 def errors(
@@ -106,12 +106,12 @@ def errors(
 ) -> Errors:
     """E |log p_theta(x_0^i | x_0[M]) - log q(x_0^i | x_0[M])|² for each position.
 
-    The paper writes a norm and does not say over what. Here it is the true token's: the exact q gives others
-    probability 0, of which no network's logarithm is near.
+    The paper writes a norm without its index set. Here only the true token counts: the exact q gives other tokens
+    probability 0, and no network's log-probability is near -inf.
 
     Args:
-      log_p: of the model, float [num, L], from `log_probs`.
-      log_q: of the exact conditionals, or of a model that stands for them.
+      log_p: the model's log-probabilities, float [num, L], from `log_probs`.
+      log_q: those of the exact conditionals, or of a better model.
       is_masked: bool [num, L].
       num_latents: N.
     """
@@ -120,9 +120,9 @@ def errors(
     def summary(values: NDArray[np.float64]) -> tuple[float, float, float] | None:
         return (float(values.mean()), *mean_interval(values)) if len(values) else None
 
-    def part(places: slice) -> tuple[float, float, float] | None:
-        masked = is_masked[:, places].sum(axis=1)
-        return summary(squared[:, places].sum(axis=1)[masked > 0] / masked[masked > 0])
+    def part(columns: slice) -> tuple[float, float, float] | None:
+        masked = is_masked[:, columns].sum(axis=1)
+        return summary(squared[:, columns].sum(axis=1)[masked > 0] / masked[masked > 0])
 
     columns = zip(squared.T, is_masked.T, strict=True)
     positions = np.array([summary(values[masked]) or (np.nan,) * 3 for values, masked in columns])

@@ -1,4 +1,4 @@
-"""Confidence intervals for what the tables report."""
+"""Confidence intervals of shares and means."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ Z_95 = 1.959963984540054
 
 
 def wilson(successes: int, trials: int, z: float = Z_95) -> tuple[float, float]:
-    """The Wilson score interval of a proportion, 95% by default; (0, 1) where there were no trials.
+    """The Wilson score interval of a share, 95% by default; (0, 1) without trials.
 
     Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
     """
@@ -24,7 +24,7 @@ def wilson(successes: int, trials: int, z: float = Z_95) -> tuple[float, float]:
 
 
 def mean_interval(values: Sequence[float] | NDArray[np.floating], z: float = Z_95) -> tuple[float, float]:
-    """The normal interval of a mean of independent values, 95% by default; of one value, that value twice."""
+    """The normal interval of a mean of independent values, 95% by default. For one value, both ends are the value."""
     array = np.asarray(values, np.float64)
     error = z * array.std(ddof=1) / math.sqrt(len(array)) if len(array) > 1 else 0.0
     return float(array.mean() - error), float(array.mean() + error)

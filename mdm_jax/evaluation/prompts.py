@@ -1,4 +1,4 @@
-"""Continuing prompts of different lengths in batches of few shapes, so that few programs are compiled."""
+"""Continues prompts of different lengths, in batches of few shapes, so that few programs are compiled."""
 
 import dataclasses
 import time
@@ -14,15 +14,15 @@ from mdm_jax.ranges import INT32, Range, check_number
 from mdm_jax.report.progress import Bar
 
 SMALLEST = 64
-"""Tokens of the shortest shape."""
+"""The length of the shortest shape."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Continued:
-    """What came of N prompts."""
+    """The continuations of N prompts."""
 
     tokens: list[np.ndarray]
-    """int32 [num_new] for each prompt, in their order: what was generated"""
+    """the new tokens of each prompt, int32 [num_new], in the order of the prompts"""
     nfe: float
     """network calls per batch, averaged over batches"""
     seconds: float
@@ -32,7 +32,7 @@ class Continued:
 
 
 def padded_length(length: int) -> int:
-    """The shape that `length` tokens get: 64, 96, 128, 192, 256, 384, ...; from 64 on less than half again."""
+    """The padded length: 64, 96, 128, 192, 256, 384, ... It is less than 1.5 times any length above 64."""
     shape = SMALLEST
     while shape < length:
         shape = shape * 3 // 2 if shape & (shape - 1) == 0 else shape * 4 // 3
@@ -51,23 +51,23 @@ def continue_prompts(
     seed: int = 0,
     progress: str | None = None,
 ) -> Continued:
-    """Generates `num_new` tokens behind each prompt. Prompts of like length share a batch; each has its own key.
+    """Generates `num_new` tokens after each prompt. Prompts of similar length share a batch. Each has its own key.
 
     Args:
-      decode: fills in a batch, such as `functools.partial(mdm_jax.sample, denoiser, params, mask_id=..., ...)`; padding
-        on the right must not matter to its network (`TransformerConfig.pad_id`).
-      prompts: token ids, at least one each.
-      num_new: tokens to generate behind each.
-      mask_id: the mask token's id.
-      pad_id: the padding's id.
-      max_length: the longest that the network takes, where padding ends; None knows none.
-      batch_size: prompts at a time, where there are as many.
-      seed: of all keys.
+      decode: fills in a batch, such as `functools.partial(mdm_jax.sample, denoiser, params, mask_id=..., ...)`. Its
+        network must ignore padding on the right (`TransformerConfig.pad_id`).
+      prompts: the token ids of each prompt, at least one.
+      num_new: the number of tokens to generate after each prompt.
+      mask_id: the id of the mask token.
+      pad_id: the id of the padding.
+      max_length: the largest length that the network takes; None for no limit. Padding never exceeds it.
+      batch_size: the number of prompts in a batch.
+      seed: the seed of all keys.
       progress: the label of a progress bar; None shows none.
 
     Raises:
-      InputError: there are no prompts; one is empty, too long, or holds a mask; `mask_id` is `pad_id`; or `num_new` or
-        `batch_size` is below 1.
+      InputError: there are no prompts; a prompt is empty, too long, or holds a mask; `mask_id` is `pad_id`; or
+        `num_new` or `batch_size` is below 1.
     """
     if mask_id == pad_id:
         raise InputError(f"mask_id and pad_id are both {mask_id}: padding would be filled in; give two ids")
@@ -92,7 +92,7 @@ def continue_prompts(
     tokens: list[np.ndarray] = [np.empty(0, np.int32)] * len(prompts)
     calls, shapes, begin = [], [], time.perf_counter()
     for batch in Bar(batches, desc=progress, unit="batch", disable=progress is None, leave=False):
-        rows = np.resize(batch, batch_size)  # the last batch is filled up with prompts of its own
+        rows = np.resize(batch, batch_size)  # the last batch repeats prompts of its own
         length = padded_length(int(lengths[batch].max()) + num_new)
         x_init = np.full((batch_size, min(length, max_length or length)), pad_id, np.int32)
         for row, number in zip(x_init, rows, strict=True):

@@ -1,4 +1,4 @@
-"""Decoding many sequences in batches, timed, and the summary of their scores."""
+"""Decodes many sequences in batches, and summarises their scores."""
 
 import dataclasses
 import time
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from mdm_jax.errors import InputError, RunError, one_line
+from mdm_jax.errors import InputError, NotFiniteError, one_line
 from mdm_jax.evaluation.intervals import mean_interval, wilson
 from mdm_jax.report.progress import Bar
 from mdm_jax.sampling import SampleResult
@@ -24,7 +24,7 @@ class Filled:
     tokens: np.ndarray
     """int32 [N, L]"""
     reveal_step: np.ndarray
-    """int32 [N, L]: the network call of the batch that revealed the token, -1 where it was given"""
+    """int32 [N, L]: the network call of the batch that revealed each token, -1 for given tokens"""
     nfe: float
     """network calls per batch, averaged over batches"""
     seconds: float
@@ -46,22 +46,22 @@ def fill_in(
     progress: str | None = None,
     mesh: Mesh | None = None,
 ) -> Filled:
-    """Decodes sequences batch by batch; sequence i has its own key, whatever the batch size.
+    """Decodes sequences batch by batch. Each sequence has its own key, whatever the batch size.
 
     Args:
       decode: fills in a batch, such as `functools.partial(mdm_jax.sample, denoiser, params, mask_id=0)`.
       x_init: int [N, L], the sequences to start from.
-      padding: int [L], a finished sequence that fills up the last batch, and with which the program is compiled.
-      work: [N], the work in each sequence, such as its number of masks. Sequences of similar work share a batch, so
-        few of them are finished long before the others. None keeps their order. The tokens do not depend on it.
-      batch_size: sequences at a time.
-      seed: of all keys.
+      padding: int [L], a finished sequence. It fills up the last batch, and the program is compiled with it.
+      work: [N], the work in each sequence, such as its number of masks. Sequences of similar work share a batch, so few
+        of them finish long before the others. None keeps their order. The tokens do not depend on it.
+      batch_size: the number of sequences in a batch.
+      seed: the seed of all keys.
       progress: the label of a progress bar; None shows none.
-      mesh: of the parameters; the sequences are split over it. None is the first device.
+      mesh: the mesh of the parameters, over which batches are split; None is the first device.
 
     Raises:
       InputError: there are no sequences, or `batch_size` is below 1.
-      RunError: the network's predictions are not finite.
+      NotFiniteError: the network's predictions are not finite.
     """
     num = len(x_init)
     if num < 1 or batch_size < 1:
@@ -80,7 +80,7 @@ def fill_in(
         row_key_data, start = inputs if mesh is None else place(mesh, inputs)
         result = decode(jax.random.wrap_key_data(jnp.asarray(row_key_data)), jnp.asarray(start))
         if np.isnan(fetch(result.log_prob)).any():
-            raise RunError("the network's predictions are not finite; the parameters may be damaged")
+            raise NotFiniteError("the network's predictions are not finite; the parameters may be damaged")
         return fetch(result.tokens), fetch(result.reveal_step), int(result.nfe)
 
     run(slice(0, batch_size), idle)  # compiles
@@ -99,15 +99,15 @@ def summary(scores: Mapping[str, np.ndarray]) -> dict[str, object]:
     """The fields of a result row: the mean of each score, with a 95% interval where the values are independent.
 
     Args:
-      scores: by name, [N], boolean or from 0 to 1, one value for each answer; or [N, ...], one for each of its parts,
-        with NaN for parts that do not count. The interval is Wilson's for boolean values and the normal one for others.
-        The parts of an answer are not independent, so that their mean has no interval.
+      scores: scores by name. [N] holds one value for each answer, boolean or from 0 to 1. Its interval is Wilson's for
+        boolean values and the normal one for others. [N, ...] holds one value for each part of an answer, with NaN for
+        parts that do not count. The parts of an answer are not independent, so their mean has no interval.
     """
     row: dict[str, object] = {"n": len(next(iter(scores.values())))}
     for name, values in scores.items():
         if values.ndim > 1:
             counted = values[~np.isnan(values)]
-            row[name] = float(counted.mean()) if len(counted) else 1.0  # nothing was asked, so nothing is wrong
+            row[name] = float(counted.mean()) if len(counted) else 1.0  # without parts, none is wrong
             continue
         row[name] = float(values.mean())
         is_share = values.dtype == bool

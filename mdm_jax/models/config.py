@@ -19,9 +19,9 @@ _FLAGS = ("causal", "use_bias", "qkv_bias", "tie_head", "shift_logits", "remat")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """What every kind of network says of itself: plain data, hashable, and JSON by `to_json`.
+    """The fields that every kind of network has: plain data, hashable, and JSON by `to_json`.
 
-    A kind of network derives a frozen dataclass with its own fields, and registers it with `kinds.register`.
+    A kind of network derives a frozen dataclass with fields of its own and registers it with `kinds.register`.
 
     Attributes:
       vocab_size: V, the number of logits.

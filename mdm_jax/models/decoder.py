@@ -13,7 +13,7 @@ from mdm_jax.typing import Array, Features, Params
 
 @dataclasses.dataclass(frozen=True)
 class TransformerDecoder:
-    """A Transformer as a Decoder. Equal and of one hash for equal fields, so that jit compiles it once.
+    """A Transformer as a Decoder. Decoders of equal configs are equal, so that jit compiles once.
 
     Attributes:
       config: of the model.
@@ -21,7 +21,7 @@ class TransformerDecoder:
 
     network: ClassVar[type[Transformer]] = Transformer
     shortest_prompt: ClassVar[Any] = 1
-    """How many tokens it must be given to begin with."""
+    """The fewest tokens that it must be given."""
 
     config: TransformerConfig
 
@@ -68,7 +68,7 @@ class TransformerDecoder:
         Args:
           params: as from `init_params`.
           tokens: int32 [B, T].
-          cache: of what was read before. A causal model sees what stands before `start` in it; any other sees all.
+          cache: of the pieces read before. A causal model attends to positions before `start`; any other to all.
           start: int32 scalar, the position of the first of `tokens`; start + T is at most the cache's length.
 
         Returns:

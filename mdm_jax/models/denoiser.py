@@ -10,7 +10,7 @@ from mdm_jax.typing import Array, Features, Params
 
 @dataclasses.dataclass(frozen=True)
 class TransformerDenoiser:
-    """A Transformer as a Denoiser that can also give Features. Equal fields make it equal, so that jit compiles once.
+    """A Transformer as a Denoiser, with Features. Denoisers of equal configs are equal, so that jit compiles once.
 
     Attributes:
       config: of the model.
@@ -42,13 +42,13 @@ class TransformerDenoiser:
     def features(
         self, params: Params, tokens: Array, is_read: Array | None = None, *, dropout_key: Array | None = None
     ) -> Features:
-        """What logits are made from; samplers and losses read these, and make logits only where they need them.
+        """What logits are made of. Samplers and losses call this, and make logits only where they read them.
 
         Args:
           params: as from `init_params`.
           tokens: int32 [B, L].
-          is_read: bool [B, L], the positions that will be read. The last layer computes little more than these (all, in
-            a causal model); the hidden states of others are finite and no more. None reads all.
+          is_read: bool [B, L], the positions that will be read. The last layer of a bidirectional model computes little
+            more than these; the hidden states of other positions are finite but meaningless. None reads all.
           dropout_key: as for the call.
 
         Returns:

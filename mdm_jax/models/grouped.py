@@ -1,7 +1,7 @@
 """A Transformer that reads the first tokens of a sequence in groups, each as one vector.
 
-This suits a prompt that is a set of clauses of one form, such as the clues of a puzzle: 72 vectors take the place of
-936 tokens, and the order of the clues does not count.
+This suits a prompt that is a set of clauses of one form, such as the clues of a puzzle: there are fewer vectors than
+tokens, and the order of the clauses does not count.
 """
 
 import dataclasses
@@ -64,9 +64,9 @@ class GroupedTransformerConfig(TransformerConfig):
 
 
 class GroupedTransformer(Transformer):
-    """As Transformer, with one more parameter: group_embedding/embedding, in row num_tokens · slot + token.
+    """A Transformer with one more parameter: group_embedding/embedding, in row num_tokens · slot + token.
 
-    Where it reads a sequence in pieces, the first has all groups, and the others are single tokens.
+    Of a sequence in pieces the first piece holds all groups, and the others are single tokens.
     """
 
     config: GroupedTransformerConfig

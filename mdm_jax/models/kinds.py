@@ -1,8 +1,8 @@
-"""The kinds of network: by the name in a `config.json`, how one is made from its config. One's own join by `register`.
+"""The kinds of network: the name of a kind in `config.json` says how a network is made of its config.
 
-A config is plain data; a kind says what to make of it. Commands, `load` and `fit` reach every network through the
-functions of this module, so that a new kind is one file and one call of `register`. Nothing is imported by a name
-that a file holds: a program that reads such files registers the kind first.
+A config is plain data; a kind holds the functions that make parameters and a denoiser of it. Commands, `load` and
+`fit` make every network through this module, so a new kind is one file and one call of `register`. No module is
+imported by a name from a file: the program registers a kind before it reads a run of that kind.
 """
 
 import dataclasses
@@ -19,11 +19,11 @@ from mdm_jax.models.config import ModelConfig, TransformerConfig
 from mdm_jax.typing import Array, Denoiser, Params
 
 EMBEDDINGS = ("token_embedding", "position_embedding", "group_embedding", "type_embedding", "head")
-"""The parameters of our networks that scaling laws leave out."""
+"""Parameters of this library's networks that scaling laws do not count."""
 
 
 class Kind(NamedTuple):
-    """What is made of a config."""
+    """How a network is made of a config."""
 
     config: type[ModelConfig]
     """its class: a frozen dataclass"""
@@ -32,9 +32,9 @@ class Kind(NamedTuple):
     make_denoiser: Callable[[Any], Denoiser]
     """config -> denoiser, hashable; equal for equal configs, so that jit compiles it once"""
     make_decoder: Callable[[Any], Any] | None = None
-    """config -> decoder with a cache of keys and values, for networks that have one"""
+    """config -> decoder with a cache of keys and values; None if the network has no decoder"""
     param_shapes: Callable[[Any], Params] | None = None
-    """config -> what `jax.eval_shape` says of `init_params`, where there is a quicker way"""
+    """config -> the shapes of `init_params`; None uses `jax.eval_shape`, which is slow for many layers"""
 
 
 KINDS: dict[str, Kind] = {
@@ -64,14 +64,14 @@ OURS = tuple(KINDS)
 
 
 def register(name: str, kind: Kind) -> None:
-    """Adds a kind of network of one's own, for the rest of the process; a second one of its name takes its place.
+    """Adds a kind of network for the rest of the process. A kind of the same name is replaced.
 
     Args:
-      name: what a `config.json` calls it.
-      kind: what is made of its config.
+      name: of the kind in `config.json`.
+      kind: its config class and its functions.
 
     Raises:
-      InputError: the config is no frozen dataclass that derives from ModelConfig, or the name is the library's own.
+      InputError: the config is not a frozen dataclass derived from ModelConfig, or the name is one of the library's.
     """
     config = kind.config
     is_config = isinstance(config, type) and issubclass(config, ModelConfig) and "__dataclass_fields__" in vars(config)
@@ -83,12 +83,12 @@ def register(name: str, kind: Kind) -> None:
 
 
 def is_known(config: Any) -> bool:
-    """Whether an object is a config of a kind that is registered."""
+    """Whether an object is a config of a registered kind."""
     return any(type(config) is kind.config for kind in KINDS.values())
 
 
 def name_of(config: ModelConfig) -> str:
-    """The name of a config's kind; InputError if it has none."""
+    """The name of a config's kind; InputError if its class is not registered."""
     for name, kind in KINDS.items():
         if type(config) is kind.config:
             return name
@@ -96,7 +96,7 @@ def name_of(config: ModelConfig) -> str:
 
 
 def to_json(config: ModelConfig) -> dict[str, Any]:
-    """The kind and every field of a config."""
+    """The kind and every field of a config, as JSON values."""
     return {"kind": name_of(config), **config.to_json()}
 
 
@@ -117,9 +117,9 @@ def from_json(fields: Mapping[str, Any]) -> Any:
 
 
 def adapted(config: ModelConfig, fields: Mapping[str, Any]) -> Any:
-    """The config with other fields, of another kind if they hold a "kind".
+    """A config with some fields changed; with a "kind" among them, a config of that kind.
 
-    A field that the kind does not have may stand there if a Transformer without it would be the same.
+    A field that the kind does not have is ignored if its value is TransformerConfig's default, and refused otherwise.
 
     Raises:
       InputError: the kind has no such field, or a value does not fit.
@@ -161,7 +161,7 @@ def num_params(params_or_config: Params | ModelConfig, *, embedding: bool = True
 
     Args:
       params_or_config: parameters as from `init_params`, or the configuration.
-      embedding: whether the embeddings and the untied head of our networks count, which scaling laws leave out.
+      embedding: whether to count the embeddings and the untied head of this library's networks.
     """
     params = params_or_config
     if isinstance(params, ModelConfig):

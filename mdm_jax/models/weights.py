@@ -1,7 +1,11 @@
 """Weights as safetensors files, which programs without JAX read too."""
 
+import contextlib
 import json
+import math
+import operator
 import pathlib
+import re
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mdm_jax.errors import InputError
-from mdm_jax.files import make_folder, parse_json, regular_file, write_whole
+from mdm_jax.files import MOST_JSON, make_folder, parse_json, regular_file, write_whole
 from mdm_jax.typing import Params
 
 WEIGHTS = "model.safetensors"
@@ -71,7 +75,7 @@ def _read(path: pathlib.Path, wanted: dict[str, Any]) -> Iterator[tuple[str, jax
     try:
         file = safe_open(path, "numpy")
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} cannot be read ({error}); copy or install it again") from error
+        raise InputError(f"{path} cannot be read ({_mislabelled(path) or error}); copy or install it again") from error
     with file:
         heads = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
         for name in wanted | heads:
@@ -91,6 +95,20 @@ def _read(path: pathlib.Path, wanted: dict[str, Any]) -> Iterator[tuple[str, jax
             array = array.astype(leaf.dtype)
             check_finite(path, {name: array})
             yield name, jax.device_put(array, leaf.sharding)
+
+
+def _mislabelled(path: pathlib.Path) -> str:
+    """Which array of a file has not the bytes of its dtype, which safetensors does not tell; "" if there is none."""
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):  # anything may stand there
+        with path.open("rb") as file:
+            header = parse_json(file.read(min(int.from_bytes(file.read(8), "little"), MOST_JSON)), "")
+        header.pop("__metadata__", None)
+        for name, entry in header.items():
+            dtype, num = entry["dtype"], math.prod(map(operator.index, entry["shape"]))
+            start, end = entry["data_offsets"]
+            if num * int(re.findall(r"\d+", dtype)[0]) != 8 * (end - start):
+                return f"{name} is labelled {dtype}, but has {end - start:,} bytes for {num:,} numbers"
+    return ""
 
 
 def digest(array: np.ndarray) -> int:

@@ -1,1 +1,1 @@
-"""Figures of what was measured."""
+"""Figures and progress bars."""

@@ -1,4 +1,4 @@
-"""Figures, drawn with matplotlib without a display."""
+"""Draws figures with matplotlib, without a display."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -35,18 +35,19 @@ def curves(
     is_share: bool = True,
     intervals: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
 ) -> None:
-    """Saves one line per name, shares in percent.
+    """Saves a figure with one line for each name.
 
     Args:
-      path: of the PNG.
-      series: name -> (x values, shares in [0, 1] or other values).
-      x_label: with its unit.
-      y_label: with its unit.
-      title: what the figure shows.
+      path: the PNG file.
+      series: name -> (x values, y values).
+      x_label: the label of the x axis, with the unit.
+      y_label: the label of the y axis, with the unit.
+      title: the title of the figure.
       log_x: whether the x axis is logarithmic.
-      legend: what the names are.
-      lines: name -> x, of vertical lines.
-      is_share: whether the axis runs from 0 to 100%; if not, from 0 as far as the values do.
+      legend: the title of the legend.
+      lines: name -> x of a vertical line.
+      is_share: whether values are shares in [0, 1]. They are drawn in percent, on an axis from 0 to 100. If not, the
+        axis starts at 0 and ends at the largest value.
       intervals: name -> (lower ends, upper ends), drawn as bands.
     """
     figure = Figure(figsize=(6, 4), layout="constrained")
@@ -65,8 +66,8 @@ def curves(
     else:
         axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
-    for i, (name, place) in enumerate((lines or {}).items()):
-        axes.axvline(place, color="grey", linestyle=("--", ":")[i % 2], label=f"{name}: {place:.4g}")
+    for i, (name, value) in enumerate((lines or {}).items()):
+        axes.axvline(value, color="grey", linestyle=("--", ":")[i % 2], label=f"{name}: {value:.4g}")
     axes.legend(title=legend, frameon=False)
     _save(figure, path)
 
@@ -80,15 +81,15 @@ def bars(
     legend: str = "order",
     is_share: bool = True,
 ) -> None:
-    """Saves groups of bars, one bar per name in each, shares in percent.
+    """Saves a figure with groups of bars, one bar for each name. Values are drawn in percent.
 
     Args:
-      path: of the PNG.
-      series: name -> (groups, the same for all names; shares in [0, 1]).
-      y_label: with its unit.
-      title: what the figure shows.
-      legend: what the names are.
-      is_share: whether the axis runs from 0 to 100%; if not, as far as the bars do.
+      path: the PNG file.
+      series: name -> (groups, which are the same for all names; values, 1 for 100%).
+      y_label: the label of the y axis, with the unit.
+      title: the title of the figure.
+      legend: the title of the legend.
+      is_share: whether the axis runs from 0 to 100%. If not, it fits the bars.
     """
     figure = Figure(figsize=(7.5, 4), layout="constrained")
     axes = figure.add_subplot()
@@ -99,28 +100,30 @@ def bars(
     axes.set(ylabel=y_label, title=title)
     if is_share:
         axes.set_ylim(0, 102)
-    figure.legend(title=legend, frameon=False, loc="outside right upper")  # bars leave no room within
+    figure.legend(title=legend, frameon=False, loc="outside right upper")  # the bars leave no room inside
     _save(figure, path)
 
 
 def positions(
     path: pathlib.Path, series: Mapping[str, np.ndarray], num_latents: int, *, y_label: str, title: str
 ) -> None:
-    """Saves a bar with its interval for each position, latents and observations in two colours, a panel per name.
+    """Saves a figure with a panel for each name, and in it a bar with its interval for each position.
+
+    Latents and observations have different colours.
 
     Args:
-      path: of the PNG.
-      series: name -> mean, lower and upper end [L, 3], latents first.
+      path: the PNG file.
+      series: name -> mean, lower end and upper end, [L, 3], latents first.
       num_latents: N.
-      y_label: with its unit.
-      title: what the figure shows.
+      y_label: the label of the y axis, with the unit.
+      title: the title of the figure.
     """
     figure = Figure(figsize=(7.5, 2.2 * len(series) + 0.8), layout="constrained")
     for axes, (name, values) in zip(figure.subplots(len(series), 1, squeeze=False)[:, 0], series.items(), strict=True):
-        places = np.arange(len(values))
+        indices = np.arange(len(values))
         for kind, part in (("latents", slice(0, num_latents)), ("observations", slice(num_latents, None))):
             mean, low, high = values[part].T
-            axes.bar(places[part], mean, 1.0, yerr=(mean - low, high - mean), ecolor="0.35", label=kind)
+            axes.bar(indices[part], mean, 1.0, yerr=(mean - low, high - mean), ecolor="0.35", label=kind)
         axes.set_title(name, fontsize=10)
     axes.set_xlabel("position")
     axes.legend(frameon=False)
@@ -137,16 +140,16 @@ def reveal_order(
     box: tuple[int, int],
     title: str,
 ) -> None:
-    """Saves a square puzzle as filled in under several orders, each cell coloured by the step that revealed it.
+    """Saves a figure of a square puzzle, filled in under several orders. Colours show the step of each cell.
 
-    Given cells are grey, wrong digits red and crossed out.
+    Given cells are grey. Wrong digits are red and crossed out.
 
     Args:
-      path: of the PNG.
-      boards: name of the order -> (digits [C], reveal_step [C], -1 where given).
+      path: the PNG file.
+      boards: name of the order -> (digits [C], reveal_step [C], -1 for givens).
       solution: [C].
-      box: rows and columns of a box.
-      title: what the figure shows.
+      box: the numbers of rows and columns of a box.
+      title: the title of the figure.
     """
     size = int(np.sqrt(len(solution)))
     last = max(int(steps.max()) for _, steps in boards.values())

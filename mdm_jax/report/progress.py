@@ -1,4 +1,4 @@
-"""What a person watches while something takes long: a bar on a terminal, lines with the time elsewhere."""
+"""Shows progress: a bar on a terminal, lines with the time elsewhere."""
 
 import datetime
 import io
@@ -9,18 +9,18 @@ from typing import Any
 from tqdm import tqdm
 
 SECONDS = 30.0
-"""Between two lines, where there is no terminal."""
+"""The time between two lines where there is no terminal."""
 
 
 class Bar(tqdm):
-    """tqdm's bar on a terminal; elsewhere a line with the time every 30 seconds, and at the end of a bar that stays."""
+    """tqdm's bar on a terminal. Elsewhere a line every 30 seconds, and at the end of a bar with `leave`."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._has_terminal, self._said, self._lines = sys.stderr.isatty(), time.monotonic(), 0
         super().__init__(*arguments, **{"dynamic_ncols": self._has_terminal, "ncols": 0, "file": sys.stderr} | options)
 
     def update(self, n: float | None = 1) -> bool | None:
-        """So many more are done."""
+        """Advances by `n`."""
         if self._has_terminal or self.disable:
             return super().update(n)
         self.n += n or 0
@@ -30,20 +30,20 @@ class Bar(tqdm):
         return None
 
     def display(self, *arguments: Any, **options: Any) -> Any:
-        """Draws it anew."""
+        """Redraws the bar."""
         return super().display(*arguments, **options) if self._has_terminal else None
 
     def clear(self, *arguments: Any, **options: Any) -> Any:
-        """Takes it off the terminal."""
+        """Removes the bar from the terminal."""
         return super().clear(*arguments, **options) if self._has_terminal else None
 
     def close(self) -> None:
-        """Ends it."""
+        """Ends the bar."""
         if not (self._has_terminal or self.disable):
             if self.leave or self._lines:
                 self._say()
             self.leave: bool | None = False
-            self.fp = io.StringIO()  # what tqdm writes at the end is for terminals
+            self.fp = io.StringIO()  # hides the last output of tqdm, which is for terminals
         super().close()
 
     def _say(self) -> None:
@@ -54,5 +54,5 @@ class Bar(tqdm):
 
 
 def say(line: str) -> None:
-    """A line on stderr, between what bars there are."""
+    """Writes a line to stderr, above any bars."""
     tqdm.write(line, file=sys.stderr)

@@ -1,1 +1,1 @@
-"""Tasks: what is generated, how it becomes tokens, and when it is solved. NumPy in, NumPy out."""
+"""Tasks: generators of records, layouts as tokens, and scores of answers. NumPy in, NumPy out."""

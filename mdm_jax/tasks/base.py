@@ -1,18 +1,20 @@
-"""What a task is: records, the sequences that are made of them, and a judge of the answers. NumPy in, NumPy out.
+"""The protocols of a task and of a layout. NumPy in, NumPy out.
 
-A task is a frozen dataclass whose fields name its data. A layout writes records as sequences of tokens and reads
-answers back from them. Commands need nothing else: they prepare, train, evaluate and solve any task.
+A task is a frozen dataclass whose fields name its data. It makes records and scores answers. A layout writes records
+as sequences of tokens and reads answers back from sequences. Commands prepare, train, evaluate and solve any task
+through these two.
 
-The protocols were sketched for text before they were fixed, so that a record need not be a puzzle, nor an answer a
-grid of cells:
+The protocols also fit text and code, where a record is no puzzle and an answer no grid of cells:
 
-    text            record  a document              start    masks only, or a prefix and masks behind it
+    text            record  a document              start    masks only, or a prefix and then masks
                     answer  a string                score    the share of n-grams that are new, [N]
-    code infilling  record  prefix, suffix, tests   start    prefix, masks, suffix; the layout tokenizes
+    code infilling  record  prefix, suffix, tests   start    prefix, masks, suffix, tokenized by the layout
                     answer  the middle              score    whether the tests pass, bool [N]
 """
 
+import abc
 import dataclasses
+import functools
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Protocol
@@ -28,11 +30,11 @@ Tokens = NDArray[np.int32]
 """[N, L]"""
 
 Answers = NDArray[Any]
-"""What a layout reads from sequences, [N, ...]; the task's `score` takes it."""
+"""The answers that a layout reads from sequences, [N, ...]."""
 
 Scores = Mapping[str, NDArray[Any]]
-"""By name, one value for each of N answers, [N], or for each part of them, [N, ...] with NaN for parts that do not
-count. Boolean values are successes. Values of one answer's parts are not independent, so a mean of parts has no
+"""Scores by name: one value for each of N answers, [N], or for each of their parts, [N, ...], with NaN for parts that
+do not count. Boolean values are successes. The parts of one answer are not independent, so a mean over parts has no
 confidence interval."""
 
 
@@ -64,14 +66,14 @@ class Layout(Protocol):
         ...
 
     def examples(self, records: Records) -> dict[str, NDArray[Any]]:
-        """Sequences to train on: `tokens` int32 [N, L] and `is_prompt` bool [N, L]."""
+        """The sequences to train on: `tokens` int32 [N, L] and `is_prompt` bool [N, L]."""
         ...
 
     def start(self, records: Records) -> Tokens:
         """The sequences that a model completes, [N, L].
 
-        A masked model fills in the mask tokens. An autoregressive model goes on behind a prompt, so that these may be
-        shorter than L; -1 stands behind a prompt that is shorter than others.
+        A masked model fills in the mask tokens. For an autoregressive model the sequences are prompts: they may be
+        shorter than L, and shorter prompts are padded with -1.
         """
         ...
 
@@ -80,12 +82,12 @@ class Layout(Protocol):
         ...
 
     def steps(self, values: NDArray[Any], tokens: Tokens) -> NDArray[Any]:
-        """Of one value for each token, [N, L], those of the parts of the answers; -1 where there is none."""
+        """Moves values of tokens, [N, L], to the parts of the answers, [N, ...]; -1 where a part has no token."""
         ...
 
 
 class Task(Protocol):
-    """A kind of data, and which of it."""
+    """One set of data, and how answers about it are scored."""
 
     @property
     def name(self) -> str:
@@ -114,16 +116,16 @@ class Task(Protocol):
 
     @property
     def temperature(self) -> float:
-        """Of the tokens: 0 where a question has one answer, 1 where a distribution is learned."""
+        """The sampling temperature: 0 where a question has one answer, 1 where the model learns a distribution."""
         ...
 
     @property
     def layouts(self) -> Mapping[str, Layout]:
-        """All layouts by name, the usual one first."""
+        """All layouts by name, the default first."""
         ...
 
     def prepare(self, data_dir: str | os.PathLike[str], *, say: Say = silent) -> Any:
-        """Writes the records as a tfds dataset unless they are there; returns its builder."""
+        """Writes the records as a tfds dataset if it is not there yet; returns its builder."""
         ...
 
     def records(self, split: Split, num: int, *, say: Say = silent) -> Records:
@@ -131,49 +133,46 @@ class Task(Protocol):
         ...
 
     def statistics(self, records: Records) -> dict[str, float]:
-        """What is worth knowing of records, by name."""
+        """Statistics of records, by name."""
         ...
 
     def score(self, answers: Answers, records: Records) -> Scores:
-        """How good answers are."""
+        """Scores answers."""
         ...
 
     def show(self, answer: NDArray[Any], steps: NDArray[Any], record: Mapping[str, Any]) -> str:
-        """One answer as text for a terminal, with the steps at which its parts were filled in."""
+        """Formats one answer for a terminal, with the steps at which its parts were filled in."""
         ...
 
 
-class Generated:
-    """Base class of a task whose records are made, or read, some at a time.
-
-    A subclass gives `chunks`, `shapes` and `dataset`.
-    """
+class Generated(abc.ABC):
+    """A task whose records are made or read in chunks."""
 
     name: ClassVar[str]
     version: ClassVar[str] = "1.0.0"
-    """Of the fields."""
+    """the version of the fields"""
     num_train: int
     num_test: int
 
     @property
+    @abc.abstractmethod
     def dataset(self) -> str:
-        """The name of the dataset on disk, by `named`. It changes with every input."""
-        raise NotImplementedError
+        """The name of the dataset on disk, made by `named`. It changes with every input."""
 
+    @abc.abstractmethod
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each field of a record."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def chunks(self, split: Split, num: int, say: Say) -> Iterator[Records]:
-        """The first `num` records of a split, some at a time: int8 fields `[some, ...]`."""
-        raise NotImplementedError
+        """Yields the first `num` records of a split in chunks: int8 fields [chunk, ...]."""
 
     def named(self, *words: str | int, inputs: tuple[bytes | str | int | None, ...]) -> str:
-        """A name for the dataset that ends in a digest.
+        """Makes the name of a dataset, which ends in a digest.
 
         Args:
-            *words: The beginning of the name.
-            inputs: All that the records follow from: options, seed, the generator's version, whole files.
+          *words: the beginning of the name.
+          inputs: all that determines the records: options, seed, the generator's version, whole files.
         """
         return "-".join(map(str, (*words, builders.digest(*inputs, self.num_train, self.num_test))))
 
@@ -183,39 +182,47 @@ class Generated:
             raise InputError(f"num_train={self.num_train} and num_test={self.num_test}: give each at least 1")
 
     def prepare(self, data_dir: str | os.PathLike[str], *, say: Say = silent) -> Any:
-        """Writes the records as a tfds dataset unless they are there.
+        """Writes the records as a tfds dataset if it is not there yet.
 
         Args:
-            data_dir: The folder of all datasets.
-            say: Gets lines for the user.
+          data_dir: the folder of all datasets.
+          say: receives lines for the user.
 
         Returns:
-            The prepared builder, with splits "train" and "test"; `builders.read_split` reads them.
+          The prepared builder, with splits "train" and "test"; `builders.read_split` reads them.
 
         Raises:
-            InputError: Records cannot be made or read, or what was prepared before is damaged.
+          InputError: records cannot be made or read, or the dataset on disk is damaged.
         """
-        from mdm_jax.data import dataset  # brings tfds along
+        from mdm_jax.data import dataset  # imports tfds
 
-        return dataset.prepare(self, data_dir, say)
+        return dataset.prepare(
+            self.name,
+            self.dataset,
+            self.version,
+            shapes=self.shapes(),
+            splits={"train": self.num_train, "test": self.num_test},
+            chunks=functools.partial(self.chunks, say=say),
+            data_dir=data_dir,
+        )
 
     def records(self, split: Split, num: int, *, say: Say = silent) -> Records:
         """The first `num` records of a split, without a dataset on disk.
 
         Args:
-            split: "train" or "test".
-            num: How many records.
-            say: Gets lines for the user.
+          split: "train" or "test".
+          num: the number of records.
+          say: receives lines for the user.
 
         Raises:
-            InputError: Records cannot be made or read, or there are not as many.
+          InputError: records cannot be made or read, or the split has fewer than `num`.
         """
         parts = list(self.chunks(split, num, say))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def fields_of(task: Any) -> dict[str, Any]:
-    """The fields that name a task's data, ready for JSON: paths become text."""
+    """The fields of a task as JSON values: paths become text."""
     values = {field.name: getattr(task, field.name) for field in dataclasses.fields(task)}
     return {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in values.items()}
 

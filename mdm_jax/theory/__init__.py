@@ -1,1 +1,1 @@
-"""The theory of section 3 and appendix B, runnable: what is hard to predict from what, and why order matters."""
+"""The paper's section 3 and appendix B as code: distributions, exact predictors, belief propagation and thresholds."""

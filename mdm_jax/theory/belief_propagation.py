@@ -1,6 +1,6 @@
 """Belief propagation on factor graphs of one predicate, jitted and batched over instances.
 
-Source: Kim et al. 2025, Definition B.10; messages are damped, and kept from 0 by `FLOOR`.
+Source: Kim et al. 2025, Definition B.10. Deviation: messages are damped, and at least `FLOOR`.
 """
 
 import functools
@@ -18,31 +18,31 @@ from mdm_jax.theory.predicates import Predicate
 from mdm_jax.typing import Array
 
 FLOOR = 1e-12
-"""The least that a clause's message gives any value."""
+"""The smallest entry of a clause's message."""
 
 
 class FactorGraph(NamedTuple):
-    """Which variables each clause ties together. Arrays may have a leading axis [B], one instance each."""
+    """The variables of each clause. Arrays may have a leading axis [B] for a batch of instances."""
 
     clauses: Array
-    """int32 [k, P]: the variable at each place of each clause"""
+    """int32 [k, P]: the variable of each argument of each clause"""
     answers: Array
-    """int32 [P]: what was observed of it, 0 or 1, or -1 if nothing was"""
+    """int32 [P]: the observation of each clause, 0 or 1, or -1 if it was not observed"""
     known: Array
-    """int32 [N]: the value of each variable that is known, -1 of the others"""
+    """int32 [N]: the value of each known variable, -1 for unknown ones"""
 
 
 class Beliefs(NamedTuple):
-    """Where belief propagation ended. Arrays have a leading axis [B] if the graph has."""
+    """The result of belief propagation. Arrays have a leading axis [B] if the graph has one."""
 
     marginals: Array
     """float32 [N, m]"""
     messages: Array
-    """float32 [m, k, P], from each place's variable to its clause"""
+    """float32 [m, k, P], from variables to clauses"""
     sweeps: Array
-    """int32: how many were made"""
+    """int32: the number of sweeps"""
     change: Array
-    """float32: the largest change of a marginal in the last of them, as if not damped"""
+    """float32: the largest change of a marginal in the last sweep, divided by 1 - damping"""
 
 
 def factor_graph(
@@ -52,16 +52,16 @@ def factor_graph(
     answers: NDArray[np.integer] | None = None,
     known: NDArray[np.integer] | None = None,
 ) -> FactorGraph:
-    """The graph of some clauses.
+    """Makes the graph of clauses.
 
     Args:
       clauses: int [P, k].
       num_variables: N.
-      answers: int [P], 0, 1, or -1 for a clause of which nothing was observed; None for all 1.
-      known: int [N], the value of a variable, or -1; None where none is known.
+      answers: int [P], 0, 1, or -1 for clauses that were not observed; None for all 1.
+      known: int [N], the values of known variables, -1 for unknown ones; None if all are unknown.
 
     Raises:
-      InputError: a clause names a variable twice or one that is not there, or `answers` or `known` do not fit.
+      InputError: a clause names a variable twice or one out of range, or `answers` or `known` do not fit.
     """
     clauses = np.asarray(clauses, np.int32)
     if clauses.ndim != 2:
@@ -70,17 +70,17 @@ def factor_graph(
         raise InputError(f"clauses name variables {clauses.min()} to {clauses.max()}: give 0 to {num_variables - 1}")
     if (np.diff(np.sort(clauses, axis=1), axis=1) == 0).any():
         raise InputError("a clause names one variable twice: give distinct ones")
-    seen = np.ones(len(clauses), np.int32) if answers is None else np.asarray(answers, np.int32)
-    if seen.shape != (len(clauses),) or not np.isin(seen, (-1, 0, 1)).all():
-        raise InputError(f"answers are 0, 1 or -1, one for each of {len(clauses)} clauses; got shape {seen.shape}")
+    observed = np.ones(len(clauses), np.int32) if answers is None else np.asarray(answers, np.int32)
+    if observed.shape != (len(clauses),) or not np.isin(observed, (-1, 0, 1)).all():
+        raise InputError(f"answers are 0, 1 or -1, one for each of {len(clauses)} clauses; got shape {observed.shape}")
     given = np.full(num_variables, -1, np.int32) if known is None else np.asarray(known, np.int32)
     if given.shape != (num_variables,):
         raise InputError(f"known has a value or -1 for each of {num_variables} variables; got shape {given.shape}")
-    return FactorGraph(jnp.asarray(clauses.T), jnp.asarray(seen), jnp.asarray(given))
+    return FactorGraph(jnp.asarray(clauses.T), jnp.asarray(observed), jnp.asarray(given))
 
 
 def stack(graphs: Sequence[FactorGraph]) -> FactorGraph:
-    """Several graphs of as many variables as one batch [B]; smaller ones get clauses of which nothing is seen."""
+    """Stacks graphs with the same number of variables into a batch [B], padded with clauses without observation."""
     most = max(graph.clauses.shape[1] for graph in graphs)
     clauses = [jnp.pad(graph.clauses, ((0, 0), (0, most - graph.clauses.shape[1]))) for graph in graphs]
     answers = [jnp.pad(graph.answers, (0, most - len(graph.answers)), constant_values=-1) for graph in graphs]
@@ -95,7 +95,7 @@ def random_messages(key: Array, predicate: Predicate, graph: FactorGraph) -> Arr
 
 
 def planted_messages(predicate: Predicate, graph: FactorGraph, assignment: Array) -> Array:
-    """Messages that are sure of an assignment int [..., N], float32 [..., m, k, P]."""
+    """Messages with probability 1 for an assignment, int [..., N]: float32 [..., m, k, P]."""
     *lead, k, num = graph.clauses.shape
     flat = graph.clauses.reshape(*lead, k * num)
     values = jnp.take_along_axis(jnp.asarray(assignment, jnp.int32), flat, axis=-1).reshape(graph.clauses.shape)
@@ -103,15 +103,15 @@ def planted_messages(predicate: Predicate, graph: FactorGraph, assignment: Array
 
 
 def clause_messages(predicate: Predicate, messages: Array, answers: Array) -> Array:
-    r"""What each clause tells each of its variables of its value, float32 [m, k, P], up to a factor for all values.
+    r"""The messages from clauses to their variables, float32 [m, k, P], up to a factor for each message.
 
         ν^{S→i}(c) ∝ Σ_{σ on S\i} P(O_S | σ with σ_i = c) Π_{j in S\i} μ^{j→S}(σ_j)
 
-    P(O = 0 | ·) = 1 - P(O = 1 | ·), and the products sum to 1, so that the answer 0 is told by 1 - ν. The precision is
-    an absolute one, 6e-8.
+    P(O = 0 | ·) = 1 - P(O = 1 | ·), and the products sum to 1, so the message for the answer 0 is 1 - ν. The absolute
+    precision is 6e-8.
 
     Args:
-      predicate: of k variables with m values.
+      predicate: a predicate of k variables with m values.
       messages: μ, float32 [m, k, P], summing to 1 over m.
       answers: int32 [P].
     """
@@ -120,41 +120,41 @@ def clause_messages(predicate: Predicate, messages: Array, answers: Array) -> Ar
     constant = (answers != 1).astype(jnp.float32)
     factor = (answers == 1).astype(jnp.float32) - (answers == 0).astype(jnp.float32)
     table = predicate.table
-    if np.count_nonzero(1 - table) < np.count_nonzero(table):  # fewer products tell the same of it
+    if np.count_nonzero(1 - table) < np.count_nonzero(table):  # the complement has fewer terms
         table, constant, factor = 1 - table, constant + factor, -factor
-    told = []
+    messages_to = []
     for i in range(k):
         others = [j for j in range(k) if j != i]
         sums = [jnp.zeros(answers.shape)] * m
-        for values in itertools.product(range(m), repeat=k - 1):  # unrolled, XLA makes one pass over the clauses of it
+        for values in itertools.product(range(m), repeat=k - 1):  # unrolled: XLA fuses it into one pass
             product = functools.reduce(jnp.multiply, (messages[v, j] for v, j in zip(values, others, strict=True)))
             for c in range(m):
                 if weight := table[(*values[:i], c, *values[i:])]:
                     sums[c] = sums[c] + weight * product
-        told.append(jnp.stack([jnp.maximum(constant + factor * total, FLOOR) for total in sums]))
-    return jnp.stack(told, axis=1)
+        messages_to.append(jnp.stack([jnp.maximum(constant + factor * total, FLOOR) for total in sums]))
+    return jnp.stack(messages_to, axis=1)
 
 
 def sweep(predicate: Predicate, graph: FactorGraph, messages: Array) -> tuple[Array, Array]:
-    """One parallel update of all messages: the new ones, float32 [m, k, P], and the marginals, [m, N].
+    """Updates all messages in parallel. Returns the new messages, float32 [m, k, P], and the marginals, [m, N].
 
         μ^{i→S}(c) ∝ Π_{T∋i, T≠S} ν^{T→i}(c) ∝ marginal_i(c) / ν^{S→i}(c)
 
-    The barriers keep XLA from computing logarithms and quotients one by one inside of the scatter and the gather, at
-    four times the price on a CPU.
+    The barriers keep XLA from fusing logarithms and quotients into the scatter and the gather, which takes four times
+    as long on a CPU.
 
     Args:
-      predicate: of every clause.
+      predicate: the predicate of every clause.
       graph: one instance.
-      messages: from variables to clauses, float32 [m, k, P].
+      messages: the messages from variables to clauses, float32 [m, k, P].
     """
-    hold, places = jax.lax.optimization_barrier, graph.clauses.reshape(-1)
-    told = hold(clause_messages(predicate, messages, graph.answers).reshape(len(messages), -1))
-    fields = jax.ops.segment_sum(hold(jnp.log(told).T), places, len(graph.known))
-    is_known = jax.nn.one_hot(graph.known, len(messages), dtype=bool)  # all False where it is not
-    is_open = is_known | (graph.known < 0)[:, None]
-    marginals = hold(jax.nn.softmax(jnp.where(is_open, fields, -jnp.inf), axis=-1).T)
-    cavity = hold(marginals.at[:, places].get(mode="promise_in_bounds")) / told
+    hold, variables = jax.lax.optimization_barrier, graph.clauses.reshape(-1)
+    to_variables = hold(clause_messages(predicate, messages, graph.answers).reshape(len(messages), -1))
+    fields = jax.ops.segment_sum(hold(jnp.log(to_variables).T), variables, len(graph.known))
+    is_known = jax.nn.one_hot(graph.known, len(messages), dtype=bool)  # all False for unknown variables
+    is_possible = is_known | (graph.known < 0)[:, None]
+    marginals = hold(jax.nn.softmax(jnp.where(is_possible, fields, -jnp.inf), axis=-1).T)
+    cavity = hold(marginals.at[:, variables].get(mode="promise_in_bounds")) / to_variables
     return (cavity / functools.reduce(jnp.add, cavity)[None]).reshape(messages.shape), marginals
 
 
@@ -167,24 +167,24 @@ def propagate(
     max_sweeps: int = 1000,
     tolerance: float = 1e-4,
 ) -> Beliefs:
-    """Sweeps until no marginal of an instance changes by `tolerance`; instances of a batch end each for itself.
+    """Sweeps until no marginal changes by `tolerance` or more. The instances of a batch end independently.
 
-    The mode in which all variables tilt to one value has the multiplier (k-1) d λ, far below -1 for most predicates, so
-    that plain sweeps from a random start swing for ever: damping must exceed 1 - 2 / (1 + (k-1) d |λ|).
+    The mode in which all variables tilt towards one value has the multiplier (k-1) d λ. For most predicates it is far
+    below -1, and undamped sweeps from a random start oscillate. Damping must exceed 1 - 2 / (1 + (k-1) d |λ|).
 
     Args:
-      predicate: of every clause.
-      graph: the instance, or a batch of them.
-      messages: where to start, float32 [..., m, k, P]: `random_messages`, `planted_messages`.
-      damping: the part of the old message that stays, in [0, 1).
-      max_sweeps: when to end at the latest.
-      tolerance: of probabilities.
+      predicate: the predicate of every clause.
+      graph: the instance, or a batch of instances.
+      messages: the initial messages, float32 [..., m, k, P], from `random_messages` or `planted_messages`.
+      damping: the weight of the old message, in [0, 1).
+      max_sweeps: the largest number of sweeps.
+      tolerance: the tolerance of probabilities.
 
     Returns:
-      Beliefs.
+      The marginals, the messages, and how the sweeps ended.
 
     Raises:
-      InputError: an option is out of its range, or the graph is of clauses of another length.
+      InputError: an option is out of its range, or the clauses of the graph have another length.
     """
     if not 0 <= damping < 1 or max_sweeps < 1:
         raise InputError(f"damping={damping}, max_sweeps={max_sweeps}: give one in [0, 1) and at least one sweep")
@@ -216,7 +216,7 @@ def _propagate(
             change = jnp.abs(marginals - former).max(initial=0.0) / (1 - damping)
             return old + (1 - damping) * (new - old), marginals, sweeps + 1, change
 
-        nothing = jnp.full((len(messages), len(graph.known)), 2.0)  # is no marginal, so that the first sweep changes it
+        nothing = jnp.full((len(messages), len(graph.known)), 2.0)  # no marginal, so the first sweep changes it
         start = (messages, nothing, jnp.zeros((), jnp.int32), jnp.full((), jnp.inf))
         end, marginals, sweeps, change = jax.lax.while_loop(cond_fun, body_fun, start)
         return Beliefs(marginals.T, end, sweeps, change)
@@ -225,9 +225,9 @@ def _propagate(
 
 
 def overlap(values: NDArray[np.integer], assignment: NDArray[np.integer], num_values: int) -> float:
-    """The share of variables that agree, under the renaming of values that suits best.
+    """The share of variables with equal values, under the best renaming of values.
 
-    The paper's Definition B.9 takes the least over permutations of the variables, which is taken for a slip.
+    Deviation: the paper's Definition B.9 takes the minimum over permutations of the variables, probably by mistake.
 
     Args:
       values: int [N], such as `beliefs.marginals.argmax(-1)`.

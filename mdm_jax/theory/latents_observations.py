@@ -1,4 +1,4 @@
-"""Latents-and-observations distributions, and the exact predictor that a perfect model of one would be.
+"""Latents-and-observations distributions, and their exact predictor.
 
 Source: Kim et al. 2025, Definition 3.1. Values count from 0 here: latents 0..m-1, observations 0 and 1.
 """
@@ -17,23 +17,23 @@ from mdm_jax.theory.predicates import Observations
 from mdm_jax.typing import Array
 
 IMPOSSIBLE = -1e9
-"""Stands for log 0: finite, so that sums and products of it are numbers."""
+"""The stand-in for log 0. It is finite, so its sums and products are numbers."""
 MAX_ENTRIES = 1 << 29
-"""of the table of states and tokens, 2 GiB in float32"""
-_CHUNK = 1 << 24  # entries that are worked on at a time
+"""The largest number of entries in the table of states and tokens: 2 GiB in float32."""
+_CHUNK = 1 << 24  # entries of a chunk
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LatentsObservations:
-    """N independent latents, P observations of them, and the places where they stand in the sequence, L = N + P.
+    """N independent latents, P observations of them, and their positions in the sequence, L = N + P.
 
-    Observations are bits here; the definition lets them take m + 1 values.
+    Deviation: observations are bits here; the definition lets them take m + 1 values.
 
     Attributes:
-        num_latents: N.
-        prior: Of a latent's values, `[m]`, summing to 1.
-        observations: The functions O_1..O_P.
-        order: π, int `[L]`: latent i stands at π(i), observation j at π(N + j); None for latents first.
+      num_latents: N.
+      prior: the distribution of a latent, `[m]`, with sum 1.
+      observations: the functions O_1..O_P.
+      order: π, int `[L]`: latent i is at position π(i), observation j at π(N + j); None for latents first.
     """
 
     num_latents: int
@@ -57,16 +57,16 @@ class LatentsObservations:
 
     @property
     def num_values(self) -> int:
-        """How many values a latent takes, m."""
+        """m, the number of values of a latent."""
         return len(self.prior)
 
     @property
     def positions(self) -> NDArray[np.integer]:
-        """π, int `[L]`: where the latents stand, then where the observations do."""
+        """π, int `[L]`: the positions of the latents, then those of the observations."""
         return np.arange(self.length) if self.order is None else np.asarray(self.order)
 
     def sample(self, rng: np.random.Generator, num: int) -> NDArray[np.int32]:
-        """Sequences, int32 `[num, L]`."""
+        """Draws sequences, int32 `[num, L]`."""
         prior = np.asarray(self.prior) / sum(self.prior)
         latents = rng.choice(self.num_values, size=(num, self.num_latents), p=prior)
         chances = self.observations.probabilities(latents)
@@ -75,20 +75,20 @@ class LatentsObservations:
         return tokens
 
     def consistent(self, tokens: NDArray[np.integer]) -> NDArray[np.floating]:
-        """The probability that each observation has given the latents beside it, `[..., P]`: 0 or 1 without noise."""
+        """The probability of each observation given the latents of its sequence, `[..., P]`: 0 or 1 without noise."""
         ordered = tokens[..., self.positions]
-        latents, seen = ordered[..., : self.num_latents], ordered[..., self.num_latents :]
+        latents, observed = ordered[..., : self.num_latents], ordered[..., self.num_latents :]
         chances = self.observations.probabilities(latents)
-        return np.where(seen == 1, chances, np.where(seen == 0, 1 - chances, 0))
+        return np.where(observed == 1, chances, np.where(observed == 0, 1 - chances, 0))
 
 
 class States(NamedTuple):
-    """All values that the latents can take, S = m^N: the parameters of a `BayesDenoiser`."""
+    """All S = m^N values of the latents, which are the parameters of a `BayesDenoiser`."""
 
     log_prior: Array
     """float32 [S]"""
     latents: Array
-    """int8 [S, N]; int32 where m exceeds 127"""
+    """int8 [S, N]; int32 if m exceeds 127"""
     chances: Array
     """float32 [S, P]: P(O_j = 1 | latents)"""
     positions: Array
@@ -96,7 +96,7 @@ class States(NamedTuple):
 
 
 def states(distribution: LatentsObservations) -> States:
-    """All states of the latents, by enumeration; InputError if the table of m^N states would exceed 2 GiB."""
+    """Enumerates all states of the latents; raises InputError if the table of m^N states would exceed 2 GiB."""
     m, num = distribution.num_values, distribution.num_latents
     if m**num * distribution.length > MAX_ENTRIES:
         raise InputError(
@@ -124,16 +124,16 @@ def states(distribution: LatentsObservations) -> States:
 
 @dataclasses.dataclass(frozen=True)
 class BayesDenoiser:
-    """The exact p(x^i | x[M]) of a latents-and-observations distribution, by enumeration: a `Denoiser`.
+    """The exact p(x^i | x[M]) of a latents-and-observations distribution, by enumeration. It is a `Denoiser`.
 
         p(x^i = v | x[M]) = Σ_z p(x^i = v | z) w(z),   w(z) ∝ p(z) Π_{j not in M} p(x^j | z)
 
-    On evidence that no latents explain, which sampling meets once it has revealed several coupled tokens at a time, all
-    values of a masked position are equally likely. What is revealed has probability 1 in any case.
+    If no latents explain the revealed tokens, all values of a masked position are equally likely. Sampling can get
+    there when it reveals several dependent tokens in one step. A revealed token always has probability 1.
 
     Attributes:
-        num_values: m; V = max(m, 2).
-        mask_id: The mask token, at least V.
+      num_values: m; V = max(m, 2).
+      mask_id: the mask token, at least V.
     """
 
     num_values: int
@@ -149,14 +149,14 @@ class BayesDenoiser:
         return max(self.num_values, 2)
 
     def __call__(self, params: States, tokens: Array) -> Array:
-        """Log-probabilities float32 [B, L, V], -inf where a value is impossible.
+        """Log-probabilities float32 [B, L, V], -inf for impossible values.
 
         Args:
-          params: from `states`.
+          params: the states, from `states`.
           tokens: int32 [B, L].
 
         Raises:
-          InputError: the states are of sequences of another length.
+          InputError: the states belong to sequences of another length.
         """
         if tokens.shape[1] != params.positions.shape[0]:
             raise InputError(f"tokens are [B, {params.positions.shape[0]}] for these states, got {tokens.shape}")

@@ -1,4 +1,4 @@
-"""The planted constraint satisfaction problem: clauses that a hidden assignment fulfils. NumPy in, NumPy out."""
+"""The planted constraint satisfaction problem: clauses that a hidden assignment satisfies. NumPy in, NumPy out."""
 
 from typing import NamedTuple
 
@@ -13,9 +13,9 @@ class PlantedCSP(NamedTuple):
     """An instance."""
 
     assignment: NDArray[np.int32]
-    """σ, int32 [N]: what was planted"""
+    """σ, int32 [N]: the planted assignment"""
     clauses: NDArray[np.int32]
-    """int32 [P, k]: the variables of each clause, for which the predicate came out as 1"""
+    """int32 [P, k]: the variables of each clause. The predicate is 1 for them"""
 
 
 def planted_csp(
@@ -26,19 +26,20 @@ def planted_csp(
     *,
     tuples: NDArray[np.int32] | None = None,
 ) -> PlantedCSP:
-    """Draws σ uniformly, then each tuple of distinct variables with a chance, if the predicate is 1 for it.
+    """Draws σ uniformly, and selects tuples of distinct variables at random. Tuples with predicate 1 become clauses.
 
-    Source: Kim et al. 2025, Definition B.9. There the chance is φ / N^(k-1); here it is given by what it comes to.
+    Source: Kim et al. 2025, Definition B.9. There a tuple is selected with probability φ / N^(k-1). Here the degree
+    determines this probability.
 
     Args:
-        rng: The generator.
-        predicate: Of k variables; a noisy one is drawn anew for each tuple.
-        num_variables: N.
-        degree: d = k P / N, clauses per variable on average.
-        tuples: int32 `[num, k]`, which tuples there are; None for all ordered ones.
+      rng: the random generator.
+      predicate: a predicate of k variables. A noisy one is drawn independently for each tuple.
+      num_variables: N.
+      degree: d = k P / N, the mean number of clauses per variable.
+      tuples: int32 `[num, k]`, the tuples to select from; None for all ordered tuples.
 
     Raises:
-        InputError: k > N, or the degree is negative or more than all tuples give.
+      InputError: k > N, or the degree is negative or larger than all tuples allow.
     """
     k = predicate.k
     total = num_tuples(num_variables, k) if tuples is None else len(tuples)
@@ -46,8 +47,8 @@ def planted_csp(
     if not 0 <= expected <= total:
         most = k * predicate.satisfied * total / num_variables
         raise InputError(f"degree={degree}: {total} tuples of {num_variables} variables give from 0 to {most:.4g}")
-    is_vast = total > 1 << 62  # more than NumPy counts; its limit has the same law
-    num = int(rng.poisson(expected) if is_vast else rng.binomial(total, expected / max(total, 1)))
+    is_too_large = total > 1 << 62  # for NumPy's binomial; its Poisson limit has the same law
+    num = int(rng.poisson(expected) if is_too_large else rng.binomial(total, expected / max(total, 1)))
     if tuples is None:
         drawn = random_tuples(rng, num, num_variables, k)
     else:

@@ -1,6 +1,6 @@
-"""Predicates of few latents, and the observations that are made of them. NumPy in, NumPy out.
+"""Predicates of a few latents, and observations that are defined by them. NumPy in, NumPy out.
 
-Latents take the values 0..m-1 (the paper counts from 1), observations 0 and 1. A predicate may be noisy: its table
+Latents have the values 0..m-1 (the paper counts from 1), observations 0 and 1. A predicate may be noisy: its table
 holds P(O = 1 | values). Source: Kim et al. 2025, Example 3.2 and appendix B.
 """
 
@@ -22,10 +22,10 @@ class Predicate:
     """A bit that depends on k latents. Equal by value, and hashable.
 
     Attributes:
-        name: What messages and plots call it.
-        k: Its arity, at least 2.
-        num_values: m, the values of a latent, at least 2.
-        flat: P(O = 1 | values) for all m^k values, the last latent's changing fastest.
+      name: the name in messages and plots.
+      k: the number of latents, at least 2.
+      num_values: m, the number of values of a latent, at least 2.
+      flat: P(O = 1 | values) for all m^k values; the last latent changes fastest.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Predicate:
 
     @property
     def is_symmetric(self) -> bool:
-        """Whether the order of its arguments does not matter."""
+        """Whether the predicate is invariant under permutations of its arguments."""
         table = self.table
         swaps = [np.swapaxes(table, 0, axis) for axis in range(1, self.k)]
         return all(np.allclose(table, swapped) for swapped in swaps)
@@ -66,7 +66,7 @@ class Predicate:
         return bool(np.allclose([self._given(i) for i in range(self.k)], self.satisfied))
 
     def check_balanced(self, what: str) -> None:
-        """InputError unless Assumption B.11 holds, which `what` stands on."""
+        """Raises InputError unless Assumption B.11 holds, which `what` needs."""
         if not self.is_balanced:
             raise InputError(
                 f"{what} needs assumption B.11, that no value of one argument makes {self.name} likelier than another; "
@@ -78,7 +78,7 @@ class Predicate:
         return self.table.mean(axis=tuple(axis for axis in range(self.k) if axis != i))
 
     def transfer(self, i: int, j: int) -> NDArray[np.float64]:
-        """T[c, c'] = P(σ_j = c' | σ_i = c, O = 1) for uniform latents, `[m, m]`; i is not j."""
+        """T[c, c'] = P(σ_j = c' | σ_i = c, O = 1) for uniform latents, `[m, m]`, i ≠ j."""
         others = tuple(axis for axis in range(self.k) if axis not in (i, j))
         joint = self.table.sum(axis=others)
         joint = joint if i < j else joint.T
@@ -91,12 +91,12 @@ def _predicate(name: str, k: int, m: int, rule: NDArray[np.float64] | None) -> P
 
 
 def _grid(k: int, m: int) -> NDArray[np.int64] | None:
-    """All values of k latents, `[k, m, ..., m]`; None where there are none, so that the predicate's checks speak."""
+    """All values of k latents, `[k, m, ..., m]`; None for an invalid k or m, which `Predicate` reports."""
     return np.indices((m,) * k) if k >= 2 and m >= 2 else None
 
 
 def nae(k: int, m: int) -> Predicate:
-    """1 unless all k latents are equal (not all equal)."""
+    """Not all equal: 1 unless all k latents are equal."""
     grid = _grid(k, m)
     return _predicate(f"nae({k}, {m})", k, m, None if grid is None else (grid != grid[0]).any(axis=0).astype(float))
 
@@ -108,7 +108,7 @@ def xor(k: int) -> Predicate:
 
 
 def coloring(m: int) -> Predicate:
-    """1 if two latents, the ends of an edge, have different values, of m: nae(2, m)."""
+    """1 if two latents, the ends of an edge, have different values. It is nae(2, m)."""
     return dataclasses.replace(nae(2, m), name=f"coloring({m})")
 
 
@@ -129,26 +129,26 @@ def all_tuples(num_latents: int, k: int) -> NDArray[np.int32]:
 
 
 def num_tuples(num_latents: int, k: int) -> int:
-    """N! / (N - k)!; InputError if there are fewer latents than arguments."""
+    """N! / (N - k)!; raises InputError unless 1 ≤ k ≤ N."""
     if not 1 <= k <= num_latents:
         raise InputError(f"k={k} distinct latents cannot be drawn from N={num_latents}: give at least as many")
     return math.perm(num_latents, k)
 
 
 def random_tuples(rng: np.random.Generator, num: int, num_latents: int, k: int) -> NDArray[np.int32]:
-    """Different ordered k-tuples of distinct latents, uniformly at random.
+    """Draws different ordered k-tuples of distinct latents, uniformly.
 
     Args:
-        rng: The generator.
-        num: How many.
-        num_latents: N.
-        k: The length of a tuple.
+      rng: the random generator.
+      num: the number of tuples.
+      num_latents: N.
+      k: the length of a tuple.
 
     Returns:
-        int32 `[num, k]`.
+      int32 `[num, k]`.
 
     Raises:
-        InputError: k > N, or there are not so many tuples.
+      InputError: k > N, or there are fewer tuples than `num`.
     """
     total = num_tuples(num_latents, k)
     if not 0 <= num <= total:
@@ -183,7 +183,7 @@ class Observations(Protocol):
         ...
 
     def check(self, num_latents: int, num_values: int) -> None:
-        """InputError unless they are of N latents with m values."""
+        """Raises InputError unless the observations are of N latents with m values."""
         ...
 
 
@@ -192,8 +192,8 @@ class SparseObservations:
     """One predicate of P tuples of latents (Example 3.2).
 
     Attributes:
-        predicate: Of k latents.
-        tuples: int32 `[P, k]`.
+      predicate: a predicate of k latents.
+      tuples: int32 `[P, k]`.
     """
 
     predicate: Predicate
@@ -218,7 +218,7 @@ class SparseObservations:
         return np.asarray(self.predicate.flat, np.float32)[code]
 
     def check(self, num_latents: int, num_values: int) -> None:
-        """InputError unless they are of N latents with m values."""
+        """Raises InputError unless the observations are of N latents with m values."""
         if num_values != self.predicate.num_values:
             raise InputError(f"{self.predicate.name} is of m={self.predicate.num_values} values, not {num_values}")
         if len(self.tuples) and not 0 <= self.tuples.min() <= self.tuples.max() < num_latents:
@@ -233,8 +233,8 @@ class SlabObservations:
     Source: Kim et al. 2025, appendix B.4, where P = γ N².
 
     Attributes:
-        directions: z, float `[P, N]`; `random_slabs` draws them from the normal distribution.
-        beta: β, the half-width of a slab in units of √N.
+      directions: z, float `[P, N]`; `random_slabs` draws normal ones.
+      beta: β, the half-width of a slab in units of √N.
     """
 
     directions: NDArray[np.floating]
@@ -251,13 +251,13 @@ class SlabObservations:
         return (np.abs(heights) <= self.beta * math.sqrt(latents.shape[-1])).astype(np.float32)
 
     def check(self, num_latents: int, num_values: int) -> None:
-        """InputError unless they are of N latents with m = 2 values."""
+        """Raises InputError unless the observations are of N latents with m = 2 values."""
         if (num_latents, num_values) != (self.directions.shape[1], 2):
             raise InputError(f"the slabs are of {self.directions.shape[1]} bits, not {num_latents} of m={num_values}")
 
 
 def random_slabs(rng: np.random.Generator, num: int, num_latents: int, beta: float) -> SlabObservations:
-    """P slabs of N bits with normal directions. InputError unless P, N and β are positive."""
+    """Draws P slabs of N bits with normal directions; raises InputError unless P, N and β are positive."""
     if num < 1 or num_latents < 1 or not beta > 0:
         raise InputError(f"{num} slabs of {num_latents} bits, β={beta}: give all of them above 0")
     return SlabObservations(rng.standard_normal((num, num_latents)), beta)

@@ -36,8 +36,8 @@ PATIENCE = 300
 def _items(state: TrainState) -> dict[str, Any]:
     """What is saved apart, so that parameters alone can be loaded."""
     rest = {name: getattr(state, name) for name in ("step", "skipped", "skipped_in_a_row", "opt_state", "key")}
-    items = {"params": state.params, "optimizer": rest}
-    return items if state.ema is None else {**items, "ema": state.ema}
+    items = {"params": state.params, "optimizer": rest, "ema": state.ema, "pool": state.pool}
+    return {name: item for name, item in items.items() if item is not None}
 
 
 class Checkpointer:
@@ -175,7 +175,8 @@ class Checkpointer:
                 self._manager.reload()
                 self.best_score = self._best_on_disk()
             self.seconds = extra.get("seconds", 0.0)
-            return TrainState(params=items["params"], ema=items.get("ema"), **items["optimizer"]), extra["data"]
+            rest = items.pop("optimizer")
+            return TrainState(**{"ema": None, **items, **rest}), extra["data"]
         if damaged:
             raise _none_left(damaged)
         return None

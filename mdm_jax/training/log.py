@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from types import TracebackType
 
-from mdm_jax.errors import Preempted, RunError
+from mdm_jax.errors import NotFiniteError, Preempted, RunError
 from mdm_jax.report.progress import say
 from mdm_jax.training.distributed import is_lead
 from mdm_jax.training.metrics import MetricsWriter
@@ -14,6 +14,9 @@ from mdm_jax.typing import Array, Params
 
 Evaluate = Callable[[Params], Mapping[str, float]]
 """parameters -> metrics by name"""
+
+ADVICE = "the checkpoints are good: look at the data, or start anew with a lower learning rate"
+"""Where numbers are not finite."""
 
 OnMetrics = Callable[[int, Mapping[str, float]], None]
 """(step, metrics by name): called in the first process, for each line of `metrics.jsonl`"""
@@ -59,15 +62,17 @@ class Log:
         if skipped >= self._max_skipped:
             raise RunError(
                 f"the loss, its gradient or what came of it was not finite in {skipped} steps in a row, up to step "
-                f"{step}, which were skipped; the checkpoints are good: look at the data, or start anew with a lower "
-                "learning rate"
+                f"{step}, which were skipped; {ADVICE}"
             )
 
     def evaluate(self, step: int, evaluate: Evaluate, params: Params) -> Mapping[str, float]:
-        """Evaluates, writes what comes out, and says it."""
+        """Evaluates, writes what comes out, and says it; RunError if the network's predictions are not finite."""
         self.flush()
-        with self.progress.paused():
-            values = evaluate(params)
+        try:
+            with self.progress.paused():
+                values = evaluate(params)
+        except NotFiniteError:
+            raise RunError(f"the predictions of the evaluation at step {step} are not finite; {ADVICE}") from None
         self._write(step, values)
         if is_lead():
             say(f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))

@@ -1,4 +1,4 @@
-"""The loop around the step: data in, progress out, checkpoints on the way. Started again, it goes on where it was."""
+"""The training loop: data, steps, progress and checkpoints. Started again, it continues from the newest checkpoint."""
 
 import dataclasses
 import math
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
@@ -31,39 +32,39 @@ from mdm_jax.typing import Array, Denoiser, Params
 
 
 class BatchIterator(Protocol):
-    """Batches without end, and a position that can be stored as JSON."""
+    """An endless iterator of batches with a position that can be stored as JSON."""
 
     def __iter__(self) -> Iterator[Mapping[str, np.ndarray]]:
         """Itself."""
         ...
 
     def __next__(self) -> Mapping[str, np.ndarray]:
-        """The next global batch, or those of its rows that lie on this process's devices (`sharding.local_rows`)."""
+        """The next global batch, or the rows of it on this process's devices (`sharding.local_rows`)."""
         ...
 
     def get_state(self) -> dict[str, Any]:
-        """Where it stands."""
+        """The position."""
         ...
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes on from there."""
+        """Continues from a position."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
-    """How much is done at a time, and how often other things happen, in steps."""
+    """The size of a step, and how often the loop saves, evaluates and logs, in steps."""
 
     batch_size: Count = 128
     """examples per step, over all devices and all processes"""
     accumulate: Count = 1
-    """parts that a batch is worked off in, to save memory; the result is the same but for dropout"""
+    """parts of a batch that are computed one after the other, to save memory; the result is the same but for dropout"""
     checkpoint_every: Count = 1000
     keep: Count = 2
-    """newest checkpoints that stay"""
+    """number of newest checkpoints to keep"""
     evaluate_every: Count = 1000
     best_metric: str | None = None
-    """of the evaluation; the checkpoint where it was best stays too"""
+    """name of an evaluation metric; the checkpoint where it was best is kept too"""
     best_mode: Literal["max", "min"] = "max"
     log_every: Count = 20
     max_skipped: Count = 20
@@ -78,7 +79,7 @@ class LoopConfig:
             raise InputError(f"the best metric is the highest, max, or the lowest, min; got {shown(self.best_mode)}")
 
     def score(self, values: Mapping[str, float]) -> float | None:
-        """What `best_metric` says of an evaluation, the higher the better; None if it says nothing."""
+        """The evaluation's `best_metric`, negated if the lowest is best; None if it is not finite or not set."""
         if self.best_metric is None:
             return None
         if self.best_metric not in values:
@@ -107,27 +108,26 @@ def fit(
 ) -> TrainState:
     """Trains to `optimizer.num_steps`, from the newest checkpoint in `folder` if there is one.
 
-    Several processes of JAX's distributed runtime all call it with the same arguments; the folder is shared, and the
-    first process writes all that is not a checkpoint.
+    In JAX's distributed runtime every process calls it with the same arguments. The processes share the folder; the
+    first one writes everything but the checkpoints.
 
     Args:
-      folder: of the run; gets `config.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/` and `lock`.
-      apply: the network; one that takes no `dropout_key` is trained without dropout.
+      folder: of the run; holds `config.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/` and `lock`.
+      apply: the network. Without an argument `dropout_key` it is trained without dropout.
       init_params: makes fresh parameters from a key.
       loss: nats per sequence.
-      batches: the data; in each process those rows of the global batch that lie on its devices.
-      to_batch: makes `tokens` and `is_prompt` of one raw batch.
+      batches: the data; each process gets the rows of the global batch on its own devices.
+      to_batch: maps a raw batch to `tokens` int32 [rows, L] and `is_prompt` bool [rows, L].
       optimizer: the optimizer's settings.
       loop: how often to log, evaluate and save.
       mesh: where to train.
-      config: what `config.json` shall say beside the optimizer and the batch size; another run with other words is
-        refused in this folder. `model` is for `load`, and is there by itself where `apply.config` is of a
-        registered kind, as that of every network of this library.
-      evaluate: gets the parameters (their average where one is kept); what it returns joins the metrics.
-      start_from: parameters that a fresh run starts from instead, as from `init_params`; whole in every process.
+      config: further sections of `config.json`, beside the optimizer and the batch size. A folder refuses a run with
+        another config. The section `model`, which `load` reads, is written if `apply.config` is of a registered kind.
+      evaluate: maps the parameters (their average if there is one) to metrics.
+      start_from: initial parameters of a fresh run, in place of those of `init_params`; whole in every process.
       rules: where parameters lie on the mesh, by their names.
-      on_metrics: called with a step and its metrics whenever some are written, in the first process.
-      flops_per_example: of the model's products, forward and backward, for the rates on the progress bar.
+      on_metrics: called with the step and its metrics whenever metrics are written, in the first process.
+      flops_per_example: FLOPs of the model's matrix products, forward and backward, for the progress bar's rates.
 
     Returns:
       The last state.
@@ -135,7 +135,8 @@ def fit(
     Raises:
       InputError: the batch does not fit the mesh; the folder is in use, or of another run; or its checkpoints cannot be
         used.
-      RunError: too many steps in a row were skipped, or most of all steps; or a checkpoint cannot be written.
+      RunError: too many steps in a row were skipped, or most of all steps; or the predictions of an evaluation are not
+        finite; or a checkpoint cannot be written.
       LostPeerError: another process is gone. End this one with `distributed.leave`.
       Preempted: SIGTERM came; the state is saved. Interrupted: Ctrl-C did.
     """
@@ -154,9 +155,10 @@ def fit(
             _say_what_is_replicated(mesh, stored, rules)
         meet(mesh)
         with Checkpointer(folder, keep=loop.keep, metric=metric) as checkpointer:
-            restored = checkpointer.restore(abstract_state(mesh, init_params, optimizer, rules), say)
+            init_pool = _init_pool(loss, batches, to_batch, loop.batch_size)
+            restored = checkpointer.restore(abstract_state(mesh, init_params, optimizer, rules, init_pool), say)
             if restored is None:
-                state = init_state(mesh, init_params, loop.seed, optimizer, start_from, rules)
+                state = init_state(mesh, init_params, loop.seed, optimizer, start_from, rules, init_pool)
             else:
                 state, position = restored
                 batches.set_state(position)
@@ -220,18 +222,30 @@ def fit(
     return state
 
 
+def _init_pool(
+    loss: Loss, batches: BatchIterator, to_batch: Callable[..., Mapping[str, np.ndarray]], batch_size: int
+) -> Callable[[], Any] | None:
+    """What makes the first pool of a loss that has one: of a batch of zeros as large as those to come."""
+    init, position = loss.init, batches.get_state()
+    if init is None:
+        return None
+    arrays = to_batch(next(batches))
+    batches.set_state(position)
+    return lambda: init({name: jnp.zeros((batch_size, *x.shape[1:]), x.dtype) for name, x in arrays.items()})
+
+
 def _lies_in(folder: pathlib.Path, name: Any) -> bool:
-    """Whether a file that could not be used, by its name in an OSError, lies in the run's folder."""
+    """Whether `name`, the file name of an OSError, lies in the run's folder."""
     return isinstance(name, str) and folder.absolute() in pathlib.Path(name).absolute().parents
 
 
 def _most_count(state: TrainState) -> bool:
-    """Whether at least half of the steps changed something."""
+    """Whether at least half of the steps were not skipped."""
     return 2 * int(state.skipped) <= int(state.step)
 
 
 def _is_worth_saving(state: TrainState, *, is_last: bool) -> bool:
-    """Not among skipped steps: such checkpoints are all alike, and would push out those from before the trouble."""
+    """False within a streak of skipped steps: their checkpoints are alike and would displace those from before it."""
     return not int(state.skipped_in_a_row) or (is_last and _most_count(state))
 
 
@@ -252,7 +266,7 @@ def _say_what_is_replicated(mesh: Mesh, params: Params, rules: Rules) -> None:
 
 
 def _on_mesh(arrays: Mapping[str, np.ndarray], batch_size: int, mesh: Mesh) -> Batch:
-    """This process's rows of a batch, as part of the global one."""
+    """This process's rows of a batch as part of the global arrays."""
 
     def spread(array: np.ndarray) -> Array:
         shape = (batch_size, *array.shape[1:])

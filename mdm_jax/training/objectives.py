@@ -1,31 +1,47 @@
-"""What training minimises: a draw of `losses` and its likelihood, or that of an autoregressive model."""
+"""What training minimises: a draw and its likelihood, or the likelihood of an autoregressive model."""
 
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
+
 from mdm_jax.checks import call, check_tokens
-from mdm_jax.draws import Draw, Focal, Skewed, Subset
+from mdm_jax.confidence import read_confidence
+from mdm_jax.draws import DRAWS, Draw, Focal, Masked, Skewed, Subset
 from mdm_jax.logits import scored_nll
 from mdm_jax.losses import nll
-from mdm_jax.typing import Array, Denoiser, Params
+from mdm_jax.masking import mask_where
+from mdm_jax.randomness import row_keys
+from mdm_jax.training.aligned import Aligned, Pool
+from mdm_jax.typing import Array, Confidence, Denoiser, Params
+
+NAMED: dict[str, Draw | Aligned] = {**DRAWS, "aligned": Aligned()}
+"""The draws that training takes, by name."""
 
 Batch = dict[str, Array]
 """`tokens` int32 [B, L] and `is_prompt` bool [B, L]: the positions that are given."""
 
 
 class Loss(NamedTuple):
-    """A loss in two parts: what is drawn, for the whole batch, and what is computed, for any pairs of its rows."""
+    """A loss in two parts: what is drawn for the whole batch, and what is computed of any pairs of its rows."""
 
-    draw: Callable[[Array, Batch], Any]
-    """(key, batch) -> all that is random about the loss: a pytree of arrays [B, ...], whose rows may be in any order"""
-    nll: Callable[..., Array]
-    """(denoiser, params, some rows of what was drawn, from an even one on, *, paired) -> nats per sequence, float32
-    [rows]; `paired`: rows 2k and 2k + 1 lie on one device"""
+    draw: Callable[..., Any]
+    """(key, batch) -> all that is random about the loss: a pytree of arrays [B, ...], with the rows in any order. With
+    a pool: (key, batch, pool) -> the same with the rows in place, and the pool that they came from"""
+    nll: Callable[..., Any]
+    """(denoiser, params, drawn rows of which the first has an even number, *, paired) -> nats per sequence, float32
+    [rows]; `paired`: rows 2k and 2k + 1 lie on one device. With a pool: nats, and what `advance` reads"""
+    init: Callable[[Batch], Any] | None = None
+    """batch -> the first pool, arrays [B, ...] with a field `is_prompt`; None for a loss without one"""
+    advance: Callable[..., Any] | None = None
+    """(key, pool, the second output of `nll` for all rows) -> the next pool"""
 
 
-def masked_loss(mask_id: int, draw: Draw = Subset()) -> Loss:  # noqa: B008 (frozen)
-    """A masked model's loss by its draw; `losses.Subset` has the lowest variance of those that bound the likelihood."""
+def masked_loss(mask_id: int, draw: Draw | Aligned = Subset()) -> Loss:  # noqa: B008 (frozen)
+    """A masked model's loss by its draw; `draws.Subset` has the lowest variance of those that bound the likelihood."""
+    if isinstance(draw, Aligned):
+        return _aligned_loss(mask_id, draw)
 
     def of_batch(key: Array, batch: Batch) -> Any:
         return draw(key, check_tokens(batch["tokens"], "tokens"), batch["is_prompt"])
@@ -33,22 +49,36 @@ def masked_loss(mask_id: int, draw: Draw = Subset()) -> Loss:  # noqa: B008 (fro
     return Loss(of_batch, partial(nll, mask_id=mask_id, draw=draw))
 
 
+def _aligned_loss(mask_id: int, draw: Aligned) -> Loss:
+    def of_batch(key: Array, batch: Batch, pool: Pool) -> tuple[Masked, Pool]:
+        return draw(key, check_tokens(batch["tokens"], "tokens"), batch["is_prompt"], pool)
+
+    def nats(denoiser: Denoiser, params: Params, masked: Masked, *, paired: bool) -> tuple[Array, Confidence]:
+        del paired
+        output = call(denoiser, params, mask_where(masked.x_0, masked.is_masked, mask_id))
+        nats = scored_nll(output, masked.x_0, masked.is_scored, mask_id=mask_id).sum(axis=-1)
+        keys = row_keys(jax.random.key(0), len(nats))  # not used: tokens are the likeliest
+        confidence = read_confidence(keys, jax.lax.stop_gradient(output), None, mask_id, masked.is_masked)
+        return masked.weight * nats, confidence
+
+    return Loss(of_batch, nats, lambda batch: draw.init(batch["tokens"], batch["is_prompt"]), draw.advance)
+
+
 def skewed_loss(mask_id: int, *, skew: float = 3.0) -> Loss:
-    """`masked_loss` of `losses.Skewed`."""
+    """`masked_loss` of `draws.Skewed`."""
     return masked_loss(mask_id, Skewed(skew))
 
 
 def reweighted_loss(mask_id: int, *, num_times: int = 20, alpha: float = 0.25, gamma: float = 1.0) -> Loss:
-    """`masked_loss` of `losses.Focal`."""
+    """`masked_loss` of `draws.Focal`."""
     return masked_loss(mask_id, Focal(num_times, alpha, gamma))
 
 
 def causal_loss() -> Loss:
     """Σ_i -log p(x^i | x^0, ..., x^{i-1}) over the tokens that are not given, for a causal network.
 
-    Nothing precedes position 0, so it is never scored. Give it as prompt: where it is not, the loss per free token
-    counts it as one that cost nothing. Give as prompt, too, the tokens that a network reads in groups: it predicts none
-    of them.
+    Position 0 has no context and is never scored. Mark it as prompt; otherwise the loss per free token counts it as a
+    token of 0 nats. The same holds for tokens that a network reads in groups, which it does not predict.
     """
 
     def draw(key: Array, batch: Batch) -> Batch:

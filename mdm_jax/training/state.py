@@ -1,4 +1,4 @@
-"""What training carries from step to step, and how it is made, sharded, on any mesh."""
+"""The state of training, its optimizer, and how the state is made on a mesh."""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from optax import GradientTransformation as Transformation
 
 from mdm_jax.errors import InputError, shown
 from mdm_jax.ranges import INT32, Count, Decay, NotNegative, Positive, Range, Share, check_ranges
-from mdm_jax.sharding import RULES, Rules, abstract, shardings
+from mdm_jax.sharding import BATCH, RULES, Rules, abstract, shardings
 from mdm_jax.typing import Array, Params
 
 GENERATOR = "threefry2x32"
@@ -21,7 +21,7 @@ GENERATOR = "threefry2x32"
 
 
 class TrainState(NamedTuple):
-    """All that a run needs to go on, but for its position in the data."""
+    """All that a run needs to go on, except its position in the data."""
 
     step: Array
     """int32 scalar: steps done, skipped ones included"""
@@ -35,11 +35,13 @@ class TrainState(NamedTuple):
     """exponential moving average of the parameters, float32, or None"""
     opt_state: Any
     key: Array
-    """the run's key; step k uses it folded with k, so that it never changes"""
+    """the run's key, which never changes: step k folds k into it"""
+    pool: Any = None
+    """the state of a draw that has one, arrays [B, ...] split as a batch is; None for other draws"""
 
     @property
     def eval_params(self) -> Params:
-        """What to evaluate and to sample with: the average where there is one."""
+        """The parameters to evaluate and to sample with: the average if there is one."""
         return self.params if self.ema is None else self.ema
 
 
@@ -73,7 +75,7 @@ class OptimizerConfig:
     transformation: optax.GradientTransformation | Callable[[optax.Schedule], optax.GradientTransformation] | None = (
         None
     )
-    """takes the place of `optimizer`: any of optax, or what makes one of the schedule, such as `optax.lion`"""
+    """replaces `optimizer`: a transformation of optax, or a function schedule -> transformation (`optax.lion`)"""
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -87,7 +89,7 @@ class OptimizerConfig:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """The settings, for a run's `config.json`; of a transformation, which has none to compare, its name."""
+        """The settings, for a run's `config.json`. A transformation has no settings to compare: its name is written."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         own = fields.pop("transformation")
         name = f"{getattr(own, '__module__', '')}.{getattr(own, '__qualname__', type(own).__qualname__)}"
@@ -118,7 +120,7 @@ class OptimizerConfig:
         return optax.adamw(schedule, self.beta1, self.beta2, weight_decay=self.weight_decay, mask=_are_matrices)
 
     def _muon(self, schedule: optax.Schedule) -> Transformation:
-        """In two parts of ours: optax's Muon gives its part of Adam no decay of matrices, and Nesterov's momentum."""
+        """Muon and AdamW apart: the Adam within optax's Muon does not decay matrices, and has Nesterov's momentum."""
         muon = optax.contrib.muon(schedule, weight_decay=self.weight_decay, consistent_rms=0.2)
         return optax.partition({"muon": muon, "adamw": self._adamw(schedule)}, _parts)
 
@@ -129,7 +131,7 @@ def _are_matrices(params: Params) -> Params:
 
 
 def _parts(params: Params) -> Params:
-    """Which leaves Muon updates, the matrices but for embeddings and the head, and which AdamW."""
+    """The optimizer of each leaf: "muon" for matrices except embeddings and the head, "adamw" for the others."""
 
     def part(path: tuple[Any, ...], leaf: Array) -> str:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -140,7 +142,7 @@ def _parts(params: Params) -> Params:
 
 
 def ema_update(ema: Params, params: Params, step: Array, decay: float) -> Params:
-    """The average after update number `step` (from 1), in float32: a low-precision one would stand still."""
+    """The average after update number `step` (from 1), in float32: in low precision it would stop moving."""
     decay_now = jnp.minimum(decay, (1 + step) / (10 + step))
     return jax.tree.map(lambda a, p: decay_now * a + (1 - decay_now) * p.astype(jnp.float32), ema, params)
 
@@ -155,7 +157,7 @@ def make_state(init_params: Callable[[Array], Params], key: Array, config: Optim
 
 
 def as_stored(params: Params, like: Params) -> Params:
-    """`params` in the dtypes of `like`: what the network works on."""
+    """`params` in the dtypes of `like`, which the network computes with."""
     return jax.tree.map(lambda leaf, wanted: leaf.astype(wanted.dtype), params, like)
 
 
@@ -166,14 +168,27 @@ def init_state(
     config: OptimizerConfig,
     start_from: Params | None = None,
     rules: Rules = RULES,
+    init_pool: Callable[[], Any] | None = None,
 ) -> TrainState:
-    """A fresh state, made where it will lie on `mesh`; with the parameters of `start_from`, if that is given."""
+    """A fresh state, made where it will lie on `mesh`.
+
+    Args:
+      mesh: where to train.
+      init_params: makes fresh parameters from a key.
+      seed: of the run.
+      config: the optimizer's settings.
+      start_from: parameters to start from instead; None for fresh ones.
+      rules: where parameters lie, by their names.
+      init_pool: makes the state of the loss's draw; None if it has none.
+    """
 
     def make(key: Array) -> TrainState:
         return make_state(init_params, key, config)
 
     key = jax.random.key(seed, impl=GENERATOR)
     state = jax.jit(make, out_shardings=shardings(mesh, jax.eval_shape(make, key), rules))(key)
+    if init_pool is not None:
+        state = state._replace(pool=jax.jit(init_pool, out_shardings=NamedSharding(mesh, BATCH))())
     if start_from is None:
         return state
 
@@ -186,8 +201,17 @@ def init_state(
 
 
 def abstract_state(
-    mesh: Mesh, init_params: Callable[[Array], Params], config: OptimizerConfig, rules: Rules = RULES
+    mesh: Mesh,
+    init_params: Callable[[Array], Params],
+    config: OptimizerConfig,
+    rules: Rules = RULES,
+    init_pool: Callable[[], Any] | None = None,
 ) -> TrainState:
     """The shapes, dtypes and shardings of a state on `mesh`, to restore one into."""
     key = jax.random.key(0, impl=GENERATOR)
-    return abstract(mesh, jax.eval_shape(lambda key: make_state(init_params, key, config), key), rules)
+    state: TrainState = abstract(mesh, jax.eval_shape(lambda key: make_state(init_params, key, config), key), rules)
+    if init_pool is None:
+        return state
+    rows = NamedSharding(mesh, BATCH)
+    pool = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows), jax.eval_shape(init_pool))
+    return state._replace(pool=pool)

@@ -38,18 +38,18 @@ def make_train_step(
 ) -> jax.stages.Wrapped:
     """The jitted update (state, batch) -> (state, metrics); the state that goes in is donated.
 
-    It minimises nats per free (not given) token. Draws are made for the global batch, so that they depend neither on
-    how many devices share it nor on `accumulate`. A step whose loss, gradient or outcome is not finite changes nothing
-    but the counts of steps: no state holds a number that is not.
+    It minimises nats per free (not given) token. Draws are made for the global batch, so they depend neither on the
+    number of devices nor on `accumulate`. If the loss, the gradient or the updated state is not finite, the step
+    changes only the counts of steps and the draw's pool, so that the state stays finite.
 
     Args:
-      apply: the network; one that takes no `dropout_key` is trained without dropout.
-      init_params: makes its parameters from a key; their dtypes are those that the network works on.
+      apply: the network. Without an argument `dropout_key` it is trained without dropout.
+      init_params: makes its parameters from a key, in the dtypes that the network computes with.
       loss: nats per sequence.
       config: the optimizer's settings.
       mesh: where it runs.
-      accumulate: parts that the batch is worked off in, one after the other, to save memory; gradients add up in
-        float32. Each part has its own dropout key.
+      accumulate: the number of parts of the batch that are computed one after the other, to save memory. Gradients are
+        summed in float32. Each part has its own dropout key.
       rules: where parameters lie.
 
     Raises:
@@ -61,34 +61,46 @@ def make_train_step(
     network = apply.features if gives_features(apply) else apply
     has_dropout = takes_dropout_key(network)
 
-    def objective(params: Params, drawn: Any, dropout_key: Array) -> Array:
+    def objective(params: Params, drawn: Any, dropout_key: Array) -> tuple[Array, Any]:
         def denoiser(params: Params, tokens: Array) -> Any:
             options = {"dropout_key": dropout_key} if has_dropout else {}
-            with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # what no compiler can split splits itself by it
+            with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # kernels that XLA cannot split read the mesh here
                 return network(gathered(mesh, params, rules), tokens, **options)
 
         rows_per_device = jax.tree.leaves(drawn)[0].shape[0] // (mesh.shape["data"] * mesh.shape["fsdp"])
-        return loss.nll(denoiser, params, drawn, paired=rows_per_device % 2 == 0).sum()
+        nats = loss.nll(denoiser, params, drawn, paired=rows_per_device % 2 == 0)
+        nats, seen = (nats, None) if loss.init is None else nats
+        return nats.sum(), seen
 
-    def summed(params: Params, drawn: Any, dropout_key: Array) -> tuple[Array, Params]:
-        """Nats of the whole batch, and their gradient in float32."""
+    def summed(params: Params, drawn: Any, dropout_key: Array) -> tuple[Array, Params, Any]:
+        """Nats of the whole batch, their gradient in float32, and what else was seen of each row."""
         if accumulate == 1:
-            value, gradient = jax.value_and_grad(objective)(params, drawn, dropout_key)
-            return value, _float32(gradient)
+            (value, seen), gradient = jax.value_and_grad(objective, has_aux=True)(params, drawn, dropout_key)
+            return value, _float32(gradient), seen
 
-        def add(total: Any, part: tuple[Any, Array]) -> tuple[Any, None]:
-            value, gradient = jax.value_and_grad(objective)(params, *part)
-            return jax.tree.map(jnp.add, total, (value, _float32(gradient))), None
+        def add(total: Any, part: tuple[Any, Array]) -> tuple[Any, Any]:
+            (value, seen), gradient = jax.value_and_grad(objective, has_aux=True)(params, *part)
+            return jax.tree.map(jnp.add, total, (value, _float32(gradient))), seen
 
         zeros = jax.tree.map(jnp.zeros_like, (jnp.zeros(()), _float32(params)))
         parts = (_parts(drawn, accumulate, mesh), jax.random.split(dropout_key, accumulate))
-        return jax.lax.scan(add, zeros, parts)[0]
+        total, seen = jax.lax.scan(add, zeros, parts)
+        return *total, _whole(seen, mesh)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         key_draw, key_dropout = jax.random.split(jax.random.fold_in(state.key, state.step))
-        num_tokens = jnp.maximum((~batch["is_prompt"]).sum(), 1)
-        drawn = jax.lax.with_sharding_constraint(loss.draw(key_draw, batch), rows)
-        value, gradient = summed(as_stored(state.params, stored), drawn, key_dropout)
+        pool, is_prompt = state.pool, batch["is_prompt"]
+        if loss.init is None:
+            drawn = loss.draw(key_draw, batch)
+        else:
+            key_draw, key_advance = jax.random.split(key_draw)
+            drawn, pool = loss.draw(key_draw, batch, pool)
+            is_prompt = pool.is_prompt
+        num_tokens = jnp.maximum((~is_prompt).sum(), 1)
+        drawn = jax.lax.with_sharding_constraint(drawn, rows)
+        value, gradient, seen = summed(as_stored(state.params, stored), drawn, key_dropout)
+        if loss.advance is not None:
+            pool = loss.advance(key_advance, pool, seen)
         value, gradient = value / num_tokens, jax.tree.map(lambda leaf: leaf / num_tokens, gradient)
         gradient_norm = optax.tree.norm(gradient)
 
@@ -109,10 +121,11 @@ def make_train_step(
             "skipped_steps": skipped,
             "skipped_in_a_row": skipped_in_a_row,
         }
-        return TrainState(state.step + 1, skipped, skipped_in_a_row, params, ema, opt_state, state.key), metrics
+        return TrainState(state.step + 1, skipped, skipped_in_a_row, params, ema, opt_state, state.key, pool), metrics
 
     like = abstract_state(mesh, init_params, config, rules)
     state_shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
+    state_shardings = state_shardings._replace(pool=None if loss.init is None else rows)
     return jax.jit(
         train_step,
         in_shardings=(state_shardings, rows),
@@ -122,7 +135,7 @@ def make_train_step(
 
 
 def takes_dropout_key(apply: Apply | Denoiser) -> bool:
-    """Whether a network can be told what to drop; by its signature."""
+    """Whether a network has an argument `dropout_key`, by its signature."""
     try:
         parameters = inspect.signature(apply).parameters.values()
     except (TypeError, ValueError):  # of what is not written in Python
@@ -131,7 +144,7 @@ def takes_dropout_key(apply: Apply | Denoiser) -> bool:
 
 
 def _no_worse(old: Any, new: Any) -> Array:
-    """Whether every number that was finite in one tree still is in the other: whole numbers and keys always are."""
+    """Whether every number that is finite in `old` is finite in `new`; integers and keys always are."""
     pairs = zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True)
     still = [jnp.all(jnp.isfinite(b) | ~jnp.isfinite(a)) for a, b in pairs if jnp.issubdtype(b.dtype, jnp.inexact)]
     return jnp.all(jnp.stack(still))
@@ -141,8 +154,20 @@ def _float32(tree: Params) -> Params:
     return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree)
 
 
+def _whole(seen: Any, mesh: Mesh) -> Any:
+    """The inverse of `_parts`: arrays [number, B / number, ...] -> [B, ...]."""
+
+    def join(x: Array) -> Array:
+        number, size = x.shape[:2]
+        together = 2 if size % 2 == 0 else 1
+        dealt = x.reshape(number, size // together, together, *x.shape[2:])
+        return dealt.swapaxes(0, 1).reshape(number * size, *x.shape[2:])
+
+    return jax.lax.with_sharding_constraint(jax.tree.map(join, seen), NamedSharding(mesh, BATCH))
+
+
 def _parts(drawn: Any, number: int, mesh: Mesh) -> Any:
-    """Cuts arrays [B, ...] into [number, B / number, ...]: pairs of rows dealt out in turn, so that few rows move."""
+    """Cuts arrays [B, ...] into [number, B / number, ...]. Parts take pairs of rows in turn, so that few rows move."""
 
     def cut(x: Array) -> Array:
         size, rest = divmod(x.shape[0], number)

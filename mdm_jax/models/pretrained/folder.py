@@ -6,6 +6,7 @@ import functools
 import json
 import pathlib
 import re
+import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,6 +49,12 @@ def told_by_others(folder: pathlib.Path) -> dict[str, Any] | None:
         if isinstance(found, dict) and "model_type" in found and "format" not in found:
             return found
     return None
+
+
+def token_ids(told: Mapping[str, Any]) -> dict[str, Any]:
+    """The special tokens that a config.json names."""
+    names = ("bos_token_id", "eos_token_id", "mask_token_id", "pad_token_id")
+    return {name: told[name] for name in names if told.get(name) is not None}
 
 
 def read_folder(
@@ -93,13 +100,16 @@ def read_folder(
     return config, jax.tree.unflatten(jax.tree.structure(shapes), [params[name] for name in wanted])
 
 
-def write_folder(folder: pathlib.Path, config: ModelConfig, params: Params) -> pathlib.Path:
+def write_folder(
+    folder: pathlib.Path, config: ModelConfig, params: Params, tokens: Mapping[str, Any] = types.MappingProxyType({})
+) -> pathlib.Path:
     """Writes config.json and safetensors files, as `read_folder` and transformers read them.
 
     Args:
       folder: made if it is not there.
       config: of the model.
       params: its parameters.
+      tokens: the ids of its special tokens, by what config.json calls them.
 
     Returns:
       The file, or the first of several.
@@ -110,7 +120,7 @@ def write_folder(folder: pathlib.Path, config: ModelConfig, params: Params) -> p
     if not isinstance(config, TransformerConfig):
         raise InputError(f"no family has networks of a {type(config).__name__}")
     family = family_of(dataclasses.replace(config, num_kv_heads=config.kv_heads))
-    told = family.fields(config) | {"torch_dtype": config.dtype}
+    told = {**family.fields(config), **tokens, "torch_dtype": config.dtype}
     if (folder / CONFIG).exists() and read_json(folder / CONFIG, "a model's config") != told:
         raise InputError(f"{folder} holds a model of another config: give another folder")
     tensors: dict[str, list[str]] = {}  # theirs -> ours

@@ -1,4 +1,4 @@
-"""L&O-NAE-SAT as a task: sequences that a model generates from nothing should agree with themselves."""
+"""L&O-NAE-SAT as a task. The observations of a generated sequence should agree with its latents."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -13,11 +13,11 @@ from mdm_jax.tasks.nae_sat import distribution
 
 @dataclasses.dataclass(frozen=True)
 class Padded:
-    """Latents, observations, and padding up to a length.
+    """The layout: latents, observations and padding.
 
     Attributes:
-        used: N + P, the tokens before the padding.
-        length: L.
+      used: N + P, the number of tokens before the padding.
+      length: L.
     """
 
     used: int
@@ -29,7 +29,7 @@ class Padded:
 
     @property
     def network(self) -> Mapping[str, Any]:
-        """Two values to predict; rows of the embedding for padding and mask."""
+        """The fields of a `TransformerConfig`: two values to predict, and embeddings of the padding and the mask."""
         return {"vocab_size": 2, "num_extra_tokens": 2, "max_length": self.length, "causal": False}
 
     def check(self, records: Records) -> None:
@@ -40,7 +40,7 @@ class Padded:
         return distribution.examples(records["tokens"], self.length)
 
     def start(self, records: Records) -> Tokens:
-        """Masks for all that is generated, then padding: int32 `[num, L]`, whatever the records hold."""
+        """N + P masks and then padding, int32 `[num, L]`. Only the number of records matters."""
         return distribution.start(len(records["tokens"]), self.used, self.length)
 
     def answers(self, tokens: Tokens) -> Tokens:
@@ -55,15 +55,15 @@ class Padded:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NaeSat(Generated):
-    """One distribution, and how much of it.
+    """Sequences of one distribution.
 
     Attributes:
-        num_latents: N.
-        num_observations: P.
-        num_train: The number of sequences to train on.
-        num_test: The number of sequences held out.
-        seed: The seed of the triples and the sequences.
-        length: The padded length, which is not part of the data; None pads none.
+      num_latents: N.
+      num_observations: P.
+      num_train: the number of sequences to train on.
+      num_test: the number of held-out sequences.
+      seed: the seed of the triples and the sequences.
+      length: the length with padding, which is not part of the data; None adds no padding.
     """
 
     num_latents: int
@@ -104,7 +104,7 @@ class NaeSat(Generated):
         return {"tokens": (self.num_latents + self.num_observations,)}
 
     def chunks(self, split: Split, num: int, say: Say) -> Iterator[Records]:
-        """The sequences of a split, all at once."""
+        """Yields the first sequences of a split in one chunk."""
         del say
         sizes = self.num_latents, self.num_observations
         yield {"tokens": distribution.generate(num, *sizes, seed=self.seed, split=split)}
@@ -114,9 +114,9 @@ class NaeSat(Generated):
         return {"observations_that_are_1": float(records["tokens"][:, self.num_latents :].mean())}
 
     def score(self, answers: Tokens, records: Records) -> Scores:
-        """The share of observations that agree with the latents beside them, whether all do, and the observations.
+        """The share of observations that agree with the latents of the sequence, whether all do, and the observations.
 
-        What the records hold does not matter: a sequence is judged by itself.
+        The records do not matter, since a sequence is compared with itself.
         """
         del records
         functions = distribution.observations(self.num_latents, self.num_observations, self.seed)
@@ -124,7 +124,7 @@ class NaeSat(Generated):
         return {"accuracy": shares, "all_agree": shares == 1, "ones": answers[:, self.num_latents :]}
 
     def show(self, answer: NDArray[Any], steps: NDArray[Any], record: Mapping[str, Any]) -> str:
-        """The latents, the observations, and the step of each."""
+        """Formats the latents and the observations, with the step of each."""
         del record
         lines = []
         for name, part in (("latents", slice(0, self.num_latents)), ("observations", slice(self.num_latents, None))):

@@ -1,7 +1,7 @@
-"""Reads Sudokus from files and command lines, checks them, writes and prints them.
+"""Reads Sudokus from files and command lines, checks them, writes them and prints them.
 
-Every fault of a puzzle is found here and reported with its file and line, so a puzzle that is returned has exactly one
-solution. `formats` lists the forms of files.
+Every puzzle that is returned has exactly one solution. A faulty puzzle raises InputError with its file and line.
+`formats` lists the formats of files.
 """
 
 import collections
@@ -27,15 +27,13 @@ class PuzzleFile(NamedTuple):
     """The puzzles of a file, all of one size.
 
     Attributes:
-        puzzles: int8 `[num, cells]`, 0 = blank.
-        solutions: int8 `[num, cells]`, the only solution of each.
-        lines: int64 `[num]`, the line of the file on which each stands, from 1; in a `.npy` file the row of the array,
-            also from 1.
-        order: int8 `[num, cells]`, 1, 2, ... in the order in which a solver filled in the blanks, 0 for givens; None
-            unless the file tells.
-        rule: int8 `[num, cells]`, the number of the `rules.Rule` it used, 0 for givens; None unless the file
-            tells.
-        how: One line for the user: the format, the number and size of the puzzles, and the characters for blanks.
+      puzzles: int8 `[num, cells]`, 0 = blank.
+      solutions: int8 `[num, cells]`, the only solution of each.
+      lines: int64 `[num]`, the line of each puzzle in the file, or its row in a `.npy` file, from 1.
+      order: int8 `[num, cells]`, 1, 2, ... in the order in which a solver filled in the blanks, 0 for givens; None if
+        the file has no order.
+      rule: int8 `[num, cells]`, the `rules.Rule` that filled in each cell, 0 for givens; None if the file has no rules.
+      how: one line for the user: the format, the number and size of the puzzles, and the characters for blanks.
     """
 
     puzzles: NDArray[np.int8]
@@ -49,20 +47,20 @@ class PuzzleFile(NamedTuple):
 def read_puzzles(path: str | os.PathLike[str], *, size: int | None = None, limit: int | None = None) -> PuzzleFile:
     """Reads puzzles and checks that each has exactly one solution.
 
-    The beginning of a file decides its format: see `formats.FORMATS`. It may be packed by gzip. Empty lines and
-    lines that start with `#` are skipped.
+    The beginning of a file decides its format: see `formats.FORMATS`. The file may be compressed by gzip. Empty lines
+    and lines that start with `#` are skipped.
 
     Args:
-        path: The file; text is in UTF-8.
-        size: The wanted size; None takes that of the first puzzle.
-        limit: The number of puzzles to read, from the first; None reads all.
+      path: the file, in UTF-8 if it is text.
+      size: the size of the puzzles; None takes the size of the first puzzle.
+      limit: the number of puzzles to read, from the first; None reads all.
 
     Returns:
-        The puzzles, their solutions and their lines; the order and the rules too if the file has them.
+      The puzzles, their solutions and their lines, and their order and rules if the file has them.
 
     Raises:
-        InputError: The file cannot be read, is in no known format or holds no puzzle; a puzzle is malformed, of another
-            size than the others, contradictory or ambiguous; a given solution is wrong.
+      InputError: the file cannot be read, has no known format or holds no puzzle; a puzzle is malformed, of another
+        size than the others, contradictory or ambiguous; a solution in the file is wrong.
     """
     cells = None if size is None else sudoku.check_size(size) ** 2
     if limit is not None:
@@ -70,7 +68,7 @@ def read_puzzles(path: str | os.PathLike[str], *, size: int | None = None, limit
     most = BLOCK if limit is None else min(BLOCK, limit)
     lines = Lines(os.fspath(path), most=most)
     form, reader = recognise(lines, sudoku_formats.FORMATS, _EMPTY)
-    grown: dict[str, bytearray] = collections.defaultdict(bytearray)  # it grows in place: no second copy at the end
+    grown: dict[str, bytearray] = collections.defaultdict(bytearray)  # grows in place, without a copy at the end
     num, blanks = 0, ""
     for block in reader.blocks(lines, cells):
         fields = {name: values[: None if limit is None else limit - num] for name, values in block.arrays().items()}
@@ -84,10 +82,10 @@ def read_puzzles(path: str | os.PathLike[str], *, size: int | None = None, limit
         raise InputError(f"{path} {_EMPTY}")
     of_lines = np.frombuffer(grown.pop("lines"), np.int64)
     arrays = {name: np.frombuffer(data, np.int8).reshape(-1, cells) for name, data in grown.items()}
-    said = f"{form.name} ({reader.details})" if reader.details else form.name
-    said += f", {'the first ' if num == limit else ''}{num:,} of {'{0}x{0}'.format(sudoku.size_of(cells))}"
-    said += f", blanks {' '.join(dict.fromkeys(blanks))}" if blanks else ""
-    return PuzzleFile(lines=of_lines, how=one_line(f"{path}: read as {said}"), **arrays)
+    how = f"{form.name} ({reader.details})" if reader.details else form.name
+    how += f", {'the first ' if num == limit else ''}{num:,} of {'{0}x{0}'.format(sudoku.size_of(cells))}"
+    how += f", blanks {' '.join(dict.fromkeys(blanks))}" if blanks else ""
+    return PuzzleFile(lines=of_lines, how=one_line(f"{path}: read as {how}"), **arrays)
 
 
 def write_solver_rows(
@@ -96,15 +94,15 @@ def write_solver_rows(
     """Writes 9x9 puzzles with a solver's order as the `.npy` file of int8 that `read_puzzles` reads.
 
     Args:
-        path: The file; its name ends in `.npy`.
-        puzzles: Integers `[num, 81]`, 0 = blank.
-        solutions: Integers `[num, 81]`.
-        order: Integers `[num, 81]`, 0 for givens and 1, 2, ... for the blanks, as in `rules.Rating`.
-        rule: Integers `[num, 81]`, a `rules.Rule` for each cell.
+      path: the file; its name ends in `.npy`.
+      puzzles: integers `[num, 81]`, 0 = blank.
+      solutions: integers `[num, 81]`.
+      order: integers `[num, 81]`, 0 for givens and 1, 2, ... for the blanks, as in `rules.Rating`.
+      rule: integers `[num, 81]`, a `rules.Rule` for each cell.
 
     Raises:
-        InputError: The name or a shape is another one, there is no puzzle, a solution is wrong, a puzzle was not filled
-            in to the end, or the file cannot be written.
+      InputError: the name does not end in `.npy`, a shape is wrong, there is no puzzle, a solution is wrong, a puzzle
+        was not filled in completely, or the file cannot be written.
     """
     from mdm_jax.tasks.sudoku import solver_rows as sudoku_solver_rows
 
@@ -131,18 +129,18 @@ def write_solver_rows(
 
 
 def parse_puzzle(text: str, where: str = "puzzle") -> NDArray[np.int8]:
-    """Reads one puzzle, as from a command line, and checks that it has exactly one solution.
+    """Reads one puzzle and checks that it has exactly one solution.
 
     Args:
-        text: 16, 36 or 81 cells, row by row: digits, and any of . 0 _ * x for blanks. Spaces and bars may stand between
-            them; rows may be lines, with or without frames.
-        where: The name of the puzzle in error messages.
+      text: 16, 36 or 81 cells, row by row: digits, and any of . 0 _ * x for blanks. Cells may be separated by spaces
+        and bars. Rows may stand on lines, with or without frames.
+      where: the name of the puzzle in error messages.
 
     Returns:
-        int8 `[cells]`, 0 = blank.
+      int8 `[cells]`, 0 = blank.
 
     Raises:
-        InputError: The puzzle is malformed, contradictory or ambiguous.
+      InputError: the puzzle is malformed, contradictory or ambiguous.
     """
     puzzle = sudoku_grids.parse_one(text, where)
     _solve_all(puzzle[None], lambda _: where)
@@ -153,14 +151,14 @@ def format_grid(cells: ArrayLike, size: int) -> str:
     """Draws a grid with lines between its boxes and a dot for each blank.
 
     Args:
-        cells: Integers `[size * size]`, 0 = blank.
-        size: 4, 6 or 9.
+      cells: integers `[size * size]`, 0 = blank.
+      size: 4, 6 or 9.
 
     Returns:
-        Several lines of text, without a line break at the end.
+      Lines of text, without a line break at the end.
 
     Raises:
-        InputError: The number of cells is not that of the size.
+      InputError: the number of cells does not fit the size.
     """
     box_rows, box_columns = sudoku.BOXES[sudoku.check_size(size)]
     grid = np.asarray(cells)
@@ -178,7 +176,7 @@ def format_grid(cells: ArrayLike, size: int) -> str:
 def _check_block(
     path: str | os.PathLike[str], puzzles: NDArray[np.int8], stated: NDArray[np.int8], lines: NDArray[np.int64]
 ) -> NDArray[np.int8]:
-    """Returns the only solution of each puzzle; InputError if one has none or several, or the file states another."""
+    """Returns the solution of each puzzle. Raises InputError unless it is the only one and the one in the file."""
 
     def where(i: int) -> str:
         return f"{path}:{lines[i]}"
@@ -196,7 +194,7 @@ def _check_block(
 
 
 def _solve_all(puzzles: NDArray[np.int8], where: Callable[[int], str]) -> NDArray[np.int8]:
-    """Returns the only solution of each puzzle; raises InputError for the first that has none or several."""
+    """Returns the solution of each puzzle. Raises InputError for the first that has none or several."""
     solutions, num_solutions = sudoku.solve(puzzles, limit=2)
     wrong = np.flatnonzero(num_solutions != 1)
     if not wrong.size:

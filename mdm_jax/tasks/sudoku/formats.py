@@ -1,4 +1,4 @@
-"""The forms in which Sudokus circulate, each known by how it begins."""
+"""The file formats of Sudokus. Each is recognised by how a file begins."""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -10,27 +10,27 @@ from mdm_jax.tasks.sudoku.text import Block
 
 
 class Reader(Protocol):
-    """What makes puzzles of a file in one format."""
+    """Reads the puzzles of files in one format."""
 
     @property
     def details(self) -> str:
-        """What was found where, if that differs between files of the format."""
+        """Where the puzzles and the solutions are, if that differs between files of the format."""
         ...
 
     def blocks(self, lines: Lines, cells: int | None) -> Iterator[Block]:
-        """The puzzles; `cells` is the number of cells that is wanted, None for that of the first puzzle."""
+        """Yields the puzzles. `cells` is the required number of cells; None takes that of the first puzzle."""
         ...
 
 
 def is_array(path: str) -> bool:
-    """Whether a file is one of solver rows by its name."""
+    """Whether the name of a file is that of solver rows."""
     return path.lower().endswith(".npy")
 
 
 def _solver_rows(lines: Lines) -> Reader | None:
     if not (lines.head.startswith(b"\x93NUMPY") or (lines.text is None and is_array(lines.name))):
         return None
-    from mdm_jax.tasks.sudoku.solver_rows import SolverRows  # brings numba along
+    from mdm_jax.tasks.sudoku.solver_rows import SolverRows  # imports numba
 
     return SolverRows()
 
@@ -42,4 +42,4 @@ FORMATS: tuple[Format[Reader], ...] = (
     Format("one puzzle per line", "16, 36 or 81 cells", OnePerLine.of),
     Format("grids", "a row of 4, 6 or 9 cells, a frame of | and -, [Puzzle] or Grid 1", Grids.of),
 )
-"""All of them; the first that fits is taken."""
+"""All formats. The first that recognises a file reads it."""

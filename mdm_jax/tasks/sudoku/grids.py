@@ -1,4 +1,4 @@
-"""Sudokus as plain text: one on each line, or as grids with a line for each row."""
+"""Reads Sudokus in plain text: one on each line, or as grids with a line for each row."""
 
 import dataclasses
 import itertools
@@ -36,14 +36,14 @@ def parse_one(text: str, where: str) -> NDArray[np.int8]:
     """Reads one puzzle, on one line or as a grid.
 
     Args:
-        text: The puzzle; spaces, bars and frames may stand between the cells.
-        where: How to call it in a message.
+      text: the puzzle. Cells may be separated by spaces, bars and frames.
+      where: the name of the puzzle in messages.
 
     Returns:
-        int8 `[cells]`.
+      int8 `[cells]`.
 
     Raises:
-        InputError: It is no puzzle in form, or more than one.
+      InputError: the text is malformed, or holds more than one puzzle.
     """
     if "\n" not in text.strip():
         return parse(_alone(text), where, None)
@@ -55,13 +55,13 @@ def parse_one(text: str, where: str) -> NDArray[np.int8]:
 
 @dataclasses.dataclass(frozen=True)
 class OnePerLine:
-    """Reads one puzzle on each line; spaces and bars may stand between its cells, and a comment behind it."""
+    """Reads one puzzle on each line. Its cells may be separated by spaces and bars, and a comment may follow."""
 
     details = ""
 
     @classmethod
     def of(cls, lines: Lines) -> "OnePerLine | None":
-        """This, if the first line is a puzzle, or looks like one with a fault."""
+        """A reader, if the first line is a puzzle or resembles one."""
         if lines.first is None:
             return None
         text = _alone(lines.first[1])
@@ -69,7 +69,7 @@ class OnePerLine:
         return cls() if looks and text.isprintable() and not any(s in text for s in ",;\t") else None
 
     def blocks(self, lines: Lines, cells: int | None) -> Iterator[Block]:
-        """As `Table.blocks`."""
+        """Yields the puzzles, as `formats.Reader`."""
         for numbers, kept in kept_lines(lines):
             if (puzzles := digits(kept, cells or len(kept[0]))) is None:
                 kept = [_alone(line) for line in kept]
@@ -80,13 +80,13 @@ class OnePerLine:
 
 @dataclasses.dataclass(frozen=True)
 class Grids:
-    """Reads grids, a line for each row, with or without frames; a file may hold several, one below the other."""
+    """Reads grids with a line for each row, with or without frames. A file may hold several grids."""
 
     details = ""
 
     @classmethod
     def of(cls, lines: Lines) -> "Grids | None":
-        """This, if the first line is a row, a frame, or a heading such as [Puzzle] or Grid 01."""
+        """A reader, if the first line is a row, a frame, or a heading such as [Puzzle] or Grid 01."""
         if lines.first is None:
             return None
         line = lines.first[1]
@@ -95,7 +95,7 @@ class Grids:
         return cls() if is_row or _is_frame(line) or _heading(line) is not None else None
 
     def blocks(self, lines: Lines, cells: int | None) -> Iterator[Block]:
-        """As `Table.blocks`."""
+        """Yields the puzzles, as `formats.Reader`."""
         grids = _grids(lines, cells)
         while some := list(itertools.islice(grids, lines.most)):
             numbers, texts = zip(*some, strict=True)
@@ -105,10 +105,10 @@ class Grids:
 
 
 def _grids(lines: Lines, cells: int | None) -> Iterator[tuple[int, str]]:
-    """Yields each grid's first line and its cells; its rows are checked."""
+    """Yields the number of each grid's first line, and its cells. Every row is checked."""
     size = None if cells is None else sudoku.size_of(cells)
     rows: list[str] = []
-    gaps: list[int] = []  # after how many rows there are empty lines
+    gaps: list[int] = []  # the numbers of rows above each empty line
     start, first_gaps = 0, None
     for number, row in _rows(lines, size):
         if not row:
@@ -130,7 +130,7 @@ def _grids(lines: Lines, cells: int | None) -> Iterator[tuple[int, str]]:
 
 
 def _rows(lines: Lines, size: int | None) -> Iterator[tuple[int, str | None]]:
-    """Yields the rows of puzzles with their lines; "" for an empty line, None for a heading."""
+    """Yields the rows of puzzles with the numbers of their lines: "" for an empty line, None for a heading."""
     is_puzzle = True
     for number, line in lines.numbered():
         if not (is_puzzle and size and _ROWS[size].fullmatch(line)):
@@ -152,12 +152,12 @@ def _rows(lines: Lines, size: int | None) -> Iterator[tuple[int, str | None]]:
 
 
 def _is_frame(line: str) -> bool:
-    """Whether a line is drawn around or between boxes."""
+    """Whether a line is part of the frame around or between boxes."""
     return any(rule in line for rule in _RULES) and _FRAME.issuperset(line)
 
 
 def _heading(line: str) -> bool | None:
-    """Whether a puzzle follows, if the line is a heading; None if it is none."""
+    """Whether a heading announces a puzzle; None if the line is no heading."""
     if section := _SECTION.fullmatch(line):
         return section.group(1).strip().lower() == "puzzle"
     return True if _LABEL.fullmatch(line) else None
@@ -168,6 +168,6 @@ def _row(line: str) -> str:
 
 
 def _alone(line: str) -> str:
-    """A puzzle on a line of its own, without what parts its cells, rows or boxes, or stands behind it."""
+    """The cells of a puzzle on one line, without separators and comment."""
     parts = [part for part in _SPACES.split(without_comment(line)) if part]
     return ("" if len(set(map(len, parts))) == 1 else " ").join(parts)

@@ -1,9 +1,11 @@
-"""The compiled part of `mdm_jax.tasks.sudoku.puzzle`: one search, used to make full grids, to dig holes and to solve.
+"""The compiled part of `puzzle`: one search makes full grids, empties cells and solves.
 
 A digit d is the bit `1 << (d - 1)`, so a set of digits is an integer. A board's `order` is a permutation of its cells
-in which the filled ones come first: at once the list of empty cells and the trail along which the search retreats. The
-search keeps its own stack, since numba crashes on recursive functions that it reads back from its cache; and all that
-may ever change is in one file, since numba does not notice that a cached function calls one that changed in another.
+with the filled cells first. It lists the empty cells, and it is the trail along which the search retreats.
+
+Two limits of numba shape this file. Recursive functions crash when they come from its cache, so the search keeps its
+own stack. A cached function does not notice when a function of another file changes, so all code that may change is in
+this file.
 """
 
 from typing import NamedTuple, cast
@@ -15,7 +17,7 @@ from mdm_jax.data.compiled import njit, prange
 from mdm_jax.data.splitmix import GOLDEN, draw, mix
 
 _POPCOUNT = np.array([digits.bit_count() for digits in range(1 << 9)], np.int64)
-_ZERO, _ONE = cast(int, np.int64(0)), cast(int, np.int64(1))  # each plain literal would compile the search once more
+_ZERO, _ONE = cast(int, np.int64(0)), cast(int, np.int64(1))  # a plain literal would compile the search again
 _TEST_SHARE = np.uint64(16)  # one grid in sixteen
 
 
@@ -23,12 +25,12 @@ class _Board(NamedTuple):
     """A partly filled grid with the scratch space of its search."""
 
     full: int  # the set of all digits
-    units: NDArray[np.uint8]  # [cells, 3], the row, column and box of each cell, numbered through
+    units: NDArray[np.uint8]  # [cells, 3], the row, column and box of each cell, with consecutive numbers
     order: NDArray[np.uint8]  # [cells], a permutation of the cells, the filled ones first
     placed: NDArray[np.int64]  # [cells], the digit of each filled cell
-    used: NDArray[np.int64]  # [3 * size], the digits that each unit holds
-    once: NDArray[np.int64]  # [3 * size], scratch: the digits with a place in the unit
-    twice: NDArray[np.int64]  # [3 * size], scratch: those with several, later the hidden singles
+    used: NDArray[np.int64]  # [3 * size], the digits in each unit
+    once: NDArray[np.int64]  # [3 * size], scratch: the digits with a possible cell in the unit
+    twice: NDArray[np.int64]  # [3 * size], scratch: the digits with several, later the hidden singles
     marks: NDArray[np.int64]  # [cells], the search's stack: the position of the cell that was branched on,
     choices: NDArray[np.int64]  # [cells], and the digits not yet tried there
     solution: NDArray[np.int64]  # [cells], the first solution found, a bit for each cell
@@ -63,10 +65,10 @@ def _shuffle(board: _Board) -> None:
 
 @njit(cache=True)
 def _line_signature(digits: NDArray[np.int8], size: int, band: int, across: int, along: int) -> np.uint64:
-    """A number that no symmetry of the lines changes: it sums over all pairs of them.
+    """A hash that is invariant under the symmetries of the lines. It sums over all pairs of lines.
 
-    Two lines, read side by side, rename digits: the lengths of that permutation's cycles stay the same when digits are
-    renamed or the cells of both are moved, and so does whether the lines share a band.
+    Two lines, read side by side, define a permutation of the digits. The lengths of its cycles do not change when
+    digits are renamed or the cells of both lines are moved. Nor does it change whether the lines share a band.
     """
     total, renamed = np.uint64(0), np.zeros(size + 1, np.int64)
     for a in range(size):
@@ -86,10 +88,10 @@ def _line_signature(digits: NDArray[np.int8], size: int, band: int, across: int,
 
 @njit(cache=True)
 def is_test(digits: NDArray[np.int8]) -> bool:
-    """Tells whether a full grid is on the test side. Never to be changed: grids would move between the sides.
+    """Whether a full grid is on the test side. This must never change, or grids would change sides.
 
-    At 9x9 grids that a symmetry turns into each other are always on one side. The smaller sizes have too few classes
-    for that (2 and 49): there it is the grid itself that decides.
+    At 9x9, grids that are related by a symmetry are on the same side. The smaller sizes have too few classes of grids
+    for that (2 and 49), so there the hash is of the grid itself.
     """
     h = np.uint64(0)
     if len(digits) == 81:
@@ -108,7 +110,7 @@ def _candidates(board: _Board, cell: int) -> int:
 
 @njit(cache=True)
 def _toggle(board: _Board, cell: int, bit: int) -> None:
-    """Takes a digit into the three units of a cell, or out of them."""
+    """Adds a digit to the three units of a cell, or removes it."""
     for kind in range(3):
         board.used[board.units[cell, kind]] ^= bit
 
@@ -146,15 +148,15 @@ def _write_digits(bits: NDArray[np.int64], digits: NDArray[np.int8]) -> None:
 
 @njit(cache=True)
 def _propagate(board: _Board, filled: int) -> tuple[int, int]:
-    """Fills naked singles (a cell with one candidate) and hidden ones (a digit with one place) until there are none.
+    """Fills naked singles (a cell with one candidate) and hidden singles (a digit with one cell) until none is left.
 
     Args:
-        board: The board, changed in place.
-        filled: The number of filled cells.
+      board: the board, changed in place.
+      filled: the number of filled cells.
 
     Returns:
-        The number of cells now filled, and where in `order` the empty cell with the fewest candidates is: the number
-        of cells when the grid is full, -1 when some cell has no candidate or some digit no place.
+      The number of filled cells, and the index in `order` of the empty cell with the fewest candidates. The index is
+      the number of cells if the grid is full, and -1 if a cell has no candidate or a digit no cell.
     """
     full, units, order, used, once, twice = board.full, board.units, board.order, board.used, board.once, board.twice
     cells = len(order)
@@ -176,8 +178,8 @@ def _propagate(board: _Board, filled: int) -> tuple[int, int]:
                 once[unit] |= candidates
             if _POPCOUNT[candidates] < fewest:
                 fewest, branch = _POPCOUNT[candidates], position
-        # A cell seen before a later one was filled may have had too many candidates, never too few: so a digit without
-        # a place is a contradiction, and one with a single place belongs there, unless its unit has got it meanwhile.
+        # A cell that was visited before a later cell was filled may have had too many candidates, never too few. So a
+        # digit without a cell is a contradiction, and a digit with one cell belongs there, unless its unit has it now.
         hidden, any_hidden = twice, 0
         for unit in range(len(used)):
             if once[unit] | used[unit] != full:
@@ -187,8 +189,8 @@ def _propagate(board: _Board, filled: int) -> tuple[int, int]:
         if any_hidden:
             for position in range(filled, cells):
                 cell = order[position]
-                places = hidden[units[cell, 0]] | hidden[units[cell, 1]] | hidden[units[cell, 2]]
-                single = places & _candidates(board, cell)
+                singles = hidden[units[cell, 0]] | hidden[units[cell, 1]] | hidden[units[cell, 2]]
+                single = singles & _candidates(board, cell)
                 if single:
                     filled = _fill(board, position, filled, single & -single)
         if filled == start:
@@ -198,17 +200,17 @@ def _propagate(board: _Board, filled: int) -> tuple[int, int]:
 
 @njit(cache=True)
 def _search(board: _Board, filled: int, choices: int, limit: int) -> int:
-    """Counts the solutions in which the first empty cell holds one of some digits; tries digits in random order.
+    """Counts the solutions in which the first empty cell holds one of `choices`. Tries digits in random order.
 
     Args:
-        board: The board; `solution` receives the first one found. All else is put back, except that the empty cells
-            after the first may stand in another order.
-        filled: The number of filled cells; the first empty one is `order[filled]`.
-        choices: The digits allowed there, a subset of its candidates.
-        limit: Where to stop counting.
+      board: the board. `solution` receives the first solution. The rest is restored, except that the empty cells after
+        the first may have another order.
+      filled: the number of filled cells; the first empty one is `order[filled]`.
+      choices: the digits allowed there, a subset of its candidates.
+      limit: where to stop counting.
 
     Returns:
-        The number of solutions, at most `limit`.
+      The number of solutions, at most `limit`.
     """
     base, depth, found = filled, 0, 0
     board.marks[0], board.choices[0] = filled, choices
@@ -240,18 +242,18 @@ def _search(board: _Board, filled: int, choices: int, limit: int) -> int:
 
 @njit(cache=True)
 def _dig(board: _Board, solution: NDArray[np.int64], clues: int) -> int:
-    """Empties cells of a full grid in random order as long as the solution stays the only one.
+    """Empties cells of a full grid in random order, as long as the solution stays unique.
 
-    `order` is then cells that must stay, cells not yet tried, empty cells. A cell may go if and only if no solution
-    gives it another digit, which is all that the search is asked.
+    `order` holds the cells that must stay, then the cells not tried yet, then the empty cells. A cell may be emptied if
+    and only if no solution has another digit there, so the search looks only for such a solution.
 
     Args:
-        board: The board, changed in place.
-        solution: The full grid, as bits.
-        clues: The number of givens to stop at; 0 for a minimal puzzle.
+      board: the board, changed in place.
+      solution: the full grid, as bits.
+      clues: the number of givens to stop at; 0 for a minimal puzzle.
 
     Returns:
-        The number of givens that are left: the first so many of `order`.
+      The number of givens that are left. They come first in `order`.
     """
     _shuffle(board)
     board.used[:] = board.full
@@ -271,16 +273,16 @@ def _dig(board: _Board, solution: NDArray[np.int64], clues: int) -> int:
 
 @njit(cache=True)
 def _make(board: _Board, clues: int, side: int, attempts: int, puzzle: NDArray[np.int8], grid: NDArray[np.int8]) -> int:
-    """Makes one puzzle into `puzzle` and `grid`; returns the fewest givens reached (`clues` unless it gave up)."""
+    """Writes one puzzle into `puzzle` and `grid`. Returns the fewest givens reached, `clues` unless it gave up."""
     fewest = len(board.order) + 1
     for _ in range(attempts):
-        is_wanted = False
-        while not is_wanted:
+        is_done = False
+        while not is_done:
             board.used[:] = 0
             _shuffle(board)
             _search(board, _ZERO, board.full, _ONE)
             _write_digits(board.solution, grid)
-            is_wanted = side < 0 or is_test(grid) == (side == 1)
+            is_done = side < 0 or is_test(grid) == (side == 1)
         givens = _dig(board, board.solution.copy(), clues)
         if givens < fewest:
             fewest = givens
@@ -303,18 +305,18 @@ def generate(
     solutions: NDArray[np.int8],
     fewest: NDArray[np.int64],
 ) -> None:
-    """Makes puzzles in parallel; each has its own generator, so that the number of threads changes nothing.
+    """Makes puzzles in parallel. Each has its own random generator, so the number of threads does not matter.
 
     Args:
-        units: uint8 `[cells, 3]`, the units of each cell.
-        seed: The seed of all puzzles.
-        first: The number of the first puzzle.
-        clues: The number of givens; 0 for minimal puzzles.
-        side: 0 for train, 1 for test, -1 for either.
-        attempts: How many grids may be tried for one puzzle.
-        puzzles: int8 `[num, cells]`, zeros when called; receives the puzzles.
-        solutions: int8 `[num, cells]`; receives the full grids.
-        fewest: int64 `[num]`; receives the fewest givens that the attempts at each puzzle reached.
+      units: uint8 `[cells, 3]`, the units of each cell.
+      seed: the seed of all puzzles.
+      first: the number of the first puzzle.
+      clues: the number of givens; 0 for minimal puzzles.
+      side: 0 for train, 1 for test, -1 for either.
+      attempts: the number of grids to try for one puzzle.
+      puzzles: int8 `[num, cells]`, zeros when called; receives the puzzles.
+      solutions: int8 `[num, cells]`; receives the full grids.
+      fewest: int64 `[num]`; receives the fewest givens that the attempts at each puzzle reached.
     """
     for i in prange(len(puzzles)):
         board = _empty_board(units, mix(mix(seed + GOLDEN) + first + np.uint64(i)))
@@ -330,7 +332,7 @@ def _solve(board: _Board, puzzle: NDArray[np.int8], limit: int) -> int:
             bit = 1 << (puzzle[cell] - 1)
             if _candidates(board, cell) & bit == 0:
                 return 0
-            filled = _fill(board, cell, filled, bit)  # order[cell] is still cell: only places before it were swapped
+            filled = _fill(board, cell, filled, bit)  # order[cell] is still cell: only earlier entries were swapped
     filled, branch = _propagate(board, filled)
     if branch < 0:
         return 0
@@ -349,7 +351,7 @@ def solve(
     solutions: NDArray[np.int8],
     num_solutions: NDArray[np.int32],
 ) -> None:
-    """Solves puzzles in parallel, as `sudoku.solve` says, into `solutions` (zeros when called) and `num_solutions`."""
+    """Solves puzzles in parallel into `solutions` (zeros when called) and `num_solutions`; see `puzzle.solve`."""
     for i in prange(len(puzzles)):
         board = _empty_board(units, np.uint64(0))
         num_solutions[i] = _solve(board, puzzles[i], limit)

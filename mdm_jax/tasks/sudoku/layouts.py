@@ -1,6 +1,6 @@
-"""How a Sudoku becomes a sequence of tokens. NumPy in, NumPy out.
+"""The layouts of Sudokus as sequences of tokens. NumPy in, NumPy out.
 
-A masked diffusion model fills in a puzzle in place, or writes the answer behind the question; an autoregressive one
+A masked diffusion model fills in a puzzle in place, or writes the answer after the question. An autoregressive model
 writes (row, column, digit) triples.
 """
 
@@ -19,18 +19,18 @@ from mdm_jax.tasks.sudoku import puzzle as sudoku
 
 @dataclasses.dataclass(frozen=True)
 class Masked:
-    """For a masked diffusion model: `start` holds the mask token wherever an answer is wanted.
+    """The layout of a masked diffusion model.
 
     Attributes:
-        name: The name in flags.
-        in_place: Whether the answer is written into the question. Otherwise it stands behind it, with the givens.
-        vocab_size: V; None for the digits and the blank.
-        mask_id: The mask token; in place it is the blank.
-        zero: The token of digit 0, a blank of the question; digit d is `zero + d`.
-        separator: A token between question and answer, if any.
-        end: A token behind the answer, which is predicted too, if any.
-        shift_logits: Whether the logits at position i - 1 predict token i.
-        size: Of the grids: 4, 6 or 9.
+      name: the name in flags.
+      in_place: whether the answer is written into the question. Otherwise the whole grid follows the question.
+      vocab_size: V; None for the digits and the blank.
+      mask_id: the mask token; in place it is the blank.
+      zero: the token of digit 0, which is a blank of the question; digit d is `zero + d`.
+      separator: the token between question and answer, if any.
+      end: the token after the answer, if any; the model predicts it.
+      shift_logits: whether the logits at position i - 1 predict token i.
+      size: the size of the grids: 4, 6 or 9.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Masked:
         return np.where((digits >= 0) & (digits <= size), digits, 0).astype(np.int8)
 
     def steps(self, values: NDArray[Any], tokens: Tokens) -> NDArray[Any]:
-        """Of values `[num, L]` those at the cells of the grid, `[num, cells]`."""
+        """The values at the cells of the grid, `[num, cells]`, from values `[num, L]`."""
         del tokens
         if self.in_place:
             return values
@@ -108,15 +108,16 @@ class Masked:
 
 @dataclasses.dataclass(frozen=True)
 class Triples:
-    """For an autoregressive model: (row, column, digit) of each given, then of each blank (Shah et al. 2024).
+    """The layout of an autoregressive model: triples of each given, then of each blank (Shah et al. 2024).
 
-    Rows and columns count from 0; digits are themselves. Givens stand in the order of the cells.
+    A triple is (row, column, digit). Rows and columns count from 0, and digit d is token d. Givens are in the order of
+    the cells.
 
     Attributes:
-        name: The name in flags.
-        is_ordered: Whether blanks stand in the order in which the rules fill them in. Otherwise they stand in the order
-            of the cells.
-        size: Of the grids: 4, 6 or 9.
+      name: the name in flags.
+      is_ordered: whether blanks are in the order in which the rules fill them in. Otherwise they are in the order of
+        the cells.
+      size: the size of the grids: 4, 6 or 9.
     """
 
     name: str
@@ -132,7 +133,7 @@ class Triples:
 
     @property
     def num_tokens(self) -> int:
-        """V: the digits and 0, and one more that files use for padding."""
+        """V: the digits, 0, and the padding token of Shah et al.'s files."""
         return self.size + 2
 
     @property
@@ -146,7 +147,7 @@ class Triples:
         return _network(self, causal=True, shift_logits=False)
 
     def check(self, records: Records) -> None:
-        """Raises InputError if blanks are ordered, and the rules do not solve a puzzle."""
+        """Raises InputError if the rules must order the blanks but do not solve a puzzle."""
         if self.is_ordered and (records["order"] < 0).any():
             raise InputError("the rules do not solve every puzzle, so blanks have no order: train on the normal set")
 
@@ -154,7 +155,7 @@ class Triples:
         """`tokens` int32 `[num, L]` and `is_prompt` bool `[num, L]` to train on; the givens are the prompt.
 
         Raises:
-            InputError: Blanks are ordered, and the rules do not solve a puzzle.
+          InputError: as `check`.
         """
         self.check(records)
         is_given = records["puzzle"] != 0
@@ -164,7 +165,7 @@ class Triples:
         return {"tokens": _triples(cells, records["solution"]), "is_prompt": is_prompt}
 
     def start(self, records: Records) -> Tokens:
-        """The givens as a prompt, int32 `[num, 3 * most givens]`; -1 behind those of a puzzle that has fewer."""
+        """The givens as a prompt, int32 `[num, 3 * most givens]`; shorter prompts are padded with -1."""
         puzzles = records["puzzle"]
         num_given = (puzzles != 0).sum(axis=1)
         cells = np.argsort(puzzles == 0, axis=1, kind="stable")[:, : num_given.max(initial=1)]
@@ -172,11 +173,11 @@ class Triples:
         return np.where(np.arange(tokens.shape[1])[None] < 3 * num_given[:, None], tokens, -1)
 
     def answers(self, tokens: Tokens) -> NDArray[np.int8]:
-        """The grids, int8 `[num, cells]`: later triples overwrite earlier ones; invalid triples are left out."""
+        """The grids, int8 `[num, cells]`. Later triples overwrite earlier ones, and invalid ones are skipped."""
         return self._scatter(tokens, tokens[:, 2::3]).astype(np.int8)
 
     def steps(self, values: NDArray[Any], tokens: Tokens) -> NDArray[Any]:
-        """Of values `[num, L]` those at the digits, moved to their cells: `[num, cells]`."""
+        """The values at the digits, moved to their cells, `[num, cells]`, from values `[num, L]`."""
         return self._scatter(tokens, values[:, 2::3])
 
     def _scatter(self, tokens: Tokens, values: NDArray[Any]) -> NDArray[Any]:
@@ -186,7 +187,7 @@ class Triples:
         is_cell = (rows >= 0) & (rows < size) & (columns >= 0) & (columns < size) & (digits >= 1) & (digits <= size)
         target = np.where(is_cell, rows * size + columns, num_cells)
         grid = np.zeros((len(tokens), num_cells + 1), values.dtype)
-        for triple in range(num_cells):  # one after the other: an indexed assignment has no order
+        for triple in range(num_cells):  # in a loop, since an indexed assignment has no order
             grid[np.arange(len(tokens)), target[:, triple]] = values[:, triple]
         return grid[:, :-1]
 
@@ -215,14 +216,15 @@ LAYOUTS: dict[str, Layout] = {
         Triples("ordered-triples", is_ordered=True),
     )
 }
-"""By name. `in-place` is ours: half as long, and a given cannot be predicted wrong. `shifted` is Ye et al.'s (2024), on
-which the paper built, with the numbers of their tokenizer (164 tokens at 9x9); `question-answer` PUMA's (162)."""
+"""All layouts by name. `in-place` is ours: it is half as long, and the model cannot get a given wrong. `shifted` is the
+layout of Ye et al. (2024), which the paper built on, with the token ids of their tokenizer (164 tokens at 9x9).
+`question-answer` is the layout of PUMA (162 tokens)."""
 
 
 def get(name: str, size: int = 9) -> Layout:
     """The layout called `name`, for grids of a size.
 
     Raises:
-        InputError: There is no such layout, or the size is not 4, 6 or 9.
+      InputError: there is no such layout, or the size is not 4, 6 or 9.
     """
     return dataclasses.replace(lookup("layout", LAYOUTS, name), size=sudoku.check_size(size))

@@ -1,7 +1,7 @@
 """Generates, solves and checks Sudoku puzzles of three sizes. NumPy in, NumPy out.
 
-A puzzle is a row-major int8 vector of size * size cells, 0 = blank, digits 1 to size. Sizes are 4 (boxes of 2 x 2), 6
-(boxes of 2 rows x 3 columns) and 9 (3 x 3). The compiled search behind it is in `kernels`.
+A puzzle is a row-major int8 vector of size * size cells: 0 for a blank, digits 1 to size. Sizes are 4 (boxes of 2 x 2),
+6 (boxes of 2 rows x 3 columns) and 9 (boxes of 3 x 3). The compiled search is in `kernels`.
 """
 
 import functools
@@ -17,9 +17,9 @@ BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}
 """Rows and columns of a box, for each size of grid."""
 
 GENERATOR_VERSION = 2
-"""Raise it whenever `generate` gives other puzzles for the same arguments: prepared data are named by it."""
+"""Increase it when `generate` gives other puzzles for the same arguments. The names of prepared data contain it."""
 
-_FEWEST_CLUES = {4: 4, 6: 8, 9: 17}  # no puzzle with fewer givens has one solution (9: McGuire et al. 2012)
+_FEWEST_CLUES = {4: 4, 6: 8, 9: 17}  # puzzles with fewer givens have several solutions (9: McGuire et al. 2012)
 _EASY_CLUES = {4: 5, 6: 11, 9: 25}  # most grids can be reduced to these
 _ATTEMPTS = 4096
 _CHUNK = 1024
@@ -33,7 +33,7 @@ def check_size(size: int) -> int:
 
 
 def check_clues(clues: int | None, size: int) -> int | None:
-    """Returns the number of givens, or raises InputError if no puzzle of this size has it; None means minimal."""
+    """Returns the number of givens; raises InputError if no puzzle of this size has it. None means minimal."""
     if clues is None or _FEWEST_CLUES[size] <= whole_number("clues", clues) <= size**2:
         return clues
     raise InputError(
@@ -43,16 +43,10 @@ def check_clues(clues: int | None, size: int) -> int | None:
 
 
 def size_of(cells: int) -> int:
-    """The size of the grid that has this many cells.
-
-    Args:
-        cells: The number of cells: 16, 36 or 81.
-
-    Returns:
-        4, 6 or 9.
+    """The size of the grid with a number of cells: 4, 6 or 9.
 
     Raises:
-        InputError: No supported grid has this number of cells.
+      InputError: the number is not 16, 36 or 81.
     """
     for size in BOXES:
         if size * size == cells:
@@ -65,10 +59,10 @@ def units_of_cells(size: int) -> NDArray[np.uint8]:
     """Numbers the units: rows from 0, columns from `size`, boxes from `2 * size`.
 
     Args:
-        size: 4, 6 or 9.
+      size: 4, 6 or 9.
 
     Returns:
-        uint8 `[size * size, 3]`, read-only: the row, column and box of each cell.
+      uint8 `[size * size, 3]`, read-only: the row, column and box of each cell.
     """
     box_rows, box_columns = BOXES[check_size(size)]
     row, column = np.divmod(np.arange(size * size), size)
@@ -83,10 +77,10 @@ def cells_of_units(size: int) -> NDArray[np.int64]:
     """Lists the cells of each unit: the rows, then the columns, then the boxes.
 
     Args:
-        size: 4, 6 or 9.
+      size: 4, 6 or 9.
 
     Returns:
-        int64 `[3 * size, size]`, read-only.
+      int64 `[3 * size, size]`, read-only.
     """
     units = units_of_cells(size)
     cells = np.stack([np.flatnonzero((units == unit).any(axis=1)) for unit in range(3 * size)])
@@ -105,25 +99,25 @@ def generate(
 ) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
     """Makes random puzzles with exactly one solution.
 
-    A full grid comes from a randomised search in which every grid has positive probability (not the same one for all).
-    Its cells are then emptied in random order, each unless another solution would appear, down to `clues` givens or,
-    with None, until every given is needed. Puzzle i depends on (seed, first + i, size, clues, split) only: neither
-    `num` nor the number of threads matters.
+    A randomised search makes a full grid. Every grid has a positive probability, but grids are not equally likely. The
+    cells are then emptied in random order, unless another solution would appear, down to `clues` givens or, with None,
+    until every given is needed. Puzzle i depends on (seed, first + i, size, clues, split) only, and not on `num` or the
+    number of threads.
 
     Args:
-        num: How many puzzles.
-        size: 4, 6 or 9.
-        clues: The exact number of givens, or None for minimal puzzles.
-        seed: The seed, from 0 to 2^63 - 1.
-        split: "train" and "test" never share a grid, nor at 9x9 two that a symmetry turns into each other, whatever the
-            other arguments: see `in_test_split`. None takes both.
-        first: The number of the first puzzle.
+      num: the number of puzzles.
+      size: 4, 6 or 9.
+      clues: the exact number of givens, or None for minimal puzzles.
+      seed: the seed, from 0 to 2^63 - 1.
+      split: "train", "test", or None for both. Train and test never share a grid, whatever the other arguments. At 9x9
+        no symmetry relates a train grid to a test grid. See `in_test_split`.
+      first: the index of the first puzzle.
 
     Returns:
-        The puzzles and their solutions, each int8 `[num, size * size]`.
+      The puzzles and their solutions, each int8 `[num, size * size]`.
 
     Raises:
-        InputError: An argument is out of its range, or no puzzle with so few clues was found in 4,096 attempts.
+      InputError: an argument is out of its range, or no puzzle with so few clues was found in 4,096 attempts.
     """
     cells = check_size(size) ** 2
     num, seed, first = whole_number("num", num), whole_number("seed", seed), whole_number("first", first)
@@ -133,7 +127,7 @@ def generate(
 
     puzzles, solutions = np.zeros((num, cells), np.int8), np.zeros((num, cells), np.int8)
     fewest = np.zeros(num, np.int64)
-    # In chunks, since compiled code cannot be interrupted; the first is a single puzzle, to fail soon if it must.
+    # In chunks, since compiled code cannot be interrupted. The first is a single puzzle, so that failures come soon.
     bounds = [0, *range(min(num, 1), num, _CHUNK), num]
     for start, stop in itertools.pairwise(bounds):
         here = slice(start, stop)
@@ -161,15 +155,15 @@ def solve(puzzles: ArrayLike, *, limit: int = 2) -> tuple[NDArray[np.int8], NDAr
     """Solves puzzles by exact search.
 
     Args:
-        puzzles: Integers `[num, cells]`, 0 = blank.
-        limit: Where to stop counting solutions: 2 is enough to tell whether there is exactly one.
+      puzzles: integers `[num, cells]`, 0 = blank.
+      limit: the number of solutions to stop at. 2 is enough to know whether there is exactly one.
 
     Returns:
-        The first solution found of each puzzle, int8 `[num, cells]` (zeros where there is none), and the number of
-        solutions up to `limit`, int32 `[num]`.
+      The first solution of each puzzle, int8 `[num, cells]` (zeros if there is none), and the number of solutions up to
+      `limit`, int32 `[num]`.
 
     Raises:
-        InputError: The array is not of integers `[num, 16 | 36 | 81]` from 0 to size, or `limit` is below 1.
+      InputError: the array is not of integers `[num, 16 | 36 | 81]` from 0 to size, or `limit` is below 1.
     """
     given = checked_grids("puzzles", puzzles)
     if whole_number("limit", limit) < 1:
@@ -184,17 +178,17 @@ def solve(puzzles: ArrayLike, *, limit: int = 2) -> tuple[NDArray[np.int8], NDAr
 
 
 def is_solved(grids: ArrayLike, puzzles: ArrayLike) -> NDArray[np.bool_]:
-    """Whether each grid is a complete and right answer to its puzzle. Any right answer counts.
+    """Whether each grid is a complete, correct answer to its puzzle. Any correct answer counts.
 
     Args:
-        grids: Integers `[num, cells]` from a model. Values out of range are wrong, not an error.
-        puzzles: Integers `[num, cells]`, 0 = blank.
+      grids: integers `[num, cells]` from a model. Values out of range are wrong, not an error.
+      puzzles: integers `[num, cells]`, 0 = blank.
 
     Returns:
-        bool `[num]`: every row, column and box holds each digit once, and every given is kept.
+      bool `[num]`: every row, column and box holds each digit once, and every given is kept.
 
     Raises:
-        InputError: The arrays have different shapes, or the puzzles are not as `solve` wants them.
+      InputError: the arrays have different shapes, or the puzzles are not valid arguments of `solve`.
     """
     given, grids = checked_grids("puzzles", puzzles), np.asarray(grids)
     if grids.shape != given.shape:
@@ -207,19 +201,19 @@ def is_solved(grids: ArrayLike, puzzles: ArrayLike) -> NDArray[np.bool_]:
 
 
 def in_test_split(solutions: ArrayLike) -> NDArray[np.bool_]:
-    """Whether full grids belong to the test side: a fixed hash puts one in sixteen there.
+    """Whether full grids belong to the test side. A fixed hash puts one grid in sixteen there.
 
-    At 9x9 it is a hash of what no symmetry changes, so that none relates the two sides. The smaller sizes have too few
-    classes of grids for that (2 and 49): there the grid itself decides.
+    At 9x9 the hash is invariant under symmetries, so no symmetry relates the two sides. The smaller sizes have too few
+    classes of grids for that (2 and 49), so there the hash is of the grid itself.
 
     Args:
-        solutions: Integers `[num, cells]`, full grids.
+      solutions: integers `[num, cells]`, full grids.
 
     Returns:
-        bool `[num]`, True where the grid belongs to the test side.
+      bool `[num]`, True for the test side.
 
     Raises:
-        InputError: The array is not of integers `[num, 16 | 36 | 81]` from 0 to size.
+      InputError: the array is not of integers `[num, 16 | 36 | 81]` from 0 to size.
     """
     grids = checked_grids("solutions", solutions)
     from mdm_jax.tasks.sudoku import kernels as sudoku_kernels
@@ -228,7 +222,7 @@ def in_test_split(solutions: ArrayLike) -> NDArray[np.bool_]:
 
 
 def checked_grids(name: str, grids: ArrayLike) -> NDArray[np.int8]:
-    """Checks that grids are integers `[num, cells]` from 0 to size; returns them as contiguous int8."""
+    """Returns grids as contiguous int8; raises InputError unless they are integers `[num, cells]` from 0 to size."""
     array = np.asarray(grids)
     if array.ndim != 2 or array.dtype.kind not in "iu":
         raise InputError(f"{name} are {array.dtype} of shape {array.shape}: integers of shape [num, cells] are wanted")
@@ -239,4 +233,4 @@ def checked_grids(name: str, grids: ArrayLike) -> NDArray[np.int8]:
         raise InputError(
             f"{name}[{i}, {cell}] is {array[i, cell]}: a {size}x{size} grid holds 1 to {size}, and 0 where it is blank"
         )
-    return np.array(array, np.int8, order="C")  # a copy: a read-only array would compile the kernels once more
+    return np.array(array, np.int8, order="C")  # a copy, since a read-only array would compile the kernels again

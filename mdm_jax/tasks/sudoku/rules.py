@@ -1,13 +1,17 @@
-"""Rates Sudokus by the seven rules that a person would use, and tells in which order they fill in the blanks.
+"""Rates Sudokus by seven rules that people use, and records the order in which the rules fill in the blanks.
 
-Each step takes the first rule, in the order of `Rule`, and its first instance, in the order rows, columns, boxes and
-cells from the left and the top, that changes anything; after it the search starts again at the first rule. Of locked
-candidates in one unit the one that begins in the earlier cell goes first; of two that begin in the same cell the lower
-digit, wherever its other cell is. There is no guessing, so some puzzles stay unsolved: of random minimal 9x9 ones 36%.
-Those that are solved are the paper's normal set, the rest its hard set. Importing this compiles with numba; source of
-the rules' exact form: the description in Kim et al. 2025 (section 4, D.2) and Shah et al. 2024 (arXiv:2409.10502) of
-the solver they used. Deviation: that solver's XY-wing can take an end for the pivot; it then drops a right digit and
-gives up, so that 38% stay unsolved. Here it is sound. Where no XY-wing comes in, the order of the steps is the same.
+Each step applies the first rule that changes anything, in the order of `Rule`, at its first instance: rows, then
+columns, then boxes, and cells from the left and the top. The next step starts again at the first rule. Among locked
+candidates of one unit, the one with the earlier first cell comes first, and with the same first cell the lower digit.
+
+The rules do not guess, so some puzzles stay unsolved: 36% of random minimal 9x9 puzzles. The solved puzzles are the
+paper's normal set, the others its hard set.
+
+Source: Kim et al. 2025 (section 4, D.2) and Shah et al. 2024 (arXiv:2409.10502), who describe the solver they used.
+Deviation: in that solver an XY-wing can have an end for a pivot. It then drops a correct digit and gives up, and 38% of
+the puzzles stay unsolved. Here the XY-wing is sound. Without XY-wings the order of the steps is the same.
+
+Importing this imports numba.
 """
 
 import enum
@@ -22,19 +26,20 @@ from mdm_jax.tasks.sudoku import puzzle as sudoku
 
 
 class Rule(enum.IntEnum):
-    """The rules, easiest first, under the numbers that Shah et al.'s files give them."""
+    """The rules, easiest first, with their numbers in the files of Shah et al."""
 
     GIVEN = 0
     LONE_SINGLE = 2
     """a cell with one candidate"""
     HIDDEN_SINGLE = 3
-    """a digit with one place in a unit"""
+    """a digit with one cell in a unit"""
     NAKED_PAIR = 4
     """two cells of a unit with the same two candidates: cells that see both lose them"""
     NAKED_TRIPLET = 5
-    """three cells of a unit with three candidates among them, two of the cells having equal ones"""
+    """three cells of a unit that have three candidates together, at least two of the cells with the same candidates:
+    cells that see all three lose them"""
     LOCKED_CANDIDATE = 6
-    """a digit with exactly two places in a unit: cells that see both lose it"""
+    """a digit with exactly two cells in a unit: cells that see both lose it"""
     XY_WING = 7
     """a pivot xy that sees cells xz and yz: cells that see both of these lose z"""
     UNIQUE_RECTANGLE = 8
@@ -42,34 +47,34 @@ class Rule(enum.IntEnum):
 
 
 class Rating(NamedTuple):
-    """What the rules make of N puzzles."""
+    """The result of the rules on N puzzles."""
 
     is_solved: NDArray[np.bool_]
-    """[N]: whether the rules alone fill in every blank"""
+    """[N]: whether the rules fill in every blank"""
     order: NDArray[np.int8]
-    """[N, cells]: 1, 2, ... in the order in which the blanks fell; 0 where given; -1 where the rules gave up"""
+    """[N, cells]: 1, 2, ... in the order in which the blanks were filled in; 0 for givens; -1 for cells left blank"""
     rule: NDArray[np.int8]
-    """[N, cells]: the hardest `Rule` used since the blank before fell; `GIVEN` where given or never filled in"""
+    """[N, cells]: the hardest `Rule` used since the last cell was filled in; `GIVEN` for givens and cells left blank"""
     filled: NDArray[np.int8]
-    """[N, cells]: the grid as far as the rules get, givens included; 0 where they gave up"""
+    """[N, cells]: the grid, with givens, as far as the rules fill it in; 0 for cells left blank"""
 
     @property
     def hardest(self) -> NDArray[np.int8]:
-        """[N]: the hardest rule behind any blank that fell."""
+        """[N]: the hardest rule of any cell."""
         return self.rule.max(axis=1)
 
 
 def rate(puzzles: ArrayLike) -> Rating:
-    """Applies the rules to each puzzle until it is solved or none of them applies.
+    """Applies the rules to each puzzle until it is solved or no rule applies.
 
     Args:
-        puzzles: Integers `[num, cells]`, 0 = blank; each with exactly one solution, which the last rule relies on.
+      puzzles: integers `[num, cells]`, 0 = blank. Each must have exactly one solution, which the last rule relies on.
 
     Returns:
-        The rating.
+      The rating.
 
     Raises:
-        InputError: The array is not of integers `[num, 16 | 36 | 81]` from 0 to size.
+      InputError: the array is not of integers `[num, 16 | 36 | 81]` from 0 to size.
     """
     given = sudoku.checked_grids("puzzles", puzzles)
     size = sudoku.size_of(given.shape[1])
@@ -80,7 +85,7 @@ def rate(puzzles: ArrayLike) -> Rating:
 
 @functools.cache
 def _sees(size: int) -> NDArray[np.bool_]:
-    """Which cells share a unit, bool `[cells, cells]`; no cell with itself."""
+    """Whether two different cells share a unit, bool `[cells, cells]`."""
     units = sudoku.units_of_cells(size)
     sees: NDArray[np.bool_] = (units[:, None] == units[None]).any(axis=2)
     np.fill_diagonal(sees, False)
@@ -93,7 +98,7 @@ _MAX_CANDIDATES = 9
 
 @njit(cache=True)
 def _place(left: NDArray[np.int64], sees: NDArray[np.bool_], cell: int, bit: int) -> None:
-    """Fills a cell in: it has no candidates any more, and those that see it lose the digit."""
+    """Fills in a cell: its candidates are removed, and the cells that see it lose the digit."""
     left[cell] = 0
     for other in range(len(left)):
         if sees[cell, other]:
@@ -102,7 +107,7 @@ def _place(left: NDArray[np.int64], sees: NDArray[np.bool_], cell: int, bit: int
 
 @njit(cache=True)
 def _strip(left: NDArray[np.int64], sees: NDArray[np.bool_], a: int, b: int, c: int, bits: int) -> bool:
-    """Takes digits from the cells that see all of a, b and c (which may be equal); whether that changed anything."""
+    """Removes digits from the cells that see all of a, b and c, which may be equal. Returns whether any changed."""
     changed = False
     for cell in range(len(left)):
         if left[cell] & bits and sees[a, cell] and sees[b, cell] and sees[c, cell]:
@@ -122,7 +127,7 @@ def _lone_single(left: NDArray[np.int64]) -> int:
 
 @njit(cache=True)
 def _hidden_single(left: NDArray[np.int64], cells: NDArray[np.int64]) -> tuple[int, int]:
-    """The first cell of the first unit that is the only place of a digit there, and its bit; (-1, 0) if none is."""
+    """The first cell that is the only one of its unit for a digit, and the digit's bit; (-1, 0) if there is none."""
     for unit in range(len(cells)):
         once, twice = 0, 0
         for cell in cells[unit]:
@@ -242,7 +247,7 @@ def _rate(
     rule: NDArray[np.int8],
     filled: NDArray[np.int8],
 ) -> bool:
-    """Rates one puzzle into `order`, `rule` and `filled`; whether it was solved."""
+    """Rates one puzzle into `order`, `rule` and `filled`. Returns whether it was solved."""
     left = np.full(len(puzzle), (1 << cells.shape[1]) - 1)
     for cell in range(len(puzzle)):
         if puzzle[cell]:

@@ -1,4 +1,4 @@
-"""Rated puzzles: the normal set, which the seven rules of `rules` solve, and the hard set, which they do not."""
+"""Rated puzzles. The seven rules of `rules` solve the normal set and do not solve the hard set."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from mdm_jax.tasks.sudoku import files as sudoku_files
 from mdm_jax.tasks.sudoku import puzzle as sudoku
 
 RATING_VERSION = 1
-"""Raise it whenever `rules.rate` rates a puzzle otherwise: prepared data are named by it."""
+"""Increase it when `rules.rate` gives another rating. The names of prepared data contain it."""
 
 
 def generate_rated(
@@ -25,22 +25,22 @@ def generate_rated(
     seed: int = 0,
     split: Split | None = None,
 ) -> Iterator[Records]:
-    """Generates puzzles, rates them and keeps those of one difficulty, some at a time.
+    """Generates puzzles in the order of `puzzle.generate`, rates them and keeps those of one difficulty.
 
     Args:
-        num: The number of puzzles to keep.
-        size: As `sudoku.generate`, whose puzzles are tried in their order from number 0.
-        clues: As `sudoku.generate`.
-        difficulty: "normal", "hard", or None for all.
-        seed: As `sudoku.generate`.
-        split: As `sudoku.generate`.
+      num: the number of puzzles to keep.
+      size: as for `puzzle.generate`.
+      clues: as for `puzzle.generate`.
+      difficulty: "normal", "hard", or None for all.
+      seed: as for `puzzle.generate`.
+      split: as for `puzzle.generate`.
 
     Returns:
-        Chunks of records: `puzzle`, `solution`, and `order` and `rule` of `rules.Rating`, int8 `[some, cells]` each;
-        0 = blank.
+      Chunks of records: `puzzle`, `solution`, and `order` and `rule` of `rules.Rating`, each int8 `[chunk, cells]`,
+      0 = blank.
 
     Raises:
-        InputError: An argument is out of its range, or no puzzle of that difficulty turns up.
+      InputError: an argument is out of its range, or puzzles of that difficulty are too rare.
     """
 
     def make(some: int, first: int) -> Records:
@@ -63,18 +63,18 @@ def read_rated(
     """Reads a file of puzzles, rates them and takes the first ones of one difficulty and split.
 
     Args:
-        path: As `files.read_puzzles` reads it. Its order and rules, if it states them, replace ours.
-        num: The number of puzzles.
-        size: The wanted size.
-        difficulty: "normal", "hard", or None for all.
-        split: "train" or "test"; see `sudoku.in_test_split`.
-        on_read: Gets the line that says how the file was read.
+      path: a file for `files.read_puzzles`. The order and the rules in the file, if any, replace our rating.
+      num: the number of puzzles.
+      size: the size of the puzzles.
+      difficulty: "normal", "hard", or None for all.
+      split: "train" or "test"; see `puzzle.in_test_split`.
+      on_read: receives the line that says how the file was read.
 
     Returns:
-        The records.
+      The records.
 
     Raises:
-        InputError: The file is not right, or has too few such puzzles.
+      InputError: the file is faulty, or has too few such puzzles.
     """
     read = sudoku_files.read_puzzles(path, size=size)
     if on_read is not None:
@@ -91,8 +91,8 @@ def read_rated(
 
 
 def rated(puzzles: NDArray[np.int8], solutions: NDArray[np.int8]) -> Records:
-    """A rating for each puzzle, as records: `puzzle`, `solution`, `order` and `rule` int8 `[num, cells]`."""
-    from mdm_jax.tasks.sudoku import rules as sudoku_rules  # brings numba along
+    """Rates puzzles. Returns records: `puzzle`, `solution`, `order` and `rule`, int8 `[num, cells]`."""
+    from mdm_jax.tasks.sudoku import rules as sudoku_rules  # imports numba
 
     rating = sudoku_rules.rate(puzzles)
     return {"puzzle": puzzles, "solution": solutions, "order": rating.order, "rule": rating.rule}

@@ -1,7 +1,8 @@
-"""Rows of 325 integers: the form in which Shah et al. (2024, arXiv:2409.10502) publish 9x9 puzzles with their order.
+"""Rows of 325 integers, in which Shah et al. (2024, arXiv:2409.10502) publish 9x9 puzzles with a solver's order.
 
-A row is the number of givens, then for each of the 81 cells its row and column from 0, its digit, and the `Rule` that
-filled it in: first the givens, under rule 0, then the blanks in the order in which the solver took them.
+A row holds the number of givens, and then four numbers for each of the 81 cells: its row and column, from 0, its digit,
+and the `Rule` that filled it in. Givens come first, with rule 0. Blanks follow in the order in which the solver filled
+them in.
 """
 
 import dataclasses
@@ -26,12 +27,12 @@ Grids = NDArray[np.int8]
 
 @dataclasses.dataclass(frozen=True)
 class SolverRows:
-    """Reads a `.npy` file of such rows; the solutions are what the file states."""
+    """Reads a `.npy` file of such rows. The solutions are those in the file."""
 
     details = ""
 
     def blocks(self, lines: Lines, cells: int | None) -> Iterator[Block]:
-        """The puzzles; `cells` is the number of cells that is wanted."""
+        """Yields the puzzles, as `formats.Reader`."""
         path = lines.name
         try:
             rows = np.lib.format.open_memmap(path, mode="r")  # never unpickles
@@ -63,20 +64,20 @@ class SolverRows:
 
 
 def decode(rows: NDArray[np.integer], path: str | os.PathLike[str], first: int) -> tuple[Grids, Grids, Grids, Grids]:
-    """Reads rows; only their form is checked, not whether the digits solve the puzzle.
+    """Decodes rows. Checks their form, but not whether the digits solve the puzzle.
 
     Args:
-        rows: Integers `[num, 325]`.
-        path: The file they come from, for error messages.
-        first: The number of the first row there, likewise.
+      rows: integers `[num, 325]`.
+      path: the file of the rows, for messages.
+      first: the number of the first row in the file, for messages.
 
     Returns:
-        Puzzles, solutions, order and rule, each int8 `[num, 81]`: 0 where blank; the digits of all cells; 1, 2, ... for
-        the blanks and 0 for givens; the `Rule` of each cell.
+      Puzzles, solutions, order and rule, each int8 `[num, 81]`. Puzzles have 0 for blanks. The order is 1, 2, ... for
+      blanks and 0 for givens. The rule is the `Rule` of each cell.
 
     Raises:
-        InputError: A number of givens, a cell, a digit or a rule is out of range, a cell comes twice, or givens and
-            blanks are mixed.
+      InputError: a number of givens, a cell, a digit or a rule is out of range, a cell occurs twice, or givens and
+        blanks are mixed.
     """
 
     def refuse(is_bad: NDArray[np.bool_], problem: Callable[[int, int], str]) -> None:
@@ -123,20 +124,20 @@ def encode(
     rule: NDArray[np.integer],
     first: int,
 ) -> NDArray[np.int8]:
-    """The inverse of `decode`; the givens come row by row.
+    """The inverse of `decode`. Givens are written row by row.
 
     Args:
-        puzzles: Integers `[num, 81]`, 0 = blank.
-        solutions: Integers `[num, 81]`, full grids.
-        order: Integers `[num, 81]`, 0 for givens and 1, 2, ... for the blanks.
-        rule: Integers `[num, 81]`, the `Rule` of each cell.
-        first: The index of the first puzzle, for error messages.
+      puzzles: integers `[num, 81]`, 0 = blank.
+      solutions: integers `[num, 81]`, full grids.
+      order: integers `[num, 81]`, 0 for givens and 1, 2, ... for the blanks.
+      rule: integers `[num, 81]`, the `Rule` of each cell.
+      first: the index of the first puzzle, for messages.
 
     Returns:
-        int8 `[num, 325]`.
+      int8 `[num, 325]`.
 
     Raises:
-        InputError: A solution is not that of its puzzle, an order is not complete, or a rule is not right.
+      InputError: a solution does not solve its puzzle, an order is incomplete, or a rule is wrong.
     """
     is_given = puzzles > 0
     num_givens = is_given.sum(axis=1, keepdims=True)
@@ -166,7 +167,7 @@ def encode(
 
 
 def _is_repeated(cell: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which entries came before in their row; bool, same shape."""
+    """Whether an entry occurs earlier in its row; bool, same shape."""
     order = np.argsort(cell, axis=1, kind="stable")
     in_order = np.take_along_axis(cell, order, axis=1)
     repeated = np.zeros(cell.shape, np.bool_)
@@ -175,7 +176,7 @@ def _is_repeated(cell: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def _refuse(is_bad: NDArray[np.bool_], message: Callable[[int, int], str]) -> None:
-    """Raises InputError for the first bad entry, if there is one; the message is made from its two indices."""
+    """Raises InputError for the first bad entry, if any. `message` takes its two indices."""
     if is_bad.any():
         i, k = np.argwhere(is_bad)[0]
         raise InputError(message(int(i), int(k)))

@@ -1,8 +1,9 @@
-"""The symmetries of Sudoku. They turn a puzzle with one solution into a puzzle with one solution.
+"""The symmetries of Sudoku, which map puzzles with one solution to puzzles with one solution.
 
-Rows move within their band and bands among each other, columns and stacks likewise, digits are renamed, and where boxes
-are square the grid may be transposed: 6^8 · 2 · 9! = 1,218,998,108,160 elements at 9x9 (Russell & Jarvis 2006), all
-drawn with equal probability. They keep what a rule-based solver can do, up to ties in the order of its steps.
+A symmetry permutes the rows within each band, the bands, the columns within each stack, the stacks and the digits. If
+boxes are square it may transpose the grid. At 9x9 there are 6^8 · 2 · 9! = 1,218,998,108,160 symmetries (Russell &
+Jarvis 2006). All are drawn with equal probability. A rule-based solver does equally well after a symmetry, but ties in
+the order of its steps may fall differently.
 """
 
 import numpy as np
@@ -12,54 +13,55 @@ from mdm_jax.tasks.sudoku import puzzle as sudoku
 
 
 def random_symmetries(rng: np.random.Generator, num: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
-    """Draws elements of the group.
+    """Draws symmetries.
 
     Args:
-        rng: The generator, which is advanced.
-        num: The number of elements.
-        size: 4, 6 or 9.
+      rng: the random generator, which is advanced.
+      num: the number of symmetries.
+      size: 4, 6 or 9.
 
     Returns:
-        For each, the cell that comes to each place, int64 `[num, cells]`, and the new name of each digit, int8
-        `[num, size + 1]`, where 0 stays 0.
+      For each symmetry, the cell that moves to each position, int64 `[num, cells]`, and the new digit for each digit,
+      int8 `[num, size + 1]`; 0 stays 0.
 
     Raises:
-        InputError: The size is not supported.
+      InputError: the size is not supported.
     """
     box_rows, box_columns = sudoku.BOXES[sudoku.check_size(size)]
     rows, columns = _line_orders(rng, num, size, box_rows), _line_orders(rng, num, size, box_columns)
     cells = rows[:, :, None] * size + columns[:, None, :]
     if box_rows == box_columns:
-        is_turned = rng.random(num) < 0.5
-        cells = np.where(is_turned[:, None, None], cells.swapaxes(1, 2), cells)
+        is_transposed = rng.random(num) < 0.5
+        cells = np.where(is_transposed[:, None, None], cells.swapaxes(1, 2), cells)
     digits = np.zeros((num, size + 1), np.int8)
     digits[:, 1:] = rng.random((num, size)).argsort(axis=1) + 1
     return cells.reshape(num, size * size), digits
 
 
 def transform(grids: NDArray[np.int8], cells: NDArray[np.int64], digits: NDArray[np.int8]) -> NDArray[np.int8]:
-    """Applies one symmetry to each grid; puzzles and solutions alike.
+    """Applies one symmetry to each grid, which may be a puzzle or a solution.
 
     Args:
-        grids: int8 `[num, cells]`, 0 = blank.
-        cells: As from `random_symmetries`.
-        digits: As from `random_symmetries`.
+      grids: int8 `[num, cells]`, 0 = blank.
+      cells: from `random_symmetries`.
+      digits: from `random_symmetries`.
 
     Returns:
-        int8 `[num, cells]`.
+      int8 `[num, cells]`.
     """
     return np.take_along_axis(digits, np.take_along_axis(grids, cells, axis=1), axis=1)
 
 
 def augment(batch: dict[str, NDArray[np.int8]], rng: np.random.Generator) -> dict[str, NDArray[np.int8]]:
-    """Applies a random symmetry to each record, its puzzle and its solution alike; other per-cell fields move along.
+    """Applies a random symmetry to each record.
 
     Args:
-        batch: `puzzle` and `solution`, int8 `[num, cells]`, and any other fields of that shape, such as `order`.
-        rng: The generator, which is advanced.
+      batch: `puzzle` and `solution`, int8 `[num, cells]`, and other fields of that shape, such as `order`. The cells of
+        all fields move; digits change in `puzzle` and `solution` only.
+      rng: the random generator, which is advanced.
 
     Returns:
-        The same fields.
+      The same fields.
     """
     num, num_cells = batch["puzzle"].shape
     cells, digits = random_symmetries(rng, num, sudoku.size_of(num_cells))
@@ -70,7 +72,7 @@ def augment(batch: dict[str, NDArray[np.int8]], rng: np.random.Generator) -> dic
 
 
 def _line_orders(rng: np.random.Generator, num: int, size: int, band: int) -> NDArray[np.int64]:
-    """Orders of rows that keep bands of `band` rows together: int64 `[num, size]`."""
+    """Draws permutations of rows that keep bands of `band` rows together: int64 `[num, size]`."""
     bands = rng.random((num, size // band)).argsort(axis=1)
     within = rng.random((num, size // band, band)).argsort(axis=2)
     return (bands[:, :, None] * band + within).reshape(num, size)

@@ -1,7 +1,7 @@
-"""Tables of Sudokus: a puzzle in one field of each line, maybe its solution in another.
+"""Reads tables of Sudokus: a puzzle in one field of each line, and perhaps its solution in another.
 
-A block of lines without a fault is parsed as a whole, since there are files of millions of puzzles. Other blocks are
-parsed line by line, to find the fault.
+Files may hold millions of puzzles, so a block of lines without a fault is parsed at once. A block with a fault is
+parsed line by line to find it.
 """
 
 import contextlib
@@ -27,14 +27,14 @@ SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", " ": "spaces"}
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Reads a table: a puzzle in one field of each line, maybe its solution in another.
+    """Reads a table.
 
     Attributes:
-        separator: One of `SEPARATORS`.
-        num: How many fields a line has.
-        puzzle: The number of the puzzle's field.
-        solution: That of the solution's; None if there is none.
-        header: The names of the fields; empty if the file has none.
+      separator: one of `SEPARATORS`.
+      num: the number of fields of a line.
+      puzzle: the index of the field with the puzzle.
+      solution: the index of the field with the solution; None if there is none.
+      header: the names of the fields; empty if the file has none.
     """
 
     separator: str
@@ -45,7 +45,7 @@ class Table:
 
     @classmethod
     def with_header(cls, lines: Lines) -> "Table | None":
-        """The table whose header is the first line; None if that names no puzzles."""
+        """A table with the first line as its header; None if the line names no puzzles."""
         if lines.first is None:
             return None
         number, line = lines.first
@@ -61,10 +61,10 @@ class Table:
 
     @classmethod
     def without_header(cls, lines: Lines) -> "Table | None":
-        """The table whose first line holds one field with a puzzle, maybe one with a full grid; None if it does not.
+        """A table without a header; None unless the first line has a field with a puzzle.
 
         Raises:
-            InputError: The line holds several puzzles.
+          InputError: the line holds several puzzles.
         """
         if lines.first is None:
             return None
@@ -86,7 +86,7 @@ class Table:
 
     @property
     def details(self) -> str:
-        """Where what was found."""
+        """The fields of puzzles and solutions."""
 
         def name(column: int) -> str:
             return shown(self.header[column], 30) if self.header else f"column {column + 1}"
@@ -94,12 +94,12 @@ class Table:
         used = [i for i in (self.puzzle, self.solution) if i is not None]
         others = [name(i) for i in range(self.num) if i not in used]
         others[5:] = ["..."] if len(others) > 5 else []
-        said = [f"{SEPARATORS[self.separator]} between fields", f"puzzles in {name(self.puzzle)}"]
-        said += ["no solutions" if self.solution is None else f"solutions in {name(self.solution)}"]
-        return "; ".join([*said, *([f"not used: {', '.join(others)}"] if others else [])])
+        parts = [f"{SEPARATORS[self.separator]} between fields", f"puzzles in {name(self.puzzle)}"]
+        parts += ["no solutions" if self.solution is None else f"solutions in {name(self.solution)}"]
+        return "; ".join([*parts, *([f"not used: {', '.join(others)}"] if others else [])])
 
     def blocks(self, lines: Lines, cells: int | None) -> Iterator[Block]:
-        """The puzzles; `cells` is the number of cells that is wanted, None for that of the first puzzle."""
+        """Yields the puzzles, as `formats.Reader`."""
         is_header = bool(self.header)
         for numbers, kept in kept_lines(lines):
             if is_header:
@@ -122,7 +122,7 @@ class Table:
         return Block(puzzles, solutions, numbers, blanks=blanks_of(texts))
 
     def _rows(self, lines: Lines, numbers: NDArray[np.int64], kept: list[str]) -> list[list[str]]:
-        """The fields of lines: all at once if no line has a fault, otherwise one by one, to name the fault."""
+        """The fields of lines. Lines are split at once, or one by one if there is a fault to report."""
         with contextlib.suppress(csv.Error):
             rows = list(_split(kept, self.separator))
             if len(rows) == len(kept) and all(map(self._is_complete, rows)):
@@ -139,7 +139,7 @@ class Table:
         return rows
 
     def _is_complete(self, row: Sequence[str]) -> bool:
-        if self.separator == " " and not self.header:  # words of a remark may follow
+        if self.separator == " " and not self.header:  # a remark may follow
             return len(row) > max(self.puzzle, self.solution or 0)
         return len(row) == self.num
 
@@ -153,8 +153,8 @@ def _split(lines: list[str], separator: str) -> Iterator[list[str]]:
 
 
 def _fields(line: str, separator: str) -> list[str] | None:
-    """The fields of a line without spaces and quotes around them; None if its quotes do not match."""
-    if '"' in line:  # spaces between a quote and the separator are no more than those before a quote
+    """The fields of a line, without spaces and quotes around them; None if its quotes do not match."""
+    if '"' in line:  # drops the spaces between a quote and the separator
         line = re.sub(rf'"\s+(?={separator})', '"', line)
     try:
         return [_bare(field) for field in next(_split([line], separator))]

@@ -1,6 +1,7 @@
 """Sudoku as a task: generated puzzles, or those of a file."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
@@ -20,17 +21,17 @@ from mdm_jax.tasks.sudoku.sets import RATING_VERSION, generate_rated, read_rated
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sudoku(Generated):
-    """Which puzzles. Each has one solution; records are `puzzle`, `solution`, and `order` and `rule` of `rules.Rating`.
+    """A set of puzzles with one solution each. Records hold `puzzle`, `solution`, and `order` and `rule` of `Rating`.
 
     Attributes:
-        size: 4, 6 or 9.
-        clues: The exact number of givens, or None for minimal puzzles.
-        difficulty: "normal" for puzzles that the seven rules solve, "hard" for the others, None for both.
-        num_train: The number of puzzles to train on.
-        num_test: The number of puzzles held out. None shares its solution with one to train on, and at 9x9 no symmetry
-            turns one solution into the other.
-        seed: The seed of `sudoku.generate`.
-        source: A file of puzzles to take instead, in its order, from the first; None generates.
+      size: 4, 6 or 9.
+      clues: the exact number of givens, or None for minimal puzzles.
+      difficulty: "normal" for puzzles that the seven rules solve, "hard" for the others, None for both.
+      num_train: the number of puzzles to train on.
+      num_test: the number of held-out puzzles. Their solutions differ from those of training puzzles, and at 9x9 also
+        up to symmetries.
+      seed: the seed of `puzzle.generate`.
+      source: a file to take puzzles from, in its order; None generates puzzles.
     """
 
     size: int = 9
@@ -70,7 +71,7 @@ class Sudoku(Generated):
 
     @property
     def dataset(self) -> str:
-        """The name on disk, such as `9x9-normal-0123456789ab`. A file counts by what it holds."""
+        """The name on disk, such as `9x9-normal-0123456789ab`. It depends on the content of a file, not on its name."""
         made_from = self.seed if self.source is None else read_bytes(self.source)
         options = self.size, self.clues, self.difficulty
         words = [str(word) for word in ("file" if self.source else None, *options[1:]) if word] or ["minimal"]
@@ -78,11 +79,11 @@ class Sudoku(Generated):
         return self.named(f"{self.size}x{self.size}", *words, inputs=inputs)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each field: a number for each cell, row by row."""
+        """The shape of each field: a number for each cell."""
         return dict.fromkeys(("puzzle", "solution", "order", "rule"), (self.size**2,))
 
     def chunks(self, split: Split, num: int, say: Say) -> Iterator[Records]:
-        """The first puzzles of a split; `say` gets the line that says how a file was read."""
+        """Yields the first puzzles of a split. `say` receives the line that says how a file was read."""
         options: dict[str, Any] = {"size": self.size, "difficulty": self.difficulty, "split": split}
         if self.source is None:
             yield from generate_rated(num, clues=self.clues, seed=self.seed, **options)
@@ -90,15 +91,8 @@ class Sudoku(Generated):
             yield read_rated(self.source, num, on_read=say, **options)
 
     def prepare(self, data_dir: str | os.PathLike[str], *, say: Say = silent) -> Any:
-        """As `Generated.prepare`; `say` gets the same line once, although a file is read for each split."""
-        said: set[str] = set()
-
-        def once(line: str) -> None:
-            if line not in said:
-                said.add(line)
-                say(line)
-
-        return super().prepare(data_dir, say=once)
+        """As `Generated.prepare`, but `say` receives a line once, although a file is read for each split."""
+        return super().prepare(data_dir, say=functools.cache(say))
 
     def statistics(self, records: Records) -> dict[str, float]:
         """Givens per puzzle, and the share of puzzles that the seven rules solve."""
@@ -109,13 +103,13 @@ class Sudoku(Generated):
         }
 
     def score(self, answers: Answers, records: Records) -> Scores:
-        """Whether each grid is a right answer, and which of the blank cells are as in the solution."""
+        """Whether each grid solves its puzzle, and which blank cells are as in the solution."""
         puzzles = records["puzzle"]
         cells = np.where(puzzles == 0, answers == records["solution"], np.nan)
         return {"solved": sudoku.is_solved(answers, puzzles), "cells": cells}
 
     def show(self, answer: NDArray[Any], steps: NDArray[Any], record: Mapping[str, Any]) -> str:
-        """The verdict, the grid, and the step of each cell, from 1."""
+        """Formats the verdict, the grid, and the step of each cell, from 1."""
         wrong = int((answer != record["solution"]).sum())
         is_right = sudoku.is_solved(answer[None], record["puzzle"][None])[0]
         verdict = "solved" if is_right else f"not solved, {wrong} cells wrong"

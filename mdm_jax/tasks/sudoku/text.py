@@ -1,4 +1,4 @@
-"""Cells of puzzles as text, and the blocks in which files are read."""
+"""Parses the text of puzzles, and defines the blocks in which files are read."""
 
 import itertools
 import re
@@ -13,7 +13,7 @@ from mdm_jax.errors import InputError, shown
 from mdm_jax.tasks.sudoku import puzzle as sudoku
 
 NOT_STATED = -1
-"""The value of each cell of a solution that a file does not give."""
+"""The value of the cells of a solution that is not in the file."""
 
 BLANKS = ".0_*xX"
 """The characters for a blank."""
@@ -26,15 +26,15 @@ _COMMENT = re.compile(r"\s#.*")
 
 
 class Block(NamedTuple):
-    """Some puzzles of a file.
+    """A block of puzzles of a file.
 
     Attributes:
-        puzzles: int8 `[num, cells]`, 0 = blank.
-        solutions: int8 `[num, cells]`, what the file states; `NOT_STATED` in all cells where it states nothing.
-        lines: int64 `[num]`, the line on which each begins, from 1.
-        order: int8 `[num, cells]` as in `files.PuzzleFile`.
-        rule: Likewise.
-        blanks: The characters that stood for blanks.
+      puzzles: int8 `[num, cells]`, 0 = blank.
+      solutions: int8 `[num, cells]`, the solutions in the file; `NOT_STATED` in all cells of a missing one.
+      lines: int64 `[num]`, the line on which each puzzle begins, from 1.
+      order: int8 `[num, cells]`, as in `files.PuzzleFile`.
+      rule: int8 `[num, cells]`, as in `files.PuzzleFile`.
+      blanks: the characters for blanks that occur.
     """
 
     puzzles: NDArray[np.int8]
@@ -50,18 +50,18 @@ class Block(NamedTuple):
 
 
 def parse(text: str, where: str, cells: int | None) -> NDArray[np.int8]:
-    """Turns text into cells; only its form is checked.
+    """Parses one puzzle. Checks its form only.
 
     Args:
-        text: Digits, and any of `BLANKS` for blanks.
-        where: How to call it in a message.
-        cells: The number of cells wanted; None for any supported one.
+      text: digits, and any of `BLANKS` for blanks.
+      where: the name of the puzzle in messages.
+      cells: the required number of cells; None for any supported number.
 
     Returns:
-        int8 `[cells]`.
+      int8 `[cells]`.
 
     Raises:
-        InputError: It has another length, or holds a character that is no digit of its size.
+      InputError: the text has another length, or a character that is no digit of its size.
     """
     known = _known(cells)
     if len(text) not in known:
@@ -78,9 +78,9 @@ def parse(text: str, where: str, cells: int | None) -> NDArray[np.int8]:
 def parse_all(
     texts: Sequence[str], lines: Lines, numbers: NDArray[np.int64], cells: int | None, what: str = ""
 ) -> NDArray[np.int8]:
-    """As `parse`, for the texts of several lines: int8 `[num, cells]`. Messages call a text `what`."""
+    """Parses the texts of several lines, as `parse`: int8 `[num, cells]`. `what` follows the line in messages."""
     found = digits(texts, cells or len(texts[0]))
-    if found is None:  # then one of them is wrong
+    if found is None:  # one of them is wrong
         each: list[NDArray[np.int8]] = []
         for number, text in zip(numbers, texts, strict=True):
             each.append(parse(text, lines.where(number) + what, len(each[0]) if each else cells))
@@ -94,7 +94,7 @@ def without_comment(line: str) -> str:
 
 
 def digits(texts: Sequence[str], cells: int) -> NDArray[np.int8] | None:
-    """Turns texts into int8 `[num, cells]`; None if one of them has another number of cells or a wrong form."""
+    """Converts texts to int8 `[num, cells]`; None if one has another number of cells or a wrong character."""
     joined = "".join(texts)
     sizes = [size for size in sudoku.BOXES if size * size == cells]
     if not sizes or set(map(len, texts)) != {cells} or not joined.isascii():
@@ -114,5 +114,5 @@ def _known(cells: int | None) -> list[int]:
 
 
 def use(size: int) -> str:
-    """The allowed characters of a cell, for messages."""
+    """The advice on the characters of a cell, for messages."""
     return f"use 1 to {size}, and one of . 0 _ * x for a blank"

@@ -1,16 +1,16 @@
-"""Zebra puzzles: terms, the seven types of clue and their meaning. NumPy in, NumPy out.
+"""Zebra puzzles: terms, and the seven types of clue with their meaning. NumPy in, NumPy out.
 
-A row of 3 to 6 houses; 3 to 6 attributes, each with as many values as there are houses, one in each house. Clues say in
-which houses values are. A puzzle is its clues and nothing else: an int8 array `[clues, 4]`, in each row a type and
-three terms, -1 where a type takes fewer and in rows that are left over. Its size is read off them: as many houses and
-attributes as they name (`sizes_of`), so that a model that reads the clues knows it too.
+A puzzle has a row of 3 to 6 houses, and 3 to 6 attributes. Each attribute has one value in each house. Clues restrict
+the houses of values. A puzzle is the array of its clues, int8 `[clues, 4]`. Each row holds a type and three terms, with
+-1 for missing terms and in empty rows. The clues also define the size of the puzzle: it has as many houses and
+attributes as they name (`sizes_of`). So a model can read the size from the clues.
 
-A *term* is what a clue speaks about: value v of attribute a (a cell) is `6 * a + v`, house n is `36 + n`. All count
-from 0. Token for token (Shah et al. 2024, arXiv:2409.10502) a clue is
+A *term* is an argument of a clue. Value v of attribute a (a cell) is term `6 * a + v`. House n is term `36 + n`. All
+count from 0. The tokens of a clue (Shah et al. 2024, arXiv:2409.10502) are
 
     [type] LHS [c|n] [attr] [val] RHS [c|n] [attr] [val] CLUE_END
 
-with c for a cell and n for a house, whose attr is 0. Where A is the term behind LHS and x(A) its house:
+with c for a cell and n for a house, which has attr 0. Let A be the term after LHS, and x(A) its house:
 
     =               x(A) = x(B)
     !=              x(A) ≠ x(B)
@@ -18,14 +18,15 @@ with c for a cell and n for a house, whose attr is 0. Where A is the term behind
     immediate-left  x(A) + 1 = x(B)
     nbr             |x(A) - x(B)| = 1       next to each other, on either side
     ends            A in the first or the last house
-    inbetween       x(B) < x(A) < x(C) or x(C) < x(A) < x(B)    somewhere between, not always right between
+    inbetween       x(B) < x(A) < x(C) or x(C) < x(A) < x(B)    somewhere between, not always directly between
 
-The source does not say how the last two are written. Here `ends` has no right-hand side, and `inbetween` two terms:
+The source does not give the tokens of the last two. Here `ends` has no right-hand side, and that of `inbetween` has two
+terms:
 
     ends LHS [c|n] [attr] [val] CLUE_END
     inbetween LHS [c|n] [attr] [val] RHS [c|n] [attr] [val] [c|n] [attr] [val] CLUE_END
 
-The terms of a clue differ, and one of them at least is a cell.
+The terms of a clue differ, and at least one of them is a cell.
 """
 
 import functools
@@ -37,17 +38,17 @@ from numpy.typing import ArrayLike, NDArray
 from mdm_jax.errors import InputError
 
 TYPES = ("=", "!=", "left-of", "immediate-left", "nbr", "ends", "inbetween")
-"""In the order of their numbers."""
+"""The types of clue, by number."""
 
 ARITY = np.array([2, 2, 2, 2, 2, 1, 3], np.int8)
 """The number of terms of each type."""
 
 STRIDE = 6
-"""The most houses, and the most attributes."""
+"""The largest number of houses, and of attributes."""
 
 CELLS = STRIDE * STRIDE
-"""The length of a grid, an int8 vector, for puzzles of any size: `grid[6 * a + h]` is the value of attribute a in house
-h, -1 where there is no such attribute or house."""
+"""The length of a grid, an int8 vector, for puzzles of any size. `grid[6 * a + h]` is the value of attribute a in house
+h, or -1 if the puzzle has no such attribute or house."""
 
 NONE = -1
 """The number of a term, a clue or a cell that does not exist."""
@@ -57,7 +58,7 @@ Clues = NDArray[np.int8]
 
 
 class Size(NamedTuple):
-    """How large a puzzle is, or a set of puzzles at most."""
+    """The size of a puzzle, or the largest size of a set of puzzles."""
 
     houses: int
     attributes: int
@@ -69,12 +70,12 @@ class Size(NamedTuple):
 
     @property
     def max_clues(self) -> int:
-        """The most clues of a puzzle that `zebra.generate` makes."""
+        """The largest number of clues that `puzzle.generate` makes."""
         return self.num_cells
 
     @property
     def max_tokens(self) -> int:
-        """The most tokens that they have, 348 at 6 x 6: with ANSWER and triples behind them Shah et al.'s 457."""
+        """The largest number of tokens of the clues. At 6 x 6, 348 with ANSWER and triples make Shah et al.'s 457."""
         return 29 * self.num_cells // 3
 
 
@@ -82,7 +83,7 @@ SMALLEST, LARGEST = Size(3, 3), Size(STRIDE, STRIDE)
 
 
 def check_sizes(smallest: Size, largest: Size) -> tuple[Size, Size]:
-    """Returns the sizes, or raises InputError unless `smallest` is at most `largest` and both are from 3 to 6."""
+    """Returns the sizes; raises InputError unless `smallest` is at most `largest` and both are from 3 to 6."""
     for name, low, high in zip(Size._fields, smallest, largest, strict=True):
         is_whole = isinstance(low, int | np.integer) and isinstance(high, int | np.integer)
         if not is_whole or not 3 <= low <= high <= STRIDE:
@@ -92,11 +93,11 @@ def check_sizes(smallest: Size, largest: Size) -> tuple[Size, Size]:
 
 @functools.cache
 def relations() -> NDArray[np.bool_]:
-    """The meaning of every type.
+    """The meaning of every type of clue.
 
     Returns:
-        bool `[7, 7, 6, 6, 6]`, read-only: whether a clue holds, by the number of houses (3 to 6 are of use), its type
-        and the houses of its three terms; those that it does not have do not matter.
+      bool `[7, 7, 6, 6, 6]`, read-only: whether a clue holds, by the number of houses (3 to 6 are used), the type and
+      the houses of the three terms. The house of a missing term does not matter.
     """
     a, b, c = np.ogrid[:STRIDE, :STRIDE, :STRIDE]
     holds = np.zeros((STRIDE + 1, len(TYPES), STRIDE, STRIDE, STRIDE), np.bool_)
@@ -110,33 +111,33 @@ def relations() -> NDArray[np.bool_]:
 
 @functools.cache
 def support() -> NDArray[np.int8]:
-    """What a clue leaves of a term's domain; a domain is a set of houses, as the bits of an integer.
+    """The houses of a term that a clue allows. A domain is a set of houses, as the bits of an integer.
 
     Returns:
-        int8 `[7, 14, 3, 64, 64]`, read-only: by the number of houses, the type (7 more for "it is not so that"), which
-        term, and the domains of the other two, the later one first: the set of houses in which the term can be so that
-        the clue holds for some houses of the other two.
+      int8 `[7, 14, 3, 64, 64]`, read-only: the houses in which a term can be such that the clue holds for some houses
+      of the other two terms. The indices are the number of houses, the type (plus 7 for its negation), the index of the
+      term, and the domains of the other two terms, the later term first.
     """
     holds = np.concatenate([relations(), ~relations()], axis=1)
     is_in = (np.arange(1 << STRIDE)[:, None] >> np.arange(STRIDE) & 1).astype(np.float32)  # [domains, houses]
     tables = []
     for role in range(3):
         of_term = np.moveaxis(holds, 2 + role, -1).astype(np.float32)  # [houses, types, earlier, later, term]
-        ways = np.einsum("htijx,ui,vj->htvux", of_term, is_in, is_in, optimize=True)
-        tables.append(((ways > 0) << np.arange(STRIDE)).sum(axis=-1).astype(np.int8))
+        counts = np.einsum("htijx,ui,vj->htvux", of_term, is_in, is_in, optimize=True)
+        tables.append(((counts > 0) << np.arange(STRIDE)).sum(axis=-1).astype(np.int8))
     table = np.stack(tables, axis=2)
     table.flags.writeable = False
     return table
 
 
 def sizes_of(clues: Clues) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How many houses and attributes puzzles have, by the largest numbers that they name.
+    """The sizes of puzzles, by the largest house and attribute that the clues name.
 
     Args:
-        clues: Checked ones, int8 `[num, clues, 4]`.
+      clues: checked clues, int8 `[num, clues, 4]`.
 
     Returns:
-        The numbers of houses and of attributes, int64 `[num]` each.
+      The numbers of houses and of attributes, int64 `[num]` each.
     """
     terms = clues[:, :, 1:].reshape(len(clues), -1).astype(np.int64)
     houses = np.where(terms >= 0, terms % STRIDE, NONE).max(axis=1, initial=NONE) + 1
@@ -145,7 +146,7 @@ def sizes_of(clues: Clues) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def is_cell(houses: NDArray[np.int64], attributes: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which cells grids of these sizes, `[num]` each, have: bool `[num, 36]`."""
+    """Whether a grid of a size has a cell, bool `[num, 36]`, for numbers of houses and attributes `[num]`."""
     attribute, house = np.divmod(np.arange(CELLS), STRIDE)
     return (attribute < attributes[:, None]) & (house < houses[:, None])
 
@@ -154,13 +155,14 @@ def checked_clues(clues: ArrayLike) -> Clues:
     """Checks puzzles.
 
     Args:
-        clues: Integers `[num, clues, 4]`.
+      clues: integers `[num, clues, 4]`.
 
     Returns:
-        The same as contiguous int8, a copy.
+      A contiguous int8 copy.
 
     Raises:
-        InputError: It has another shape or dtype, a clue is none, or a puzzle names fewer than 3 houses or attributes.
+      InputError: the array has another shape or dtype, a clue is invalid, or a puzzle names fewer than 3 houses or
+        attributes.
     """
     array = np.asarray(clues)
     if array.ndim != 3 or array.shape[2] != 4 or array.dtype.kind not in "iu":
@@ -188,7 +190,7 @@ def checked_clues(clues: ArrayLike) -> Clues:
 
 
 def _refuse(array: NDArray[Any], is_bad: Any, wanted: str) -> None:
-    """InputError for the first clue that is bad, `[num, clues]`."""
+    """Raises InputError for the first bad clue, if any; `is_bad` is bool `[num, clues]`."""
     if is_bad.any():
         i, clue = (int(index) for index in np.argwhere(is_bad)[0])
         raise InputError(f"clues[{i}, {clue}] is {array[i, clue].tolist()}: {wanted}")

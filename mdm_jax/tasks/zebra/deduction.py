@@ -1,17 +1,19 @@
-"""Solves Zebra puzzles as a person would, by striking out, and tells in which order the cells fall.
+"""Solves Zebra puzzles by elimination, as people do, and records the order in which cells are filled in.
 
-Each value has the houses that are still open to it, at first all. Each step takes the first of three rules, and its
-first instance in the order of attributes, then of values or houses, or of clues, that changes anything; after it the
-search starts again at the first rule. There is no guessing, so some puzzles stay unsolved. Importing this compiles with
-numba. How the program behind Shah et al.'s (2024) data ordered cells has not been published; these rules are ours:
+Each value starts with all houses as candidates. Each step applies the first of three rules that changes anything, at
+its first instance: in the order of attributes, and then of values or houses, or in the order of clues. The next step
+starts again at the first rule.
 
-1. A value with one house left is in it; the attribute's other values lose that house. The cell has fallen.
-2. A house with one value of an attribute left has that value; the cell has fallen likewise.
-3. A clue takes from each of its terms every house in which it could not hold, wherever the others may be.
+1. A value with one candidate is in that house. The cell is filled in, and the attribute's other values lose the house.
+2. A house that is a candidate of only one value of an attribute has that value. The cell is filled in.
+3. A clue removes from each of its terms the houses in which the clue cannot hold, wherever the other terms may be.
 
-So that every cell has a place in the order all the same, the solution is then looked up for the first of the values
-with the fewest houses left, and the rules go on from there, as often as it takes. All cells that fall from the first
-look on are marked.
+The rules do not guess, so some puzzles stay unsolved. To give every cell a place in the order, the house of one value
+is then looked up in the solution, and the rules go on from there, as often as necessary. It is the first value with the
+fewest candidates. The cells from the first such look-up on are marked.
+
+The order of the cells in the data of Shah et al. (2024) has not been published. These rules are our own. Importing this
+imports numba.
 """
 
 from typing import NamedTuple
@@ -25,29 +27,29 @@ from mdm_jax.tasks.zebra.clues import CELLS, NONE, STRIDE, sizes_of, support
 
 
 class Deduction(NamedTuple):
-    """What the rules make of N puzzles."""
+    """The result of the rules on N puzzles."""
 
     is_solved: NDArray[np.bool_]
-    """[N]: whether the rules alone fill in every cell"""
+    """[N]: whether the rules fill in every cell without a look-up"""
     order: NDArray[np.int8]
-    """[N, 36]: 1, 2, ... in the order in which the cells fell; negative from the first look at the solution on, so that
-    it is the absolute values that count through; 0 where there is no cell"""
+    """[N, 36]: ±1, ±2, ... in the order in which the cells were filled in, negative from the first look-up on; 0 for
+    cells that the puzzle does not have"""
     filled: NDArray[np.int8]
-    """[N, 36]: the grid as far as the rules alone get; -1 elsewhere"""
+    """[N, 36]: the grid as far as the rules fill it in without a look-up; -1 elsewhere"""
 
 
 def deduce(clues: ArrayLike, solutions: ArrayLike) -> Deduction:
-    """Applies the rules to each puzzle, and where none changes anything looks a cell up.
+    """Applies the rules to each puzzle, and looks up a cell when no rule changes anything.
 
     Args:
-        clues: Integers `[num, clues, 4]`.
-        solutions: Integers `[num, 36]`, the solution of each.
+      clues: integers `[num, clues, 4]`.
+      solutions: integers `[num, 36]`, the solution of each puzzle.
 
     Returns:
-        How far the rules got, and the order of all cells.
+      The cells that the rules fill in, and the order of all cells.
 
     Raises:
-        InputError: A clue is none, a puzzle names fewer than 3 houses or attributes, or a grid does not solve it.
+      InputError: a clue is invalid, a puzzle names fewer than 3 houses or attributes, or a grid does not solve it.
     """
     checked, answers = zebra.checked_solutions(clues, solutions)
     num = len(checked)
@@ -59,7 +61,7 @@ def deduce(clues: ArrayLike, solutions: ArrayLike) -> Deduction:
 
 @njit(cache=True)
 def _single(domains: NDArray[np.int64], houses: int, attributes: int, order: NDArray[np.int8]) -> tuple[int, int]:
-    """The value and the house of the first cell that rule 1 or else rule 2 fills in, as terms; -1s if there is none."""
+    """The value and the house of the first cell that rule 1, else rule 2, fills in, as terms; -1, -1 if none."""
     for first in range(0, attributes * STRIDE, STRIDE):
         for value in range(first, first + houses):
             for house in range(houses):
@@ -79,7 +81,7 @@ def _single(domains: NDArray[np.int64], houses: int, attributes: int, order: NDA
 
 @njit(cache=True)
 def _look_up(domains: NDArray[np.int64], houses: int, attributes: int, solution: NDArray[np.int8]) -> tuple[int, int]:
-    """The first value with the fewest houses left, of those with several, and its house in the solution, as terms."""
+    """The first value with the fewest candidates, at least two, and its house in the solution, as terms."""
     best, fewest = -1, STRIDE + 1
     for first in range(0, attributes * STRIDE, STRIDE):
         for value in range(first, first + houses):
@@ -96,7 +98,7 @@ def _look_up(domains: NDArray[np.int64], houses: int, attributes: int, solution:
 
 @njit(cache=True)
 def _strike(domains: NDArray[np.int64], support: NDArray[np.int8], clue: NDArray[np.int8]) -> bool:
-    """Applies a clue to its terms (the last place of `domains` stands for those it lacks); whether any lost a house."""
+    """Applies a clue to its terms. Returns whether any lost a house. `domains[-1]` is that of missing terms."""
     a, b, c = clue[1], clue[2], clue[3]
     changed = False
     for role in range(3):
@@ -119,13 +121,13 @@ def _deduce(
     order: NDArray[np.int8],
     filled: NDArray[np.int8],
 ) -> bool:
-    """Writes one puzzle's `order` and `filled` (0 and -1 when called); whether the rules got to the end alone."""
+    """Writes one puzzle's `order` and `filled` (0 and -1 when called). Returns whether no look-up was necessary."""
     domains = np.full(CELLS + STRIDE + 1, (1 << houses) - 1)
-    for number in range(STRIDE):  # those terms are house numbers, each in its house
+    for number in range(STRIDE):  # the terms of houses
         domains[CELLS + number] = 1 << number
     domains[-1] = 1
-    sign, fallen = 1, 0
-    while fallen < houses * attributes:
+    sign, num_filled = 1, 0
+    while num_filled < houses * attributes:
         value, cell = _single(domains, houses, attributes, order)
         if value < 0:
             changed = False
@@ -136,8 +138,8 @@ def _deduce(
                 continue
             value, cell = _look_up(domains, houses, attributes, solution)
             sign = -1
-        fallen += 1
-        order[cell] = sign * fallen
+        num_filled += 1
+        order[cell] = sign * num_filled
         if sign > 0:
             filled[cell] = value % STRIDE
         first, bit = cell - cell % STRIDE, 1 << cell % STRIDE

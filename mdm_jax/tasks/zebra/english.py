@@ -1,4 +1,4 @@
-"""Zebra puzzles in English."""
+"""Writes Zebra puzzles in English."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ class Attribute:
     """The names of an attribute and of its values.
 
     Attributes:
-        name: The attribute, such as "colour".
-        values: Its values, at least as many as a puzzle has houses.
-        phrase: How to call whom a value belongs to; {name} and {value} stand for the two.
+      name: the attribute, such as "colour".
+      values: its values, at least as many as a puzzle has houses.
+      phrase: the noun phrase for the owner of a value; {name} and {value} are replaced.
     """
 
     name: str
@@ -35,10 +35,10 @@ NAMES = (
     Attribute("instrument", ("piano", "violin", "flute", "guitar", "harp", "drums"), "the one who plays the {value}"),
     Attribute("job", ("baker", "doctor", "teacher", "painter", "pilot", "cook"), "the {value}"),
 )
-"""Names for all that a puzzle can have."""
+"""Names for the attributes and the values of the largest puzzle."""
 
 NUMBERS = tuple(Attribute(f"attribute {a}", tuple(map(str, range(STRIDE)))) for a in range(STRIDE))
-"""Numbers as names, those of the token form."""
+"""Numbers as names, as in the token form."""
 
 _PREDICATES = {
     "left-of": "somewhere to the left of",
@@ -48,17 +48,17 @@ _PREDICATES = {
 
 
 def describe_clues(clues: Clues, names: Sequence[Attribute] = NAMES) -> list[str]:
-    """Says each clue of a puzzle in English.
+    """Writes each clue of a puzzle in English.
 
     Args:
-        clues: int8 `[clues, 4]`.
-        names: What to call attributes and values, at least as many as there are.
+      clues: int8 `[clues, 4]`.
+      names: the names of attributes and values, at least as many as the puzzle has.
 
     Returns:
-        A sentence for each clue, such as "The one whose colour is red lives next to the Dane.".
+      A sentence for each clue, such as "The one whose colour is red lives next to the Dane.".
 
     Raises:
-        InputError: A clue is none, or there are too few names.
+      InputError: a clue is invalid, or there are too few names.
     """
     puzzle = checked_clues(np.asarray(clues)[None])
     _check_names(puzzle, names)
@@ -66,14 +66,14 @@ def describe_clues(clues: Clues, names: Sequence[Attribute] = NAMES) -> list[str
 
 
 def describe_grid(grid: NDArray[np.int8], names: Sequence[Attribute] = NAMES) -> list[str]:
-    """Says who lives in each house of a grid, as far as it is filled in.
+    """Writes the values in each house of a grid.
 
     Args:
-        grid: int8 `[36]`, -1 where there is nothing.
-        names: What to call attributes and values.
+      grid: int8 `[36]`, -1 for empty cells.
+      names: the names of attributes and values.
 
     Returns:
-        A line for each house with its values, "?" where there is none, such as "house 1: Norwegian, yellow, ?".
+      A line for each house, with "?" for empty cells, such as "house 1: Norwegian, yellow, ?".
     """
     cells = np.asarray(grid).reshape(STRIDE, STRIDE)
     houses, attributes = (int(np.flatnonzero((cells >= 0).any(axis=axis)).max(initial=NONE)) + 1 for axis in (0, 1))
@@ -96,20 +96,20 @@ def _check_names(puzzle: Clues, names: Sequence[Attribute]) -> None:
 def _sentence(clue: Sequence[int], names: Sequence[Attribute]) -> str:
     kind, terms = TYPES[clue[0]], list(clue[1 : 1 + ARITY[clue[0]]])
     if kind in ("=", "!=") and terms[0] >= CELLS:
-        terms.reverse()  # a value is the better subject
+        terms.reverse()  # a value becomes the subject
     subject, *others = (_noun(term, names) for term in terms)
     lives = "is" if terms[0] >= CELLS else "lives"
     if kind == "ends":
-        said = f"{subject} lives in the first or the last house"
+        sentence = f"{subject} lives in the first or the last house"
     elif kind == "inbetween":
-        said = f"{subject} {lives} somewhere between {others[0]} and {others[1]}"
+        sentence = f"{subject} {lives} somewhere between {others[0]} and {others[1]}"
     elif kind in _PREDICATES:
-        said = f"{subject} {lives} {_PREDICATES[kind]} {others[0]}"
+        sentence = f"{subject} {lives} {_PREDICATES[kind]} {others[0]}"
     elif terms[1] >= CELLS:
-        said = f"{subject} {'lives' if kind == '=' else 'does not live'} in {others[0]}"
+        sentence = f"{subject} {'lives' if kind == '=' else 'does not live'} in {others[0]}"
     else:
-        said = f"{subject} is {'' if kind == '=' else 'not '}{others[0]}"
-    return said[0].upper() + said[1:] + "."
+        sentence = f"{subject} is {'' if kind == '=' else 'not '}{others[0]}"
+    return sentence[0].upper() + sentence[1:] + "."
 
 
 def _noun(term: int, names: Sequence[Attribute]) -> str:

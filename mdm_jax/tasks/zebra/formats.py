@@ -1,4 +1,4 @@
-"""The forms in which Zebra puzzles circulate, each known by how it begins, and the reader of their files."""
+"""The file formats of Zebra puzzles, and their reader. A format is recognised by how a file begins."""
 
 import os
 from collections.abc import Iterator
@@ -17,10 +17,10 @@ class Written(NamedTuple):
     """A puzzle from a file.
 
     Attributes:
-        name: Its file, and its line if the file holds several puzzles.
-        clues: int8 `[clues, 4]`.
-        names: The names of its attributes and values.
-        question: The question, or "".
+      name: the file, with the line if the file holds several puzzles.
+      clues: int8 `[clues, 4]`.
+      names: the names of its attributes and values.
+      question: the question, or "".
     """
 
     name: str
@@ -33,8 +33,8 @@ class ZebraFile(NamedTuple):
     """The puzzles of a file.
 
     Attributes:
-        puzzles: At least one.
-        how: One line for the user: the format, the number and the sizes of the puzzles.
+      puzzles: at least one.
+      how: one line for the user: the format, the number and the sizes of the puzzles.
     """
 
     puzzles: list[Written]
@@ -42,55 +42,55 @@ class ZebraFile(NamedTuple):
 
 
 class Reader(Protocol):
-    """What makes puzzles of a file in one format."""
+    """Reads the puzzles of files in one format."""
 
     def puzzles(self, lines: Lines) -> Iterator[Written]:
-        """The puzzles."""
+        """Yields the puzzles."""
         ...
 
 
 class CluePerLine:
-    """Reads a file that is one puzzle, in token form, a clue on each line."""
+    """Reads a file with one puzzle in token form, a clue on each line."""
 
     @classmethod
     def of(cls, lines: Lines) -> "CluePerLine | None":
-        """This, if the first line is one clue, or begins as one."""
+        """A reader, if the first line is one clue or begins like one."""
         words = tokens(lines.first[1]) if lines.first else []
         is_clue = words[:1] in [[kind] for kind in TYPES] or words[1:2] == ["LHS"]
         return cls() if is_clue and words.count("CLUE_END") < 2 else None
 
     def puzzles(self, lines: Lines) -> Iterator[Written]:
-        """The one puzzle."""
+        """Yields the one puzzle."""
         clues = [parse_clue(line, lines.where(number)) for number, line in lines.numbered() if counts(line)]
         yield Written(lines.name, checked_puzzle(clues, lines.name))
 
 
 class PuzzlePerLine:
-    """Reads a file that holds a puzzle in token form on each line."""
+    """Reads a file with a puzzle in token form on each line."""
 
     @classmethod
     def of(cls, lines: Lines) -> "PuzzlePerLine | None":
-        """This, if the first line ends several clues."""
+        """A reader, if the first line holds several clues."""
         words = tokens(lines.first[1]) if lines.first else []
         return cls() if words.count("CLUE_END") > 1 else None
 
     def puzzles(self, lines: Lines) -> Iterator[Written]:
-        """Its puzzles, named by their lines."""
+        """Yields the puzzles, named by their lines."""
         for number, line in lines.numbered():
             if counts(line):
                 yield Written(lines.where(number), parse_whole(line, lines.where(number)))
 
 
 class RiddleFile:
-    """Reads a file that is one riddle in words: see `riddle_text`."""
+    """Reads a file with one riddle in words; see `riddle_text`."""
 
     @classmethod
     def of(cls, lines: Lines) -> "RiddleFile | None":
-        """This, if the first line names an attribute and its values."""
+        """A reader, if the first line names an attribute and its values."""
         return cls() if lines.first and begins_riddle(lines.first[1]) else None
 
     def puzzles(self, lines: Lines) -> Iterator[Written]:
-        """The one puzzle."""
+        """Yields the one puzzle."""
         riddle = parse_riddle(((number, line) for number, line in lines.numbered() if counts(line)), lines.name)
         yield Written(lines.name, checked_puzzle(riddle.clues, lines.name), riddle.names, riddle.question)
 
@@ -100,21 +100,21 @@ FORMATS: tuple[Format[Reader], ...] = (
     Format("a puzzle per line", "all its clues, each with its CLUE_END", PuzzlePerLine.of),
     Format("a riddle", "attributes with their values, such as colour: red, green, white; then clues", RiddleFile.of),
 )
-"""All of them; the first that fits is taken."""
+"""All formats. The first that recognises a file reads it."""
 
 
 def read_puzzles(path: str | os.PathLike[str], *, limit: int | None = None) -> ZebraFile:
-    """Reads a file of puzzles, without checking that they have one solution.
+    """Reads a file of puzzles. Does not check that they have one solution.
 
     Args:
-        path: The file, in UTF-8, plain or packed by gzip. Lines that are empty or start with # are skipped.
-        limit: The number of puzzles to read, from the first; None reads all.
+      path: the file, in UTF-8, plain or compressed by gzip. Lines that are empty or start with # are skipped.
+      limit: the number of puzzles to read, from the first; None reads all.
 
     Returns:
-        The puzzles.
+      The puzzles.
 
     Raises:
-        InputError: The file cannot be read, is in no known format, or holds something else than puzzles.
+      InputError: the file cannot be read, has no known format, or holds something other than puzzles.
     """
     if limit is not None:
         check_number("limit", limit, Range(1), whole=True)
@@ -127,8 +127,8 @@ def read_puzzles(path: str | os.PathLike[str], *, limit: int | None = None) -> Z
             break
     num = f"{'the first ' if len(found) == limit else ''}{len(found):,} of"
     sizes = sorted({(int(size[0][0]), int(size[1][0])) for size in (sizes_of(each.clues[None]) for each in found)})
-    said = " to ".join(f"{houses}x{attributes}" for houses, attributes in dict.fromkeys((sizes[0], sizes[-1])))
+    span = " to ".join(f"{houses}x{attributes}" for houses, attributes in dict.fromkeys((sizes[0], sizes[-1])))
     clues = sum(len(puzzle.clues) for puzzle in found)
     return ZebraFile(
-        found, one_line(f"{path}: read as {form.name}, {num} {said} (houses x attributes), {clues:,} clues")
+        found, one_line(f"{path}: read as {form.name}, {num} {span} (houses x attributes), {clues:,} clues")
     )

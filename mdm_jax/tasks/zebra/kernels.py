@@ -1,10 +1,11 @@
-"""The compiled part of `puzzle`: one search, used to draw clues, to drop redundant ones and to solve.
+"""The compiled part of `puzzle`: one search draws clues, drops redundant clues and solves.
 
-The houses in which a value may still be are the bits of an integer, so a state is one integer for each of the 42 terms
-(`clues` numbers them; those of the house numbers never change) and a 43rd, of one bit, for the arguments that a
-clue does not have. A clue says of each of its terms which houses the domains of the other two leave it: a table knows,
-for every type and, `NUM_TYPES` further on, for its negation. All of this that may ever change is in one file, since
-numba does not notice that a cached function calls one that changed in another.
+A state holds one integer for each of the 42 terms of `clues`, with a bit for each candidate house. Those of the house
+numbers never change. A 43rd integer, with one bit, stands for missing terms. A clue restricts the houses of each term
+to those that the domains of its other two terms allow. A table holds them for every type, and at index `NUM_TYPES`
+higher for its negation.
+
+A cached function does not notice when a function of another file changes, so all code that may change is in this file.
 """
 
 from typing import Any, NamedTuple, cast
@@ -21,9 +22,9 @@ NUM_TYPES = 7
 _UNEQUAL, _ENDS, _BETWEEN = 1, 5, 6  # of the types, = being 0
 _STRIDE = 6  # terms of an attribute, and the most attributes
 _NUMBERS = _STRIDE * _STRIDE  # the first term that is a house number
-_NONE = _NUMBERS + _STRIDE  # the term of an argument that is not there
+_NONE = _NUMBERS + _STRIDE  # a missing term
 _MOST_DRAWN = 512  # clues; 75 are usual at 6 x 6
-_ZERO, _ONE = cast(int, np.int64(0)), cast(int, np.int64(1))  # each plain literal would compile the search once more
+_ZERO, _ONE = cast(int, np.int64(0)), cast(int, np.int64(1))  # a plain literal would compile the search again
 
 
 class _Board(NamedTuple):
@@ -31,11 +32,11 @@ class _Board(NamedTuple):
 
     houses: int
     attributes: int
-    support: NDArray[np.int8]  # [2 * NUM_TYPES, 3, 64, 64], of so many houses: see `clues.support`
+    support: NDArray[np.int8]  # [2 * NUM_TYPES, 3, 64, 64], `clues.support` of the number of houses
     clues: NDArray[np.int64]  # [num, 4], a type and three terms
     terms: NDArray[np.int64]  # [num], the set of these terms
     stack: NDArray[np.int64]  # [_NUMBERS + 2, _NONE + 1], the search's states,
-    fresh: NDArray[np.int64]  # [_NUMBERS + 2], the sets of terms whose losses nothing has looked at yet,
+    fresh: NDArray[np.int64]  # [_NUMBERS + 2], the sets of terms with losses that are not propagated yet,
     branched: NDArray[np.int64]  # [_NUMBERS + 2], and the terms that were branched on last
     found: NDArray[np.int64]  # [_NONE + 1], the first solution found
     known: NDArray[np.int64]  # [_NONE + 1], a solution that does not count; zeros for none
@@ -76,15 +77,15 @@ def _set_clue(board: _Board, i: int, kind: int, a: int, b: int, c: int) -> None:
 
 @njit(cache=True)
 def _place(domains: NDArray[np.int64], first: int, houses: int) -> int:
-    """Applies once to an attribute that each value has its own house: the only house left, the only value left.
+    """Applies to an attribute, once, that each value has its own house: only house left, and only value left.
 
     Args:
-        domains: The state, changed in place.
-        first: The attribute's first term.
-        houses: The number of houses.
+      domains: the state, changed in place.
+      first: the attribute's first term.
+      houses: the number of houses.
 
     Returns:
-        The set of terms that lost a house; -1 for a contradiction.
+      The set of terms that lost a house; -1 for a contradiction.
     """
     once, twice, lost = 0, 0, 0
     for term in range(first, first + houses):
@@ -113,7 +114,7 @@ def _place(domains: NDArray[np.int64], first: int, houses: int) -> int:
 
 @njit(cache=True)
 def _propagate(board: _Board, num_clues: int, domains: NDArray[np.int64], fresh: int) -> bool:
-    """Takes away houses that a clue or an attribute alone excludes until there are none; False for a contradiction."""
+    """Removes houses that one clue or one attribute excludes, until none is left. Returns False for a contradiction."""
     while fresh:
         lost = 0
         for i in range(num_clues):
@@ -136,7 +137,7 @@ def _propagate(board: _Board, num_clues: int, domains: NDArray[np.int64], fresh:
                 if left != domains[c]:
                     domains[c] = left
                     lost |= 1 << c
-            if domains[a] == 0:  # then none has a house left
+            if domains[a] == 0:  # then no term of the clue has a house left
                 return False
         for attribute in range(board.attributes):
             first = attribute * _STRIDE
@@ -151,10 +152,11 @@ def _propagate(board: _Board, num_clues: int, domains: NDArray[np.int64], fresh:
 
 @njit(cache=True)
 def _branch(board: _Board, domains: NDArray[np.int64], failed: int) -> int:
-    """The term to branch on, one with several houses left; -1 if there is none.
+    """The term to branch on, which has several houses left; -1 if there is none.
 
-    It is that of the last contradiction, if it will do: else one puzzle in thousands would take a thousand times longer
-    (last-conflict reasoning, Lecoutre et al. 2009). After it comes the one with the fewest houses left.
+    It is the term of the last contradiction, if that has several houses left (last-conflict reasoning, Lecoutre et al.
+    2009). Without this rule one puzzle in thousands would take a thousand times longer. Otherwise it is the term with
+    the fewest houses left.
     """
     if domains[failed] & (domains[failed] - 1):
         return failed
@@ -172,7 +174,7 @@ def _branch(board: _Board, domains: NDArray[np.int64], failed: int) -> int:
 
 @njit(cache=True)
 def _count(board: _Board, num_clues: int, limit: int) -> int:
-    """Counts the solutions other than `known` under the first clues, up to a limit; `found` receives the first."""
+    """Counts the solutions of the first clues other than `known`, up to `limit`. `found` receives the first."""
     stack, fresh, branched, found, depth = board.stack, board.fresh, board.branched, 0, 0
     for term in range(_NONE + 1):
         stack[0, term] = (1 << board.houses) - 1 if term < _NUMBERS else 1 << term % _STRIDE
@@ -194,7 +196,7 @@ def _count(board: _Board, num_clues: int, limit: int) -> int:
                 if found == limit:
                     break
             continue
-        choices = domains[term] & ~board.known[term]  # what leads away from it first
+        choices = domains[term] & ~board.known[term]  # first the houses that `known` does not have
         bit = choices & -choices
         _copy(domains, stack[depth + 1])
         stack[depth + 1, term] = bit
@@ -239,10 +241,10 @@ def _holds(board: _Board, i: int, solution: NDArray[np.int64]) -> bool:
 
 @njit(cache=True)
 def _draw_clue(board: _Board, i: int) -> None:
-    """Makes clue i one that holds in `known`.
+    """Draws a clue that holds in `known`, as clue i.
 
-    Every type is equally likely, and then every clue of it that holds, names a house by its number at most once, and
-    says more than that two values of an attribute differ.
+    Every type is equally likely. Given the type, every clue is equally likely that holds, names at most one house by
+    its number, and says more than that two values of an attribute differ.
     """
     kind = draw(board.state, NUM_TYPES)
     arity = 3 if kind == _BETWEEN else 1 if kind == _ENDS else 2
@@ -261,7 +263,7 @@ def _draw_clue(board: _Board, i: int) -> None:
 
 @njit(cache=True)
 def _draw_clues(board: _Board) -> int:
-    """Draws clues until `known` is the only solution; returns how many, 0 if there was no room for enough."""
+    """Draws clues until `known` is the only solution. Returns their number, 0 if there is no room for enough."""
     num = _ZERO
     while _count(board, num, _ONE):
         is_excluded = False
@@ -276,7 +278,7 @@ def _draw_clues(board: _Board) -> int:
 
 @njit(cache=True)
 def _drop_redundant(board: _Board, num: int) -> int:
-    """Drops, in random order, each clue without which there is still one solution; returns how many are left."""
+    """Drops, in random order, each clue without which the solution stays unique. Returns the number that is left."""
     _shuffle(board, num)
     for i in range(num - 1, -1, -1):
         board.clues[i, 0] += NUM_TYPES
@@ -296,7 +298,7 @@ def _draw_solution(board: _Board, house_of: NDArray[np.int64], solution: NDArray
         house_of[term] = term - _NUMBERS
     for attribute in range(board.attributes):
         first = attribute * _STRIDE
-        for value in range(board.houses):  # each value takes a house, and what was there takes the next
+        for value in range(board.houses):  # each value takes a random house, and the value there moves to the next one
             house = draw(board.state, value + 1)
             solution[first + value] = solution[first + house]
             solution[first + house] = value
@@ -309,7 +311,7 @@ def _draw_solution(board: _Board, house_of: NDArray[np.int64], solution: NDArray
 
 @njit(cache=True)
 def _length(board: _Board, num_clues: int) -> tuple[int, int]:
-    """How many tokens the clues are, and how many houses they name."""
+    """The number of tokens of the clues, and the number of houses that they name."""
     num_tokens, houses = 6 * num_clues, 0
     for i in range(num_clues):
         for role in range(3):
@@ -324,7 +326,7 @@ def _length(board: _Board, num_clues: int) -> tuple[int, int]:
 def _make(
     board: _Board, side: int, max_clues: int, max_tokens: int, clues: NDArray[np.int8], solution: NDArray[np.int8]
 ) -> None:
-    """Makes one puzzle into `clues` and `solution`."""
+    """Writes one puzzle into `clues` and `solution`."""
     house_of = np.zeros(_NONE, np.int64)
     _draw_solution(board, house_of, solution)
     num_clues, is_done = 0, False
@@ -353,18 +355,18 @@ def generate(
     clues: NDArray[np.int8],
     solutions: NDArray[np.int8],
 ) -> None:
-    """Makes puzzles in parallel; each has its own generator, so that the number of threads changes nothing.
+    """Makes puzzles in parallel. Each has its own random generator, so the number of threads does not matter.
 
     Args:
-        support: `clues.support()`.
-        limits: int64 `[7, 7, 2]`, the most clues and tokens by the numbers of houses and attributes.
-        smallest: The fewest houses and attributes.
-        largest: The most.
-        seed: The seed of all puzzles.
-        first: The number of the first puzzle.
-        side: 0 for train, 1 for test, -1 for either.
-        clues: int8 `[num, most clues, 4]`, -1 when called; receives the puzzles.
-        solutions: int8 `[num, 36]`, -1 when called; receives the solutions.
+      support: `clues.support()`.
+      limits: int64 `[7, 7, 2]`, the largest numbers of clues and tokens, by the numbers of houses and attributes.
+      smallest: the fewest houses and attributes.
+      largest: the most.
+      seed: the seed of all puzzles.
+      first: the number of the first puzzle.
+      side: 0 for train, 1 for test, -1 for either.
+      clues: int8 `[num, most clues, 4]`, -1 when called; receives the puzzles.
+      solutions: int8 `[num, 36]`, -1 when called; receives the solutions.
     """
     for i in prange(len(clues)):
         state = np.full(1, mix(mix(seed + GOLDEN) + first + np.uint64(i)))
@@ -377,7 +379,7 @@ def generate(
 
 @njit(cache=True)
 def _load(board: _Board, clues: NDArray[np.int64]) -> int:
-    """Puts clues on an empty board; returns how many there are."""
+    """Puts clues on an empty board. Returns their number."""
     num = _ZERO
     for i in range(len(clues)):
         if clues[i, 0] != _NONE:
@@ -395,15 +397,15 @@ def solve(
     solutions: NDArray[np.int8],
     num_solutions: NDArray[np.int32],
 ) -> None:
-    """Solves puzzles in parallel, as `zebra.solve` says.
+    """Solves puzzles in parallel; see `puzzle.solve`.
 
     Args:
-        support: `clues.support()`.
-        sizes: int64 `[num, 2]`, the numbers of houses and attributes.
-        clues: int64 `[num, clues, 4]`, 42 in place of -1.
-        limit: Where to stop counting.
-        solutions: int8 `[num, 36]`, -1 when called; receives the first solutions found.
-        num_solutions: int32 `[num]`; receives how many there are, up to `limit`.
+      support: `clues.support()`.
+      sizes: int64 `[num, 2]`, the numbers of houses and attributes.
+      clues: int64 `[num, clues, 4]`, 42 in place of -1.
+      limit: where to stop counting.
+      solutions: int8 `[num, 36]`, -1 when called; receives the first solutions found.
+      num_solutions: int32 `[num]`; receives the numbers of solutions, up to `limit`.
     """
     for i in prange(len(clues)):
         houses, attributes = sizes[i]

@@ -1,7 +1,7 @@
-"""How a Zebra puzzle becomes a sequence of tokens. NumPy in, NumPy out.
+"""The layouts of Zebra puzzles as sequences of tokens. NumPy in, NumPy out.
 
-A masked diffusion model reads the clues and fills in the house of every value behind them; an autoregressive one goes
-on with (attribute, value, house) triples. A layout is for puzzles up to a size; its sequences have one length.
+The clues come first. A masked diffusion model then fills in the house of every value. An autoregressive model writes
+(attribute, value, house) triples. A layout takes puzzles up to a size, and all its sequences have one length.
 """
 
 import dataclasses
@@ -30,10 +30,10 @@ from mdm_jax.tasks.zebra.clues import (
 from mdm_jax.tasks.zebra.tokens import (
     ANSWER,
     CELL,
+    CLUE_LENGTH,
     EXTRA,
     MASK,
     NUMBER,
-    PLACES,
     SYMBOLS,
     ZERO,
     clue_tokens,
@@ -44,14 +44,14 @@ _BY_ATTRIBUTE = np.arange(CELLS) // STRIDE * STRIDE
 
 @dataclasses.dataclass(frozen=True)
 class _Clued:
-    """The common part of the layouts: the clues come first, `size.max_clues` of them in 13 positions each.
+    """The common part of the layouts: `size.max_clues` clues, in 13 positions each.
 
-    Positions that a clue leaves empty are padding, and so are clues that a puzzle does not have. A network of the
-    kind "grouped_transformer" reads each clue as one vector.
+    Positions that a clue does not fill are padding, and so are missing clues. A network of the kind
+    "grouped_transformer" reads each clue as one vector.
 
     Attributes:
-        name: The name in flags.
-        size: The most houses and attributes.
+      name: the name in flags.
+      size: the largest numbers of houses and attributes.
     """
 
     name: str
@@ -60,16 +60,15 @@ class _Clued:
     pad_id = EXTRA
     num_tokens = len(SYMBOLS)
     """V"""
-    group_length = PLACES
-    """of a clue"""
+    group_length = CLUE_LENGTH
 
     @property
     def num_groups(self) -> int:
-        """The number of clues that there is room for."""
+        """The largest number of clues."""
         return self.size.max_clues
 
     def check(self, records: Records) -> None:
-        """Accepts all records: `start` refuses those that do not fit."""
+        """Accepts all records. `start` raises InputError for those that do not fit."""
 
     def _network(self, length: int, **fields: Any) -> dict[str, Any]:
         shape = {"vocab_size": self.num_tokens, "num_extra_tokens": 0, "max_length": length, "shift_logits": False}
@@ -77,7 +76,7 @@ class _Clued:
         return shape | groups | {"positions": "learned"} | fields
 
     def _clues(self, clues: Clues) -> Tokens:
-        """The tokens of checked clues, int32 `[num, num_groups * group_length]`; empty rows of clues stand last."""
+        """The tokens of checked clues, int32 `[num, num_groups * group_length]`. Empty rows of clues come last."""
         is_none = clues[:, :, 0] == NONE
         longest = int((~is_none).sum(axis=1).max(initial=0))
         if longest > self.num_groups:
@@ -92,11 +91,11 @@ class _Clued:
 
 @dataclasses.dataclass(frozen=True)
 class Masked(_Clued):
-    """For a masked diffusion model: the clues, and the house of every value, in place.
+    """The layout of a masked diffusion model: the clues, and the house of every value.
 
-    Clues are about the houses of values, and so are the cells of the answer: attribute by attribute, each from the
-    first value to the last. A puzzle smaller than `size` has padding instead of some cells. Padding is prompt and is
-    hidden from attention: `TransformerConfig.pad_id` has to be `pad_id`.
+    Clues are about the houses of values, and so are the cells of the answer. They come attribute by attribute, each
+    from the first value to the last. A puzzle smaller than `size` has padding instead of some cells. Padding is prompt
+    and hidden from attention: `TransformerConfig.pad_id` must be `pad_id`.
     """
 
     name: str = "in-place"
@@ -104,11 +103,11 @@ class Masked(_Clued):
     method = "mdm"
     mask_id = MASK
     zero = ZERO
-    """the token of house 0; house h is `zero + h`"""
+    """the token of house 0; house h is token `zero + h`"""
 
     @property
     def num_prompt(self) -> int:
-        """Where the cells begin."""
+        """The position of the first cell."""
         return self.num_groups * self.group_length
 
     @property
@@ -125,7 +124,7 @@ class Masked(_Clued):
         """`tokens` int32 `[num, L]` and `is_prompt` bool `[num, L]` to train on.
 
         Raises:
-            InputError: A puzzle is none, is larger, or has more clues than there is room for.
+          InputError: a clue is invalid, or a puzzle is too large or has too many clues.
         """
         start = self.start(records)
         values = self._kept(records["solution"]).reshape(-1, *self._shape)
@@ -136,23 +135,23 @@ class Masked(_Clued):
         return {"tokens": np.where(is_prompt, start, answers), "is_prompt": is_prompt}
 
     def start(self, records: Records) -> Tokens:
-        """The sequences to fill in for clues `[num, clues, 4]`, int32 `[num, L]`: masks where an answer is wanted.
+        """The sequences to fill in, int32 `[num, L]`, with masks for the cells of each puzzle.
 
         Raises:
-            InputError: A puzzle is none, is larger, or has more clues than there is room for.
+          InputError: a clue is invalid, or a puzzle is too large or has too many clues.
         """
         clues = fitting(records["clues"], self.size)
         cells = self._kept(is_cell(*sizes_of(clues)))
-        asked = np.where(cells, MASK, EXTRA).astype(np.int32)
-        return np.concatenate([self._clues(clues), asked], axis=1)
+        masks = np.where(cells, MASK, EXTRA).astype(np.int32)
+        return np.concatenate([self._clues(clues), masks], axis=1)
 
     def answers(self, tokens: Tokens) -> NDArray[np.int8]:
-        """The grids, int8 `[num, 36]`: the value in each house; -1 where there is none, or there is no cell."""
+        """The grids, int8 `[num, 36]`: the value in each house; -1 for none, and for cells that the puzzle lacks."""
         values = np.broadcast_to(np.arange(self.size.houses, dtype=np.int8), (len(tokens), *self._shape))
         return self._moved(values, tokens)
 
     def steps(self, values: NDArray[Any], tokens: Tokens) -> NDArray[Any]:
-        """The values of `[num, L]` at the cells of the answer, moved to their houses: `[num, 36]`, -1 elsewhere."""
+        """The values at the cells, moved to their houses, `[num, 36]`, -1 elsewhere, from values `[num, L]`."""
         return self._moved(values[:, self.num_prompt :].reshape(-1, *self._shape), tokens)
 
     @property
@@ -163,29 +162,29 @@ class Masked(_Clued):
         attributes, houses = self._shape
         grid = np.full((len(values), STRIDE, STRIDE), NONE, values.dtype)
         most, num_attributes = _sizes_in(tokens[:, : self.num_prompt])
-        is_asked = np.arange(attributes)[:, None] < num_attributes[:, None, None]
-        is_asked = is_asked & (np.arange(houses) < most[:, None, None])
+        has_cell = np.arange(attributes)[:, None] < num_attributes[:, None, None]
+        has_cell = has_cell & (np.arange(houses) < most[:, None, None])
         to = tokens[:, self.num_prompt :].reshape(values.shape) - ZERO
-        to = np.where(is_asked & (to < most[:, None, None]), to, NONE)
+        to = np.where(has_cell & (to < most[:, None, None]), to, NONE)
         grid[:, :attributes, :houses] = _scattered(values, to)
         return grid.reshape(-1, CELLS)
 
     def _kept(self, grids: NDArray[Any]) -> NDArray[Any]:
-        """The cells of grids `[num, 36]` that the layout has."""
+        """The cells of grids `[num, 36]` that are in the layout."""
         houses, attributes = self.size
         return grids.reshape(-1, STRIDE, STRIDE)[:, :attributes, :houses].reshape(len(grids), -1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Triples(_Clued):
-    """For an autoregressive model: clues, ANSWER, and (attribute, value, house) of each cell.
+    """The layout of an autoregressive model: clues, ANSWER, and a triple (attribute, value, house) for each cell.
 
-    Source: Shah et al. 2024, who write (attribute, house, value); but clues are about the houses of values. Padding
-    fills up behind the answer, and counts as prompt, so that it is not scored. All numbers count from 0.
+    Source: Shah et al. 2024. Deviation: they write (attribute, house, value), but clues are about the houses of values.
+    Padding follows the answer. It counts as prompt, so it is not scored. All numbers count from 0.
 
     Attributes:
-        is_ordered: Whether cells stand in the order in which deduction fills them in (see `deduction`), and last those
-            that it does not reach. Otherwise they stand attribute by attribute, each from the first value to the last.
+      is_ordered: whether cells are in the order of `deduction`. Otherwise they come attribute by attribute, each from
+        the first value to the last.
     """
 
     is_ordered: bool = False
@@ -199,7 +198,7 @@ class Triples(_Clued):
 
     @property
     def num_prompt(self) -> int:
-        """Where the triples begin, right behind ANSWER."""
+        """The position of the first triple, after ANSWER."""
         return self.num_groups * self.group_length + 1
 
     @property
@@ -209,23 +208,23 @@ class Triples(_Clued):
 
     @property
     def network(self) -> Mapping[str, Any]:
-        """The kind and the fields of the network that the sequences fix; a decoder with a cache hides no padding."""
+        """The kind and the fields of the network that the sequences fix. A decoder with a cache hides no padding."""
         return self._network(self.length, causal=True, pad_id=None)
 
     def examples(self, records: Records) -> dict[str, NDArray[Any]]:
         """`tokens` int32 `[num, L]` and `is_prompt` bool `[num, L]` to train on; clues and ANSWER are the prompt.
 
         Raises:
-            InputError: A puzzle is none, is larger, or has more clues than there is room for.
+          InputError: a clue is invalid, or a puzzle is too large or has too many clues.
         """
         prompt, most = self.start(records), self.size.num_cells
-        is_asked = records["solution"] >= 0
+        has_cell = records["solution"] >= 0
         order = np.abs(records["order"]) if self.is_ordered else _BY_ATTRIBUTE + records["solution"]
-        by_rank = np.argsort(np.where(is_asked, order, CELLS + 1), axis=1)[:, :most]
+        by_rank = np.argsort(np.where(has_cell, order, CELLS + 1), axis=1)[:, :most]
         attributes, houses = np.divmod(by_rank, STRIDE)
         values = np.take_along_axis(records["solution"], by_rank, axis=1)
         triples = ZERO + np.stack([attributes, values, houses], axis=-1)
-        is_taken = np.arange(most) < is_asked.sum(axis=1)[:, None]
+        is_taken = np.arange(most) < has_cell.sum(axis=1)[:, None]
         answers = np.where(is_taken[..., None], triples, EXTRA).reshape(len(prompt), -1).astype(np.int32)
         is_prompt = np.pad(np.repeat(~is_taken, 3, axis=1), ((0, 0), (self.num_prompt, 0)), constant_values=True)
         return {"tokens": np.concatenate([prompt, answers], axis=1), "is_prompt": is_prompt}
@@ -234,19 +233,19 @@ class Triples(_Clued):
         """Clues and ANSWER as a prompt, int32 `[num, num_prompt]`.
 
         Raises:
-            InputError: A puzzle is none, is larger, or has more clues than there is room for.
+          InputError: a clue is invalid, or a puzzle is too large or has too many clues.
         """
         return np.pad(self._clues(fitting(records["clues"], self.size)), ((0, 0), (0, 1)), constant_values=ANSWER)
 
     def answers(self, tokens: Tokens) -> NDArray[np.int8]:
-        """The grids, int8 `[num, 36]`, -1 where there is none.
+        """The grids, int8 `[num, 36]`, -1 for empty cells.
 
-        As many triples are read as the puzzle has cells. Later ones overwrite earlier ones; invalid ones are left out.
+        Reads as many triples as the puzzle has cells. Later ones overwrite earlier ones, and invalid ones are skipped.
         """
         return self._moved(self._triples(tokens)[:, :, 1] - ZERO, tokens).astype(np.int8)
 
     def steps(self, values: NDArray[Any], tokens: Tokens) -> NDArray[Any]:
-        """The values of `[num, L]` at the houses of the triples, moved to their cells: `[num, 36]`, -1 elsewhere."""
+        """The values at the houses of triples, moved to their cells, `[num, 36]`, -1 elsewhere, from `[num, L]`."""
         return self._moved(self._triples(values)[:, :, 2], tokens)
 
     def _triples(self, values: NDArray[Any]) -> NDArray[Any]:
@@ -258,25 +257,25 @@ class Triples(_Clued):
         most = np.stack([attributes, houses, houses], axis=1)[:, None]
         is_triple = ((triples >= 0) & (triples < most)).all(axis=2)
         is_triple &= np.arange(triples.shape[1]) < (houses * attributes)[:, None]
-        places = np.where(is_triple, triples[:, :, 0] * STRIDE + triples[:, :, 2], CELLS)
-        grid = np.full((len(tokens), CELLS + 1), NONE, values.dtype)  # the last for triples that are none
-        for i in range(triples.shape[1]):  # one after the other: an indexed assignment has no order
-            grid[rows, places[:, i]] = values[:, i]
+        cells = np.where(is_triple, triples[:, :, 0] * STRIDE + triples[:, :, 2], CELLS)
+        grid = np.full((len(tokens), CELLS + 1), NONE, values.dtype)  # the last column takes invalid triples
+        for i in range(triples.shape[1]):  # in a loop, since an indexed assignment has no order
+            grid[rows, cells[:, i]] = values[:, i]
         return grid[:, :CELLS]
 
 
 def _scattered(values: NDArray[Any], to: NDArray[Any]) -> NDArray[Any]:
-    """Moves the values of each row `[num, rows, n]` to the indices `to`, if these are from 0 to n - 1; -1 elsewhere."""
+    """Moves the values of each row, `[num, rows, n]`, to the indices `to` from 0 to n - 1; -1 elsewhere."""
     num, num_rows, n = values.shape
-    found = np.full((num, num_rows, n + 1), NONE, values.dtype)  # the last for what goes nowhere
+    found = np.full((num, num_rows, n + 1), NONE, values.dtype)  # the last column takes other indices
     to = np.where((to >= 0) & (to < n), to, n)
-    for i in range(n):  # one after the other: an indexed assignment has no order
+    for i in range(n):  # in a loop, since an indexed assignment has no order
         found[np.arange(num)[:, None], np.arange(num_rows), to[:, :, i]] = values[:, :, i]
     return found[:, :, :n]
 
 
 def fitting(puzzles: ArrayLike, size: Size) -> Clues:
-    """Returns checked clues `[num, clues, 4]`; InputError if a puzzle has more houses or attributes than `size`."""
+    """Returns checked clues `[num, clues, 4]`; raises InputError if a puzzle is larger than `size`."""
     clues = checked_clues(puzzles)
     for name, found, most in zip(Size._fields, sizes_of(clues), size, strict=True):
         if (found > most).any():
@@ -301,13 +300,13 @@ LAYOUTS: dict[str, Callable[[Size], Layout]] = {
     "triples": lambda size: Triples("triples", size),
     "ordered-triples": lambda size: Triples("ordered-triples", size, is_ordered=True),
 }
-"""By name. Where the answer of a masked model stands in the paper is not known; in place is ours."""
+"""All layouts by name. The paper does not give the layout of its masked model; `in-place` is our own."""
 
 
 def get(name: str, size: Size = LARGEST) -> Layout:
     """The layout called `name`, for puzzles up to a size.
 
     Raises:
-        InputError: There is no such layout, or the size is not from 3 to 6.
+      InputError: there is no such layout, or the size is not from 3 to 6.
     """
     return lookup("layout", LAYOUTS, name)(check_sizes(SMALLEST, size)[1])

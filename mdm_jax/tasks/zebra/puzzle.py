@@ -1,7 +1,7 @@
 """Generates, solves and checks Zebra puzzles of 3 to 6 houses and attributes. NumPy in, NumPy out.
 
-`clues` defines puzzle, clue and grid. No program that makes such puzzles has been published, so the distribution of
-these puzzles is our own. The compiled search is in `kernels`.
+`clues` defines puzzles, clues and grids. No generator of such puzzles has been published, so the distribution of these
+puzzles is our own. The compiled search is in `kernels`.
 """
 
 import functools
@@ -29,7 +29,7 @@ from mdm_jax.tasks.zebra.clues import (
 )
 
 GENERATOR_VERSION = 1
-"""To be raised whenever `generate` gives other puzzles for the same arguments, since prepared data is named by it."""
+"""Increase it when `generate` gives other puzzles for the same arguments. The names of prepared data contain it."""
 
 _CHUNK = 1024
 
@@ -43,30 +43,30 @@ def generate(
     split: Split | None = None,
     first: int = 0,
 ) -> tuple[Clues, NDArray[np.int8]]:
-    """Makes random puzzles with exactly one solution and without a redundant clue.
+    """Makes random puzzles with exactly one solution and without redundant clues.
 
     The numbers of houses and attributes are uniform, and so is the solution. Clues that hold are drawn until there is
-    no other solution: first a type, uniformly, then a clue of the type that names at most one house by its number, also
-    uniformly. Then, in random order, each clue is dropped if the solution stays the only one without it. A puzzle is
-    drawn again if it is longer than `Size.max_clues` or `Size.max_tokens`, or if it names neither the last house nor
-    the last value of an attribute, since its size could not be read off it: one in a hundred at 3 x 3, fewer elsewhere.
-    Puzzle i depends on (seed, first + i, smallest, largest, split) only: neither `num` nor the number of threads
-    matters.
+    no other solution: first a type, uniformly, then, also uniformly, a clue of the type that names at most one house by
+    its number. Then each clue, in random order, is dropped if the solution stays unique without it. A puzzle is drawn
+    again if it exceeds `Size.max_clues` or `Size.max_tokens`. It is also drawn again if it names neither the last house
+    nor the last value of an attribute, since its size could not be read from it. That happens to one in a hundred at
+    3 x 3, and to fewer at larger sizes. Puzzle i depends on (seed, first + i, smallest, largest, split) only, and not
+    on `num` or the number of threads.
 
     Args:
-        num: The number of puzzles.
-        smallest: The fewest houses and attributes.
-        largest: The most.
-        seed: The seed, from 0 to 2^63 - 1.
-        split: "train" and "test" never share a puzzle, nor two that differ in names, order or direction only: see
-            `in_test_split`. None takes both.
-        first: The number of the first puzzle.
+      num: the number of puzzles.
+      smallest: the smallest numbers of houses and attributes.
+      largest: the largest numbers.
+      seed: the seed, from 0 to 2^63 - 1.
+      split: "train", "test", or None for both. Train and test never share a puzzle, nor two that differ in names, order
+        or direction only. See `in_test_split`.
+      first: the index of the first puzzle.
 
     Returns:
-        The puzzles, int8 `[num, largest.max_clues, 4]`, and their solutions, int8 `[num, 36]`.
+      The puzzles, int8 `[num, largest.max_clues, 4]`, and their solutions, int8 `[num, 36]`.
 
     Raises:
-        InputError: An argument is out of its range.
+      InputError: an argument is out of its range.
     """
     smallest, largest = check_sizes(smallest, largest)
     num, seed, first = whole_number("num", num), whole_number("seed", seed), whole_number("first", first)
@@ -93,7 +93,7 @@ def generate(
 
 @functools.cache
 def _limits() -> NDArray[np.int64]:
-    """The most clues and tokens by the numbers of houses and attributes, int64 `[7, 7, 2]`."""
+    """The largest numbers of clues and tokens, by the numbers of houses and attributes, int64 `[7, 7, 2]`."""
     sizes = itertools.product(range(STRIDE + 1), repeat=2)
     limits = [(size.max_clues, size.max_tokens) for size in itertools.starmap(Size, sizes)]
     return np.array(limits, np.int64).reshape(STRIDE + 1, STRIDE + 1, 2)
@@ -103,15 +103,15 @@ def solve(clues: ArrayLike, *, limit: int = 2) -> tuple[NDArray[np.int8], NDArra
     """Solves puzzles by exact search.
 
     Args:
-        clues: Integers `[num, clues, 4]`.
-        limit: Where to stop counting solutions: 2 is enough to tell whether there is exactly one.
+      clues: integers `[num, clues, 4]`.
+      limit: the number of solutions to stop at. 2 is enough to know whether there is exactly one.
 
     Returns:
-        The first solution found of each puzzle, int8 `[num, 36]` (-1 everywhere if there is none), and the number of
-        solutions up to `limit`, int32 `[num]`.
+      The first solution of each puzzle, int8 `[num, 36]` (-1 everywhere if there is none), and the number of solutions
+      up to `limit`, int32 `[num]`.
 
     Raises:
-        InputError: A clue is none, or a puzzle names fewer than 3 houses or attributes, or `limit` is below 1.
+      InputError: a clue is invalid, a puzzle names fewer than 3 houses or attributes, or `limit` is below 1.
     """
     checked = checked_clues(clues)
     if whole_number("limit", limit) < 1:
@@ -127,18 +127,18 @@ def solve(clues: ArrayLike, *, limit: int = 2) -> tuple[NDArray[np.int8], NDArra
 
 
 def is_solved(grids: ArrayLike, clues: ArrayLike) -> NDArray[np.bool_]:
-    """Whether each grid is a complete and right answer to its puzzle. Any right answer counts.
+    """Whether each grid is a complete, correct answer to its puzzle. Any correct answer counts.
 
     Args:
-        grids: Integers `[num, 36]`; whatever a model wrote, so values out of range are just wrong. Cells that a puzzle
-            does not have are not looked at.
-        clues: Integers `[num, clues, 4]`.
+      grids: integers `[num, 36]` from a model. Values out of range are wrong, not an error. Cells that a puzzle does
+        not have are ignored.
+      clues: integers `[num, clues, 4]`.
 
     Returns:
-        bool `[num]`: every attribute has each value in one house, and every clue holds.
+      bool `[num]`: every attribute has each value in one house, and every clue holds.
 
     Raises:
-        InputError: The grids have another shape, or the clues are not as `solve` wants them.
+      InputError: the grids have another shape, or the clues are not valid arguments of `solve`.
     """
     checked, grids = checked_clues(clues), np.asarray(grids)
     if grids.shape != (len(checked), CELLS):
@@ -155,21 +155,21 @@ def is_solved(grids: ArrayLike, clues: ArrayLike) -> NDArray[np.bool_]:
 
 
 def in_test_split(clues: ArrayLike, solutions: ArrayLike) -> NDArray[np.bool_]:
-    """Whether puzzles belong to the test side: a fixed hash puts one in eight there.
+    """Whether puzzles belong to the test side. A fixed hash puts one puzzle in eight there.
 
-    It is a hash of what stays the same when attributes or values are renamed, clues are put in another order, houses
-    are counted from the other end (left-of and immediate-left turned around with them), or the terms of =, != and nbr
-    or the last two of inbetween are exchanged. None of these takes a puzzle to the other side.
+    The hash does not change when attributes or values are renamed, when clues are reordered, when houses are counted
+    from the other end (with left-of and immediate-left reversed), or when the terms of =, != and nbr, or the last two
+    of inbetween, are exchanged.
 
     Args:
-        clues: Integers `[num, clues, 4]`.
-        solutions: Integers `[num, 36]`, the solution of each.
+      clues: integers `[num, clues, 4]`.
+      solutions: integers `[num, 36]`, the solution of each puzzle.
 
     Returns:
-        bool `[num]`, True where the puzzle belongs to the test side.
+      bool `[num]`, True for the test side.
 
     Raises:
-        InputError: A clue is none, or a grid is no solution of its puzzle.
+      InputError: a clue is invalid, or a grid does not solve its puzzle.
     """
     checked, grids = checked_solutions(clues, solutions)
     from mdm_jax.tasks.zebra import sides as zebra_sides
@@ -185,14 +185,14 @@ def checked_solutions(clues: ArrayLike, solutions: ArrayLike) -> tuple[Clues, ND
     """Checks puzzles with their solutions.
 
     Args:
-        clues: Integers `[num, clues, 4]`.
-        solutions: Integers `[num, 36]`.
+      clues: integers `[num, clues, 4]`.
+      solutions: integers `[num, 36]`.
 
     Returns:
-        The same as contiguous int8, copies; the cells that a puzzle does not have are -1.
+      Contiguous int8 copies. Cells that a puzzle does not have are -1.
 
     Raises:
-        InputError: A clue is none, or a grid does not solve its puzzle.
+      InputError: a clue is invalid, or a grid does not solve its puzzle.
     """
     checked, grids = checked_clues(clues), np.asarray(solutions)
     is_wrong = ~is_solved(grids, checked)
@@ -202,12 +202,12 @@ def checked_solutions(clues: ArrayLike, solutions: ArrayLike) -> tuple[Clues, ND
 
 
 def _as_terms(clues: Clues) -> NDArray[np.int64]:
-    """Clues as the compiled code wants them: int64 `[num, clues, 4]`, 42 in place of -1."""
+    """Clues in the form of the compiled code: int64 `[num, clues, 4]`, 42 in place of -1."""
     return np.where(clues == NONE, CELLS + STRIDE, clues).astype(np.int64)
 
 
 def _house_of_terms(house_of_values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Adds the house numbers, and a last one for the term -1, to `[num, 6, 6]`: int64 `[num, 43]`."""
+    """Adds the terms of houses, and one for missing terms, to `[num, 6, 6]`: int64 `[num, 43]`."""
     num = len(house_of_values)
     numbers = np.broadcast_to(np.append(np.arange(STRIDE), 0), (num, STRIDE + 1))
     return np.concatenate([house_of_values.reshape(num, CELLS), numbers], axis=1)

@@ -1,16 +1,16 @@
-"""Riddles of Einstein's type as a person writes them: what there is, then the clues, one on each line.
+"""Parses riddles of Einstein's type in words: the attributes, then the clues, one on each line.
 
     colour: red, green, white           an attribute and its values, as many as there are houses
     drink: tea, milk, water
     pet: dog, cat, fish
-    red = tea                           in the same house; != for another one
+    red = tea                           in the same house; != for another house
     green left of milk                  somewhere to the left; right of, directly left of, directly right of, next to
     cat at an end                       in the first or the last house
     tea between dog and water           somewhere between, in either order
     fish = house 3                      houses count from 1, from the left
-    question: Who keeps the fish?       if you like
+    question: Who keeps the fish?       optional
 
-Capitals do not matter. A value that two attributes have is told apart by the attribute before it: `hat red`.
+Case does not matter. A value of two attributes needs the attribute before it: `hat red`.
 """
 
 import dataclasses
@@ -33,22 +33,22 @@ _RELATIONS = {
     "at an end": (_END, False),
     "between": (_BETWEEN, False),
 }
-"""What stands between terms: the type of the clue, and whether the terms change places."""
+"""The words between terms, with the type of the clue, and whether its terms are exchanged."""
 
 _RELATION = re.compile("|".join(word if "=" in word else rf"\b{word}\b" for word in _RELATIONS))
-_ATTRIBUTE = re.compile(r"([^:=,]+): (.*,.*)")
+_ATTRIBUTE = re.compile(r"([^:=,]+): ?(.*,.*)")
 _QUESTION = re.compile(r"(?i)question: ?(.*)")
 _HOUSE = re.compile(r"house (\d+)")
 
 
 @dataclasses.dataclass(frozen=True)
 class RiddleText:
-    """What a riddle says.
+    """A parsed riddle.
 
     Attributes:
-        clues: A type and three terms each, as in `clues`.
-        names: Its attributes.
-        question: What is asked, if anything.
+      clues: a type and three terms for each clue, as in `clues`.
+      names: the attributes.
+      question: the question, or "".
     """
 
     clues: list[list[int]]
@@ -62,18 +62,18 @@ def begins_riddle(line: str) -> bool:
 
 
 def parse_riddle(lines: Iterable[tuple[int, str]], name: str) -> RiddleText:
-    """Reads a riddle.
+    """Parses a riddle.
 
     Args:
-        lines: Those that count, with their numbers.
-        name: How to call it in a message.
+      lines: the lines that are neither empty nor comments, with their numbers.
+      name: the name of the riddle in messages.
 
     Returns:
-        It. If the clues name neither the last value of any attribute nor the last house, or not the last attribute, one
-        is added that says nothing new but does, since the size of a puzzle is read off its clues.
+      The riddle. Since the size of a puzzle is read from its clues, a redundant clue is added if they do not name the
+      last attribute, or name neither the last house nor the last value of an attribute.
 
     Raises:
-        InputError: A line is neither an attribute nor a clue, or attributes do not fit together.
+      InputError: a line is neither an attribute nor a clue, or attributes do not fit together.
     """
     attributes: list[Attribute] = []
     later: list[tuple[str, str]] = []
@@ -104,7 +104,7 @@ def _plain(line: str) -> str:
 
 
 def _attribute(name: str, values: list[str], before: list[Attribute], where: str) -> Attribute:
-    """An attribute, if it fits those before it."""
+    """Parses an attribute; raises InputError unless it fits those before it."""
     attribute = Attribute(name, tuple(value.strip() for value in values))
     num, same = len(attribute.values), {value.lower() for value in attribute.values}
     wanted = len(before[0].values) if before else None
@@ -121,7 +121,7 @@ def _attribute(name: str, values: list[str], before: list[Attribute], where: str
 
 
 def _terms(attributes: list[Attribute]) -> dict[str, int | None]:
-    """What clues may call a term; None for a value that several attributes have."""
+    """The terms by their names in clues; None for a value of several attributes."""
     terms: dict[str, int | None] = {f"house {house + 1}": CELLS + house for house in range(len(attributes[0].values))}
     for a, attribute in enumerate(attributes):
         for v, value in enumerate(attribute.values):
@@ -131,7 +131,7 @@ def _terms(attributes: list[Attribute]) -> dict[str, int | None]:
 
 
 def _clue(text: str, terms: dict[str, int | None], where: str) -> list[int]:
-    """The clue that a line says."""
+    """Parses a clue."""
     relation = _RELATION.search(text)
     if relation is None:
         raise InputError(f"{where}: {shown(text)} is no clue: {', '.join(_RELATIONS)} stand between its terms")

@@ -1,4 +1,4 @@
-"""Famous Zebra puzzles in our grammar."""
+"""Famous Zebra puzzles in token form."""
 
 import dataclasses
 
@@ -10,13 +10,13 @@ from mdm_jax.tasks.zebra.text import parse_puzzle
 
 @dataclasses.dataclass(frozen=True)
 class Riddle:
-    """A puzzle with the names that belong to it.
+    """A puzzle with its own names.
 
     Attributes:
-        name: The name in flags.
-        text: Its token form, a clue on each line.
-        names: The names of its attributes and values.
-        question: The question.
+      name: the name in flags.
+      text: the token form, a clue on each line.
+      names: the names of the attributes and values.
+      question: the question.
     """
 
     name: str
@@ -73,7 +73,7 @@ nbr LHS c 3 2 RHS c 2 4 CLUE_END
     ),
     question="Who keeps the fish?",
 )
-"""The riddle that is ascribed to Einstein; the German keeps the fish."""
+"""The riddle that is attributed to Einstein. The German keeps the fish."""
 
 RIDDLES = {riddle.name: riddle for riddle in (FISH,)}
 
@@ -82,6 +82,6 @@ def get(name: str) -> Riddle:
     """The riddle called `name`.
 
     Raises:
-        InputError: There is no such riddle.
+      InputError: there is no such riddle.
     """
     return lookup("riddle", RIDDLES, name)

@@ -1,4 +1,4 @@
-"""Zebra puzzles with the order in which their cells fall: the normal set, which deduction solves, and the hard set."""
+"""Zebra puzzles with the order of deduction. Deduction solves the normal set and does not solve the hard set."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from mdm_jax.tasks.zebra import puzzle as zebra
 from mdm_jax.tasks.zebra.clues import LARGEST, SMALLEST, Clues, Size, check_sizes
 
 RULES_VERSION = 1
-"""Raise it whenever `deduction.deduce` orders a puzzle otherwise: prepared data are named by it."""
+"""Increase it when `deduction.deduce` gives another order. The names of prepared data contain it."""
 
 
 def generate_ordered(
@@ -23,22 +23,22 @@ def generate_ordered(
     seed: int = 0,
     split: Split | None = None,
 ) -> Iterator[Records]:
-    """Generates puzzles, orders their cells by deduction and keeps those of one difficulty, some at a time.
+    """Generates puzzles in the order of `puzzle.generate`, deduces them and keeps those of one difficulty.
 
     Args:
-        num: The number of puzzles to keep.
-        smallest: As `zebra.generate`, whose puzzles are tried in their order from number 0.
-        largest: As `zebra.generate`.
-        difficulty: "normal" for those that deduction solves, "hard" for the others, None for all.
-        seed: As `zebra.generate`.
-        split: As `zebra.generate`.
+      num: the number of puzzles to keep.
+      smallest: as for `puzzle.generate`.
+      largest: as for `puzzle.generate`.
+      difficulty: "normal" for puzzles that deduction solves, "hard" for the others, None for all.
+      seed: as for `puzzle.generate`.
+      split: as for `puzzle.generate`.
 
     Returns:
-        Chunks of records: `clues` int8 `[some, largest.max_clues, 4]`, and `solution` and `order` int8 `[some, 36]`,
-        `order` as in `deduction.Deduction`.
+      Chunks of records: `clues` int8 `[chunk, largest.max_clues, 4]`, `solution` int8 `[chunk, 36]`, and `order` of
+      `deduction.Deduction`, int8 `[chunk, 36]`.
 
     Raises:
-        InputError: An argument is out of its range, or no puzzle of that difficulty turns up.
+      InputError: an argument is out of its range, or puzzles of that difficulty are too rare.
     """
     smallest, largest = check_sizes(smallest, largest)
 
@@ -51,7 +51,7 @@ def generate_ordered(
 
 
 def ordered(clues: Clues, solutions: NDArray[np.int8]) -> Records:
-    """Puzzles as records: `clues`, `solution` and `order`."""
-    from mdm_jax.tasks.zebra import deduction as zebra_deduction  # brings numba along
+    """Deduces puzzles. Returns records: `clues`, `solution` and `order`."""
+    from mdm_jax.tasks.zebra import deduction as zebra_deduction  # imports numba
 
     return {"clues": clues, "solution": solutions, "order": zebra_deduction.deduce(clues, solutions).order}

@@ -1,4 +1,4 @@
-"""The compiled hash that puts Zebra puzzles into train or test. Never to be changed: puzzles would change sides."""
+"""The compiled hash that splits Zebra puzzles into train and test. It must never change, or puzzles change sides."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,8 +7,8 @@ from mdm_jax.data.compiled import njit, prange
 from mdm_jax.data.splitmix import mix
 
 _STRIDE = 6  # terms of an attribute, and the most attributes
-_LEFT_OF, _IMMEDIATE_LEFT, _BETWEEN = 2, 3, 6  # the types whose terms cannot be exchanged
-_NONE = 42  # what stands for a clue or a term that is not there
+_LEFT_OF, _IMMEDIATE_LEFT, _BETWEEN = 2, 3, 6  # the types with terms that cannot be exchanged
+_NONE = 42  # a missing clue or term
 _TEST_SHARE = np.uint64(8)  # one puzzle in eight
 
 
@@ -21,10 +21,11 @@ def _signature(
     house_of: NDArray[np.int64],
     is_mirrored: bool,
 ) -> np.uint64:
-    """A number that does not depend on names of attributes and values, nor on the order of clues and of equal terms.
+    """A hash that does not depend on the names of attributes and values, nor on the order of clues and of equal terms.
 
-    Values are known by their houses. Attributes are told apart by the clues that they are in, as in colour refinement
-    (Weisfeiler & Leman 1968): each round takes into an attribute's colour those of the attributes beside it.
+    Values are identified by their houses. Attributes are distinguished by the clues that name them, as in colour
+    refinement (Weisfeiler & Leman 1968): each round mixes into the colour of an attribute the colours of the attributes
+    in its clues.
     """
     colours, sums, seen = np.zeros(_STRIDE + 1, np.uint64), np.zeros(_STRIDE + 1, np.uint64), np.zeros(3, np.uint64)
     colours[_STRIDE] = 1  # the house numbers are no attribute
@@ -60,17 +61,14 @@ def _signature(
 def is_test(
     clues: NDArray[np.int64], num_clues: int, houses: int, attributes: int, house_of: NDArray[np.int64]
 ) -> bool:
-    """Tells whether a puzzle is on the test side.
+    """Whether a puzzle is on the test side.
 
     Args:
-        clues: int64 `[at least num_clues, 4]`, as in `clues`, but 42 in place of -1.
-        num_clues: How many of them count.
-        houses: The number of houses.
-        attributes: The number of attributes.
-        house_of: int64 `[at least 42]`, the house of each term in the solution.
-
-    Returns:
-        Whether it is.
+      clues: int64 `[at least num_clues, 4]`, as in `clues`, but 42 in place of -1.
+      num_clues: the number of clues.
+      houses: the number of houses.
+      attributes: the number of attributes.
+      house_of: int64 `[at least 42]`, the house of each term in the solution.
     """
     h = np.uint64(0)
     for is_mirrored in range(2):
@@ -82,13 +80,13 @@ def is_test(
 def split(
     sizes: NDArray[np.int64], clues: NDArray[np.int64], house_of: NDArray[np.int64], sides: NDArray[np.bool_]
 ) -> None:
-    """Tells of many puzzles whether they are on the test side.
+    """Writes into `sides` whether puzzles are on the test side.
 
     Args:
-        sizes: int64 `[num, 2]`, the numbers of houses and attributes.
-        clues: int64 `[num, clues, 4]`, 42 in place of -1.
-        house_of: int64 `[num, at least 42]`, the house of each term in the solution.
-        sides: bool `[num]`; receives the answers.
+      sizes: int64 `[num, 2]`, the numbers of houses and attributes.
+      clues: int64 `[num, clues, 4]`, 42 in place of -1.
+      house_of: int64 `[num, at least 42]`, the house of each term in the solution.
+      sides: bool `[num]`; receives the answers.
     """
     for i in prange(len(clues)):
         sides[i] = is_test(clues[i], clues.shape[1], sizes[i, 0], sizes[i, 1], house_of[i])

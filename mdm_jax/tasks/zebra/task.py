@@ -1,4 +1,4 @@
-"""Zebra puzzles as a task."""
+"""Zebra as a task."""
 
 import dataclasses
 import re
@@ -21,17 +21,18 @@ from mdm_jax.tasks.zebra.tokens import clue_tokens
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Zebra(Generated):
-    """Which puzzles. Each has one solution; records are `clues`, `solution`, and `order` of `deduction.Deduction`.
+    """A set of puzzles with one solution each. Records hold `clues`, `solution`, and `order` of `deduction.Deduction`.
 
     Attributes:
-        min_houses: The fewest houses, from 3.
-        max_houses: The most, up to 6.
-        min_attributes: The fewest attributes, from 3.
-        max_attributes: The most, up to 6.
-        difficulty: "normal" for puzzles that deduction solves, "hard" for the others, None for both.
-        num_train: The number of puzzles to train on.
-        num_test: The number of puzzles held out. None is one to train on, also in other names, order or direction.
-        seed: The seed of `zebra.generate`.
+      min_houses: the smallest number of houses, from 3.
+      max_houses: the largest number of houses, up to 6.
+      min_attributes: the smallest number of attributes, from 3.
+      max_attributes: the largest number of attributes, up to 6.
+      difficulty: "normal" for puzzles that deduction solves, "hard" for the others, None for both.
+      num_train: the number of puzzles to train on.
+      num_test: the number of held-out puzzles. They differ from training puzzles, also up to names, order and
+        direction.
+      seed: the seed of `puzzle.generate`.
     """
 
     min_houses: int = 3
@@ -54,12 +55,12 @@ class Zebra(Generated):
 
     @property
     def smallest(self) -> Size:
-        """The fewest houses and attributes."""
+        """The smallest numbers of houses and attributes."""
         return Size(self.min_houses, self.min_attributes)
 
     @property
     def largest(self) -> Size:
-        """The most houses and attributes."""
+        """The largest numbers of houses and attributes."""
         return Size(self.max_houses, self.max_attributes)
 
     @property
@@ -88,7 +89,7 @@ class Zebra(Generated):
         return {"clues": (self.largest.max_clues, 4), "solution": (CELLS,), "order": (CELLS,)}
 
     def chunks(self, split: Split, num: int, say: Say) -> Iterator[Records]:
-        """The first puzzles of a split."""
+        """Yields the first puzzles of a split."""
         del say
         sizes = {"smallest": self.smallest, "largest": self.largest}
         return generate_ordered(num, split=split, difficulty=self.difficulty, seed=self.seed, **sizes)
@@ -102,7 +103,7 @@ class Zebra(Generated):
         }
 
     def score(self, answers: Answers, records: Records) -> Scores:
-        """Whether each grid is right, and which of its cells are."""
+        """Whether each grid solves its puzzle, and which cells are as in the solution."""
         solutions = records["solution"]
         cells = np.where(solutions >= 0, answers == solutions, np.nan)
         return {"solved": zebra.is_solved(answers, records["clues"]), "cells": cells}
@@ -115,13 +116,13 @@ class Zebra(Generated):
         *,
         names: Sequence[Attribute] = NAMES,
     ) -> str:
-        """The verdict, and the grid with the step of each cell, from 1.
+        """Formats the verdict, and the grid with the step of each cell, from 1.
 
         Args:
-            answer: int `[36]`.
-            steps: int `[36]`.
-            record: The puzzle.
-            names: The names of attributes and values.
+          answer: int `[36]`.
+          steps: int `[36]`.
+          record: the puzzle.
+          names: the names of attributes and values.
         """
         wrong = int((answer != record["solution"]).sum())
         is_right = zebra.is_solved(answer[None], record["clues"][None])[0]
@@ -138,13 +139,13 @@ def size_name(houses: int, attributes: int) -> str:
 def grid_table(
     record: Mapping[str, Any], grid: NDArray[Any], steps: NDArray[Any], names: Sequence[Attribute] = NAMES
 ) -> str:
-    """A line for each house and a column for each attribute: the value, its step, ? where it is wrong, - for none.
+    """Formats a grid: a line for each house, a column for each attribute, "?" for wrong values and "-" for none.
 
     Args:
-        record: The puzzle.
-        grid: int `[36]`, the answer.
-        steps: int `[36]`, a number for each cell.
-        names: The names of attributes and values.
+      record: the puzzle.
+      grid: int `[36]`, the answer.
+      steps: int `[36]`, a number for each cell.
+      names: the names of attributes and values.
     """
     houses, attributes = (int(number[0]) for number in sizes_of(record["clues"][None]))
 
@@ -152,7 +153,7 @@ def grid_table(
         index = STRIDE * attribute + house
         value = int(grid[index])
         if not 0 <= value < houses:
-            return "- ?"  # two values were put into another house
+            return "- ?"  # another house has two values
         text = f"{names[attribute].values[value]} {steps[index]}"
         return text if value == record["solution"][index] else f"{text} ?"
 

@@ -14,7 +14,7 @@ from mdm_jax.errors import InputError, shown
 from mdm_jax.tasks.zebra.clues import ARITY, CELLS, NONE, STRIDE, TYPES, Clues, Size, sizes_of
 
 EMPTY = "holds no clue: write one on each line, such as = LHS c 0 1 RHS n 0 2 CLUE_END"
-"""What to say of a file or text without any."""
+"""The message about a file or a text without clues."""
 
 _TOKEN = re.compile(r"!=|=|-?\d+|[^\s=!\d]+|\S")
 _FEWEST, _SIDES = 3, ("LHS", "RHS")
@@ -29,10 +29,10 @@ def write_clue(clue: Iterable[int]) -> str:
     """The token form of one clue.
 
     Args:
-        clue: A type and three terms, -1 for those that there are not.
+      clue: a type and three terms, -1 for missing ones.
 
     Returns:
-        Its tokens with spaces between them.
+      The tokens, separated by spaces.
     """
     kind, *terms = (int(number) for number in clue)
     words = [TYPES[kind]]
@@ -49,18 +49,18 @@ def write_puzzle(clues: Clues) -> str:
 
 
 def parse_clue(text: str, where: str, size: Size | None = None) -> list[int]:
-    """Reads one clue.
+    """Parses one clue.
 
     Args:
-        text: Its token form.
-        where: How to call it in a message.
-        size: How many houses and attributes there are; None for up to 6.
+      text: the token form.
+      where: the name of the clue in messages.
+      size: the numbers of houses and attributes; None for up to 6.
 
     Returns:
-        The type and three terms, -1 for those that there are not.
+      The type and three terms, -1 for missing ones.
 
     Raises:
-        InputError: It is none, or names a house, an attribute or a value that there is not.
+      InputError: the text is no clue, or names a house, an attribute or a value that does not exist.
     """
     words = tokens(text)
     if not words or words[0] not in TYPES:
@@ -88,7 +88,7 @@ def parse_clue(text: str, where: str, size: Size | None = None) -> list[int]:
 
 
 def _parse_term(words: list[str], place: int, where: str, size: Size | None) -> int:
-    """The term in three tokens. The first one is token `place` of the clue."""
+    """Parses the three tokens of a term. The first one is token `place` of the clue."""
     houses, attributes = size or (STRIDE, STRIDE)
     is_value = words[0] == "c"
     limits = {"attr": attributes if is_value else 1, "val": houses}
@@ -101,18 +101,18 @@ def _parse_term(words: list[str], place: int, where: str, size: Size | None) -> 
 
 
 def parse_puzzle(lines: Iterable[str], name: str, size: Size | None = None) -> Clues:
-    """Reads one puzzle, a clue on each line.
+    """Parses one puzzle, a clue on each line.
 
     Args:
-        lines: Its token form.
-        name: How to call it in a message.
-        size: How many houses and attributes it has to have; None reads them off the clues.
+      lines: the token form.
+      name: the name of the puzzle in messages.
+      size: the required numbers of houses and attributes; None reads them from the clues.
 
     Returns:
-        int8 `[clues, 4]`.
+      int8 `[clues, 4]`.
 
     Raises:
-        InputError: A line is no clue, there is none, or they name too few houses or attributes.
+      InputError: a line is no clue, there is no clue, or the clues name too few houses or attributes.
     """
     numbered = ((number, line.strip()) for number, line in enumerate(lines, start=1))
     clues = [parse_clue(line, f"{name}:{number}", size) for number, line in numbered if counts(line)]
@@ -120,7 +120,7 @@ def parse_puzzle(lines: Iterable[str], name: str, size: Size | None = None) -> C
 
 
 def parse_whole(line: str, where: str) -> Clues:
-    """As `parse_puzzle`, for a puzzle with all clues on one line."""
+    """Parses a puzzle with all clues on one line, as `parse_puzzle`."""
     words = tokens(line)
     ends = [place for place, word in enumerate(words, start=1) if word == "CLUE_END"]
     if (rest := words[ends[-1] if ends else 0 :]) != []:
@@ -131,7 +131,7 @@ def parse_whole(line: str, where: str) -> Clues:
 
 
 def checked_puzzle(clues: list[list[int]], name: str, size: Size | None = None) -> Clues:
-    """Clues as a puzzle, int8 `[clues, 4]`; InputError if there is none, or they name too few houses or attributes."""
+    """Returns clues as int8 `[clues, 4]`; raises InputError if there are none, or the puzzle is too small."""
     if not clues:
         raise InputError(f"{name} {EMPTY}")
     puzzle = np.array(clues, np.int8)
@@ -147,5 +147,5 @@ def checked_puzzle(clues: list[list[int]], name: str, size: Size | None = None) 
 
 
 def tokens(text: str) -> list[str]:
-    """The tokens of a text; spaces may be missing around = and !=, and between a word and a number."""
+    """Splits a text into tokens. Spaces may be missing around = and !=, and between a word and a number."""
     return _TOKEN.findall(text)
