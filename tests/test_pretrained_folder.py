@@ -1,15 +1,19 @@
 """Folders of other programs: read into shards, refused where they do not fit, and written back bit for bit."""
 
+import dataclasses
 import json
 import tracemalloc
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hub import FAMILIES, GPT2, LLADA, LLAMA, QWEN2, SMDM, V, random_tensors, read, write
 from safetensors.numpy import save_file
 
+import mdm_jax
 from mdm_jax.errors import InputError
+from mdm_jax.loading import export
 from mdm_jax.models.config import RopeScaling
 from mdm_jax.models.pretrained.folder import read_folder, write_folder
 from mdm_jax.models.pretrained.stream import Written, stored_tensors, write_tensors
@@ -256,6 +260,47 @@ def test_single_file_of_another_name_is_the_model(tmp_path):
 
 def test_write_into_the_folder_of_another_model_or_of_a_model_without_family_is_refused(tmp_path):
     fields, _ = written(tmp_path / "theirs", "llama")
-    config, params = read_folder(tmp_path / "theirs", fields)
+    model = mdm_jax.load(tmp_path / "theirs")
+    before = read(tmp_path / "theirs")
+    write(tmp_path / "other", fields | {"rms_norm_eps": 1e-6}, {})
     with pytest.raises(InputError, match="holds a model of another config"):
-        write_folder(tmp_path / "theirs", config, params)
+        export(model, tmp_path / "other", format="huggingface")
+    config = dataclasses.replace(model.config, positions="learned")
+    with pytest.raises(InputError, match="llada, Dream, qwen2, llama, gpt2, smdm, bert have no such models"):
+        export(mdm_jax.Model(config, model.params, model.denoiser), tmp_path / "own", format="huggingface")
+    assert not (tmp_path / "own").exists()
+    with pytest.raises(InputError, match="format='gguf' is unknown"):
+        export(model, tmp_path / "own", format="gguf")
+    assert read(tmp_path / "theirs") == before
+
+
+@pytest.mark.parametrize("name", ["llada", "bert"])
+def test_load_and_export_take_such_folders_as_they_take_ours(name, tmp_path):
+    fields, _ = written(tmp_path / "theirs", name, "bfloat16")
+    (tmp_path / "theirs" / "config.json").write_text(json.dumps(fields | {"torch_dtype": "bfloat16"}))
+    model = mdm_jax.load(tmp_path / "theirs")
+    ids = {key: value for key, value in fields.items() if key in ("eos_token_id", "mask_token_id", "pad_token_id")}
+    assert model.task == ids
+    path = export(model, tmp_path / "ours")
+    assert path == tmp_path / "ours" / "model.safetensors"
+    again = mdm_jax.load(tmp_path / "ours")
+    assert (again.config, again.task) == (model.config, model.task)
+    jax.tree.map(np.testing.assert_array_equal, again.params, model.params)
+    for source in (model, again, tmp_path / "ours", tmp_path / "theirs"):
+        folder = tmp_path / f"back-{len(list(tmp_path.iterdir()))}"
+        assert export(source, folder, format="huggingface") == folder / "model.safetensors"
+        assert read(folder) == read(tmp_path / "theirs")
+        assert ids.items() <= json.loads((folder / "config.json").read_text()).items()
+    export(model, tmp_path / "high", format="huggingface", dtype="float32")
+    assert {dtype for dtype, _, _ in read(tmp_path / "high").values()} == {"float32"}
+
+
+def test_loaded_masked_model_is_sampled_and_changes_no_given_token(tmp_path):
+    written(tmp_path, "llada")
+    model = mdm_jax.load(tmp_path)
+    mask_id = model.task["mask_token_id"]
+    x_init = jnp.full((2, 8), mask_id).at[:, :3].set(jnp.array([[5, 6, 7], [1, 2, 3]]))
+    found = mdm_jax.sample(model.denoiser, model.params, jax.random.key(0), x_init, mask_id=mask_id)
+    assert (found.tokens[:, :3] == x_init[:, :3]).all()
+    assert (found.tokens != mask_id).all()
+    assert (found.tokens < V).all()

@@ -5,8 +5,11 @@ import json
 import jax
 import numpy as np
 import pytest
-from hub import TOKENS
+from hub import TOKENS, read
 from test_pretrained_parity import assert_ours_agree
+
+import mdm_jax
+import mdm_jax.loading
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -67,3 +70,15 @@ def test_logits_and_gradients_are_those_of_transformers(folder):
     ((logits * weights).sum() / 20).backward()
     gradients = {name: parameter.grad.numpy() for name, parameter in model.named_parameters()}
     assert_ours_agree(folder, json.loads((folder / "config.json").read_text()), logits.detach().numpy(), gradients)
+
+
+def test_exported_folder_is_opened_by_transformers_as_the_same_model(folder, tmp_path):
+    model = mdm_jax.load(folder)
+    mdm_jax.loading.export(model, tmp_path / "ours", format="huggingface")
+    assert read(tmp_path / "ours") == read(folder)
+    one, other = opened(folder), opened(tmp_path / "ours")
+    tokens = torch.tensor(np.asarray(TOKENS))
+    with torch.no_grad():
+        assert torch.equal(one(tokens).logits, other(tokens).logits)
+    auto = transformers.AutoConfig.from_pretrained(tmp_path / "ours")
+    assert auto.vocab_size == model.config.vocab_size

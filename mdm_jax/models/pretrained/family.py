@@ -13,11 +13,11 @@ REQUIRED = object()
 """The default of a setting that every config.json has."""
 
 GENERIC = """
-    _name_or_path architectures auto_map bos_token_id chunk_size_feed_forward cls_token_id dtype eos_token_id
+    architectures auto_map bos_token_id chunk_size_feed_forward cls_token_id dtype eos_token_id
     finetuning_task gradient_checkpointing id2label initializer_range label2id mask_token_id model_type
     output_attentions output_hidden_states output_past pad_token_id prefix problem_type return_dict sep_token_id
     task_specific_params tokenizer_class torch_dtype torchscript transformers_version unk_token_id use_cache"""
-"""Fields that speak of files, tokens, training and generation, whatever the model is."""
+"""Fields that speak of files, tokens, training and generation, whatever the model is; others begin with "_"."""
 
 
 class Setting(NamedTuple):
@@ -133,7 +133,7 @@ class Family:
         head_width = left.pop("head_dim", None)
         found |= self.read(left)
         for theirs, value in left.items():
-            if value is not None:
+            if value is not None and not theirs.startswith("_"):
                 raise InputError(f"{theirs} = {shown(value)} is not supported for {self.name} models")
         config = self.make(**found)
         if head_width not in (None, config.head_width):
