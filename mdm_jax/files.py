@@ -1,5 +1,6 @@
 """Files and folders that a user names: which are accepted, and how much of them is read."""
 
+import contextlib
 import errno
 import json
 import math
@@ -7,7 +8,8 @@ import os
 import pathlib
 import re
 import stat
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 from mdm_jax.errors import InputError, RunError, shown
 
@@ -117,15 +119,28 @@ def is_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in _FULL
 
 
-def write_whole(path: pathlib.Path, data: str | bytes) -> None:
-    """Writes a file whole or not at all; RunError if the disk is full, else InputError."""
+@contextlib.contextmanager
+def whole_file(path: pathlib.Path) -> Iterator[BinaryIO]:
+    """A file to write to, there whole or not at all.
+
+    Raises:
+      RunError: the disk is full.
+      InputError: it cannot be written for another reason.
+    """
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        part.write_bytes(data.encode() if isinstance(data, str) else data)
+        with part.open("wb") as file:
+            yield file
         part.replace(path)
     except OSError as error:
         line = f"{path} cannot be written: {_reason(error)}"
         raise (RunError(f"{line}; make room") if is_full(error) else InputError(line)) from error
+
+
+def write_whole(path: pathlib.Path, data: str | bytes) -> None:
+    """Writes a file whole or not at all; RunError if the disk is full, InputError if it cannot be written otherwise."""
+    with whole_file(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
 
 
 def _no_number(name: str) -> None:

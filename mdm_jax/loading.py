@@ -4,9 +4,8 @@ import dataclasses
 import os
 import pathlib
 import types
-import typing
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 import jax
 from jax.sharding import Mesh, SingleDeviceSharding
@@ -15,6 +14,7 @@ from mdm_jax.errors import InputError, shown
 from mdm_jax.files import local_path
 from mdm_jax.models import kinds
 from mdm_jax.models.config import DType, ModelConfig
+from mdm_jax.models.pretrained.folder import read_folder, token_ids, told_by_others, write_folder
 from mdm_jax.models.weights import WEIGHTS, by_name, check_finite, read_weights, save_weights
 from mdm_jax.sharding import shardings
 from mdm_jax.training.checkpoint import CHECKPOINTS, restore_params
@@ -23,6 +23,8 @@ from mdm_jax.typing import Params
 
 SHIPPED = pathlib.Path(__file__).parent / "weights"
 """Weights that are part of the package, one folder for each name."""
+
+FORMATS = ("mdm_jax", "huggingface")
 
 
 class _Network(NamedTuple):
@@ -41,7 +43,7 @@ class Model(_Network):
 
     Attributes:
       task: what it was trained for, as its `config.json` says: the task's name, and the fields of its data and layout.
-        Empty if the run named no task.
+        Empty if the run named no task. Of a model of another program, the ids of its special tokens.
     """
 
     task: Mapping[str, Any] = types.MappingProxyType({})
@@ -87,17 +89,18 @@ def load(path_or_name: str | pathlib.Path, *, mesh: Mesh | None = None) -> Model
     Args:
       path_or_name: one of: the folder of a run, for its newest readable checkpoint; a checkpoint,
         RUN/checkpoints/STEP; RUN/checkpoints/best, the checkpoint with the best score in
-        evaluation; a folder that `export` wrote; the name of weights in this package, such as
-        "sudoku-6m".
+        evaluation; a folder that `export` wrote; a Hugging Face folder of a family in
+        `models.pretrained`; the name of weights in this package, such as "sudoku-6m".
       mesh: devices for the parameters, which are sharded by `sharding.RULES`; None is the first
         device.
 
     Returns:
-      The config, the parameters (their moving average if the run kept one), the denoiser, and the task.
+      The config, the parameters (their moving average if the run kept one), the denoiser, and the
+      task. Parameters of a Hugging Face folder keep the dtypes of its files.
 
     Raises:
       InputError: there is no such folder, or no readable checkpoint in it; or the parameters are
-        damaged or not finite.
+        damaged or not finite; or a field of a Hugging Face config.json is not supported.
 
     Example:
       model = mdm_jax.load("sudoku-6m")
@@ -106,6 +109,9 @@ def load(path_or_name: str | pathlib.Path, *, mesh: Mesh | None = None) -> Model
       assert logits.shape == (*tokens.shape, model.config.vocab_size)
     """
     folder, step = run_folder(path_or_name)
+    if (told := told_by_others(folder)) is not None:
+        config, params = read_folder(folder, told, mesh=mesh)
+        return Model(config, params, kinds.make_denoiser(config), token_ids(told))
     run = read_config(folder)
     model, task = run["model"], run.get("task")
     if model == OWN:
@@ -125,24 +131,37 @@ def load(path_or_name: str | pathlib.Path, *, mesh: Mesh | None = None) -> Model
     return Model(config, params, kinds.make_denoiser(config), task)
 
 
-def export(path_or_name: str | pathlib.Path, folder: str | pathlib.Path, *, dtype: DType = "bfloat16") -> pathlib.Path:
-    """Writes a trained model as `model.safetensors` and `config.json`, which `load` reads.
+def export(
+    model: Model | str | pathlib.Path,
+    folder: str | pathlib.Path,
+    *,
+    dtype: DType | None = None,
+    format: Literal["mdm_jax", "huggingface"] = "mdm_jax",
+) -> pathlib.Path:
+    """Writes a model as safetensors and `config.json`, which `load` reads.
 
     Args:
-      path_or_name: as for `load`.
+      model: a Model, or what `load` takes.
       folder: to write to; made if it does not exist.
-      dtype: of the parameters in the file; the dtype of computations is part of the config.
+      dtype: of the parameters in the file; the dtype of computations is part of the config. None is
+        bfloat16 in our own format, and the parameters' own dtypes in Hugging Face's.
+      format: "mdm_jax", or "huggingface" with the tensor names of the model's family, which
+        transformers opens.
 
     Returns:
-      The path of the weights.
+      The path of the weights, or of the first of several files.
 
     Raises:
       InputError: as `load`; or `folder` holds another model; or a parameter is too large for
-        `dtype`.
+        `dtype`; or no Hugging Face family has such models.
     """
     folder = local_path(folder)
-    if dtype not in typing.get_args(DType):
-        raise InputError(f"dtype={shown(dtype)} is unknown: choose from {', '.join(typing.get_args(DType))}")
-    model = load(path_or_name)
+    for name, value, known in (("dtype", dtype, (*get_args(DType), None)), ("format", format, FORMATS)):
+        if value not in known:
+            raise InputError(f"{name}={shown(value)} is unknown: choose from {', '.join(map(str, known))}")
+    model = model if isinstance(model, Model) else load(model)
+    if format == "huggingface":
+        params = model.params if dtype is None else jax.tree.map(lambda leaf: leaf.astype(dtype), model.params)
+        return write_folder(folder, model.config, params, token_ids(model.task))
     write_config(folder, {"model": kinds.to_json(model.config), "task": dict(model.task)})
-    return save_weights(folder, model.params, dtype=dtype)
+    return save_weights(folder, model.params, dtype=dtype or "bfloat16")

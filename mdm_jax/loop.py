@@ -266,11 +266,12 @@ def _confidence(
     """
     output, length = reading.output, is_read.shape[1]
     hidden = output.hidden if isinstance(output, Features) else None
+    num_read = jax.tree.leaves(output)[0].shape[1]
     if loop.block_length == length:
         return read_confidence(keys, output, temperature, loop.mask_id, is_read), hidden
     start = window_start(state.block, length, loop.block_length)
     positions = window_positions(start, loop.block_length)
-    if (output if hidden is None else hidden).shape[1] == length:
+    if num_read == length:
         output = take_positions(output, positions)
     is_read = jnp.take_along_axis(is_read, positions, axis=1)
     confidence = read_confidence(keys, output, temperature, loop.mask_id, is_read, first=start)

@@ -27,9 +27,9 @@ is replicated"""
 
 RULES: Rules = (
     (r"token_embedding/embedding$", PartitionSpec("tensor", "fsdp")),
-    (r"(position|group)_embedding/embedding$", PartitionSpec(None, "fsdp")),
-    (r"(query|key|value|gate|up|head)/kernel$", PartitionSpec("fsdp", "tensor")),
-    (r"(query|key|value|gate|up)/bias$", PartitionSpec("tensor")),
+    (r"(position|group|type)_embedding/embedding$", PartitionSpec(None, "fsdp")),
+    (r"(query|key|value|gate|up|head|transform)/kernel$", PartitionSpec("fsdp", "tensor")),
+    (r"(query|key|value|gate|up|transform)/bias$", PartitionSpec("tensor")),
     (r"(output|down)/kernel$", PartitionSpec("tensor", "fsdp")),
 )
 """The rules for the models of this library."""

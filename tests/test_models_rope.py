@@ -1,9 +1,14 @@
 """Positions and RoPE against complex arithmetic."""
 
+import dataclasses
+import json
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mdm_jax.errors import InputError
+from mdm_jax.models.config import RopeScaling, TransformerConfig
 from mdm_jax.models.rope import positions_from, rope, rope_tables
 
 
@@ -19,6 +24,40 @@ def test_rope_equals_multiplication_by_complex_units(module_of_positions):
     near = rope(jnp.asarray(x, jnp.float32), *rope_tables(module_of_positions.asarray(positions % 8), 8, 500.0))
     turned = pairs * np.exp(1j * (positions % 8)[:, :, None, None] * 500.0 ** (-np.arange(4) / 4))
     np.testing.assert_allclose(near, np.concatenate([turned.real, turned.imag], axis=-1), atol=3e-6)
+
+
+def test_rope_scaling_slows_long_waves_and_keeps_short_ones():
+    scaling = RopeScaling(factor=8.0, low=1.0, high=4.0, length=64)
+    turned = rope_tables(np.ones((1, 1)), 64, 10_000.0, scaling)
+    angles = np.arctan2(turned[1], turned[0])[0, 0]
+    plain = 10_000.0 ** (-np.arange(32) / 32)
+    for angle, frequency in zip(angles, plain, strict=True):
+        waves = 64 * frequency / (2 * np.pi)  # in the sequences that the model learned from
+        if waves > 4:
+            want = frequency
+        elif waves < 1:
+            want = frequency / 8
+        else:
+            smooth = (waves - 1) / 3
+            want = (1 - smooth) * frequency / 8 + smooth * frequency
+        np.testing.assert_allclose(angle, want, rtol=1e-4)
+    assert {64 * f / (2 * np.pi) > 4 for f in plain} == {True, False}
+    halved = rope_tables(np.ones((1, 1)), 64, 10_000.0, RopeScaling(factor=2.0))
+    np.testing.assert_allclose(np.arctan2(halved[1], halved[0])[0, 0], plain / 2, rtol=1e-4)
+
+
+def test_config_with_rope_scaling_is_json_and_back_and_says_what_cannot_be():
+    scaling = RopeScaling(factor=8.0, length=8192)
+    config = TransformerConfig(
+        vocab_size=8, max_length=16, num_layers=1, num_heads=2, width=16, mlp_width=8, rope_scaling=scaling
+    )
+    told = json.loads(json.dumps(config.to_json()))
+    assert TransformerConfig.from_json(told) == config
+    for wrong in ({"factor": 0.5}, {}, {"factor": 2.0, "low": 4.0, "high": 4.0}, {"factor": 2.0, "beta": 1}, [1], "x"):
+        with pytest.raises(InputError):
+            TransformerConfig.from_json(told | {"rope_scaling": wrong})
+    with pytest.raises(InputError, match="rope_scaling must be None, or a RopeScaling where positions"):
+        dataclasses.replace(config, positions="learned")
 
 
 def test_rope_products_depend_on_the_distance_alone():

@@ -179,7 +179,12 @@ def test_core_module_imports_no_library_but_jax_optax_and_numpy(name):
 
 
 ONLY_IN = {
-    "flax": ["mdm_jax/models/transformer.py", "mdm_jax/models/grouped.py", "mdm_jax/training/state.py"],
+    "flax": [
+        "mdm_jax/models/transformer.py",
+        "mdm_jax/models/grouped.py",
+        "mdm_jax/models/bert.py",
+        "mdm_jax/training/state.py",
+    ],
     "orbax": ["mdm_jax/training/checkpoint.py"],
     "grain": ["mdm_jax/data/pipeline.py"],
     "tensorflow_datasets": ["mdm_jax/data/", "mdm_jax/tasks/"],

@@ -12,9 +12,9 @@ DType = Literal["float32", "bfloat16", "float16"]
 _CHOICES = {
     "norm": ("rms", "layer"),
     "positions": ("rope", "learned"),
-    "mlp": ("swiglu", "gelu"),
+    "mlp": ("swiglu", "gelu", "gelu_exact"),
 }
-_FLAGS = ("causal", "use_bias", "tie_head", "shift_logits", "remat")
+_FLAGS = ("causal", "use_bias", "qkv_bias", "tie_head", "shift_logits", "remat")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,6 +96,31 @@ class ModelConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class RopeScaling:
+    """Longer wavelengths for RoPE, for sequences longer than those that a model first learned from (Llama 3.1).
+
+    With w = length / wavelength, a frequency f becomes f (s + (1 - s) / factor), where s rises linearly from 0 at
+    w = low to 1 at w = high, and is constant beyond. With length 0 all are divided by the factor.
+
+    Attributes:
+      factor: what the lowest frequencies are divided by.
+      low: as above.
+      high: as above.
+      length: of the sequences that the model first learned from.
+    """
+
+    factor: Annotated[float, Range(1, 1e6)]
+    low: Annotated[float, Range(0, 1e6)] = 1.0
+    high: Annotated[float, Range(0, 1e6)] = 4.0
+    length: Annotated[int, Range(0, 1 << 24)] = 0
+
+    def __post_init__(self) -> None:
+        check_ranges(self, name_of=lambda path: f"RopeScaling.{path}")
+        if self.low >= self.high:
+            raise InputError(f"RopeScaling.low must be below high = {shown(self.high)}; got {shown(self.low)}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TransformerConfig(ModelConfig):
     """Everything that fixes a Transformer's parameters and its function.
 
@@ -113,8 +138,10 @@ class TransformerConfig(ModelConfig):
       norm_epsilon: added to the mean square.
       positions: "rope" (rotates queries and keys) or "learned" (an embedding added to the tokens').
       rope_theta: the base of RoPE's wavelengths.
-      mlp: "swiglu" (down(silu(gate) · up)) or "gelu" (down(gelu(up)), tanh approximation).
+      rope_scaling: makes them longer; None for not.
+      mlp: "swiglu" (down(silu(gate) · up)), "gelu" (down(gelu(up)), tanh approximation) or "gelu_exact".
       use_bias: a bias in every linear layer but the head, and in "layer" norms.
+      qkv_bias: a bias in those of queries, keys and values, whatever the others have.
       tie_head: the head is the transposed token embedding.
       shift_logits: whether what is computed at position i - 1 predicts token i (and at 0, tokens 0 and 1), as in
         networks that were causal once, and in Ye et al. 2024.
@@ -137,8 +164,10 @@ class TransformerConfig(ModelConfig):
     norm_epsilon: Annotated[float, Range(above=0, most=1)] = 1e-5
     positions: Literal["rope", "learned"] = "rope"
     rope_theta: Annotated[float, Range(above=0, most=1e30)] = 10_000.0
-    mlp: Literal["swiglu", "gelu"] = "swiglu"
+    rope_scaling: RopeScaling | None = None
+    mlp: Literal["swiglu", "gelu", "gelu_exact"] = "swiglu"
     use_bias: bool = False
+    qkv_bias: bool = False
     tie_head: bool = False
     shift_logits: bool = False
     dropout: Annotated[float, Range(0, below=1)] = 0.0
@@ -157,8 +186,22 @@ class TransformerConfig(ModelConfig):
         self._check("num_heads", self.width % self.num_heads == 0, f"a divisor of width = {self.width}")
         self._check("num_kv_heads", self.num_heads % self.kv_heads == 0, f"a divisor of num_heads = {self.num_heads}")
         self._check("shift_logits", not (self.shift_logits and self.causal), "False where causal, which shifts already")
+        is_scaled = isinstance(self.rope_scaling, RopeScaling) and self.positions == "rope"
+        wanted = 'None, or a RopeScaling where positions is "rope"'
+        self._check("rope_scaling", self.rope_scaling is None or is_scaled, wanted)
         is_even = self.positions != "rope" or self.head_width % 2 == 0
         self._check("num_heads", is_even, f"such that width / num_heads = {self.head_width} is even: RoPE turns pairs")
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`; see ModelConfig."""
+        scaling = fields.get("rope_scaling") if isinstance(fields, Mapping) else None
+        if isinstance(scaling, Mapping):
+            known = {field.name for field in dataclasses.fields(RopeScaling)}
+            if not {"factor"} <= set(scaling) <= known:
+                raise InputError(f"a rope_scaling has {', '.join(sorted(known))}; got {shown(scaling)}")
+            fields = {**fields, "rope_scaling": RopeScaling(**scaling)}
+        return super().from_json(fields)
 
     @property
     def num_positions(self) -> int:

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import jax
 
 from mdm_jax.errors import InputError, shown
-from mdm_jax.models import decoder, denoiser, grouped, transformer
+from mdm_jax.models import bert, decoder, denoiser, grouped, transformer
 from mdm_jax.models.config import ModelConfig, TransformerConfig
 from mdm_jax.typing import Array, Denoiser, Params
 
-EMBEDDINGS = ("token_embedding", "position_embedding", "group_embedding", "head")
+EMBEDDINGS = ("token_embedding", "position_embedding", "group_embedding", "type_embedding", "head")
 """Parameters of this library's networks that scaling laws do not count."""
 
 
@@ -51,6 +51,12 @@ KINDS: dict[str, Kind] = {
         grouped.GroupedDenoiser,
         grouped.make_decoder,
         functools.partial(transformer.param_shapes, init=grouped.init_params),
+    ),
+    "bert": Kind(
+        bert.BertConfig,
+        bert.init_params,
+        bert.BertDenoiser,
+        param_shapes=functools.partial(transformer.param_shapes, init=bert.init_params),
     ),
 }
 

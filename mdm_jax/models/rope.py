@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
+from mdm_jax.models.config import RopeScaling
 from mdm_jax.typing import Array
 
 
@@ -20,7 +21,9 @@ def positions_from(is_real: Array) -> Array:
     return jnp.maximum(index[None, :] - first[:, None], 0)
 
 
-def rope_tables(positions: Array | np.ndarray, width: int, theta: float) -> tuple[Array, Array]:
+def rope_tables(
+    positions: Array | np.ndarray, width: int, theta: float, scaling: RopeScaling | None = None
+) -> tuple[Array, Array]:
     """The cosines and sines of RoPE's angles, position · theta^(-2j/d).
 
     NumPy positions make them constants of the program. From traced positions they are computed where they are read.
@@ -29,12 +32,17 @@ def rope_tables(positions: Array | np.ndarray, width: int, theta: float) -> tupl
       positions: int [B, L], or [1, L] if all rows agree.
       width: d of a head, even.
       theta: the base of the wavelengths.
+      scaling: makes them longer; None for not.
 
     Returns:
       Two of float32 [B or 1, L, d / 2].
     """
-    frequencies = np.asarray(theta ** (-np.arange(width // 2) / (width // 2)), dtype=np.float32)
-    angles = positions.astype(np.float32)[..., None] * frequencies[None, None]
+    frequencies = theta ** (-np.arange(width // 2) / (width // 2))
+    if scaling is not None:
+        turns = scaling.length * frequencies / (2 * np.pi)
+        kept = np.clip((turns - scaling.low) / (scaling.high - scaling.low), 0, 1)
+        frequencies = frequencies * (kept + (1 - kept) / scaling.factor)
+    angles = positions.astype(np.float32)[..., None] * np.asarray(frequencies, dtype=np.float32)[None, None]
     if isinstance(angles, np.ndarray):
         return jnp.asarray(np.cos(angles)), jnp.asarray(np.sin(angles))
     return jnp.cos(angles), jnp.sin(angles)

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import flax.linen as nn
 import jax
@@ -37,6 +37,7 @@ class Linear(nn.Module):
     config: TransformerConfig
     features: int
     into_residual: bool = False
+    of_qkv: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -45,7 +46,7 @@ class Linear(nn.Module):
         std = config.init_std / (math.sqrt(2 * config.num_layers) if self.into_residual else 1)
         shape = (x.shape[-1], self.features)
         y = linear(x, self.param("kernel", _normal(std), shape, config.param_dtype), config.dtype)
-        if config.use_bias:
+        if config.use_bias or (self.of_qkv and config.qkv_bias):
             y += self.param("bias", nn.initializers.zeros, shape[1:], config.param_dtype).astype(y.dtype)[None]
         return y
 
@@ -86,7 +87,7 @@ class Attention(nn.Module):
         config = self.config
 
         def heads(name: str, number: int, x: Array, length: int, tables: RopeTables) -> Array:
-            y = Linear(config, number * config.head_width, name=name)(x)
+            y = Linear(config, number * config.head_width, of_qkv=True, name=name)(x)
             y = y.reshape(-1, length, number, config.head_width)
             if tables is not None and name != "value":
                 y = rope(y, *tables)
@@ -95,7 +96,7 @@ class Attention(nn.Module):
         length = positions.shape[1]
         k, v = (heads(name, config.kv_heads, x, length, tables) for name in ("key", "value"))
         if indices is not None:
-            x, length = _at(x, indices), indices.shape[1]
+            x, length = rows_at(x, indices), indices.shape[1]
             tables = jax.tree.map(lambda table: jnp.take_along_axis(table, indices[..., None], axis=1), tables)
         q = heads("query", config.num_heads, x, length, tables)
         if self.has_variable("cache", "keys"):
@@ -126,7 +127,7 @@ class Mlp(nn.Module):
         if config.mlp == "swiglu":
             hidden *= nn.silu(Linear(config, config.mlp_width, name="gate")(x))
         else:
-            hidden = nn.gelu(hidden, approximate=True)
+            hidden = nn.gelu(hidden, approximate=config.mlp == "gelu")
         return Linear(config, config.width, into_residual=True, name="down")(hidden)
 
 
@@ -172,12 +173,12 @@ class Block(nn.Module):
         config = self.config
         dropout = nn.Dropout(config.dropout, deterministic=self.deterministic)
         seen = Norm(config, name="attention_norm")(x)
-        x = x if indices is None else _at(x, indices)
+        x = x if indices is None else rows_at(x, indices)
         x += dropout(Attention(config, name="attention")(seen, positions, tables, is_real, indices))
         return x + dropout(Mlp(config, name="mlp")(Norm(config, name="mlp_norm")(x)))
 
 
-def _at(x: Array, indices: Array) -> Array:
+def rows_at(x: Array, indices: Array) -> Array:
     """Of [B · L, D], the rows of the indices int32 [B, P]: [B · P, D]."""
     rows = x.reshape(len(indices), -1, x.shape[-1])
     return jnp.take_along_axis(rows, indices[..., None], axis=1).reshape(-1, x.shape[-1])
@@ -222,8 +223,11 @@ class Transformer(nn.Module):
 
     Parameters: token_embedding/embedding, position_embedding/embedding ("learned"), layers_{i}/..., final_norm/...,
     head/kernel (unless tied). Dropout reads the rng stream "dropout". A kind of network that reads its tokens in
-    another way, or gives its outputs to others, overrides `_read`, `_needed` or `_of_tokens`.
+    another way, or gives its outputs to others, overrides `_read`, `_needed` or `_of_tokens`; one of other layers, or
+    with more behind them, `block`, `_finish` or `_features`.
     """
+
+    block: ClassVar[type[Block]] = Block
 
     config: TransformerConfig
 
@@ -278,21 +282,21 @@ class Transformer(nn.Module):
         token_embedding = embedding_table(config, rows, "token_embedding")
         x, positions, is_real = self._read(token_embedding, tokens, start)
         x = nn.Dropout(config.dropout, deterministic=deterministic)(x.reshape(-1, config.width))
-        block = nn.remat(Block) if config.remat else Block
+        block = nn.remat(self.block) if config.remat else self.block
         blocks = [block(config, deterministic, name=f"layers_{i}") for i in range(config.num_layers)]
-        tables = rope_tables(positions, config.head_width, config.rope_theta) if config.positions == "rope" else None
+        tables = None
+        if config.positions == "rope":
+            tables = rope_tables(positions, config.head_width, config.rope_theta, config.rope_scaling)
         where = (jnp.asarray(positions), tables, is_real)
         for layer in blocks[:-1]:
             x = layer(x, *where)
         last = blocks[-1]
         x = last(x, *where) if is_read is None else _where_read(last, x, where, self._needed(is_read))
-        x = Norm(config, name="final_norm")(x).reshape(tokens.shape[0], -1, config.width)
+        x = self._finish(x).reshape(tokens.shape[0], -1, config.width)
         x = self._of_tokens(x, tokens)
         if config.shift_logits:
             x = jnp.concatenate([x[:, :1], x[:, :-1]], axis=1)
-        tied = token_embedding.embedding[: config.vocab_size].T if config.tie_head else None
-        head = Head(config, name="head")() if tied is None else tied
-        return Features(x.astype(config.dtype), head)
+        return self._features(x, token_embedding)
 
     def _read(
         self, token_embedding: nn.Embed, tokens: Array, start: Array | None
@@ -333,6 +337,16 @@ class Transformer(nn.Module):
         """The outputs of the layers [B, P, D] as hidden states [B, L, D] of the tokens [B, L]."""
         del tokens
         return x
+
+    def _finish(self, x: Array) -> Array:
+        """What the layers' outputs go through, float32 [N, D] -> [N, D]."""
+        return Norm(self.config, name="final_norm")(x)
+
+    def _features(self, x: Array, token_embedding: nn.Embed) -> Features:
+        """The hidden states float32 [B, L, D], in the config's dtype, and the head."""
+        config = self.config
+        tied = token_embedding.embedding[: config.vocab_size].T if config.tie_head else None
+        return Features(x.astype(config.dtype), Head(config, name="head")() if tied is None else tied)
 
 
 def init_params(config: TransformerConfig, key: Array) -> Params:

@@ -130,9 +130,18 @@ def _digests(path: pathlib.Path, metadata: dict[str, str]) -> dict[str, Any] | N
 def check_finite(where: object, arrays: dict[str, Any]) -> None:
     """InputError that names the first array which holds infinities or not-a-number."""
     for name, array in arrays.items():
-        numpy = jnp if isinstance(array, jax.Array) else np  # JAX's may lie on devices of several processes
-        if not numpy.isfinite(array).all():
+        if isinstance(array, jax.Array):  # it may lie on devices of several processes
+            is_finite = jnp.isfinite(_sum(array)) or jnp.isfinite(array).all()
+        else:
+            is_finite = np.isfinite(array).all()
+        if not is_finite:
             raise InputError(f"{where}: {name} is not finite throughout; the parameters are damaged, take others")
+
+
+@jax.jit
+def _sum(array: jax.Array) -> jax.Array:
+    """Finite only if all numbers are, though large ones may overflow; one pass without anything in memory."""
+    return array.sum(dtype=jnp.float32)
 
 
 def by_name(params: Params) -> dict[str, Any]:
