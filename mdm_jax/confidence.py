@@ -172,7 +172,8 @@ def read_confidence(
         every = read(x, jnp.arange(length, dtype=jnp.int32)[None])
         if is_read is None:
             return every
-        return Confidence(*(jnp.where(is_read, field, 0) for field in every))
+        read_here: Array = is_read
+        return jax.tree.map(lambda field: jnp.where(read_here, field, 0), every)
     column_bytes = output.head.shape[0] * output.head.dtype.itemsize if isinstance(output, Features) else 0
     least = -(-max(LEAST, column_bytes // BYTES) // batch)
     size = min(max(CHUNK // (batch * vocab_size), 1), max(-(-length // 8), least), length)
