@@ -7,11 +7,12 @@ import pytest
 
 from mdm_jax.errors import InputError
 from mdm_jax.evaluation.order_statistics import (
+    describe,
     kendall_tau,
     left_to_rightness,
     mean_at_reveal,
+    mean_of,
     relative_jump,
-    summarize,
 )
 
 RNG = np.random.default_rng(0)
@@ -77,12 +78,13 @@ def test_statistics_of_known_orders_are_known_numbers():
 
 
 def test_statistic_without_anything_to_compare_is_nan_and_left_out_of_a_row():
-    given, at_once = np.full(4, -1), np.zeros(4, int)
+    given, at_once, forward = np.full(4, -1), np.zeros(4, int), np.arange(4)
     assert np.isnan([left_to_rightness(given), kendall_tau(at_once, at_once), relative_jump(at_once)]).all()
-    assert summarize(np.stack([at_once, at_once])) == {"left_to_rightness": 1.0}
-    rules = np.array([[3, 2, 1, 0], [-1, -1, -1, -1]])
-    row = summarize(np.stack([np.arange(4), np.arange(4)]), others={"rules": rules})
-    assert row == pytest.approx({"left_to_rightness": 1, "tau_reading": 1, "tau_rules": -1, "relative_jump": 0.6})
+    assert describe(at_once) == {"left_to_rightness": 1.0}
+    one = describe(forward, others={"rules": [3, 2, 1, 0]})
+    assert one == pytest.approx({"left_to_rightness": 1, "tau_reading": 1, "tau_rules": -1, "relative_jump": 0.6})
+    means = mean_of([one, describe(forward[::-1].copy(), others={"rules": given}), describe(given)])
+    assert means == pytest.approx({"left_to_rightness": 0.625, "tau_reading": 0, "tau_rules": -1, "relative_jump": 0.6})
 
 
 def test_mean_at_reveal_counts_revealed_positions_only():

@@ -6,7 +6,7 @@ statistic is NaN where an order has too few positions for it.
 """
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -93,25 +93,31 @@ def mean_at_reveal(values: ArrayLike, steps: ArrayLike) -> Values:
         return np.asarray(total / is_revealed.sum(axis=-1))
 
 
-def summarize(
+def describe(
     steps: ArrayLike, *, others: Mapping[str, ArrayLike] | None = None, coordinates: ArrayLike | None = None
 ) -> dict[str, float]:
-    """The statistics of N orders as fields of a table's row: means over the orders that have them, without the others.
+    """The statistics of one order, without those that it is too short for.
 
     Args:
-      steps: int [N, L].
-      others: orders to compare with, [N, L] or [L], by name; the reading order 0..L-1 is always among them.
+      steps: int [L].
+      others: orders to compare with, [L], by name; the reading order 0..L-1 is always among them.
       coordinates: as for `relative_jump`.
 
     Returns:
       `left_to_rightness`, `tau_NAME` for each order to compare with, `relative_jump`.
     """
-    orders = _orders(steps)
-    found = {"left_to_rightness": left_to_rightness(orders)}
-    for name, other in {"reading": np.arange(orders.shape[-1]), **(others or {})}.items():
-        found[f"tau_{name}"] = kendall_tau(orders, other)
-    found["relative_jump"] = relative_jump(orders, coordinates)
-    return {name: float(np.nanmean(values)) for name, values in found.items() if not np.isnan(values).all()}
+    order = _orders(steps)
+    found = {"left_to_rightness": left_to_rightness(order)}
+    for name, other in {"reading": np.arange(len(order)), **(others or {})}.items():
+        found[f"tau_{name}"] = kendall_tau(order, other)
+    found["relative_jump"] = relative_jump(order, coordinates)
+    return {name: float(value) for name, value in found.items() if not np.isnan(value)}
+
+
+def mean_of(described: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The fields of a table's row: the mean of each statistic over the orders that have it."""
+    names = dict.fromkeys(name for one in described for name in one)
+    return {name: float(np.mean([one[name] for one in described if name in one])) for name in names}
 
 
 def _orders(steps: ArrayLike) -> NDArray[np.integer]:
