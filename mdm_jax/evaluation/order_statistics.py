@@ -5,7 +5,6 @@ place in it (a given one). Positions of one step are not ordered among themselve
 statistic is NaN where an order has too few positions for it.
 """
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -135,15 +134,13 @@ def _each(statistic: Callable[..., float], *orders: NDArray[np.integer]) -> Valu
 
 
 def _left_to_rightness(steps: NDArray[np.integer]) -> float:
-    left = np.flatnonzero(steps >= 0)
-    if not len(left):
+    steps = steps[steps >= 0]
+    if not len(steps):
         return np.nan
-    total, hits = len(left), 0
-    for step in np.unique(steps[left]):
-        is_now = steps[left] == step
-        hits += int(is_now[: is_now.sum()].sum())
-        left = left[~is_now]
-    return hits / total
+    is_masked = steps[None] >= steps[:, None]  # [i, j]: j, when i is revealed
+    place = np.tril(is_masked, -1).sum(axis=1)
+    num_now = (steps[None] == steps[:, None]).sum(axis=1)
+    return float((place < num_now).mean())
 
 
 def _kendall_tau(steps: NDArray[np.integer], other: NDArray[np.integer]) -> float:
@@ -155,10 +152,13 @@ def _kendall_tau(steps: NDArray[np.integer], other: NDArray[np.integer]) -> floa
 
 
 def _relative_jump(steps: NDArray[np.integer], distances: Values) -> float:
-    revealed = [np.flatnonzero(steps == step) for step in np.unique(steps[steps >= 0])]
-    if len(revealed) < 2:
+    by_step = np.argsort(steps, kind="stable")[(steps < 0).sum() :]
+    _, starts, counts = np.unique(steps[by_step], return_index=True, return_counts=True)
+    if len(starts) < 2:
         return np.nan
-    jumps = [distances[np.ix_(*pair)].mean() for pair in itertools.pairwise(revealed)]
-    everyone = np.concatenate(revealed)
-    pairs = distances[np.ix_(everyone, everyone)].sum() / (len(everyone) * (len(everyone) - 1))
-    return float(np.mean(jumps) / pairs) if pairs else np.nan
+    sums = distances[np.ix_(by_step, by_step)]
+    for axis in (0, 1):  # over pairs of positions of two steps
+        sums = np.add.reduceat(sums, starts, axis=axis)
+    everyone = sums.sum() / (len(by_step) * (len(by_step) - 1))
+    jump = float((np.diagonal(sums, 1) / (counts[:-1] * counts[1:])).mean())
+    return jump / everyone if everyone else np.nan

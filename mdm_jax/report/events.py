@@ -1,7 +1,7 @@
 """What the page of the viewer shows of decodings, as JSON values: what was written or taken back at which call."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -9,11 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 from mdm_jax.errors import InputError, shown
 from mdm_jax.evaluation.order_statistics import describe, kendall_tau, mean_at_reveal
 from mdm_jax.evaluation.replay import AtReveal, Trace
-from mdm_jax.report.board import Board
+from mdm_jax.report.board import Board, Pieces
 from mdm_jax.sampling import SampleResult
-
-Pieces: TypeAlias = Sequence[str] | Callable[[NDArray[Any]], Sequence[str]]
-"""The text of every token id, or a function: tokens int [L] -> the text of each."""
 
 HEADS = {
     "left_to_rightness": "left-to-rightness",
@@ -72,7 +69,7 @@ def page_data(
     for name, decoding in decodings.items():
         given = solution.get(name) if isinstance(solution, Mapping) else solution
         right = None if given is None else _vector(f"the solution of {name}", given, length)
-        panels.append(_panel(name, decoding, right, said.get(name), pieces))
+        panels.append(_panel(name, decoding, board.shows(length), right, said.get(name), pieces))
     return {
         "length": length,
         "board": {
@@ -145,11 +142,16 @@ def _texts(pieces: Pieces, tokens: NDArray[Any], is_shown: NDArray[np.bool_]) ->
 
 
 def _panel(
-    name: str, decoding: Decoding, right: NDArray[Any] | None, said: AtReveal | None, pieces: Pieces
+    name: str,
+    decoding: Decoding,
+    is_on_board: NDArray[np.bool_],
+    right: NDArray[Any] | None,
+    said: AtReveal | None,
+    pieces: Pieces,
 ) -> dict[str, Any]:
     """One decoding: events are [call, position, text or None, whether it is wrong, probability, entropy]."""
     tokens, is_masked = decoding
-    is_target, is_shown = is_masked[0], ~is_masked[-1]
+    is_target, is_shown = is_masked[0] & is_on_board, ~is_masked[-1]
     last, end = decoding.reveal_step, _texts(pieces, tokens[-1], is_shown)
     is_wrong = np.zeros(tokens.shape, bool) if right is None else (tokens != right) & (right >= 0) & is_target
     events: list[list[Any]] = []
@@ -161,14 +163,14 @@ def _panel(
         for i in np.flatnonzero(is_new).tolist():
             read = [None, None] if said is None or call != last[i] else [float(field[i]) for field in said]
             events.append([call, i, texts[i], int(is_wrong[call + 1, i]), *read])
-        events += [[call, i, None, 0, None, None] for i in np.flatnonzero(~before & after).tolist()]
+        events += [[call, i, None, 0, None, None] for i in np.flatnonzero(~before & after & is_target).tolist()]
     solution = None
     if right is not None:
         words = _texts(pieces, right, right >= 0)
         solution = [text if known >= 0 else None for text, known in zip(words, right.tolist(), strict=True)]
     return {
         "name": name,
-        "given": [[i, end[i]] for i in np.flatnonzero(~is_target).tolist()],
+        "given": [[i, end[i]] for i in np.flatnonzero(~is_masked[0]).tolist()],
         "targets": int(is_target.sum()),
         "events": events,
         "solution": solution,

@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike
 
 from mdm_jax.evaluation.replay import AtReveal, Trace
 from mdm_jax.files import finite, local_path, make_folder, write_whole
-from mdm_jax.report.board import Board
-from mdm_jax.report.events import Pieces, page_data
+from mdm_jax.report.board import Board, Pieces
+from mdm_jax.report.events import page_data
 from mdm_jax.sampling import SampleResult
 
 __all__ = ["Board", "to_html", "write_html"]
