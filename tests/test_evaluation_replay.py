@@ -28,7 +28,7 @@ def strict(denoiser, temperature):
 def test_trace_of_a_strict_result_is_what_the_network_was_shown_and_at_reveal_sums_to_its_log_prob(temperature):
     recorded = replay.Recorded(toy.context_net)
     result = strict(recorded, temperature)
-    trace = replay.trace_of(result, mask_id=MASK)
+    trace = replay.trace_of(result.tokens, result.reveal_step, mask_id=MASK)
     np.testing.assert_array_equal(recorded.trace(result, mask_id=MASK).tokens, trace.tokens)
     np.testing.assert_array_equal(trace.tokens[0], X_INIT)
     read = replay.at_reveal(toy.context_net, PARAMS, trace)
@@ -38,7 +38,8 @@ def test_trace_of_a_strict_result_is_what_the_network_was_shown_and_at_reveal_su
 
 
 def test_at_reveal_in_chunks_is_that_of_calls_one_by_one(monkeypatch):
-    trace = replay.trace_of(strict(toy.context_net, 1.0), mask_id=MASK)
+    result = strict(toy.context_net, 1.0)
+    trace = replay.trace_of(result.tokens, result.reveal_step, mask_id=MASK)
     whole = replay.at_reveal(toy.context_net, PARAMS, trace)
     monkeypatch.setattr(replay, "TOKENS", 3 * X_INIT.size)  # 4 calls, 3 at a time
     jax.tree.map(

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
 from mdm_jax.checks import call, check_mask_id, check_network
@@ -46,16 +47,17 @@ class AtReveal(NamedTuple):
     """float32 [B, L], nats"""
 
 
-def trace_of(result: SampleResult, *, mask_id: int) -> Trace:
+def trace_of(tokens: ArrayLike, reveal_step: ArrayLike, *, mask_id: int) -> Trace:
     """The calls of a strict sampler, from its result: a position was masked until the call that revealed it.
 
     Args:
-      result: of `sample`, `vanilla_sample`, or any sampler that takes nothing back.
+      tokens: int [B, L], the result's.
+      reveal_step: int [B, L], the result's.
       mask_id: the mask token's id.
     """
-    tokens, steps = np.asarray(result.tokens), np.asarray(result.reveal_step)
+    steps = np.asarray(reveal_step)
     calls = np.arange(steps.max(initial=-1) + 2)[:, None, None]
-    return Trace(np.where(steps >= calls, mask_id, tokens).astype(np.int32), mask_id)
+    return Trace(np.where(steps >= calls, mask_id, np.asarray(tokens)).astype(np.int32), mask_id)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -136,11 +136,15 @@ class Zebra(Generated):
         houses, attributes = (int(number[0]) for number in sizes_of(record["clues"][None]))
 
         def pieces(answer: NDArray[Any]) -> list[str]:
-            values = enumerate(answer.tolist())
-            return ["" if value < 0 else names[cell // STRIDE].values[value] for cell, value in values]
+            return [
+                names[cell // STRIDE].values[value] if value >= 0 and cell in shown else ""
+                for cell, value in enumerate(answer.tolist())
+            ]
 
+        cells = np.arange(CELLS).reshape(STRIDE, STRIDE).T[:houses, :attributes]
+        shown = set(cells.ravel().tolist())
         board = Board(
-            cells=np.arange(CELLS).reshape(STRIDE, STRIDE).T[:houses, :attributes],
+            cells=cells,
             rows=[f"house {house + 1}" for house in range(houses)],
             columns=[names[attribute].name for attribute in range(attributes)],
         )
