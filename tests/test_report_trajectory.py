@@ -279,7 +279,7 @@ def test_page_of_text_in_a_line_shows_what_was_taken_back_and_keeps_evil_text_as
     assert cells[1][1:] == ["back now", "taken back at call 2"]
     assert seen["right"]["tally"] == ["2 of 3 revealed, 1 taken back so far"]
     assert seen["right"]["said"] == f"Call 2 of 3. remask: answer 2 is {cells[2][0]}; 1 taken back."
-    assert seen["end"]["cells"][0][1][2] == "call 3, taken back 1 times before"
+    assert seen["end"]["cells"][0][1][2] == "call 3, taken back once before"
 
 
 @pytest.mark.parametrize(

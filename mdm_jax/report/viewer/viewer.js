@@ -53,7 +53,7 @@
       const right = panel.solution && panel.solution[position];
       words.push(right === null || right === undefined ? "wrong" : `wrong, should be ${shownText(right)}`);
     }
-    if (cell.kind === "shown" && cell.backs) words.push(`taken back ${cell.backs} times before`);
+    if (cell.kind === "shown" && cell.backs) words.push(`taken back ${cell.backs === 1 ? "once" : `${cell.backs} times`} before`);
     return words.join(", ");
   }
 
@@ -115,7 +115,7 @@
       const end = i + 1 < parts.length ? parts[i + 1][1] : data.length;
       for (let position = first; position < end; position += 1) {
         const item = make("li"), cell = makeCell(panel, "span");
-        cell.lines = [];
+        Object.assign(cell, { lines: [], item });
         cells[position] = cell;
         item.append(cell.node);
         list.append(item);
@@ -129,7 +129,7 @@
     head.id = `panel-${i}`;
     section.setAttribute("aria-labelledby", head.id);
     const tally = make("p", "tally"), box = make("div", "board"), cells = [];
-    box.setAttribute("role", "region");
+    box.setAttribute("role", "group");
     box.setAttribute("aria-labelledby", head.id);
     box.setAttribute("tabindex", "0");
     box.append(...(board.cells ? makeTable(panel, cells) : makeLine(panel, cells)));
@@ -173,6 +173,7 @@
         const isEmpty = state.kind === "masked" || state.kind === "back";
         cell.text.textContent = isEmpty ? "" : board.cells ? state.text : shownText(state.text);
         cell.note.textContent = ` ${note}`;
+        if (cell.item) cell.item.className = state.text.endsWith("\n") ? "ends" : "";
       });
       const count = (test) => now.filter(test).length;
       const words = [`${count((c) => c.kind === "shown")} of ${panel.targets} revealed`];
