@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from experiments.commands.curves import plot_training, training_rows
 from experiments.commands.decode import TWO_ORDERS, Decoded, add_row, one_by_one
 from experiments.commands.train import train_model
+from experiments.commands.view import Page, record_at
 from experiments.common import Results, say_written
 from experiments.sudoku import ORDERS, SHIPPED, Train, held_out
 from experiments.sudoku_flags import Demo
@@ -44,14 +45,14 @@ def train_flags(flags: Demo) -> Train:
 
 
 def demo(flags: Demo) -> None:
-    """`demo`: trains, prints the table and draws the pictures."""
+    """`demo`: trains, prints the table, draws the pictures and writes the viewer's pages."""
     results = Results("sudoku", "demo", out=flags.out, seed=flags.seed)
     run_flags = train_flags(flags)
     task = run_flags.task()
     layout = run_flags.layout_of(task)
     model, test = train_model(run_flags, ORDERS)
     records = take(flags.limit, test)
-    pictures = [flags.out / "accuracy.png", flags.out / "order.png"]
+    pictures, pages = [flags.out / "accuracy.png", flags.out / "order.png"], []
     decoded = {}
     for name, decode, how in one_by_one(model, task, layout, ORDERS):
         fields = {"dataset": task.title, **how}
@@ -63,21 +64,35 @@ def demo(flags: Demo) -> None:
     model, shipped, layout = load_run("sudoku", SHIPPED)
     for difficulty in DIFFICULTIES:
         records = held_out(shipped, None, flags.limit_9x9, difficulty)
-        for name, decode, how in one_by_one(model, shipped, layout, TWO_ORDERS):
+        decoders = list(one_by_one(model, shipped, layout, TWO_ORDERS))
+        for name, decode, how in decoders:
             fields = {"dataset": difficulty, **how}
             decoded[name] = add_row(results, shipped, layout, decode, records, fields, progress=f"{difficulty} {name}")
         pictures.append(flags.out / f"order-{difficulty}.png")
         title = f"A {difficulty} 9x9 puzzle, solved with the weights of the package"
         plot_order(pictures[-1], decoded, records, title)
+        example = telling_example(decoded, records)
+        view = shipped.view(record_at(records, example))
+        path = flags.out / f"viewer-{difficulty}.html"
+        pages.append(Page(path, title, model, layout, records, view, index=example))
+        for name, decode, how in decoders:
+            pages[-1].add(name, decode, decoded[name], how)
     results.finish()
     say_written(*pictures)
+    for page in pages:
+        page.write()
+
+
+def telling_example(decoded: Mapping[str, Decoded], records: Records) -> int:
+    """The puzzle in which margin has the fewest cells wrong, and then random the most."""
+    solutions = records["solution"]
+    wrong = {name: (decoded[name].answers != solutions).sum(axis=1) for name in TWO_ORDERS}
+    return int((wrong["random"] - solutions.shape[1] * wrong["margin"]).argmax())
 
 
 def plot_order(path: pathlib.Path, decoded: Mapping[str, Decoded], records: Records, title: str) -> None:
-    """Draws one puzzle in both orders: where margin has the fewest cells wrong, and then random the most."""
-    solutions = records["solution"]
-    wrong = {name: (decoded[name].answers != solutions).sum(axis=1) for name in TWO_ORDERS}
-    example = int((wrong["random"] - solutions.shape[1] * wrong["margin"]).argmax())
+    """Draws the puzzle that tells the most, in both orders."""
+    solutions, example = records["solution"], telling_example(decoded, records)
     plots.reveal_order(
         path,
         {name: (decoded[name].answers[example], decoded[name].steps[example]) for name in TWO_ORDERS},

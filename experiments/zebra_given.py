@@ -12,8 +12,10 @@ from experiments.commands import solve as verb
 from experiments.commands.decode import Decoded
 from experiments.commands.flags import Question
 from experiments.commands.reproduce import solved_by
-from experiments.common import Results, Row, say
+from experiments.commands.view import check_viewer, record_at, write_page
+from experiments.common import Results, Row, say, say_written
 from mdm_jax.errors import InputError, one_line
+from mdm_jax.evaluation.replay import trace_of
 from mdm_jax.tasks.base import Records
 from mdm_jax.tasks.zebra import puzzle as zebra
 from mdm_jax.tasks.zebra import riddles as zebra_riddles
@@ -29,13 +31,18 @@ def solve(flags: Any) -> None:
     if flags.checkpoint is not None:
         verb.solve(flags)
         return
+    check_viewer(flags.viewer)
     results = Results("zebra", "solve", out=flags.out, seed=flags.seed)
     flags.oracles(), flags.selector()  # checks flags that deduction does not use
     written_down = written(flags.riddle, flags.puzzles, flags.limit)
-    for question, puzzle in zip(questions(written_down), _each(written_down), strict=True):
+    asked = questions(written_down)
+    for question, puzzle in zip(asked, _each(written_down), strict=True):
         sys.stdout.write(question.intro)
         write_deduction(results, puzzle, question.records)
     results.finish()
+    if flags.viewer is not None:
+        write_deduction_page(flags.viewer, asked[0])
+        say_written(flags.viewer)
 
 
 def written(riddle: str | None, paths: Sequence[pathlib.Path], limit: int | None) -> dict[str, list[Written]]:
@@ -98,8 +105,12 @@ def questions(found: Mapping[str, Sequence[Written]]) -> list[Question]:
     for puzzle in _each(found):
         lines = describe_clues(puzzle.clues, puzzle.names) + ([puzzle.question] if puzzle.question else [])
         intro = f"\n{one_line(puzzle.name)}\n" + "".join(f"  {line}\n" for line in lines)
-        show = functools.partial(Zebra(num_train=1, num_test=1).show, names=puzzle.names)
-        made.append(Question(puzzle.name, solved([puzzle]), intro, [""], show))
+        task = Zebra(num_train=1, num_test=1)
+        show, view = (
+            functools.partial(task.show, names=puzzle.names),
+            functools.partial(task.view, names=puzzle.names),
+        )
+        made.append(Question(puzzle.name, solved([puzzle]), intro, [""], show, view))
     return made
 
 
@@ -133,6 +144,16 @@ def write_deduction(results: Results, puzzle: Written, records: Records) -> None
     sys.stdout.write("; negative where one had to be looked up before\n" if share < 1 else "\n")
     record = {name: values[0] for name, values in records.items()}
     sys.stdout.write(grid_table(record, record["solution"], found.order[0], puzzle.names) + "\n")
+
+
+def write_deduction_page(path: pathlib.Path, question: Question) -> None:
+    """Writes the page that plays in which order deduction fills in the cells, looked-up ones too."""
+    record = record_at(question.records, 0)
+    assert question.view is not None
+    view = question.view(record)
+    steps = np.abs(deduce(question.records["clues"], question.records["solution"]).order).astype(np.int32) - 1
+    trace = trace_of(question.records["solution"], steps, mask_id=view.empty)
+    write_page(path, question.dataset, view, {"deduction": trace})
 
 
 def solved_by_size(records: Records, decoded: Decoded) -> list[Row]:

@@ -240,7 +240,8 @@ TASKS = ("sudoku", "zebra", "nae_sat")
 
 
 def test_data_and_tasks_import_nothing_of_ours_but_errors_and_the_predicates_and_no_other_task():
-    foundation = {f"mdm_jax.{name}" for name in ("errors", "files", "ranges", "report.progress", "theory.predicates")}
+    names = ("errors", "files", "ranges", "report.board", "report.progress", "theory.predicates")
+    foundation = {f"mdm_jax.{name}" for name in names}
     for name, path in MODULES.items():
         task = next((task for task in TASKS if name.startswith(f"mdm_jax.tasks.{task}")), None)
         if task or name.startswith(("mdm_jax.data", "mdm_jax.tasks.base")):

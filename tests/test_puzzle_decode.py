@@ -95,7 +95,7 @@ def test_answer_of_an_autoregressive_model_goes_on_behind_the_clues_of_each_puzz
 def test_solved_by_size_counts_each_size_apart():
     grids = SOLUTIONS.copy()
     grids[0, 0] = (grids[0, 0] + 1) % 3
-    found = solved_by_size(RECORDS, Decoded(grids, grids, TASK.score(grids, RECORDS), {}))
+    found = solved_by_size(RECORDS, Decoded(grids, grids, TASK.score(grids, RECORDS), {}, grids, grids))
     names = [f"{houses}x{attributes}" for houses, attributes in zip(*sizes_of(CLUES), strict=True)]
     assert [row["size"] for row in found] == sorted(set(names))
     assert {row["size"]: row["n"] for row in found} == {name: names.count(name) for name in names}

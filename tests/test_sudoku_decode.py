@@ -80,7 +80,7 @@ def test_answer_of_an_autoregressive_model_goes_on_behind_the_givens_of_each_puz
     assert len(set((PUZZLES != 0).sum(axis=1))) > 1
     for puzzle, tokens, steps in zip(PUZZLES.tolist(), decoded.answers, decoded.steps, strict=True):
         prompt = [number for cell in range(16) if puzzle[cell] for number in (cell // 4, cell % 4, puzzle[cell])]
-        grid, grid_steps = [0] * 16, [0] * 16
+        grid, grid_steps = [0] * 16, [-1] * 16
         sequence = greedy(config, params, prompt)
         for place in range(0, 48, 3):
             line, column, digit = sequence[place : place + 3]

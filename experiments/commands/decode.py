@@ -34,6 +34,10 @@ class Decoded(NamedTuple):
     scores: Scores
     row: Row
     """the fields of a result row"""
+    tokens: np.ndarray
+    """int32 [N, L], the sequences"""
+    reveal_step: np.ndarray
+    """int32 [N, L]: the network call that revealed each token, -1 for given ones"""
 
 
 def masked(
@@ -166,7 +170,8 @@ def measure(task: Task, layout: Layout, decode: Decode, records: Records, **opti
     scores = task.score(answers, records)
     row = {"method": layout.method, **summary(scores), "nfe": round(filled.nfe, 2)}
     row |= {"per_second": round(len(start) / filled.seconds, 2)}
-    return Decoded(answers, layout.steps(filled.reveal_step, filled.tokens), scores, row)
+    steps = layout.steps(filled.reveal_step, filled.tokens)
+    return Decoded(answers, steps, scores, row, filled.tokens, filled.reveal_step)
 
 
 def add_row(

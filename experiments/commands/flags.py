@@ -116,7 +116,15 @@ class PuzzleTrainFlags(TrainFlags):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluateFlags(DecodeFlags):
+class ViewerFlags:
+    """The page that shows what was decoded."""
+
+    viewer: pathlib.Path | None = None
+    """write a page (.html) that plays how the first record was filled in, in every order side by side"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateFlags(DecodeFlags, ViewerFlags):
     """The flags of `evaluate`."""
 
     experiment: ClassVar[str]
@@ -164,10 +172,12 @@ class Question(NamedTuple):
     """a label of each record, printed before the name of the order"""
     show: Callable[..., str] | None = None
     """prints an answer; None for the task's `show`"""
+    view: Callable[..., Any] | None = None
+    """lays out an answer; None for the task's `view`"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SolveFlags(DecodeFlags, abc.ABC):
+class SolveFlags(DecodeFlags, ViewerFlags, abc.ABC):
     """The flags of `solve`."""
 
     experiment: ClassVar[str]

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from mdm_jax.data import builders
 from mdm_jax.data.checks import Records, Say, Split, silent
 from mdm_jax.errors import InputError
+from mdm_jax.report.board import View
 
 Tokens = NDArray[np.int32]
 """[N, L]"""
@@ -142,6 +143,10 @@ class Task(Protocol):
 
     def show(self, answer: NDArray[Any], steps: NDArray[Any], record: Mapping[str, Any]) -> str:
         """Formats one answer for a terminal, with the steps at which its parts were filled in."""
+        ...
+
+    def view(self, record: Mapping[str, Any]) -> View:
+        """How an answer to a record is laid out on the viewer's page."""
         ...
 
 

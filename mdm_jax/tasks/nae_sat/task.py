@@ -4,9 +4,11 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 from mdm_jax.data.checks import Records, Say, Split
+from mdm_jax.report.board import Board, View
 from mdm_jax.tasks.base import Generated, Scores, Tokens
 from mdm_jax.tasks.nae_sat import distribution
 
@@ -131,3 +133,15 @@ class NaeSat(Generated):
             values = " ".join(f"{value}@{step + 1}" for value, step in zip(answer[part], steps[part], strict=True))
             lines.append(f"{name} (value@step): {values}")
         return "\n".join(lines) + "\n"
+
+    def view(self, record: Mapping[str, Any]) -> View:
+        """Latents and observations in two lines. An observation is right if it agrees with the latents beside it."""
+        del record
+        functions = distribution.observations(self.num_latents, self.num_observations, self.seed)
+
+        def solution(answer: Tokens) -> Tokens:
+            expected = functions.probabilities(answer[None, : self.num_latents])[0].astype(np.int32)
+            return np.concatenate([np.full(self.num_latents, -1, np.int32), expected])
+
+        board = Board(sections=(("latents", 0), ("observations", self.num_latents)))
+        return View(board, ["0", "1", "", ""], distribution.MASK_ID, solution)

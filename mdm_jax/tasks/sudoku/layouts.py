@@ -174,19 +174,19 @@ class Triples:
 
     def answers(self, tokens: Tokens) -> NDArray[np.int8]:
         """The grids, int8 `[num, cells]`. Later triples overwrite earlier ones, and invalid ones are skipped."""
-        return self._scatter(tokens, tokens[:, 2::3]).astype(np.int8)
+        return self._scatter(tokens, tokens[:, 2::3], 0).astype(np.int8)
 
     def steps(self, values: NDArray[Any], tokens: Tokens) -> NDArray[Any]:
-        """The values at the digits, moved to their cells, `[num, cells]`, from values `[num, L]`."""
-        return self._scatter(tokens, values[:, 2::3])
+        """The values at the digits, moved to their cells, `[num, cells]`, -1 elsewhere, from values `[num, L]`."""
+        return self._scatter(tokens, values[:, 2::3], -1)
 
-    def _scatter(self, tokens: Tokens, values: NDArray[Any]) -> NDArray[Any]:
+    def _scatter(self, tokens: Tokens, values: NDArray[Any], empty: int) -> NDArray[Any]:
         num_cells = tokens.shape[1] // 3
         size = sudoku.size_of(num_cells)
         rows, columns, digits = tokens[:, 0::3], tokens[:, 1::3], tokens[:, 2::3]
         is_cell = (rows >= 0) & (rows < size) & (columns >= 0) & (columns < size) & (digits >= 1) & (digits <= size)
         target = np.where(is_cell, rows * size + columns, num_cells)
-        grid = np.zeros((len(tokens), num_cells + 1), values.dtype)
+        grid = np.full((len(tokens), num_cells + 1), empty, values.dtype)
         for triple in range(num_cells):  # in a loop, since an indexed assignment has no order
             grid[np.arange(len(tokens)), target[:, triple]] = values[:, triple]
         return grid[:, :-1]

@@ -13,6 +13,7 @@ from mdm_jax.data.checks import Records, Say, Split, silent
 from mdm_jax.data.difficulty import check_difficulty
 from mdm_jax.errors import InputError
 from mdm_jax.files import read_bytes
+from mdm_jax.report.board import Board, View
 from mdm_jax.tasks.base import Answers, Generated, Scores
 from mdm_jax.tasks.sudoku import files, layouts
 from mdm_jax.tasks.sudoku import puzzle as sudoku
@@ -117,3 +118,10 @@ class Sudoku(Generated):
         rows = (cells[i : i + self.size] for i in range(0, len(cells), self.size))
         drawn = "\n".join(" ".join(cell.rjust(2) for cell in row) for row in rows)
         return f"{verdict}\n{files.format_grid(answer, self.size)}\nfilled in at step (. = given):\n{drawn}\n"
+
+    def view(self, record: Mapping[str, Any]) -> View:
+        """The grid, with lines around boxes."""
+        digits = ["", *map(str, range(1, self.size + 1))]
+        solution = np.where(record["solution"] > 0, record["solution"], -1)
+        board = Board.grid(self.size, self.size, box=sudoku.BOXES[self.size])
+        return View(board, digits, 0, lambda answer: solution, record.get("order"))

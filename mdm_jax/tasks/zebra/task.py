@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mdm_jax.data.checks import Records, Say, Split
 from mdm_jax.data.difficulty import check_difficulty
+from mdm_jax.report.board import Board, View
 from mdm_jax.tasks.base import Answers, Generated, Scores
 from mdm_jax.tasks.zebra import layouts
 from mdm_jax.tasks.zebra import puzzle as zebra
@@ -129,6 +130,26 @@ class Zebra(Generated):
         head = "right" if is_right else f"{wrong} cells wrong"
         head += ". Behind each value the step at which it was filled in" + ("; ? marks the wrong ones" if wrong else "")
         return f"{head}\n{grid_table(record, answer, steps + 1, names)}\n"
+
+    def view(self, record: Mapping[str, Any], *, names: Sequence[Attribute] = NAMES) -> View:
+        """The grid: a line for each house, a column for each attribute."""
+        houses, attributes = (int(number[0]) for number in sizes_of(record["clues"][None]))
+
+        def pieces(answer: NDArray[Any]) -> list[str]:
+            return [
+                names[cell // STRIDE].values[value] if value >= 0 and cell in shown else ""
+                for cell, value in enumerate(answer.tolist())
+            ]
+
+        cells = np.arange(CELLS).reshape(STRIDE, STRIDE).T[:houses, :attributes]
+        shown = set(cells.ravel().tolist())
+        board = Board(
+            cells=cells,
+            rows=[f"house {house + 1}" for house in range(houses)],
+            columns=[names[attribute].name for attribute in range(attributes)],
+        )
+        order = np.abs(record["order"]) if "order" in record else None
+        return View(board, pieces, -1, lambda answer: record["solution"], order)
 
 
 def size_name(houses: int, attributes: int) -> str:
