@@ -175,9 +175,9 @@ def read_confidence(
     least = -(-max(LEAST, column_bytes // BYTES) // batch)
     size = min(max(CHUNK // (batch * vocab_size), 1), max(-(-length // 8), least), length)
     size = -(-length // -(-length // size))  # chunks of equal size
-    is_read = jnp.ones((batch, length), bool) if is_read is None else is_read
+    selected = jnp.ones((batch, length), bool) if is_read is None else is_read
     fields: Confidence = map_columns(
-        lambda indices: read(jnp.take_along_axis(x, indices[..., None], axis=1), indices), is_read, size
+        lambda indices: read(jnp.take_along_axis(x, indices[..., None], axis=1), indices), selected, size
     )
     return fields
 
