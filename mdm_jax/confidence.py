@@ -170,14 +170,17 @@ def read_confidence(
 
     if batch * length * vocab_size <= WHOLE:
         every = read(x, jnp.arange(length, dtype=jnp.int32)[None])
-        return every if is_read is None else jax.tree.map(lambda field: jnp.where(is_read, field, 0), every)
+        if is_read is None:
+            return every
+        read_here: Array = is_read
+        return jax.tree.map(lambda field: jnp.where(read_here, field, 0), every)
     column_bytes = output.head.shape[0] * output.head.dtype.itemsize if isinstance(output, Features) else 0
     least = -(-max(LEAST, column_bytes // BYTES) // batch)
     size = min(max(CHUNK // (batch * vocab_size), 1), max(-(-length // 8), least), length)
     size = -(-length // -(-length // size))  # chunks of equal size
-    selected = jnp.ones((batch, length), bool) if is_read is None else is_read
+    is_read = jnp.ones((batch, length), bool) if is_read is None else is_read
     fields: Confidence = map_columns(
-        lambda indices: read(jnp.take_along_axis(x, indices[..., None], axis=1), indices), selected, size
+        lambda indices: read(jnp.take_along_axis(x, indices[..., None], axis=1), indices), is_read, size
     )
     return fields
 

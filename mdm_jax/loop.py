@@ -265,12 +265,13 @@ def _confidence(
       The confidence, and the hidden states [B, L, D] if the network gives Features, else None.
     """
     output, length = reading.output, is_read.shape[1]
+    hidden = output.hidden if isinstance(output, Features) else None
+    num_read = jax.tree.leaves(output)[0].shape[1]
     if loop.block_length == length:
-        confidence = read_confidence(keys, output, temperature, loop.mask_id, is_read)
-        return confidence, output.hidden if isinstance(output, Features) else None
+        return read_confidence(keys, output, temperature, loop.mask_id, is_read), hidden
     start = window_start(state.block, length, loop.block_length)
     positions = window_positions(start, loop.block_length)
-    if (output.hidden if isinstance(output, Features) else output).shape[1] == length:
+    if num_read == length:
         output = take_positions(output, positions)
     is_read = jnp.take_along_axis(is_read, positions, axis=1)
     confidence = read_confidence(keys, output, temperature, loop.mask_id, is_read, first=start)

@@ -37,7 +37,7 @@ def einsum(spec: str, x: Array, y: Array, dtype: jax.typing.DTypeLike) -> Array:
 
 
 def linear(x: Array, kernel: Array, dtype: jax.typing.DTypeLike) -> Array:
-    """Multiplies x by a kernel over its last axis, as in `einsum`: [..., in] -> float32 [..., out]."""
+    """Multiplies x by a kernel over its last axis: [..., in] -> float32 [..., out], as `einsum`."""
     return einsum("mi,io->mo", x.reshape(-1, x.shape[-1]), kernel, dtype).reshape(*x.shape[:-1], -1)
 
 
