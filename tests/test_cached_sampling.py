@@ -63,18 +63,16 @@ def assert_same(kept, plain):
 
 @pytest.mark.parametrize(
     ("selector", "temperature"),
-    [(mdm_jax.PerStep(1), 0.0), (mdm_jax.TopK(3), 1.0), (mdm_jax.Threshold(0.2), 1.0), (mdm_jax.Binomial(6), 0.5)],
+    [(mdm_jax.PerStep(1), 0.0), (mdm_jax.Threshold(0.2), 1.0)],  # one of each kind: it plans, or it chooses
 )
 def test_of_one_layer_in_blocks_is_exact(selector, temperature):
     # Keys and values of the only layer depend on the token in their place alone, and outside the block none changes.
     assert_same(*both(SHALLOW, selector=selector, temperature=temperature))
 
 
-@pytest.mark.parametrize(
-    "oracle", [oracles.random, oracles.left_to_right, oracles.neg_entropy, oracles.with_noise(oracles.margin, 1.0)]
-)
-def test_of_one_layer_is_exact_in_every_order(oracle):
-    assert_same(*both(SHALLOW, oracle=oracle, selector=mdm_jax.TopK(3), temperature=1.0))
+def test_of_one_layer_is_exact_with_an_oracle_that_draws():
+    oracle = oracles.with_noise(oracles.margin, 1.0)
+    assert_same(*both(SHALLOW, oracle=oracle, selector=mdm_jax.Binomial(6), temperature=1.0))
 
 
 def test_one_trace_serves_every_temperature_step_count_and_key():
@@ -97,8 +95,7 @@ def test_one_trace_serves_every_temperature_step_count_and_key():
     assert seen[0] == seen[1] == seen[2]
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_over_a_mesh_gives_the_tokens_of_one_device(temperature):
+def test_over_a_mesh_gives_the_tokens_of_one_device():
     config = dataclasses.replace(DEEP, num_heads=4, vocab_size=8, num_extra_tokens=0, pad_id=None)
     params = params_of(config)
     x_init = np.where(np.arange(13)[None] < np.array([[0], [5], [9], [12]]), 3, MASK).astype(np.int32)
@@ -108,7 +105,7 @@ def test_over_a_mesh_gives_the_tokens_of_one_device(temperature):
         mask_id=MASK,
         block_length=4,
         selector=mdm_jax.TopK(3),
-        temperature=temperature,
+        temperature=1.0,
     )
     alone = run(params, KEY, x_init)
     mesh = make_mesh(2, 2, 2)
@@ -118,7 +115,7 @@ def test_over_a_mesh_gives_the_tokens_of_one_device(temperature):
     np.testing.assert_array_equal(over_mesh.reveal_step, alone.reveal_step)
 
 
-@pytest.mark.parametrize("oracle", [oracles.margin, oracles.random, oracles.left_to_right, oracles.neg_entropy])
+@pytest.mark.parametrize("oracle", [oracles.margin, oracles.random])
 def test_of_one_block_is_exact_whatever_the_network(oracle):
     kept, plain = both(DEEP, oracle=oracle, selector=mdm_jax.TopK(4), block_length=50)
     assert_same(kept, plain)

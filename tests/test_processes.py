@@ -82,7 +82,7 @@ def test_run_that_is_asked_to_stop_saves_and_says_where(tmp_path, number, code):
     where = folder / "checkpoints" / str(steps[0])
     assert said == [f"asked to stop: step {steps[0]} of 100 is saved in {where}; the same command goes on"]
     assert len(read_metrics(folder)) == steps[0]
-    tiny.finish(tiny.run(folder, *arguments[:-1], "0", **ONE_DEVICE))
+    tiny.train(folder, steps=100)
     tiny.train(tmp_path / "alone", steps=100)
     chex.assert_trees_all_equal(tiny.final_state(folder).params, tiny.final_state(tmp_path / "alone").params)
 
