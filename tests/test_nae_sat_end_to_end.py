@@ -4,7 +4,7 @@ import json
 
 import commands
 import pytest
-from commands import rows, run
+from commands import page_of, rows, run
 
 FAST = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # it mostly compiles
 ORDERS = ["random", "top_prob", "margin", "neg_entropy", "token_prob", "left_to_right"]
@@ -40,13 +40,20 @@ def test_train_writes_a_run_that_says_what_it_is_and_a_row_for_two_orders(traine
 def test_evaluate_has_a_row_for_each_order_and_number_of_steps(trained):
     out = trained / "evaluate"
     flags = ["--checkpoint", trained / "run", "--limit", 10, "--batch-size", 5, "--step-counts", 18, 4, 1]
-    run("nae_sat", "evaluate", *flags, "--out", out, **FAST)
+    run("nae_sat", "evaluate", *flags, "--viewer", out / "page.html", "--out", out, **FAST)
     found = rows(out)
     assert [(row["oracle"], row["nfe"]) for row in found] == [(name, steps) for steps in (18, 4, 1) for name in ORDERS]
     for row in found:
         assert 0 <= row["accuracy_ci"][0] <= row["accuracy"] <= row["accuracy_ci"][1] <= 1
         assert row["dataset"] == "N=6, P=12"
         assert row["n"] == 10
+    (left_to_right,) = (row for row in found if (row["oracle"], row["nfe"]) == ("left_to_right", 18))
+    assert (left_to_right["left_to_rightness"], left_to_right["tau_reading"]) == (1, 1)
+    page = page_of(out / "page.html")
+    assert [panel["targets"] for panel in page["panels"]] == [18] * len(found)
+    assert page["board"]["sections"] == [["latents", 0], ["observations", 6]]
+    for panel in page["panels"]:
+        assert [text is None for text in panel["solution"]] == [True] * 6 + [False] * 12
 
 
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path):
