@@ -160,3 +160,14 @@ def rows(folder):
 def without_times(found):
     """Rows without what differs from run to run."""
     return [{name: value for name, value in row.items() if name != "per_second"} for row in found]
+
+
+def page_of(path):
+    """What a page of the viewer shows."""
+    return json.loads(re.search(r'<script id="data" type="application/json">(.*?)</script>', path.read_text())[1])
+
+
+def without_orders(found):
+    """Rows without the statistics of orders, which only `evaluate` has."""
+    names = ("left_to_rightness", "tau_reading", "tau_rules", "relative_jump")
+    return [{name: value for name, value in row.items() if name not in names} for row in found]

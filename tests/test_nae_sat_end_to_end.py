@@ -4,7 +4,7 @@ import json
 
 import commands
 import pytest
-from commands import rows, run
+from commands import page_of, rows, run
 
 from experiments import hardness
 from experiments.commands.train import network
@@ -67,16 +67,22 @@ def test_network_of_padded_sequences_takes_their_length():
 def test_evaluate_has_a_row_for_each_order_and_number_of_steps(reproduced, tmp_path):
     checkpoint = reproduced[0] / "out" / "6-12"
     flags = ["--checkpoint", checkpoint, "--limit", 10, "--batch-size", 8, "--step-counts", 18, 4]
-    flags += ["--oracle", "random,margin"]
+    orders = ("left_to_right", "margin")
+    flags += ["--oracle", ",".join(orders), "--viewer", tmp_path / "page.html"]
     run("nae_sat", "evaluate", *flags, "--out", tmp_path)
     found = rows(tmp_path)
-    assert [(row["oracle"], row["nfe"]) for row in found] == [
-        (name, steps) for steps in (18, 4) for name in ("random", "margin")
-    ]
+    assert [(row["oracle"], row["nfe"]) for row in found] == [(name, steps) for steps in (18, 4) for name in orders]
     for row in found:
         assert 0 <= row["accuracy_ci"][0] <= row["accuracy"] <= row["accuracy_ci"][1] <= 1
         assert row["dataset"] == "N=6, P=12"
         assert row["n"] == 10
+    (left_to_right,) = (row for row in found if (row["oracle"], row["nfe"]) == ("left_to_right", 18))
+    assert (left_to_right["left_to_rightness"], left_to_right["tau_reading"]) == (1, 1)
+    page = page_of(tmp_path / "page.html")
+    assert [panel["targets"] for panel in page["panels"]] == [18] * len(found)
+    assert page["board"]["sections"] == [["latents", 0], ["observations", 6]]
+    for panel in page["panels"]:
+        assert [text is None for text in panel["solution"]] == [True] * 6 + [False] * 12
 
 
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path):

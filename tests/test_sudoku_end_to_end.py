@@ -16,7 +16,7 @@ import commands
 import jax
 import numpy as np
 import pytest
-from commands import ENV, ROOT, rows, run_alone, without_times
+from commands import ENV, ROOT, page_of, rows, run_alone, without_times
 from saved import write_sudoku
 
 import mdm_jax
@@ -115,7 +115,8 @@ def test_train_in_two_processes_evaluates_over_both_and_writes_its_results_once(
 def test_evaluate_reports_what_the_training_reported_and_every_selector_runs(trained):
     folder, _ = trained
     checkpoint = ["--checkpoint", folder / "run"]
-    run("evaluate", *checkpoint, "--oracle", "margin,random", "--out", folder / "one")
+    options = ["--viewer", folder / "pages" / "one.html", "--out", folder / "one"]
+    printed = run("evaluate", *checkpoint, "--oracle", "margin,random", *options).stdout
     one = rows(folder / "one")
     trained_rows = {row["oracle"]: row for row in rows(folder / "run")}
     for row in one:
@@ -123,6 +124,22 @@ def test_evaluate_reports_what_the_training_reported_and_every_selector_runs(tra
         assert row["cells"] == pytest.approx(trained_rows[row["oracle"]]["cells"])
     blanks = int((sudoku.generate(64, size=4, split="test")[0] == 0).sum(axis=1).max())
     assert one[0]["nfe"] == blanks
+    assert str(folder / "pages" / "one.html") in printed
+    assert "In which order" in printed
+    page = page_of(folder / "pages" / "one.html")
+    puzzle, solution = (part[0] for part in sudoku.generate(1, size=4, split="test"))
+    for panel in page["panels"]:
+        assert {i for i, _ in panel["given"]} == set(np.flatnonzero(puzzle).tolist())
+        assert panel["solution"] == [str(digit) for digit in solution]
+        assert sorted(event[1] for event in panel["events"]) == np.flatnonzero(puzzle == 0).tolist()
+        assert sorted(event[0] for event in panel["events"]) == list(range(int((puzzle == 0).sum())))
+        for _, cell, text, is_wrong, probability, _ in panel["events"]:
+            assert bool(is_wrong) == (text != str(solution[cell]))
+            assert 0.25 <= probability <= 1  # the likeliest of four digits
+    by_oracle = {row["oracle"]: row for row in one}
+    assert by_oracle["random"]["relative_jump"] == pytest.approx(1, abs=0.1)
+    assert abs(by_oracle["random"]["tau_reading"]) < abs(by_oracle["random"]["left_to_rightness"]) < 0.5
+    assert by_oracle["margin"]["tau_rules"] > by_oracle["random"]["tau_rules"] + 0.1
     run("evaluate", *checkpoint, "--num-steps", 4, "--temperature", 0.5, "--limit", 8, "--out", folder / "steps")
     assert rows(folder / "steps")[0]["nfe"] == 4
     run("evaluate", *checkpoint, "--threshold", 0.9, "--block-length", 8, "--limit", 8, "--out", folder / "threshold")
@@ -216,6 +233,8 @@ def test_bad_input_is_one_line_and_code_two(trained, tmp_path):
         (["train", *flags, "--steps", 151], "num_steps 150 -> 151"),
         (["train", *flags, "--mesh.data", 3, "--out", tmp_path / "mesh"], "data=3"),
         (["evaluate", *checkpoint, "--keep", "dual"], "give --block-length too"),
+        (["evaluate", *checkpoint, "--viewer", tmp_path / "page.txt"], "page.txt must end in .html"),
+        (["solve", *checkpoint, "--viewer", tmp_path / "short.txt" / "page.html", nine], "short.txt"),
         (["evaluate", *checkpoint, "--difficulty", "easy"], "unknown difficulty 'easy'; choose from normal, hard"),
         (["evaluate", *checkpoint, "--difficulty", "normal,hard"], "hard 4x4 puzzles hardly exist"),
         (["evaluate", *checkpoint, "--difficulty", "normal", "--puzzles", tmp_path / "short.txt"], "leave one of them"),
@@ -272,7 +291,7 @@ def test_evaluate_takes_tokens_back_as_the_decoder_of_that_kind_does(trained, tm
     flags = ["evaluate", "--checkpoint", trained[0] / "run", "--limit", 20, "--remask-steps", 5]
     done = run_all(
         [
-            [*flags, "--out", tmp_path / "back"],
+            [*flags, "--viewer", tmp_path / "back.html", "--out", tmp_path / "back"],
             [*flags, "--block-length", 4],
             [*flags, "--keep", "dual"],
             [*flags, "--num-steps", 3],
@@ -290,6 +309,9 @@ def test_evaluate_takes_tokens_back_as_the_decoder_of_that_kind_does(trained, tm
     )
     filled = fill_in(decode, puzzles["puzzle"].astype(np.int32), padding=np.ones(16, np.int32)).tokens
     assert row["solved"] == sudoku.is_solved(filled, puzzles["puzzle"]).mean()
+    (panel,) = page_of(tmp_path / "back.html")["panels"]
+    end = dict(panel["given"]) | {i: text for _, i, text, *_ in panel["events"]}
+    assert [end[i] for i in range(16)] == [str(digit) for digit in filled[0]]
 
 
 @pytest.mark.slow
@@ -610,7 +632,7 @@ def test_demo_ends_with_a_row_per_set_and_order_and_a_picture_of_each_set(tmp_pa
     out = tmp_path / "demo"
     write_sudoku(tmp_path / "sudoku-6m", size=9)  # found before the shipped weights of that name, and quicker
     flags = ["--steps", 2, "--batch-size", 16, "--num-train", 500, "--limit", 8, "--limit-9x9", 2]
-    run("demo", *flags, "--data", tmp_path, "--out", out, folder=tmp_path)
+    printed = run("demo", *flags, "--data", tmp_path, "--out", out, folder=tmp_path).stdout
     found = rows(out)
     expected = [("6x6", oracle, 8) for oracle in ORDERS]
     expected += [(name, oracle, 2) for name in ("normal", "hard") for oracle in ("random", "margin")]
@@ -620,6 +642,13 @@ def test_demo_ends_with_a_row_per_set_and_order_and_a_picture_of_each_set(tmp_pa
         assert wanted <= set(row)
     for name in ("accuracy.png", "order.png", "order-normal.png", "order-hard.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
+    for difficulty in ("normal", "hard"):
+        assert str(out / f"viewer-{difficulty}.html") in printed
+        page = page_of(out / f"viewer-{difficulty}.html")
+        assert [(panel["name"], len(panel["given"]) + panel["targets"]) for panel in page["panels"]] == [
+            ("random", 81),
+            ("margin", 81),
+        ]
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import re
 import commands
 import numpy as np
 import pytest
-from commands import rows, without_times
+from commands import page_of, rows, without_orders, without_times
 
 from experiments import zebra_given
 from experiments.commands.evaluate import evaluate
@@ -75,7 +75,7 @@ def test_evaluate_reports_what_the_table_says_and_by_size(trained, tmp_path):
     masked = ["evaluate", "--checkpoint", folder / "all" / "mdm"]
     done = run_all(
         [
-            [*masked, "--oracle", "random,margin", "--out", tmp_path / "whole"],
+            [*masked, "--oracle", "random,margin", "--viewer", tmp_path / "page.html", "--out", tmp_path / "whole"],
             [*masked, "--num-steps", 2, "--limit", 5, "--out", tmp_path / "steps"],
             [*masked, "--puzzles", folder / "one.txt", folder / "two.txt", "--out", tmp_path / "one"],
             [*masked, "--limit", 5, "--temperature", 0.5, "--noise", 0.1, "--out", tmp_path / "drawn"],
@@ -84,8 +84,12 @@ def test_evaluate_reports_what_the_table_says_and_by_size(trained, tmp_path):
     assert [status for status, _, _ in done] == [0, 0, 0, 0]
     table = [row for row in rows(folder / "all") if "examples" not in row]
     expected = [row for row in table if row["oracle"] in ("random", "margin")]
-    assert without_times(rows(tmp_path / "whole")) == without_times(expected)
+    assert without_orders(without_times(rows(tmp_path / "whole"))) == without_times(expected)
+    assert all("tau_rules" in row for row in rows(tmp_path / "whole") if "size" not in row)
     assert not any("paper" in row for row in expected), "its figures are of larger puzzles"
+    for panel in page_of(tmp_path / "page.html")["panels"]:
+        filled = {position for _, position, text, *_ in panel["events"] if text is not None}
+        assert len(filled) + len(panel["missing"]) == panel["targets"]
     assert [(row["n"], row["nfe"]) for row in rows(tmp_path / "steps") if "size" not in row] == [(5, 2)]
     assert {(row["temperature"], row["noise"]) for row in rows(tmp_path / "drawn") if "nfe" in row} == {(0.5, 0.1)}
     one, two = rows(tmp_path / "one")
@@ -119,7 +123,7 @@ def test_solve_prints_clues_grid_and_the_step_of_each_cell(trained, tmp_path):
         "--oracle",
         "margin,random",
     ]
-    printed = run("solve", *flags, "--out", tmp_path).stdout
+    printed = run("solve", *flags, "--viewer", tmp_path / "page.html", "--out", tmp_path).stdout
     clues = zebra_formats.read_puzzles(folder / "one.txt").puzzles[0].clues
     assert [line[2:] for line in printed.splitlines() if line.startswith("  ")][: len(clues)] == describe_clues(clues)
     assert [row["oracle"] for row in rows(tmp_path)] == ["margin", "random"]
@@ -134,16 +138,25 @@ def test_solve_prints_clues_grid_and_the_step_of_each_cell(trained, tmp_path):
         wrong = sum(word[-1] == "?" for word in words)
         assert row["cells"] == pytest.approx(1 - wrong / 12)
         assert head.split(": ")[1].startswith(f"{wrong} cells wrong" if wrong else "right")
+    page = page_of(tmp_path / "page.html")
+    assert [(panel["name"], panel["targets"]) for panel in page["panels"]] == [("margin", 12), ("random", 12)]
+    assert (len(page["board"]["rows"]), page["board"]["columns"][:2]) == (3, ["nationality", "colour"])
+    for row, panel in zip(rows(tmp_path), page["panels"], strict=True):
+        assert row["cells"] == pytest.approx(1 - panel["wrong"] / 12)
 
 
 def test_solve_without_a_model_gives_the_german_the_fish(tmp_path):
-    printed = commands.run_alone("zebra", "solve", "--riddle", "fish", "--out", tmp_path).stdout
+    command = ["--riddle", "fish", "--viewer", tmp_path / "fish.html", "--out", tmp_path]
+    printed = commands.run_alone("zebra", "solve", *command).stdout
     for line in ("The Norwegian lives in the first house.", "Who keeps the fish?", "fills in 100% of the cells"):
         assert line in printed
     (german,) = (line.split() for line in printed.splitlines() if line.split()[:2] == ["4", "German"])
     assert german[-2:] == ["fish", "25"]
     (row,) = rows(tmp_path)
     assert (row["method"], row["dataset"], row["solved"], row["cells"]) == ("deduction", "fish", 1, 1)
+    (panel,) = page_of(tmp_path / "fish.html")["panels"]
+    assert (panel["targets"], panel["wrong"], panel["events"][-1][0]) == (25, 0, 24)
+    assert [event[0] for event in panel["events"] if event[2] == "fish"] == [24]  # the 25th, as printed
 
 
 def test_solve_of_a_riddle_in_words_answers_in_its_words(tmp_path):
