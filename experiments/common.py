@@ -25,7 +25,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import mdm_jax
-from experiments.commands.flags import ReproduceFlags
 from experiments.endings import ended_well, of_the_user, silence_writers
 from experiments.flags import RunFlags
 from experiments.plugins import PLUGIN, import_plugins
@@ -100,11 +99,7 @@ def _run(experiment: str, description: str, commands: Commands, argv: Sequence[s
         cache_compilations()
         if isinstance(flags, RunFlags):
             flags.distributed.start()
-        from mdm_jax.training.lock import locked
-
-        keeps_a_journal = isinstance(flags, ReproduceFlags)  # training locks its folder by itself
-        with locked(flags.out) if keeps_a_journal else contextlib.nullcontext():
-            getattr(importlib.import_module(module), function)(flags)
+        getattr(importlib.import_module(module), function)(flags)
     except Preempted as stop:
         sys.stderr.write(f"{stop}\n")
         if isinstance(stop, Interrupted):

@@ -37,8 +37,8 @@ def cached_sample(
 
     The first step of a block reads all L tokens and caches the keys and values of all positions,
     before and after the block. The next steps read the block alone, which is faster. The result is
-    approximate, with two exceptions: a network of one layer, whose keys and values depend on no
-    other token, and a block that is the whole sequence give the tokens of `sample`.
+    approximate. It is that of `sample` in two cases: for a network of one layer, since its keys and
+    values depend on no other token, and for a block as long as the sequence.
 
     Rows are independent. Static are the decoder, an oracle that is a plain function, the class and
     the schedule of the selector, `mask_id`, `block_length`, and whether the temperature is 0.

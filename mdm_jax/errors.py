@@ -30,7 +30,7 @@ def shown(value: object, longest: int = 80) -> str:
 
 
 class InputError(ValueError):
-    """The caller's input is wrong. The message says what was got, what is needed, and what to do.
+    """The caller's input is wrong. The message says what was given, what is needed, and what to do.
 
     The command line prints it and exits with code 2. An exception of any other class than those of
     this module is a defect and keeps its traceback.

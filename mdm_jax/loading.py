@@ -37,10 +37,6 @@ class _Network(NamedTuple):
 class Model(_Network):
     """A trained network: the tuple (config, params, denoiser), and one attribute.
 
-    Example:
-      model = mdm_jax.load("sudoku-6m")
-      result = mdm_jax.sample(model.denoiser, model.params, key, x_init, mask_id=0)
-
     Attributes:
       task: what it was trained for, as its `config.json` says: the task's name, and the fields of its data and layout.
         Empty if the run named no task. Of a model of another program, the ids of its special tokens.

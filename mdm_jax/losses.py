@@ -131,6 +131,16 @@ def elbo_loss(
 
     Raises:
       InputError: a shape, a dtype or the mask id is off, or the denoiser's output is.
+
+    Example:
+      def denoiser(params, tokens):
+        return params[tokens]
+
+      params, x_0 = jnp.zeros((5, 4)), jnp.zeros((8, 6), jnp.int32)
+      nats = mdm_jax.elbo_loss(
+          denoiser, params, jax.random.key(0), x_0, schedule=mdm_jax.Linear(), mask_id=4
+      )
+      assert nats.shape == (8,)
     """
     check_schedule(schedule)
     return _loss(Elbo(schedule), denoiser, params, key, x_0, mask_id, is_prompt)
@@ -156,6 +166,14 @@ def subset_loss(
 
     Raises:
       InputError: a shape, a dtype or the mask id is off, or the denoiser's output is.
+
+    Example:
+      def denoiser(params, tokens):
+        return params[tokens]
+
+      params, x_0 = jnp.zeros((5, 4)), jnp.zeros((8, 6), jnp.int32)
+      nats = mdm_jax.subset_loss(denoiser, params, jax.random.key(0), x_0, mask_id=4)
+      assert jnp.allclose(nats, 6 * jnp.log(4.0)), "each of six tokens is one of four"
     """
     return _loss(Subset(), denoiser, params, key, x_0, mask_id, is_prompt)
 
@@ -199,6 +217,17 @@ def order_loss(
 
     Raises:
       InputError: a shape, a dtype, `num_orders` or the mask id is off, or the denoiser's output is.
+
+    Example:
+      def denoiser(params, tokens):
+        return params[tokens]
+
+      params, x_0 = jnp.zeros((5, 4)), jnp.zeros((8, 6), jnp.int32)
+      left_to_right = mdm_jax.identity_order(8, 6)
+      nats = mdm_jax.order_loss(
+          denoiser, params, jax.random.key(0), x_0, mask_id=4, order=left_to_right, num_orders=2
+      )
+      assert nats.shape == (8,)
     """
     x_0, mask_id = check_tokens(x_0, "x_0", denoiser), check_mask_id(mask_id, denoiser)
     batch, length = x_0.shape
@@ -232,6 +261,14 @@ def order_nll(
 
     Returns:
       float32 [B], nats per sequence.
+
+    Example:
+      def denoiser(params, tokens):
+        return params[tokens]
+
+      params, x_0 = jnp.zeros((5, 4)), jnp.zeros((8, 6), jnp.int32)
+      nats = mdm_jax.order_nll(denoiser, params, x_0, mdm_jax.identity_order(8, 6), mask_id=4)
+      assert jnp.allclose(nats, 6 * jnp.log(4.0))
     """
     x_0, mask_id = check_tokens(x_0, "x_0", denoiser), check_mask_id(mask_id, denoiser)
     order = check_order(order, x_0)
@@ -267,6 +304,14 @@ def causal_nll(decoder: Denoiser, params: Params, x_0: Array, *, bos_id: int, or
 
     Raises:
       InputError: the decoder reads groups of tokens as one vector each, and so predicts none of these tokens.
+
+    Example:
+      def denoiser(params, tokens):
+        return params[tokens]
+
+      params, x_0 = jnp.zeros((5, 4)), jnp.zeros((8, 6), jnp.int32)
+      nats = mdm_jax.causal_nll(denoiser, params, x_0, bos_id=4)
+      assert jnp.allclose(nats, 6 * jnp.log(4.0))
     """
     x_0, bos_id = check_tokens(x_0, "x_0", decoder), check_mask_id(bos_id, decoder, "bos_id")
     if getattr(decoder, "shortest_prompt", 1) > 1:

@@ -10,11 +10,13 @@ import time
 import chex
 import pytest
 import tiny
+from commands import ENV
 
 from mdm_jax.sharding import make_mesh
 from mdm_jax.training.metrics import read_metrics
 
 STEPS = ("--steps", "400", "--checkpoint-every", "10")
+ONE_DEVICE = {"XLA_FLAGS": ENV["XLA_FLAGS"]}
 
 
 @pytest.fixture(scope="module")
@@ -65,24 +67,27 @@ def test_run_killed_at_20_random_moments_ends_bit_for_bit_as_if_never_killed(tmp
     assert read_metrics(folder) == read_metrics(alone)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_run_that_is_asked_to_stop_saves_and_says_where(tmp_path, alone, number, code):
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 0), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
+def test_run_that_is_asked_to_stop_saves_and_says_where(tmp_path, number, code):
     folder = tmp_path / "run"
-    arguments = ("--steps", "400", "--checkpoint-every", "1000", "--mesh.fsdp", "2", "--delay", "0.01")
-    process = tiny.run(folder, *arguments)
+    arguments = ("--steps", "100", "--checkpoint-every", "1000", "--delay", "0.05")
+    process = tiny.run(folder, *arguments, **ONE_DEVICE)
     wait_for(lambda: steps_written(folder) > 20, process)
     process.send_signal(number)
     said = tiny.finish(process, code=code)
     steps = [int(step.name) for step in (folder / "checkpoints").iterdir()]
     assert len(steps) == 1
     where = folder / "checkpoints" / str(steps[0])
-    assert said == [f"asked to stop: step {steps[0]} of 400 is saved in {where}; the same command goes on"]
+    assert said == [f"asked to stop: step {steps[0]} of 100 is saved in {where}; the same command goes on"]
     assert len(read_metrics(folder)) == steps[0]
-    tiny.finish(tiny.run(folder, *arguments))
-    chex.assert_trees_all_equal(tiny.final_state(folder).params, tiny.final_state(alone).params)
+    tiny.finish(tiny.run(folder, *arguments[:-1], "0", **ONE_DEVICE))
+    tiny.train(tmp_path / "alone", steps=100)
+    chex.assert_trees_all_equal(tiny.final_state(folder).params, tiny.final_state(tmp_path / "alone").params)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGINT])
 def test_second_signal_ends_a_run_at_once_in_the_middle_of_an_evaluation_that_never_ends(tmp_path, number):
     process = tiny.run(tmp_path / "run", "--steps", "400", "--endless", "3")
     wait_for(lambda: steps_written(tmp_path / "run") >= 2, process)

@@ -45,7 +45,8 @@ def test_spec_axes_that_do_not_divide_a_dimension_are_left_out():
 
 def test_rules_every_large_parameter_of_every_preset_is_split_eight_ways():
     mesh = make_mesh(data=1, fsdp=4, tensor=2)
-    for config in (presets.smdm_170m, presets.llada_8b, presets.llama2_7b):
+    for preset in (presets.smdm_170m, presets.llada_8b, presets.llama2_7b):
+        config = dataclasses.replace(preset, num_layers=1)
         shapes = jax.eval_shape(lambda config=config: init_params(config, jax.random.key(0)))
         for leaf in jax.tree.leaves(abstract(mesh, shapes)):
             if math.prod(leaf.shape) >= 1 << 16 and all(size % 8 == 0 for size in leaf.shape):

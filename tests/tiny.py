@@ -53,7 +53,7 @@ def remembered(make):
     return called
 
 
-training_loop.make_train_step = remembered(training_loop.make_train_step)
+make_train_step = training_loop.make_train_step = remembered(training_loop.make_train_step)
 
 
 @functools.cache

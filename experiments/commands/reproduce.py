@@ -23,6 +23,7 @@ from mdm_jax.evaluation.intervals import wilson
 from mdm_jax.loading import Model
 from mdm_jax.oracles import ORACLES
 from mdm_jax.tasks.base import Layout, Records, Task
+from mdm_jax.training.lock import locked
 
 PUZZLE_COLUMNS = {
     "method": "method",
@@ -40,19 +41,20 @@ MAY_CHANGE = ("methods", "minutes", "data", "out")
 
 def reproduce(flags: ReproduceFlags) -> None:
     """Trains and measures what is not done yet, then prints the table and draws the pictures."""
-    results = Results(flags.experiment, "reproduce", out=flags.out, seed=flags.seed, scale=flags.scale)
-    module = importlib.import_module(flags.table)
-    plans = module.plans(flags)
-    journal = Journal(flags.out, head(flags, module.SCALES[flags.scale], plans), flags.minutes)
-    for plan in plans:
-        model = functools.cache(functools.partial(_model_of, plan))
-        for unit in plan.units:
-            for row in journal.rows(unit.name, lambda: unit.work(model())):  # noqa: B023
+    with locked(flags.out):
+        results = Results(flags.experiment, "reproduce", out=flags.out, seed=flags.seed, scale=flags.scale)
+        module = importlib.import_module(flags.table)
+        plans = module.plans(flags)
+        journal = Journal(flags.out, head(flags, module.SCALES[flags.scale], plans), flags.minutes)
+        for plan in plans:
+            model = functools.cache(functools.partial(_model_of, plan))
+            for unit in plan.units:
+                for row in journal.rows(unit.name, lambda: unit.work(model())):  # noqa: B023
+                    results.add(**row)
+            for row in training_rows(plan.train.out, plan.train.task(), plan.layout.method):
                 results.add(**row)
-        for row in training_rows(plan.train.out, plan.train.task(), plan.layout.method):
-            results.add(**row)
-    results.finish(seconds=journal.seconds)
-    say_written(*module.report(flags, results.rows))
+        results.finish(seconds=journal.seconds)
+        say_written(*module.report(flags, results.rows))
 
 
 def head(flags: ReproduceFlags, scale: Any, plans: Sequence[Plan]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A wrapper that skips the rows of a batch of which no position is read. It saves time on a CPU.
+"""A wrapper that skips rows without a position that is read, which saves time on a CPU.
 
 Such rows are finished, or the selector plans nothing for them in a step. On a CPU the time follows
 the number of rows that are computed. On accelerators a smaller batch is hardly faster (not
