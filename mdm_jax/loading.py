@@ -158,6 +158,7 @@ def export(
     model = model if isinstance(model, Model) else load(model)
     if format == "huggingface":
         params = model.params if dtype is None else jax.tree.map(lambda leaf: leaf.astype(dtype), model.params)
+        check_finite(f"the parameters in {dtype}", by_name(params))
         return write_folder(folder, model.config, params, token_ids(model.task))
     write_config(folder, {"model": kinds.to_json(model.config), "task": dict(model.task)})
     return save_weights(folder, model.params, dtype=dtype or "bfloat16")

@@ -28,20 +28,21 @@ TINY = BertConfig(
 
 
 def lively():
-    """Parameters none of which is 0 or 1."""
-    params = kinds.init_params(TINY, jax.random.key(0))
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    leaves = [x + 0.3 * jax.random.normal(key, x.shape) for key, x in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(structure, leaves)
+    """Parameters none of which is 0 or 1, so that all count."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.6, x.shape), x.dtype), kinds.param_shapes(TINY))
+
+
+def logits_of(config, params, tokens):
+    return jax.jit(kinds.make_denoiser(config))(params, tokens)
 
 
 def test_bert_computes_the_same_where_few_positions_are_read():
     denoiser, params = kinds.make_denoiser(TINY), lively()
     tokens = jax.random.randint(jax.random.key(2), (3, 12), 0, 11)
     is_read = jnp.zeros((3, 12), bool).at[jnp.arange(3), jnp.array([1, 5, 11])].set(True)
-    hidden, head = denoiser.features(params, tokens, is_read)
-    logits = denoiser(params, tokens)
+    hidden, head = jax.jit(denoiser.features)(params, tokens, is_read)
+    logits = logits_of(TINY, params, tokens)
     np.testing.assert_allclose((hidden @ head)[is_read], logits[is_read], atol=1e-4)
     assert np.isfinite(hidden).all()
 
@@ -49,10 +50,10 @@ def test_bert_computes_the_same_where_few_positions_are_read():
 def test_bert_hides_padding():
     config, params = dataclasses.replace(TINY, pad_id=0), lively()
     tokens = jax.random.randint(jax.random.key(2), (2, 9), 1, 11)
-    alone = kinds.make_denoiser(config)(params, tokens)
+    alone = logits_of(config, params, tokens)
     padded = jnp.pad(tokens, ((0, 0), (0, 3)))
-    np.testing.assert_allclose(kinds.make_denoiser(config)(params, padded)[:, :9], alone, atol=1e-4)
-    seen = kinds.make_denoiser(TINY)(params, padded)[:, :9]
+    np.testing.assert_allclose(logits_of(config, params, padded)[:, :9], alone, atol=1e-4)
+    seen = logits_of(TINY, params, padded)[:, :9]
     assert np.abs(seen - alone).max() > 0.01
 
 
@@ -65,7 +66,7 @@ def test_bert_is_trained_and_sampled_as_any_denoiser():
             denoiser, params, jax.random.key(3), tokens, schedule=mdm_jax.Linear(), mask_id=10
         ).mean()
 
-    gradient = jax.grad(loss)(params)
+    gradient = jax.jit(jax.grad(loss))(params)
     assert np.abs(gradient["head"]["bias"][:10]).min() > 0
     assert gradient["head"]["bias"][10] == 0, "the mask is never predicted"
     found = mdm_jax.sample(denoiser, params, jax.random.key(4), jnp.full((2, 12), 10), mask_id=10)

@@ -101,6 +101,11 @@ def test_write_splits_large_models_into_files_that_an_index_names(tmp_path):
     found = stored_tensors(tmp_path)
     rows = {name: x[1:5].tobytes() for name, x in tensors.items()}
     assert {name: found[name].rows(1, 5).tobytes() for name in found} == rows
+    for most in (10**9, 128):  # whatever was there, what is read is what was written last
+        tensors["a"] = tensors["a"] + 1
+        write_tensors(tmp_path, entries | {"a": Written((8, 4), "bfloat16", lambda: tensors["a"])}, most=most)
+        assert stored_tensors(tmp_path)["a"].rows(0, 8).tobytes() == tensors["a"].tobytes()
+        assert (tmp_path / "model.safetensors").exists() == (most == 10**9)
 
 
 def test_gpt2_as_its_files_on_the_hub_call_it_is_the_same_model(tmp_path):
@@ -230,7 +235,7 @@ def test_file_that_is_truncated_is_refused_by_name(parts, tmp_path):
         ("[]", "names None, no file of the folder"),
         ('{"weight_map": {"a": "../model.safetensors"}}', "names '../model.safetensors', no file"),
         ('{"weight_map": {"a": 3}}', "names 3, no file"),
-        ('{"weight_map": {"a": "gone.safetensors"}}', "gone.safetensors cannot be read"),
+        ('{"weight_map": {"a": "gone.safetensors"}}', "gone.safetensors cannot be read: No such file"),
         ('{"weight_map": {"a": "config.json"}}', "config.json cannot be read"),
         ('{"weight_map": {"a": "model.safetensors", "b": "copy.safetensors"}}', "as another file of"),
     ],
@@ -291,6 +296,9 @@ def test_load_and_export_take_such_folders_as_they_take_ours(name, tmp_path):
         assert export(source, folder, format="huggingface") == folder / "model.safetensors"
         assert read(folder) == read(tmp_path / "theirs")
         assert ids.items() <= json.loads((folder / "config.json").read_text()).items()
+    large = jax.tree.map(lambda leaf: leaf * 1e6, model.params)
+    with pytest.raises(InputError, match=r"the parameters in float16: .* is not finite"):
+        export(mdm_jax.Model(model.config, large, None), tmp_path / "low", format="huggingface", dtype="float16")
     export(model, tmp_path / "high", format="huggingface", dtype="float32")
     assert {dtype for dtype, _, _ in read(tmp_path / "high").values()} == {"float32"}
 

@@ -92,8 +92,8 @@ def read_folder(
     order = {name: place for place, name in enumerate(stored)}
     params = {}
     for name in sorted(wanted, key=lambda name: order[rows[name].theirs]):
-        row = rows[name]
-        params[name] = _placed(row, stored[row.theirs], wanted[name].shape, places[name], config, family.interleaved)
+        row, shape, place = rows[name], wanted[name].shape, places[name]
+        params[name] = _placed(row, stored[row.theirs], shape, place, config, interleaved=family.interleaved)
         check_finite(folder, {row.theirs: params[name]})
     embedding: Any = stored[rows["token_embedding/embedding"].theirs].dtype
     config = dataclasses.replace(config, dtype=dtype or embedding, param_dtype=embedding)
@@ -183,8 +183,8 @@ def _check(
         if here != there:
             raise InputError(f"{folder} does not fit its config.json: {name} is {here} there and {there} by the config")
         if stored[name].dtype not in DTYPES:
-            kinds = ", ".join(DTYPES)
-            raise InputError(f"{folder} holds {name} as {stored[name].dtype}: take weights that are {kinds}")
+            known = ", ".join(DTYPES)
+            raise InputError(f"{folder} holds {name} as {stored[name].dtype}: take weights that are {known}")
     for copy, name in copies.items():
         if copy in stored and not _is_equal(stored[copy], stored[name]):
             raise InputError(f"{folder} holds another {copy} than {name}, though config.json says that they are one")
@@ -217,6 +217,7 @@ def _placed(
     shape: tuple[int, ...],
     place: Sharding,
     config: TransformerConfig,
+    *,
     interleaved: bool,
 ) -> jax.Array:
     """A parameter where it shall lie, turned on its devices: they do it in no time, and the host's memory is spared."""

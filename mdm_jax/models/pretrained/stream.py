@@ -66,9 +66,9 @@ def stored_tensors(folder: pathlib.Path) -> dict[str, Stored]:
     from safetensors import SafetensorError, safe_open
 
     tensors: dict[str, Stored] = {}
-    for path in _files(folder):
+    for path in map(regular_file, _files(folder)):
         try:
-            with safe_open(regular_file(path), "numpy") as file:  # compares the header with the file
+            with safe_open(path, "numpy") as file:  # compares the header with the file
                 names = file.offset_keys()
             with path.open("rb") as file:
                 size = int.from_bytes(file.read(8), "little")
@@ -157,6 +157,7 @@ def write_tensors(folder: pathlib.Path, tensors: Mapping[str, Written], *, most:
         weight_map = {name: file for file, part in zip(names, parts, strict=True) for name in part}
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         write_whole(folder / INDEX, json.dumps(index, indent=2) + "\n")
+    (folder / (INDEX if len(parts) == 1 else ONE)).unlink(missing_ok=True)  # or an older model would be read
     return folder / names[0]
 
 
