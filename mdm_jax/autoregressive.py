@@ -5,6 +5,7 @@ a position and, in the rows whose prompt has ended, writes the token there.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -67,7 +68,7 @@ class DecodingState(NamedTuple):
     tokens: Array
     """int32 [B, L]: the prompts, and what was decoded before `position`"""
     log_prob: Array
-    """float32 [B]"""
+    """float32 [B, L], nats: of each token decoded"""
     cache: Any
     """the decoder's, of all that stands before `position` - 1"""
     position: Array
@@ -106,6 +107,29 @@ def autoregressive_sample(
     Raises:
       InputError: a shape, a dtype or an option is off, or the decoder's output is.
     """
+    end = decode_prompts(decoder, params, key, prompt, prompt_length, length=length, temperature=temperature)
+    return AutoregressiveResult(end.tokens, end.log_prob.sum(axis=-1), end.nfe)
+
+
+def decode_prompts(
+    decoder: Decoder,
+    params: Params,
+    key: Array,
+    prompt: ArrayLike,
+    prompt_length: ArrayLike,
+    *,
+    length: int,
+    temperature: Array | float = 0.0,
+    stop: int | None = None,
+    edit: Callable[[Array], Array] | None = None,
+) -> AutoregressiveResult:
+    """`autoregressive_sample` with the log-probability of each token, float32 [B, L]: 0 where none was decoded.
+
+    Args:
+      decoder: as there, and so are params, key, prompt, prompt_length, length and temperature.
+      stop: decode positions below this one alone; another one compiles nothing. None for all.
+      edit: hashable; changes the logits before anything is read off them; see `edits`.
+    """
     check_decoder(decoder, causal=True)
     check_network(decoder, "decoder")
     prompt, given = as_tokens(prompt, "prompt")
@@ -130,8 +154,10 @@ def autoregressive_sample(
         tokens,
         lengths,
         jnp.asarray(temperature, jnp.float32),
+        jnp.asarray(length if stop is None else stop, jnp.int32),
         length=length,
         greedy=greedy,
+        edit=edit,
     )
 
 
@@ -166,7 +192,7 @@ def check_prompt_length(prompt_length: ArrayLike, prompt: Array, shortest: int) 
     return lengths.astype(jnp.int32)
 
 
-@functools.partial(jax.jit, static_argnames=("decoder", "length", "greedy"))
+@functools.partial(jax.jit, static_argnames=("decoder", "length", "greedy", "edit"))
 def _autoregressive_sample(
     decoder: Decoder,
     params: Params,
@@ -174,27 +200,29 @@ def _autoregressive_sample(
     prompt: Array,
     prompt_length: Array,
     temperature: Array,
+    stop: Array,
     *,
     length: int,
     greedy: bool,
+    edit: Callable[[Array], Array] | None,
 ) -> AutoregressiveResult:
     batch, width = prompt.shape
     first = prompt_length.min()
 
     def cond_fun(state: DecodingState) -> Array:
-        return state.position < length
+        return state.position < stop
 
     def body_fun(state: DecodingState) -> DecodingState:
         before = jax.lax.dynamic_slice_in_dim(state.tokens, state.position - 1, 1, axis=1)
         output, cache = read(decoder, params, before, state.cache, state.position - 1)
         here = fold_rows(keys, state.position)
-        confidence = read_confidence(here, output, None if greedy else temperature, None, None)
+        confidence = read_confidence(here, output, None if greedy else temperature, None, None, edit=edit)
         assert confidence.token_log_prob is not None
         is_here = jnp.arange(length, dtype=jnp.int32)[None] == state.position
         is_decoded = (state.position >= prompt_length)[:, None]
         return DecodingState(
             tokens=jnp.where(is_here & is_decoded, confidence.token, state.tokens),
-            log_prob=state.log_prob + jnp.where(is_decoded, confidence.token_log_prob, 0)[:, 0],
+            log_prob=jnp.where(is_here & is_decoded, confidence.token_log_prob, state.log_prob),
             cache=cache,
             position=state.position + 1,
         )
@@ -202,9 +230,9 @@ def _autoregressive_sample(
     cache = decoder.init_cache(batch, length)
     if width > 1:
         _, cache = read(decoder, params, prompt[:, :-1], cache, jnp.zeros((), jnp.int32))
-    start = DecodingState(jnp.pad(prompt, ((0, 0), (0, length - width))), jnp.zeros(batch), cache, first)
+    start = DecodingState(jnp.pad(prompt, ((0, 0), (0, length - width))), jnp.zeros((batch, length)), cache, first)
     end = jax.lax.while_loop(cond_fun, body_fun, start)
-    log_prob = jnp.where(has_unknown_ids(prompt, decoder), jnp.nan, end.log_prob)
+    log_prob = jnp.where(has_unknown_ids(prompt, decoder)[:, None], jnp.nan, end.log_prob)
     return AutoregressiveResult(end.tokens, log_prob, end.position - first + int(width > 1))
 
 

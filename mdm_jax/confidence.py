@@ -4,6 +4,8 @@ Where the vocabulary is large the logits are made and read some positions at a t
 asked for, so that no [B, L, V] is ever whole in float32.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -123,6 +125,7 @@ def read_confidence(
     mask_id: int | None,
     is_wanted: Array | None,
     first: Array | None = None,
+    edit: Callable[[Array], Array] | None = None,
 ) -> Confidence:
     """Confidence from a network's output.
 
@@ -133,6 +136,7 @@ def read_confidence(
       mask_id: this id cannot be predicted, if it is below V.
       is_wanted: bool [B, L], the positions to read; the others hold zeros. None wants all.
       first: int32 [B], where in its sequence each row's first position here stands; draws are keyed by it. None for 0.
+      edit: changes the logits, float32 [B, P, V] of some of the positions, before anything is read off them; see `edits`.
 
     Returns:
       Confidence, each field [B, L].
@@ -149,6 +153,7 @@ def read_confidence(
     def read(x: Array, indices: Array) -> Confidence:
         """Of x [B, P, D or V] at int32 [B or 1, P]."""
         logits = float_logits(Features(x, output.head) if isinstance(output, Features) else x, mask_id)
+        logits = logits if edit is None else edit(logits)
         noise = None if temperature is None else token_noise(position_keys(keys, start + indices), vocab_size)
         return confidence_given_noise(logits, temperature, noise, mask_id)
 

@@ -92,11 +92,15 @@ class Loop:
       network: how a step asks.
       mask_id: the mask token's id.
       block_length: of the blocks, from the left; that of the sequence, if it has no blocks.
+      from_target: whether each row's blocks begin at the first position that it is to fill in, not at its left end.
+      edit: hashable; changes the logits that are read, float32 [B, P, V] to the same; see `edits`.
     """
 
     network: Network
     mask_id: int
     block_length: int
+    from_target: bool = False
+    edit: Callable[[Array], Array] | None = None
 
 
 def init(loop: Loop, x_init: Array) -> State:
@@ -234,12 +238,13 @@ def _open_block(loop: Loop, state: State, *, corrects: bool) -> tuple[State, Arr
     is_open = state.tokens == loop.mask_id
     if corrects:
         is_open |= state.reveal_step >= 0
-    block_of = jnp.arange(state.tokens.shape[1], dtype=jnp.int32) // loop.block_length
+    block_of = (jnp.arange(state.tokens.shape[1], dtype=jnp.int32)[None] - _left_end(loop, state)) // loop.block_length
     to_fill = is_open
     if loop.network.together:
         to_fill = jnp.broadcast_to(is_open.any(axis=0, keepdims=True), is_open.shape)
-    block = block_of[jnp.argmax(to_fill, axis=-1)]
-    is_open &= block_of[None] == block[:, None]
+    leftmost = jnp.argmax(to_fill, axis=-1, keepdims=True)
+    block = jnp.take_along_axis(jnp.broadcast_to(block_of, is_open.shape), leftmost, axis=1)[:, 0]
+    is_open &= block_of == block[:, None]
     is_new = block != state.block
     j = jnp.where(is_new, 1, state.j + 1)
     n_0 = jnp.where(is_new, is_open.sum(axis=-1, dtype=jnp.int32), state.n_0)
@@ -248,7 +253,16 @@ def _open_block(loop: Loop, state: State, *, corrects: bool) -> tuple[State, Arr
 
 def block_start(loop: Loop, state: State) -> Array:
     """Where each row's open block begins, int32 [B]; the last one reaches back to be as long as the others."""
-    return jnp.minimum(state.block * loop.block_length, state.tokens.shape[1] - loop.block_length)
+    start = _left_end(loop, state)[:, 0] + state.block * loop.block_length
+    return jnp.clip(start, 0, state.tokens.shape[1] - loop.block_length)
+
+
+def _left_end(loop: Loop, state: State) -> Array:
+    """Where the blocks of each row begin, int32 [B or 1, 1]. The first target stays it, whatever was revealed."""
+    if not loop.from_target:
+        return jnp.zeros((1, 1), jnp.int32)
+    is_target = (state.tokens == loop.mask_id) | (state.reveal_step >= 0)
+    return jnp.argmax(is_target, axis=-1, keepdims=True).astype(jnp.int32)
 
 
 def _confidence(
@@ -260,14 +274,14 @@ def _confidence(
     """
     output, length, width = reading.output, is_read.shape[1], loop.block_length
     if width == length:
-        read = read_confidence(keys, output, temperature, loop.mask_id, is_read)
+        read = read_confidence(keys, output, temperature, loop.mask_id, is_read, edit=loop.edit)
         return read, output.hidden if isinstance(output, Features) else None
     first = block_start(loop, state)
     columns = first[:, None] + jnp.arange(width, dtype=jnp.int32)[None]
     if (output.hidden if isinstance(output, Features) else output).shape[1] == length:
         output = _take(output, columns)
     here = jnp.take_along_axis(is_read, columns, axis=1)
-    read = read_confidence(keys, output, temperature, loop.mask_id, here, first=first)
+    read = read_confidence(keys, output, temperature, loop.mask_id, here, first=first, edit=loop.edit)
     index = jnp.arange(length, dtype=jnp.int32)[None] - first[:, None]
     is_here, index = (index >= 0) & (index < width), jnp.clip(index, 0, width - 1)
     read = jax.tree.map(lambda field: jnp.where(is_here, jnp.take_along_axis(field, index, axis=1), 0), read)
