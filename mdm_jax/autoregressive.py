@@ -126,7 +126,13 @@ def decode_prompts(
     """`autoregressive_sample` with the log-probability of each token, float32 [B, L]: 0 where none was decoded.
 
     Args:
-      decoder: as there, and so are params, key, prompt, prompt_length, length and temperature.
+      decoder: as there.
+      params: as there.
+      key: as there.
+      prompt: as there.
+      prompt_length: as there.
+      length: as there.
+      temperature: as there.
       stop: decode positions below this one alone; another one compiles nothing. None for all.
       edit: hashable; changes the logits before anything is read off them; see `edits`.
     """

@@ -136,7 +136,7 @@ def read_confidence(
       mask_id: this id cannot be predicted, if it is below V.
       is_wanted: bool [B, L], the positions to read; the others hold zeros. None wants all.
       first: int32 [B], where in its sequence each row's first position here stands; draws are keyed by it. None for 0.
-      edit: changes the logits, float32 [B, P, V] of some of the positions, before anything is read off them; see `edits`.
+      edit: changes the logits, float32 [B, P, V] of some of the positions, before anything is read; see `edits`.
 
     Returns:
       Confidence, each field [B, L].
