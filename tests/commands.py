@@ -28,20 +28,28 @@ def module_of(experiment):
 
 
 def run_all(experiment, argvs, **environment):
-    """Runs commands one after the other in one process: for each, exit code, lines on stderr, and what it printed."""
+    """Runs commands one after the other in one process: for each, exit code, lines on stderr, and what it printed.
+
+    `experiment` may be "mdm-jax", the library's own command.
+    """
+    of_experiment = (
+        "from experiments.common import main as run\n"
+        "commands = importlib.import_module(sys.argv[1]).COMMANDS\n"
+        "main = lambda argv: run(sys.argv[2], '', commands, argv)\n"
+    )
     code = (
         "import importlib, json, sys\n"
-        "from experiments.common import main\n"
-        "commands = importlib.import_module(sys.argv[1]).COMMANDS\n"
-        "for argv in json.loads(sys.argv[3]):\n"
+        + ("from mdm_jax.command_line import main\n" if experiment == "mdm-jax" else of_experiment)
+        + "for argv in json.loads(sys.argv[3]):\n"
         "    status = 0\n"
-        "    try:\n        main(sys.argv[2], '', commands, argv)\n"
+        "    try:\n        main(argv)\n"
         "    except SystemExit as stop:\n        status = stop.code\n"
         "    print('\\0', status, file=sys.stderr)\n"
         "    print('\\0')\n"
     )
     texts = json.dumps([[str(word) for word in argv] for argv in argvs])
-    command = [sys.executable, "-c", code, module_of(experiment), experiment, texts]
+    module = "" if experiment == "mdm-jax" else module_of(experiment)
+    command = [sys.executable, "-c", code, module, experiment, texts]
     done = subprocess.run(command, cwd=ROOT, env=ENV | environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     said, found = [], []
