@@ -279,9 +279,10 @@ def tokenizer_of(flags: argparse.Namespace, asked: "Sequence[Prompt]") -> "Token
     place = pathlib.Path(flags.model) / FILE
     if place.exists():
         return read_tokenizer(place)
-    if all(isinstance(prompt, list) and all(isinstance(part, int) for part in prompt) for prompt in asked):
-        return None
-    raise InputError(f"there is no {place}: give --tokenizer, or prompts as token ids in a .jsonl file")
+    are_ids = all(isinstance(prompt, list) and all(isinstance(part, int) for part in prompt) for prompt in asked)
+    if place.parent.is_dir() and not are_ids:
+        raise InputError(f"there is no {place}: give --tokenizer, or token ids in a .jsonl file")
+    return None  # whoever loads the model says what is wrong with it
 
 
 def mesh_of(flags: argparse.Namespace) -> Any:
