@@ -261,11 +261,3 @@ def test_tokenizer_of_another_model_and_gaps_of_nothing_are_refused(tmp_path, to
         mdm_jax.generate(small, ["a"], tokenizer=tokenizer)
     with pytest.raises(mdm_jax.InputError, match=r"\[0\] is a gap of no tokens; for the text write \\\[0\]"):
         gaps("x[0]")
-
-
-def test_padding_token_is_no_part_of_the_prompt_that_guidance_hides(model):
-    # Rows of unlike lengths share the batch, so that one of them is padded; alone, in watched decoding, none is.
-    options = {"num_new": 4, "mask_id": MASK, "guidance": 2.0}
-    together = mdm_jax.generate(model, PROMPTS[:2], **options)
-    alone = mdm_jax.generate(model, PROMPTS[:2], watch=lambda *_: None, **options)
-    assert [got.tokens for got in together] == [got.tokens for got in alone]
