@@ -25,9 +25,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import mdm_jax
-from experiments.endings import ended_well, of_the_user, silence_writers
+from experiments.endings import of_the_user, silence_writers
 from experiments.flags import RunFlags
 from experiments.plugins import PLUGIN, import_plugins
+from mdm_jax.endings import ended_well
 from mdm_jax.errors import InputError, one_line
 from mdm_jax.files import check_place, finite, is_full, make_folder, write_whole
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mdm_jax.confidence import confidence_from_hidden, confidence_from_logits
     from mdm_jax.correction import remasking_sample
     from mdm_jax.errors import InputError
+    from mdm_jax.generation import Generated, generate
     from mdm_jax.loading import Model, load
     from mdm_jax.logits import token_nll
     from mdm_jax.losses import causal_nll, elbo_loss, order_loss, order_nll, subset_loss
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from mdm_jax.sampling import SampleResult, sample, vanilla_sample
     from mdm_jax.schedules import Cosine, Linear, Polynomial, Schedule
     from mdm_jax.selection import Binomial, EntropyBudget, PerStep, Threshold, TopK
+    from mdm_jax.text.prompts import Gap
     from mdm_jax.typing import Array, Confidence, Denoiser, Features, Oracle, Params, Selector
 
 __version__ = "0.1.0"
@@ -37,6 +39,8 @@ __all__ = [
     "Denoiser",
     "EntropyBudget",
     "Features",
+    "Gap",
+    "Generated",
     "InputError",
     "Linear",
     "Model",
@@ -56,6 +60,7 @@ __all__ = [
     "confidence_from_logits",
     "elbo_loss",
     "forward_mask",
+    "generate",
     "identity_order",
     "inverse",
     "load",
@@ -86,6 +91,7 @@ _HOMES = {
     "confidence": ("confidence_from_hidden", "confidence_from_logits"),
     "correction": ("remasking_sample",),
     "errors": ("InputError",),
+    "generation": ("Generated", "generate"),
     "loading": ("Model", "load"),
     "logits": ("token_nll",),
     "losses": ("causal_nll", "elbo_loss", "order_loss", "order_nll", "subset_loss"),
@@ -95,13 +101,14 @@ _HOMES = {
     "sampling": ("SampleResult", "sample", "vanilla_sample"),
     "schedules": ("Cosine", "Linear", "Polynomial", "Schedule"),
     "selection": ("Binomial", "EntropyBudget", "PerStep", "Threshold", "TopK"),
+    "text.prompts": ("Gap",),
     "typing": ("Array", "Confidence", "Denoiser", "Features", "Oracle", "Params", "Selector"),
 }
 """The public names of each module, which is imported when one of them is first used."""
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name or module on first use; `load` and `Model` import Flax and Orbax."""
+    """Imports a public name or module on first use; `load` and `generate` import Flax and Orbax."""
     home = next((module for module, names in _HOMES.items() if name in names), None)
     if home is None and name not in __all__:
         raise AttributeError(f"module 'mdm_jax' has no attribute {name!r}")

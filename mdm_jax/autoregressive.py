@@ -5,6 +5,7 @@ token before a position and writes the token at it in the rows whose prompt has 
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -69,7 +70,7 @@ class DecodingState(NamedTuple):
     tokens: Array
     """int32 [B, L]: the prompts, and the tokens decoded before `position`"""
     log_prob: Array
-    """float32 [B], nats"""
+    """float32 [B, L], nats: of each token decoded"""
     cache: Any
     """the cache of the decoder, of the tokens before `position` - 1"""
     position: Array
@@ -126,6 +127,35 @@ def autoregressive_sample(
       )
       assert result.tokens.shape == (2, 8) and result.tokens[0, :3].tolist() == [3, 1, 4]
     """
+    end = decode_prompts(decoder, params, key, prompt, prompt_length, length=length, temperature=temperature)
+    return AutoregressiveResult(end.tokens, end.log_prob.sum(axis=-1), end.nfe)
+
+
+def decode_prompts(
+    decoder: Decoder,
+    params: Params,
+    key: Array,
+    prompt: ArrayLike,
+    prompt_length: ArrayLike,
+    *,
+    length: int,
+    temperature: Array | float = 0.0,
+    stop: int | None = None,
+    edit: Callable[[Array], Array] | None = None,
+) -> AutoregressiveResult:
+    """`autoregressive_sample` with the log-probability of each token, float32 [B, L]: 0 where none was decoded.
+
+    Args:
+      decoder: as there.
+      params: as there.
+      key: as there.
+      prompt: as there.
+      prompt_length: as there.
+      length: as there.
+      temperature: as there.
+      stop: decode positions below this one alone; another one compiles nothing. None for all.
+      edit: hashable; changes the logits before anything is read off them; see `edits`.
+    """
     check_decoder(decoder, causal=True)
     check_network(decoder, "decoder")
     prompt, original = as_tokens(prompt, "prompt")
@@ -151,8 +181,10 @@ def autoregressive_sample(
         tokens,
         lengths,
         jnp.asarray(temperature, jnp.float32),
+        jnp.asarray(length if stop is None else stop, jnp.int32),
         length=length,
         greedy=greedy,
+        edit=edit,
     )
 
 
@@ -192,7 +224,7 @@ def check_prompt_length(prompt_length: ArrayLike, prompt: Array, shortest: int) 
     return lengths.astype(jnp.int32)
 
 
-@functools.partial(jax.jit, static_argnames=("decoder", "length", "greedy"))
+@functools.partial(jax.jit, static_argnames=("decoder", "length", "greedy", "edit"))
 def _autoregressive_sample(
     decoder: Decoder,
     params: Params,
@@ -200,27 +232,29 @@ def _autoregressive_sample(
     prompt: Array,
     prompt_length: Array,
     temperature: Array,
+    stop: Array,
     *,
     length: int,
     greedy: bool,
+    edit: Callable[[Array], Array] | None,
 ) -> AutoregressiveResult:
     batch, width = prompt.shape
     first = prompt_length.min()
 
     def cond_fun(state: DecodingState) -> Array:
-        return state.position < length
+        return state.position < stop
 
     def body_fun(state: DecodingState) -> DecodingState:
         previous = jax.lax.dynamic_slice_in_dim(state.tokens, state.position - 1, 1, axis=1)
         output, cache = read(decoder, params, previous, state.cache, state.position - 1)
         token_keys = fold_rows(keys, state.position)
-        confidence = read_confidence(token_keys, output, None if greedy else temperature, None, None)
+        confidence = read_confidence(token_keys, output, None if greedy else temperature, None, None, edit=edit)
         assert confidence.token_log_prob is not None
         is_position = jnp.arange(length, dtype=jnp.int32)[None] == state.position
         is_decoded = (state.position >= prompt_length)[:, None]
         return DecodingState(
             tokens=jnp.where(is_position & is_decoded, confidence.token, state.tokens),
-            log_prob=state.log_prob + jnp.where(is_decoded, confidence.token_log_prob, 0)[:, 0],
+            log_prob=jnp.where(is_position & is_decoded, confidence.token_log_prob, state.log_prob),
             cache=cache,
             position=state.position + 1,
         )
@@ -228,9 +262,9 @@ def _autoregressive_sample(
     cache = decoder.init_cache(batch, length)
     if width > 1:
         _, cache = read(decoder, params, prompt[:, :-1], cache, jnp.zeros((), jnp.int32))
-    start = DecodingState(jnp.pad(prompt, ((0, 0), (0, length - width))), jnp.zeros(batch), cache, first)
+    start = DecodingState(jnp.pad(prompt, ((0, 0), (0, length - width))), jnp.zeros((batch, length)), cache, first)
     end = jax.lax.while_loop(cond_fun, body_fun, start)
-    log_prob = jnp.where(has_unknown_ids(prompt, decoder), jnp.nan, end.log_prob)
+    log_prob = jnp.where(has_unknown_ids(prompt, decoder)[:, None], jnp.nan, end.log_prob)
     return AutoregressiveResult(end.tokens, log_prob, end.position - first + int(width > 1))
 
 

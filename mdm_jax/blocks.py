@@ -13,31 +13,33 @@ import jax.numpy as jnp
 from mdm_jax.typing import Array, Features
 
 
-def leftmost_block(is_open: Array, block_length: int, *, together: bool) -> tuple[Array, Array]:
+def leftmost_block(is_open: Array, block_length: int, *, together: bool, left: Array | int = 0) -> tuple[Array, Array]:
     """Finds the leftmost block of each row that has an open position.
 
     Args:
       is_open: bool [B, L], the open positions of the whole sequence.
       block_length: W.
       together: whether all rows take one block, the leftmost in which any row has an open position.
+      left: int32 [B], the first position of each row's first block; open positions lie behind it.
 
     Returns:
       The index of the block, int32 [B], and the open positions in it, bool [B, L].
     """
-    block_of = jnp.arange(is_open.shape[1], dtype=jnp.int32) // block_length
+    block_of = (jnp.arange(is_open.shape[1], dtype=jnp.int32)[None] - jnp.reshape(left, (-1, 1))) // block_length
     candidates = is_open
     if together:
         candidates = jnp.broadcast_to(is_open.any(axis=0, keepdims=True), is_open.shape)
-    block = block_of[jnp.argmax(candidates, axis=-1)]
-    return block, is_open & (block_of[None] == block[:, None])
+    leftmost = jnp.argmax(candidates, axis=-1, keepdims=True)
+    block = jnp.take_along_axis(jnp.broadcast_to(block_of, is_open.shape), leftmost, axis=1)
+    return block[:, 0], is_open & (block_of == block)
 
 
-def window_start(block: Array, length: int, block_length: int) -> Array:
+def window_start(block: Array, length: int, block_length: int, left: Array | int = 0) -> Array:
     """The first position of the window of each block, int32 of the shape of `block`.
 
     If the last block is shorter than W, its window starts before it and ends with the sequence.
     """
-    return jnp.minimum(block * block_length, length - block_length)
+    return jnp.minimum(left + block * block_length, length - block_length)
 
 
 def window_positions(start: Array, block_length: int) -> Array:

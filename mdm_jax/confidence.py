@@ -4,6 +4,8 @@ If the vocabulary is large, the logits are made and read for a chunk of position
 only for positions that are read, so that no float32 [B, L, V] exists in memory.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -138,6 +140,7 @@ def read_confidence(
     mask_id: int | None,
     is_read: Array | None,
     first: Array | None = None,
+    edit: Callable[[Array], Array] | None = None,
 ) -> Confidence:
     """Computes the confidence from the output of a network.
 
@@ -149,6 +152,7 @@ def read_confidence(
       is_read: bool [B, L], the positions to read; the fields are 0 at the others. None reads all.
       first: int32 [B], the index in its sequence of each row's first position here, by which draws
         are keyed; None is 0.
+      edit: maps the logits, float32 [B, P, V] of some positions, to others before anything is read (`edits`).
 
     Returns:
       Confidence, each field [B, L].
@@ -165,6 +169,7 @@ def read_confidence(
     def read(x: Array, indices: Array) -> Confidence:
         """The confidence for x [B, P, D or V], which stands at positions int32 [B or 1, P]."""
         logits = float_logits(Features(x, output.head) if isinstance(output, Features) else x, mask_id)
+        logits = logits if edit is None else edit(logits)
         noise = None if temperature is None else token_noise(position_keys(keys, start + indices), vocab_size)
         return confidence_given_noise(logits, temperature, noise, mask_id)
 

@@ -94,11 +94,15 @@ class Loop:
       network: how a step calls the network.
       mask_id: id of the mask token.
       block_length: positions of a block; the length of the sequence if there are no blocks.
+      from_target: whether the blocks of a row begin at its first target, not at its left end.
+      edit: hashable; maps the logits that are read, float32 [B, P, V], to others (`edits`). None for no change.
     """
 
     network: Network
     mask_id: int
     block_length: int
+    from_target: bool = False
+    edit: Callable[[Array], Array] | None = None
 
 
 def init(loop: Loop, x_init: Array) -> State:
@@ -247,11 +251,25 @@ def _open_block(loop: Loop, state: State, *, corrects: bool) -> tuple[State, Arr
     is_open = state.tokens == loop.mask_id
     if corrects:
         is_open |= state.reveal_step >= 0
-    block, is_open = leftmost_block(is_open, loop.block_length, together=loop.network.together)
+    left = _left_end(loop, state)
+    block, is_open = leftmost_block(is_open, loop.block_length, together=loop.network.together, left=left)
     is_new_block = block != state.block
     j = jnp.where(is_new_block, 1, state.j + 1)
     n_0 = jnp.where(is_new_block, is_open.sum(axis=-1, dtype=jnp.int32), state.n_0)
     return state._replace(block=block, j=j, n_0=n_0), is_open
+
+
+def block_start(loop: Loop, state: State) -> Array:
+    """The first position of the window of each row's open block, int32 [B]."""
+    return window_start(state.block, state.tokens.shape[1], loop.block_length, left=_left_end(loop, state))
+
+
+def _left_end(loop: Loop, state: State) -> Array | int:
+    """Where the blocks of each row begin, int32 [B]: at its first target, revealed or not, or at 0."""
+    if not loop.from_target:
+        return 0
+    is_target = (state.tokens == loop.mask_id) | (state.reveal_step >= 0)
+    return jnp.argmax(is_target, axis=-1).astype(jnp.int32)
 
 
 def _confidence(
@@ -268,13 +286,13 @@ def _confidence(
     hidden = output.hidden if isinstance(output, Features) else None
     num_read = jax.tree.leaves(output)[0].shape[1]
     if loop.block_length == length:
-        return read_confidence(keys, output, temperature, loop.mask_id, is_read), hidden
-    start = window_start(state.block, length, loop.block_length)
+        return read_confidence(keys, output, temperature, loop.mask_id, is_read, edit=loop.edit), hidden
+    start = block_start(loop, state)
     positions = window_positions(start, loop.block_length)
     if num_read == length:
         output = take_positions(output, positions)
     is_read = jnp.take_along_axis(is_read, positions, axis=1)
-    confidence = read_confidence(keys, output, temperature, loop.mask_id, is_read, first=start)
+    confidence = read_confidence(keys, output, temperature, loop.mask_id, is_read, first=start, edit=loop.edit)
     hidden = output.hidden if isinstance(output, Features) else None
     fields: tuple[Confidence, Array | None] = put_window((confidence, hidden), start, length)
     return fields

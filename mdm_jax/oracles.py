@@ -27,13 +27,13 @@ Example:
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from mdm_jax.checks import check_callable, is_tree
+from mdm_jax.checks import check_callable, check_mask_id, is_tree
 from mdm_jax.errors import InputError
 from mdm_jax.ranges import Range, check_number
 from mdm_jax.typing import Array, Confidence, Oracle
@@ -197,3 +197,51 @@ def score_rows(oracle: Oracle, keys: Array, confidence: Confidence, hidden: Arra
         return scores[0].astype(jnp.float32)
 
     return jax.vmap(score)(keys, confidence, hidden if wants_hidden else None)
+
+
+@dataclasses.dataclass(frozen=True)
+class WithLast:
+    """An oracle whose positions come last where the token that would be revealed is one of some ids. A pytree."""
+
+    oracle: Oracle
+    ids: tuple[int, ...]
+
+    @property
+    def wants_hidden(self) -> bool:
+        """As the oracle's."""
+        return getattr(self.oracle, "wants_hidden", False)
+
+    def __call__(self, key: Array, confidence: Confidence, *hidden: Array) -> Array:
+        """The oracle's scores, and -inf at these positions."""
+        scores: Array = self.oracle(key, confidence, *hidden)
+        is_last = jnp.isin(confidence.token, jnp.asarray(self.ids, jnp.int32))
+        return jnp.where(is_last & ~jnp.isnan(scores), -jnp.inf, scores)
+
+    def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[Oracle | None, tuple[int, ...]]]:
+        """The oracle's numbers, if it is a pytree."""
+        return ((self.oracle,), (None, self.ids)) if is_tree(self.oracle) else ((), (self.oracle, self.ids))
+
+    @classmethod
+    def tree_unflatten(cls, static: tuple[Oracle | None, tuple[int, ...]], numbers: tuple[Any, ...]) -> "WithLast":
+        """The inverse of `tree_flatten`."""
+        oracle, ids = static
+        return cls(oracle if oracle is not None else numbers[0], ids)
+
+
+jax.tree_util.register_pytree_node_class(WithLast)
+
+
+def with_last(oracle: Oracle, ids: Sequence[int]) -> Oracle:
+    """The oracle, with the positions last where one of `ids` would be revealed, such as the end of the text.
+
+    LLaDA decodes instructions so ("confidence_eos_eot_inf"), for else the end is what it is surest of.
+
+    Args:
+      oracle: scores all other positions.
+      ids: token ids.
+
+    Raises:
+      InputError: an id is none.
+    """
+    check_callable(oracle, "oracle")
+    return WithLast(oracle, tuple(sorted({check_mask_id(number, name="an id that comes last") for number in ids})))

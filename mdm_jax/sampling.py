@@ -201,13 +201,31 @@ def decode(
     selector: Selector,
     temperature: Array | float,
 ) -> SampleResult:
-    """Checks the selector and the temperature, and runs the loop to its end in one jitted call."""
-    check_selector(selector)
-    if isinstance(selector, Corrector) and loop.block_length < tokens.shape[1]:
-        raise InputError(f"{type(selector).__name__} corrects whole sequences: give block_length=None")
+    """Runs the loop to its end in one jitted call."""
+    return decode_tokens(loop, params, keys, tokens, oracle, selector, temperature)[0]
+
+
+def decode_tokens(
+    loop: Loop,
+    params: Params,
+    keys: Array,
+    tokens: Array,
+    oracle: Oracle,
+    selector: Selector,
+    temperature: Array | float,
+) -> tuple[SampleResult, Array]:
+    """`decode`, and the log-probability of each token, float32 [B, L], nats: 0 where given."""
+    check_loop(loop, tokens, selector)
     traced = None if is_greedy(temperature) else jnp.asarray(temperature, jnp.float32)
     tree = oracle if is_tree(oracle) else jax.tree_util.Partial(oracle)
     return _decode(loop, params, keys, tokens, tree, selector, traced, classes=classes_in((oracle, selector)))
+
+
+def check_loop(loop: Loop, tokens: Array, selector: Selector) -> None:
+    """InputError for what is no selector, or a corrector of blocks."""
+    check_selector(selector)
+    if isinstance(selector, Corrector) and loop.block_length < tokens.shape[1]:
+        raise InputError(f"{type(selector).__name__} corrects whole sequences: give block_length=None")
 
 
 @functools.partial(jax.jit, static_argnames=("loop", "classes"))
@@ -221,9 +239,9 @@ def _decode(
     temperature: Array | None,
     *,
     classes: Any,
-) -> SampleResult:
+) -> tuple[SampleResult, Array]:
     del classes  # part of jit's cache key only
     plain = oracle.func if isinstance(oracle, jax.tree_util.Partial) else oracle
     end = run(loop, params, selector, plain, keys, init(loop, x_init), temperature)
     log_prob = jnp.where(has_unknown_ids(x_init, loop.network), jnp.nan, end.log_prob.sum(axis=-1))
-    return SampleResult(end.tokens, end.reveal_step, log_prob, end.nfe)
+    return SampleResult(end.tokens, end.reveal_step, log_prob, end.nfe), end.log_prob

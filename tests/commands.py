@@ -27,7 +27,11 @@ for line in sys.stdin:
     os.chdir(folder)
     code = 0
     try:
-        main(experiment, "", importlib.import_module(module).COMMANDS, argv)
+        found = importlib.import_module(module)
+        if experiment == "mdm-jax":
+            found.main(argv)
+        else:
+            main(experiment, "", found.COMMANDS, argv)
     except SystemExit as stop:
         code = stop.code
     except BaseException:
@@ -138,7 +142,9 @@ def run_alone(experiment, *argv):
 
 
 def module_of(experiment):
-    """The module that holds an experiment's table of commands."""
+    """The module that holds an experiment's table of commands; "mdm-jax" is the library's own command."""
+    if experiment == "mdm-jax":
+        return "mdm_jax.command_line"
     name = f"experiments.{experiment}"
     return name if importlib.util.find_spec(name).submodule_search_locations is None else f"{name}.__main__"
 

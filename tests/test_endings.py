@@ -13,8 +13,8 @@ import time
 
 import pytest
 
-from experiments import endings
 from experiments.common import main
+from mdm_jax.endings import NO_READER
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -92,7 +92,7 @@ def test_reader_that_is_gone_ends_a_command_without_a_word(tmp_path, argv):
     process.stdout.close()  # as head does, at some time
     process.stdout = None
     _, said = process.communicate(timeout=30)
-    assert (process.returncode, said) == (endings.NO_READER, "")
+    assert (process.returncode, said) == (NO_READER, "")
 
 
 @pytest.mark.parametrize("argv", [("--version",), ("do", "--version")])

@@ -7,6 +7,7 @@ import tomllib
 
 import pytest
 from commands import ENV, ROOT
+from languages import write_tokenizer
 
 import experiments
 
@@ -106,6 +107,21 @@ def test_what_needs_the_extra_says_in_one_line_how_to_install_it(program, missin
     assert line == (
         f"mdm_jax.errors.MissingExtraError: this needs the package {missing}, which is not installed: "
         "pip install 'mdm_jax[experiments]'"
+    )
+
+
+@pytest.mark.parametrize("missing", ["tokenizers", "jinja2"])
+def test_text_without_its_extra_says_in_one_line_how_to_install_it(tmp_path, missing):
+    write_tokenizer(tmp_path)
+    program = f"""
+import sys
+sys.modules["{missing}"] = None
+from mdm_jax.text.tokenizer import read_tokenizer
+read_tokenizer(sys.argv[1]).chat([{{"role": "user", "content": "x"}}])
+"""
+    assert run(program, tmp_path).stderr.splitlines()[-1] == (
+        f"mdm_jax.errors.MissingExtraError: the package {missing} is not installed, which this needs: "
+        "pip install 'mdm_jax[text]'"
     )
 
 

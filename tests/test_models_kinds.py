@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 import re
+import subprocess
 import sys
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from commands import rows, run
+from commands import ENV, ROOT, rows
 from test_models_transformer import GROUPED, PAD, TINY, draw_tokens, lively_params, logits_of, relative
 from tiny import grouped
 
@@ -114,20 +115,26 @@ def test_network_of_a_kind_of_ones_own_trains_and_loads_and_samples(mixer, tmp_p
 @pytest.mark.slow
 def test_network_of_a_kind_of_ones_own_is_trained_evaluated_and_timed_by_commands(tmp_path):
     (tmp_path / "my_mixer.py").write_text(MODULE)
+
+    def run(experiment, *argv, code=0):
+        command = [sys.executable, "-m", f"experiments.{experiment}", *map(str, argv)]
+        environment = ENV | {"PYTHONPATH": str(tmp_path)}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr[-2000:]
+        return done.stderr
+
     by, out = ("--plugin", "my_mixer"), tmp_path / "run"
-    path = {"PYTHONPATH": str(tmp_path)}
     data = ("--size", 4, "--num-train", 20, "--num-test", 8, "--data", tmp_path / "data")
     train = ("--model", "mixer_small", "--steps", 2, "--batch-size", 4, "--evaluate-limit", 4, "--out", out)
-    run("sudoku", "train", *by, *data, *train, **path)
-    run("sudoku", "evaluate", *by, "--checkpoint", out, "--limit", 4, "--out", tmp_path / "evaluate", **path)
+    run("sudoku", "train", *by, *data, *train)
+    run("sudoku", "evaluate", *by, "--checkpoint", out, "--limit", 4, "--out", tmp_path / "evaluate")
     assert [row["n"] for row in rows(tmp_path / "evaluate")] == [4]
     small = ("--batch", 1, "--turns", 1, "--oracle", "margin", "--temperature", 0, "--selector", "per_step:40")
     for model in ("mixer_small", out):
-        run("throughput", "run", *by, "--model", model, *small, "--out", tmp_path / "timed", **path)
+        run("throughput", "run", *by, "--model", model, *small, "--out", tmp_path / "timed")
         (row,) = rows(tmp_path / "timed")
         assert "roofline_share" not in row
-    said = run("sudoku", "evaluate", "--checkpoint", out, "--out", tmp_path / "evaluate", code=2, **path).stderr
-    assert "--plugin" in said
+    assert "--plugin" in run("sudoku", "evaluate", "--checkpoint", out, "--out", tmp_path / "evaluate", code=2)
 
 
 def test_kind_that_cannot_be_is_refused():

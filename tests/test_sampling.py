@@ -375,7 +375,7 @@ def test_sample_with_other_numbers_keys_and_parameters_is_traced_once(selectors)
 def test_selectors_of_equal_fields_are_different_programs_to_jit(monkeypatch):
     # Running both would show a mix-up in one pair of fifty only, so what jit is told is compared.
     seen = []
-    monkeypatch.setattr(sampling, "_decode", lambda loop, *args, **static: seen.append((loop, static)))
+    monkeypatch.setattr(sampling, "_decode", lambda loop, *args, **static: [seen.append((loop, static))])
     for selector in (mdm_jax.TopK(4), mdm_jax.Binomial(4), mdm_jax.TopK(5)):
         sample(KEY, X_INIT, selector=selector)
     assert seen[0] != seen[1]

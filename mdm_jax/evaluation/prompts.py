@@ -1,8 +1,9 @@
-"""Continues prompts of different lengths, in batches of few shapes, so that few programs are compiled."""
+"""Decodes sequences of different lengths, in batches of few shapes, so that few programs are compiled."""
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from mdm_jax.errors import InputError, shown
 from mdm_jax.evaluation.puzzles import Decode
 from mdm_jax.ranges import INT32, Range, check_number
 from mdm_jax.report.progress import Bar
+from mdm_jax.typing import Array
 
 SMALLEST = 64
 """The length of the shortest shape."""
@@ -85,23 +87,73 @@ def continue_prompts(
     longest = int(lengths.max()) + num_new
     if max_length is not None and longest > max_length:
         raise InputError(f"a prompt and its {num_new} new tokens are {longest} tokens, more than {max_length}")
-    batch_size = min(batch_size, len(prompts))
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(len(prompts)))
+    sequences = [[*prompt, *[mask_id] * num_new] for prompt in prompts]
+    begin = time.perf_counter()
+    filled = fill_sequences(
+        decode, sequences, pad_id=pad_id, max_length=max_length, batch_size=batch_size, seed=seed, progress=progress
+    )
+    return Continued(
+        [row.tokens[-num_new:] for row in filled.rows], filled.nfe, time.perf_counter() - begin, filled.shapes
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class FilledSequences:
+    """N decoded sequences of different lengths."""
+
+    rows: list[Any]
+    """of each sequence its row of the sampler's result: fields [L] of its own length, the others as they are"""
+    nfe: float
+    """network calls per batch, averaged over batches"""
+    shapes: list[tuple[int, int]]
+    """[B, L] of every batch"""
+
+
+def fill_sequences(
+    decode: Callable[[Array, Array], Any],
+    sequences: Sequence[Sequence[int] | np.ndarray],
+    *,
+    pad_id: int | None,
+    max_length: int | None = None,
+    batch_size: int = 8,
+    seed: int = 0,
+    progress: str | None = None,
+) -> FilledSequences:
+    """Decodes sequences of different lengths in batches. Each has its own key, by its place among the sequences.
+
+    Args:
+      decode: (keys [B], x_init int32 [B, L]) -> a named tuple of arrays [B, L], [B] or scalar, with `nfe`.
+      sequences: the token ids of each, with whatever `decode` fills in.
+      pad_id: what stands behind a sequence that is shorter than its batch, which the network must ignore. None pads
+        nothing: only sequences of one length share a batch.
+      max_length: the largest length that the network takes; None for no limit. Padding never exceeds it.
+      batch_size: the number of sequences in a batch.
+      seed: the seed of all keys.
+      progress: the label of a progress bar; None shows none.
+    """
+    lengths = np.array([len(sequence) for sequence in sequences])
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(len(sequences)))
     order = np.argsort(lengths, kind="stable")
-    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-    tokens: list[np.ndarray] = [np.empty(0, np.int32)] * len(prompts)
-    calls, shapes, begin = [], [], time.perf_counter()
-    for batch in Bar(batches, desc=progress, unit="batch", disable=progress is None, leave=False):
-        rows = np.resize(batch, batch_size)  # the last batch repeats prompts of its own
-        length = padded_length(int(lengths[batch].max()) + num_new)
-        x_init = np.full((batch_size, min(length, max_length or length)), pad_id, np.int32)
-        for row, number in zip(x_init, rows, strict=True):
-            row[: lengths[number]] = prompts[number]
-            row[lengths[number] : lengths[number] + num_new] = mask_id
-        result = decode(keys[rows], jnp.asarray(x_init))
-        filled = np.asarray(result.tokens)
-        for row, number in zip(filled, batch, strict=False):
-            tokens[number] = row[lengths[number] : lengths[number] + num_new]
+    groups = [order] if pad_id is not None else np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1)
+    batches = [
+        (group[i : i + batch_size], min(batch_size, len(group)))
+        for group in groups
+        for i in range(0, len(group), batch_size)
+    ]
+    rows: list[Any] = [None] * len(sequences)
+    calls, shapes = [], []
+    for batch, size in Bar(batches, desc=progress, unit="batch", disable=progress is None, leave=False):
+        longest = int(lengths[batch].max())
+        length = longest if pad_id is None else padded_length(longest)
+        x_init = np.full((size, min(length, max_length or length)), pad_id or 0, np.int32)
+        repeated = np.resize(batch, size)  # the last batch repeats sequences of its own
+        for row, number in zip(x_init, repeated, strict=True):
+            row[: lengths[number]] = sequences[number]
+        result = decode(keys[repeated], jnp.asarray(x_init))
+        fields = jax.device_get(tuple(result))
+        for i, number in enumerate(batch):
+            own = [x[i, : lengths[number]] if x.ndim == 2 else x[i] if x.ndim else x for x in fields]
+            rows[number] = result._make(own)
         calls.append(int(result.nfe))
         shapes.append(x_init.shape)
-    return Continued(tokens, float(np.mean(calls)), time.perf_counter() - begin, shapes)
+    return FilledSequences(rows, float(np.mean(calls)), shapes)

@@ -1,0 +1,143 @@
+"""Batches of prompts, decoded with the log-probability of every token: by the one loop, or from left to right."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mdm_jax.autoregressive import decode_prompts
+from mdm_jax.confidence import is_greedy
+from mdm_jax.edits import Edit, Guided
+from mdm_jax.errors import InputError
+from mdm_jax.loop import Loop, init, is_unfinished, step
+from mdm_jax.models.kinds import make_decoder
+from mdm_jax.oracles import margin
+from mdm_jax.sampling import Whole, check_arguments, check_block_length, check_loop, decode_tokens
+from mdm_jax.selection import PerStep
+from mdm_jax.text.prompts import BLANK
+from mdm_jax.typing import Array, Oracle, Params, Selector
+
+BEHIND = BLANK - 1
+"""Pads the sequences of a causal model, which never sees it."""
+
+Watch = Callable[[np.ndarray, np.ndarray], None]
+"""(tokens int32 [L] with BLANK where none is revealed yet, reveal_step int32 [L]) -> nothing"""
+
+
+class Network(Protocol):
+    """What `mdm_jax.load` gives."""
+
+    @property
+    def config(self) -> Any:
+        """A ModelConfig."""
+        ...
+
+    @property
+    def params(self) -> Params:
+        """Its parameters."""
+        ...
+
+    @property
+    def denoiser(self) -> Any:
+        """Its denoiser."""
+        ...
+
+
+class Row(NamedTuple):
+    """What a decoder makes of a batch, as arrays of JAX or NumPy; and one sequence of it, without B."""
+
+    tokens: Any
+    """int32 [B, L]"""
+    reveal_step: Any
+    """int32 [B, L]: as of `sample`"""
+    log_prob: Any
+    """float32 [B, L], nats: of each token that was revealed"""
+    nfe: Any
+    """int32 scalar"""
+
+
+def unmasking(
+    model: Network,
+    mask: int,
+    oracle: Oracle,
+    selector: Selector,
+    block_length: int | None,
+    temperature: float,
+    *,
+    edit: Edit | None,
+    guidance: float,
+    watch: Watch | None,
+) -> Callable[[Array, Array], Row]:
+    """Decodes a batch by the one loop: jitted whole, or a step at a time where each is watched."""
+    network: Any = Whole(model.denoiser)
+    if guidance:
+        network = Guided(network, float(guidance), mask, getattr(model.config, "pad_id", None))
+
+    def decode(keys: Array, x_init: Array) -> Row:
+        tokens, keys, _ = check_arguments(model.denoiser, keys, x_init, mask, oracle)
+        length = check_block_length(block_length, tokens.shape[1])
+        loop = Loop(network, mask, length, from_target=block_length is not None, edit=edit)
+        if watch is not None:
+            check_loop(loop, tokens, selector)
+            return _watched(loop, model.params, keys, tokens, oracle, selector, temperature, watch)
+        result, log_prob = decode_tokens(loop, model.params, keys, tokens, oracle, selector, temperature)
+        return Row(result.tokens, result.reveal_step, log_prob, result.nfe)
+
+    return decode
+
+
+def _watched(
+    loop: Loop,
+    params: Params,
+    keys: Array,
+    tokens: Array,
+    oracle: Oracle,
+    selector: Selector,
+    temperature: float,
+    watch: Watch,
+) -> Row:
+    """The loop, driven by hand."""
+    traced = None if is_greedy(temperature) else jnp.asarray(temperature, jnp.float32)
+    one_step = jax.jit(lambda params, state: step(loop, params, selector, oracle, keys, state, traced))
+    state = init(loop, tokens)
+    while is_unfinished(loop, selector, state).any():
+        state = one_step(params, state)
+        now, reveal_step = jax.device_get((state.tokens[0], state.reveal_step[0]))
+        watch(np.where(now == loop.mask_id, BLANK, now), reveal_step)
+    return Row(state.tokens, state.reveal_step, state.log_prob, state.nfe)
+
+
+def continuing(
+    model: Network, temperature: float, edit: Edit | None, unused: tuple[Any, ...]
+) -> Callable[[Array, Array], Row]:
+    """Decodes a batch of prompts from left to right, with BLANK behind each, and BEHIND behind that."""
+    if unused != (margin, PerStep(1), None, 0, None):
+        raise InputError(
+            "a causal model goes from left to right: give no oracle, selector, block_length, guidance, watch"
+        )
+    no_padding = {"pad_id": None} if getattr(model.config, "pad_id", None) is not None else {}
+    decoder = make_decoder(dataclasses.replace(model.config, **no_padding))
+
+    def decode(keys: Array, x_init: Array) -> Row:
+        given = np.asarray(x_init)
+        lengths, (_, length) = (given >= 0).sum(axis=-1), given.shape
+        stop = int((given > BEHIND).sum(axis=-1).max())
+        result = decode_prompts(
+            decoder,
+            model.params,
+            keys,
+            np.where(given >= 0, given, 0),
+            lengths,
+            length=length,
+            temperature=temperature,
+            stop=stop,
+            edit=edit,
+        )
+        calls = np.arange(length) - lengths.min() + int(length > 1)
+        reveal_step = np.where(given == BLANK, calls[None], -1)
+        return Row(result.tokens, reveal_step, result.log_prob, result.nfe)
+
+    return decode

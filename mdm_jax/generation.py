@@ -1,0 +1,194 @@
+"""`generate`: prompts in, text out, by the samplers of this library. Reached lazily, as it needs Flax."""
+
+import os
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+
+from mdm_jax.checks import check_mask_id
+from mdm_jax.decoding import BEHIND, Network, Row, Watch, continuing, unmasking
+from mdm_jax.edits import edit_of
+from mdm_jax.errors import InputError, shown
+from mdm_jax.evaluation.prompts import fill_sequences
+from mdm_jax.oracles import margin, with_last
+from mdm_jax.ranges import INT32, Range, check_number
+from mdm_jax.selection import PerStep
+from mdm_jax.text.prompts import BLANK, Gap, Prompt, lay_out
+from mdm_jax.text.tokenizer import Tokenizer, read_tokenizer
+from mdm_jax.typing import Oracle, Selector
+
+End = Literal["free", "never", "last"]
+
+
+class Generated(NamedTuple):
+    """What was generated for a prompt: up to the first token that ends the text, in every gap."""
+
+    text: str | None
+    """what is behind the prompt, or a prompt with gaps with them filled in; None without a tokenizer"""
+    gaps: tuple[str, ...] | None
+    """the text of each gap; behind a prompt is one"""
+    tokens: list[int]
+    """the ids of all gaps"""
+    reveal_step: list[int]
+    """of each, the network call of its batch that revealed it, from 0"""
+    log_prob: list[float]
+    """of each, nats: log p_theta at that moment, at temperature 1, after guidance and with what is left out left out"""
+    nfe: int
+    """network calls of its batch"""
+
+
+def generate(
+    model: Network,
+    prompts: Sequence[Prompt],
+    *,
+    tokenizer: Tokenizer | str | os.PathLike[str] | None = None,
+    num_new: int = 128,
+    mask_id: int | None = None,
+    oracle: Oracle = margin,
+    selector: Selector = PerStep(1),  # noqa: B008 (frozen)
+    block_length: int | None = None,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    guidance: float = 0.0,
+    end: End = "free",
+    end_ids: Sequence[int] | None = None,
+    suppressed: Sequence[int] = (),
+    batch_size: int = 8,
+    seed: int = 0,
+    watch: Watch | None = None,
+    progress: str | None = None,
+) -> list[Generated]:
+    """Continues prompts, or fills in their gaps. A prompt's result depends neither on the others nor on their number.
+
+    Prompts of like length share a batch. Where the network hides padding (`pad_id`) they are padded on the right; where
+    it does not, only prompts of one length share one. A causal model continues its prompts from left to right.
+
+    Args:
+      model: from `mdm_jax.load`, on one device or over a mesh.
+      prompts: each a text, token ids, messages with role and content, or a list of texts and `Gap(n)`, of which the
+        gaps are filled in (`text.prompts.gaps` makes it from "def f(x):[20]return y").
+      tokenizer: the tokenizer, or the path of a tokenizer.json or its folder. None: all prompts are token ids.
+      num_new: tokens to generate behind each prompt that has no gaps.
+      mask_id: the mask token's id; None is what the tokenizer's folder says.
+      oracle: scores of positions; see `oracles`. Not for a causal model, as selector, block_length and guidance.
+      selector: how many to reveal in a step, in each block; see `selection`, and `correction.Remask`.
+      block_length: only the leftmost block of this length that holds a mask is open, counted from the first mask.
+      temperature: of the tokens drawn; 0 takes the likeliest.
+      top_p: draw, and score, among the fewest likeliest tokens that have this probability together.
+      guidance: w of classifier-free guidance, at two network calls a step; 0 is none. See `edits.Guided`.
+      end: "free"; "never": a token that ends the text is never predicted; "last": it is revealed after all others.
+      end_ids: the ids of tokens that end the text; None is what the tokenizer's folder says.
+      suppressed: ids that are never predicted.
+      batch_size: prompts in a batch.
+      seed: of all draws.
+      watch: is shown a masked model's every step, one prompt after the other.
+      progress: the label of a progress bar; None shows none.
+
+    Returns:
+      What was generated, in the order of the prompts.
+
+    Raises:
+      InputError: a prompt is none, too long, or holds a mask or an unknown id; the tokenizer is of another model; or an
+        option is off.
+    """
+    if isinstance(prompts, str) or not isinstance(prompts, Sequence) or not prompts:
+        raise InputError(f"prompts must be a list of at least one prompt, got {shown(prompts)}")
+    for name, number in (("num_new", num_new), ("batch_size", batch_size)):
+        check_number(name, number, Range(1, INT32), whole=True)
+    check_number("seed", seed, Range(0, below=1 << 32), whole=True)
+    words = tokenizer if tokenizer is None or isinstance(tokenizer, Tokenizer) else read_tokenizer(tokenizer)
+    if words is not None and words.num_tokens > model.config.num_tokens:
+        raise InputError(
+            f"{words.place} has ids up to {words.num_tokens - 1}, and the model has embeddings up to "
+            f"{model.config.num_tokens - 1} alone: it is the tokenizer of another model"
+        )
+    ends = _end_ids(end, end_ids, words)
+    edit = edit_of([*suppressed, *(ends if end == "never" else ())], top_p)
+    sequences = [lay_out(prompt, words, num_new) for prompt in prompts]
+    causal = getattr(model.config, "causal", False)
+    mask = None if causal else _mask_id(model, mask_id, words)
+    pad_id: int | None = BEHIND
+    for number, ids in enumerate(sequences, 1):
+        _check_sequence(ids, mask, model.config, f"prompt {number}")
+    if mask is None:
+        decode = continuing(model, temperature, edit, (oracle, selector, block_length, guidance, watch))
+    else:
+        pad_id = getattr(model.config, "pad_id", None) if watch is None else None
+        oracle = with_last(oracle, ends) if end == "last" else oracle
+        decode = unmasking(
+            model, mask, oracle, selector, block_length, temperature, edit=edit, guidance=guidance, watch=watch
+        )
+    rows = fill_sequences(
+        decode,
+        [np.where(ids == BLANK, BLANK if mask is None else mask, ids) for ids in sequences],
+        pad_id=pad_id,
+        max_length=model.config.max_length,
+        batch_size=batch_size if watch is None else 1,
+        seed=seed,
+        progress=progress,
+    ).rows
+    return [_generated(*each, ends, words) for each in zip(prompts, sequences, rows, strict=True)]
+
+
+def _end_ids(end: str, end_ids: Sequence[int] | None, words: Tokenizer | None) -> tuple[int, ...]:
+    """The ids of tokens that end a text; InputError for a rule that is none, or that lacks them."""
+    if end not in get_args(End):
+        raise InputError(f"end={shown(end)} is unknown: choose from {', '.join(get_args(End))}")
+    if end_ids is None:
+        ends = () if words is None else words.end_ids
+    else:
+        ends = tuple(check_mask_id(number, name="an end_id") for number in end_ids)
+    if not ends and end != "free":
+        raise InputError(f"end={end!r} needs the ids of tokens that end the text: give end_ids")
+    return ends
+
+
+def _mask_id(model: Network, mask_id: int | None, words: Tokenizer | None) -> int:
+    """The mask token's id; InputError where nobody says it."""
+    found = mask_id if mask_id is not None or words is None else words.mask_id
+    if found is None:
+        raise InputError("the mask token's id is not known: give mask_id, or mask_token_id in the model's config.json")
+    return check_mask_id(found, model.config)
+
+
+def _check_sequence(ids: np.ndarray, mask: int | None, config: Any, name: str) -> None:
+    """InputError for ids, int64 [L] with BLANK, that the model cannot be given. A causal one has no mask."""
+    unknown = ids[ids >= config.num_tokens]
+    if unknown.size:
+        raise InputError(f"{name} holds the id {unknown[0]}; the model's ids run from 0 to {config.num_tokens - 1}")
+    if mask is not None and (ids == mask).any():
+        raise InputError(f"{name} holds the mask token, {mask}, which would be filled in: take it out")
+    if len(ids) > config.max_length:
+        raise InputError(
+            f"{name} is {len(ids)} tokens long with those to generate, and the model takes {config.max_length}"
+        )
+    num_given = int((ids != BLANK).sum())
+    if mask is None and ((ids[:num_given] == BLANK).any() or not num_given):
+        what = "is empty" if not num_given else "has gaps"
+        raise InputError(f"{name} {what}: a causal model goes on from left to right, behind one token at least")
+
+
+def _generated(prompt: Prompt, ids: np.ndarray, row: Row, ends: tuple[int, ...], words: Tokenizer | None) -> Generated:
+    """What stands in the blanks of `ids`, int64 [L], up to the first end in each gap."""
+    is_blank = ids == BLANK
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], is_blank, [False]]).astype(int))).reshape(-1, 2)
+    is_kept, texts = np.ones(len(ids), bool), []
+    for first, behind in edges:
+        is_end = np.isin(row.tokens[first:behind], ends)
+        is_kept[first:behind] = np.cumsum(is_end) == 0
+    for first, behind in edges:
+        kept = np.arange(first, behind)[is_kept[first:behind]]
+        before = np.flatnonzero(is_kept[:first])
+        texts.append("" if words is None else words.behind(row.tokens[before], row.tokens[kept]))
+    is_new = is_blank & is_kept
+    fills = any(isinstance(part, Gap) for part in prompt)
+    text = words.decode(row.tokens[is_kept]) if words is not None and fills else "".join(texts)
+    return Generated(
+        None if words is None else text,
+        None if words is None else tuple(texts),
+        row.tokens[is_new].tolist(),
+        row.reveal_step[is_new].tolist(),
+        row.log_prob[is_new].tolist(),
+        int(row.nfe),
+    )

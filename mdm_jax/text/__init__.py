@@ -1,0 +1,1 @@
+"""Text as tokens, and back: tokenizers and chat templates of Hugging Face folders, prompts, and the terminal."""
