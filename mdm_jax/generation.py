@@ -103,7 +103,7 @@ def generate(
             f"{words.place} has ids up to {words.num_tokens - 1}, and the model has embeddings up to "
             f"{model.config.num_tokens - 1} alone: it is the tokenizer of another model"
         )
-    ends = _end_ids(end, end_ids, words)
+    ends = _end_ids(model, end, end_ids, words)
     edit = edit_of([*suppressed, *(ends if end == "never" else ())], top_p)
     sequences = [lay_out(prompt, words, num_new) for prompt in prompts]
     causal = getattr(model.config, "causal", False)
@@ -131,14 +131,21 @@ def generate(
     return [_generated(*each, ends, words) for each in zip(prompts, sequences, rows, strict=True)]
 
 
-def _end_ids(end: str, end_ids: Sequence[int] | None, words: Tokenizer | None) -> tuple[int, ...]:
+def _told(model: Network, name: str) -> Any:
+    """What the model's own config.json says of a special token; None if nothing."""
+    return getattr(model, "task", {}).get(name)
+
+
+def _end_ids(model: Network, end: str, end_ids: Sequence[int] | None, words: Tokenizer | None) -> tuple[int, ...]:
     """The ids of tokens that end a text; InputError for a rule that is none, or that lacks them."""
     if end not in get_args(End):
         raise InputError(f"end={shown(end)} is unknown: choose from {', '.join(get_args(End))}")
+    if end_ids is None and words is not None:
+        end_ids = words.end_ids
     if end_ids is None:
-        ends = () if words is None else words.end_ids
-    else:
-        ends = tuple(check_mask_id(number, name="an end_id") for number in end_ids)
+        told = _told(model, "eos_token_id")
+        end_ids = told if isinstance(told, list) else [] if told is None else [told]
+    ends = tuple(check_mask_id(number, name="an end_id") for number in end_ids)
     if not ends and end != "free":
         raise InputError(f"end={end!r} needs the ids of tokens that end the text: give end_ids")
     return ends
@@ -147,6 +154,7 @@ def _end_ids(end: str, end_ids: Sequence[int] | None, words: Tokenizer | None) -
 def _mask_id(model: Network, mask_id: int | None, words: Tokenizer | None) -> int:
     """The mask token's id; InputError where nobody says it."""
     found = mask_id if mask_id is not None or words is None else words.mask_id
+    found = _told(model, "mask_token_id") if found is None else found
     if found is None:
         raise InputError("the mask token's id is not known: give mask_id, or mask_token_id in the model's config.json")
     return check_mask_id(found, model.config)

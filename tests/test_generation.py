@@ -12,6 +12,7 @@ from languages import END, MASK, MODEL, USER, write_model, write_tokenizer
 import mdm_jax
 from mdm_jax import oracles
 from mdm_jax.correction import Remask
+from mdm_jax.loading import Model
 from mdm_jax.models.decoder import make_decoder
 from mdm_jax.sharding import make_mesh
 from mdm_jax.text.prompts import gaps
@@ -61,6 +62,13 @@ def test_each_prompt_of_a_batch_is_continued_as_if_alone_whether_padding_is_hidd
         assert got.reveal_step == alone.reveal_step[0, -6:].tolist(), number
         np.testing.assert_allclose(sum(got.log_prob), alone.log_prob[0], rtol=1e-4)
         assert got.text is None
+
+
+def test_ids_of_special_tokens_are_those_that_the_model_was_loaded_with_where_no_tokenizer_says_them(model):
+    told = Model(*model, {"mask_token_id": MASK, "eos_token_id": [END]})
+    assert mdm_jax.generate(told, [[5]], num_new=6, end="never") == mdm_jax.generate(
+        model, [[5]], num_new=6, end="never", mask_id=MASK, end_ids=[END]
+    )
 
 
 def decode_as_llada(denoiser, params, prompt, *, num_new, block, steps, guidance):
