@@ -66,9 +66,8 @@ class Page:
             trace = replay.trace_of(tokens, steps, mask_id=mask_id)
         parts = self.layout.answers(trace.tokens[:, 0]).astype(np.int32)
         self.traces[name] = replay.Trace(parts[:, None], self.view.empty)
-        if (
-            self.layout.mask_id is not None and how.get("keep") is None
-        ):  # kept keys and values are not those of a replay
+        can_replay = self.layout.mask_id is not None and how.get("keep") is None
+        if can_replay:
             read = replay.at_reveal(self.model.denoiser, self.model.params, trace)
             moved = [self.layout.steps(np.nan_to_num(field, nan=-1.0), trace.tokens[-1]) for field in read]
             self.at_reveal[name] = replay.AtReveal(*(np.where(field < 0, np.nan, field) for field in moved))
