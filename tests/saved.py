@@ -2,8 +2,7 @@
 
 import jax
 
-from mdm_jax.models.config import TransformerConfig
-from mdm_jax.models.transformer import init_params
+from mdm_jax.models import kinds
 from mdm_jax.models.weights import save_weights
 from mdm_jax.tasks.sudoku import layouts as sudoku_layouts
 from mdm_jax.training.config import write_config
@@ -15,9 +14,9 @@ SUDOKU = {"name": "sudoku", "clues": None, "difficulty": None, "source": None, *
 
 def write(folder, task, scale=1.0, **fields):
     """A network that fits a task, all of its parameters multiplied by `scale`."""
-    config = TransformerConfig(**SMALL | fields)
-    write_config(folder, {"model": config.to_json(), "task": task})
-    params = jax.tree.map(lambda leaf: leaf * scale, init_params(config, jax.random.key(0)))
+    config = kinds.from_json({"kind": "transformer", **SMALL, **fields})
+    write_config(folder, {"model": kinds.to_json(config), "task": task})
+    params = jax.tree.map(lambda leaf: leaf * scale, kinds.init_params(config, jax.random.key(0)))
     save_weights(folder, params, dtype="float32")
     return folder
 
