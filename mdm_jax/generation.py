@@ -131,7 +131,7 @@ def generate(
     return [_generated(*each, ends, words) for each in zip(prompts, sequences, rows, strict=True)]
 
 
-def _told(model: Network, name: str) -> Any:
+def _task_field(model: Network, name: str) -> Any:
     """What the model's own config.json says of a special token; None if nothing."""
     return getattr(model, "task", {}).get(name)
 
@@ -143,8 +143,8 @@ def _end_ids(model: Network, end: str, end_ids: Sequence[int] | None, words: Tok
     if end_ids is None and words is not None:
         end_ids = words.end_ids
     if end_ids is None:
-        told = _told(model, "eos_token_id")
-        end_ids = told if isinstance(told, list) else [] if told is None else [told]
+        given = _task_field(model, "eos_token_id")
+        end_ids = given if isinstance(given, list) else [] if given is None else [given]
     ends = tuple(check_mask_id(number, name="an end_id") for number in end_ids)
     if not ends and end != "free":
         raise InputError(f"end={end!r} needs the ids of tokens that end the text: give end_ids")
@@ -154,7 +154,7 @@ def _end_ids(model: Network, end: str, end_ids: Sequence[int] | None, words: Tok
 def _mask_id(model: Network, mask_id: int | None, words: Tokenizer | None) -> int:
     """The mask token's id; InputError where nobody says it."""
     found = mask_id if mask_id is not None or words is None else words.mask_id
-    found = _told(model, "mask_token_id") if found is None else found
+    found = _task_field(model, "mask_token_id") if found is None else found
     if found is None:
         raise InputError("the mask token's id is not known: give mask_id, or mask_token_id in the model's config.json")
     return check_mask_id(found, model.config)

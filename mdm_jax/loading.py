@@ -14,7 +14,7 @@ from mdm_jax.errors import InputError, shown
 from mdm_jax.files import local_path
 from mdm_jax.models import kinds
 from mdm_jax.models.config import DType, ModelConfig
-from mdm_jax.models.pretrained.folder import read_folder, token_ids, told_by_others, write_folder
+from mdm_jax.models.pretrained.folder import read_folder, read_foreign_config, token_ids, write_folder
 from mdm_jax.models.weights import WEIGHTS, by_name, check_finite, read_weights, save_weights
 from mdm_jax.sharding import shardings
 from mdm_jax.training.checkpoint import CHECKPOINTS, restore_params
@@ -105,9 +105,9 @@ def load(path_or_name: str | pathlib.Path, *, mesh: Mesh | None = None) -> Model
       assert logits.shape == (*tokens.shape, model.config.vocab_size)
     """
     folder, step = run_folder(path_or_name)
-    if (told := told_by_others(folder)) is not None:
-        config, params = read_folder(folder, told, mesh=mesh)
-        return Model(config, params, kinds.make_denoiser(config), token_ids(told))
+    if (foreign := read_foreign_config(folder)) is not None:
+        config, params = read_folder(folder, foreign, mesh=mesh)
+        return Model(config, params, kinds.make_denoiser(config), token_ids(foreign))
     run = read_config(folder)
     model, task = run["model"], run.get("task")
     if model == OWN:

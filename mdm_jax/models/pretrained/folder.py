@@ -42,7 +42,7 @@ _ROWS = 1 << 12
 """Rows of a tensor that are compared at once."""
 
 
-def told_by_others(folder: pathlib.Path) -> dict[str, Any] | None:
+def read_foreign_config(folder: pathlib.Path) -> dict[str, Any] | None:
     """What config.json says where another program wrote it; None where it is ours, or there is none to read."""
     with contextlib.suppress(InputError):
         found = read_json(folder / CONFIG, "a model's config")
@@ -51,10 +51,10 @@ def told_by_others(folder: pathlib.Path) -> dict[str, Any] | None:
     return None
 
 
-def token_ids(told: Mapping[str, Any]) -> dict[str, Any]:
+def token_ids(foreign: Mapping[str, Any]) -> dict[str, Any]:
     """The special tokens that a config.json names."""
     names = ("bos_token_id", "eos_token_id", "mask_token_id", "pad_token_id")
-    return {name: told[name] for name in names if told.get(name) is not None}
+    return {name: foreign[name] for name in names if foreign.get(name) is not None}
 
 
 def read_folder(
@@ -120,8 +120,8 @@ def write_folder(
     if not isinstance(config, TransformerConfig):
         raise InputError(f"no family has networks of a {type(config).__name__}")
     family = family_of(dataclasses.replace(config, num_kv_heads=config.kv_heads))
-    told = {**family.fields(config), **tokens, "torch_dtype": config.dtype}
-    if (folder / CONFIG).exists() and read_json(folder / CONFIG, "a model's config") != told:
+    foreign = {**family.fields(config), **tokens, "torch_dtype": config.dtype}
+    if (folder / CONFIG).exists() and read_json(folder / CONFIG, "a model's config") != foreign:
         raise InputError(f"{folder} holds a model of another config: give another folder")
     tensors: dict[str, list[str]] = {}  # theirs -> ours
     named = by_name(params)
@@ -134,7 +134,7 @@ def write_folder(
         read = functools.partial(_theirs, row, parts, config, interleaved=family.interleaved)
         written[theirs] = Written(_shape(row, leaf.shape, config), leaf.dtype.name, read)
     path = write_tensors(folder, written)
-    write_whole(folder / CONFIG, json.dumps(told, indent=2) + "\n")
+    write_whole(folder / CONFIG, json.dumps(foreign, indent=2) + "\n")
     return path
 
 

@@ -78,9 +78,9 @@ def stored_tensors(folder: pathlib.Path) -> dict[str, Stored]:
         for name in names:
             if name in tensors:
                 raise InputError(f"{path} holds {name}, as another file of {folder} does; download them again")
-            told = header[name]
-            start, shape = 8 + size + told["data_offsets"][0], tuple(told["shape"])
-            dtype = next((dtype for dtype, kind in DTYPES.items() if kind == told["dtype"]), told["dtype"])
+            entry = header[name]
+            start, shape = 8 + size + entry["data_offsets"][0], tuple(entry["shape"])
+            dtype = next((dtype for dtype, kind in DTYPES.items() if kind == entry["dtype"]), entry["dtype"])
             tensors[name] = Stored(path, start, shape, dtype)
     return tensors
 
