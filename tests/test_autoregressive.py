@@ -324,8 +324,8 @@ class Broken(Recall):
         ({"key": row_keys(3)}, r"one per row \(4\)"),
         ({"decoder": Broken(lambda logits, cache: (logits[:, 0], cache))}, r"the decoder must give float logits of"),
         ({"decoder": Broken(lambda logits, cache: (logits[..., :1], cache))}, "at least 2 tokens"),
-        ({"decoder": Broken(lambda logits, cache: (logits, cache[:, 1:]))}, "the decoder must give back a cache of"),
-        ({"decoder": Broken(lambda logits, cache: (logits, (cache,)))}, "the decoder must give back a cache of"),
+        ({"decoder": Broken(lambda logits, cache: (logits, cache[:, 1:]))}, "the decoder must return a cache of"),
+        ({"decoder": Broken(lambda logits, cache: (logits, (cache,)))}, "the decoder must return a cache of"),
     ],
 )
 def test_sample_with_unusable_input_is_refused_and_told_why(changes, message):

@@ -117,7 +117,7 @@ def test_bad_input_is_refused_in_one_line(folder, tmp_path):
                 ["generate", "--model", tmp_path / "untold", "--prompt", "a"],
                 "give --tokenizer, or token ids",
             ),
-            (["generate", "--model", tmp_path / "nowhere", "--prompt", "a"], "nowhere; give that of a run"),
+            (["generate", "--model", tmp_path / "nowhere", "--prompt", "a"], "nowhere; give a run's folder"),
             ([*one, "--num-new", "200"], "and the model takes 128"),
             ([*one, "--fsdp", "2"], "devices"),
         ],

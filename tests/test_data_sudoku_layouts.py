@@ -216,7 +216,7 @@ def test_triples_of_any_tokens_are_read_as_one_after_the_other(size):
     tokens = np.random.default_rng(0).integers(-1, layout.num_tokens, (50, layout.length), np.int32)
     values = np.arange(tokens.size).reshape(tokens.shape)
     for i, row in enumerate(tokens.tolist()):
-        grid, moved = [0] * size**2, [0] * size**2
+        grid, moved = [0] * size**2, [-1] * size**2
         for place in range(0, len(row), 3):
             line, column, digit = row[place : place + 3]
             if line in range(size) and column in range(size) and 1 <= digit <= size:

@@ -15,22 +15,27 @@ import pytest
 
 from experiments.common import main
 from mdm_jax.endings import NO_READER
+from mdm_jax.training.lock import locked
 
 ROOT = pathlib.Path(__file__).parents[1]
 
 
 @dataclasses.dataclass(frozen=True)
 class Does:
-    """Does what it is told, and keeps a journal, as `minutes` says."""
+    """Does what it is told, in a folder that it locks."""
 
     what: str = "wait"
     file: pathlib.Path = pathlib.Path("given")
     out: pathlib.Path = pathlib.Path("out")
-    minutes: float | None = None
     seed: int = 0
 
 
 def do(flags):
+    with locked(flags.out):
+        does(flags)
+
+
+def does(flags):
     if flags.what == "wait":
         print("begun", flush=True)
         for _ in range(1000):  # a signal just before one long sleep would be heard after it only

@@ -120,7 +120,7 @@ from mdm_jax.text.tokenizer import read_tokenizer
 read_tokenizer(sys.argv[1]).chat([{{"role": "user", "content": "x"}}])
 """
     assert run(program, tmp_path).stderr.splitlines()[-1] == (
-        f"mdm_jax.errors.MissingExtraError: the package {missing} is not installed, which this needs: "
+        f"mdm_jax.errors.MissingExtraError: this needs the package {missing}, which is not installed: "
         "pip install 'mdm_jax[text]'"
     )
 
