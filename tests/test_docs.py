@@ -13,6 +13,8 @@ from commands import module_of
 
 import mdm_jax
 from mdm_jax.errors import InputError
+from mdm_jax.models.kinds import KINDS
+from mdm_jax.models.presets import PRESETS
 from mdm_jax.tasks.sudoku import files as sudoku_files
 from mdm_jax.tasks.sudoku import formats as sudoku_formats
 from mdm_jax.tasks.zebra import formats as zebra_formats
@@ -21,6 +23,17 @@ ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
+@pytest.fixture
+def tables():
+    """The tables that a page adds to are as before when it has run."""
+    before = [(table, dict(table)) for table in (PRESETS, KINDS)]
+    yield
+    for table, entries in before:
+        table.clear()
+        table.update(entries)
+
+
+@pytest.mark.usefixtures("tables")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_page_code_blocks_run(page):
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
