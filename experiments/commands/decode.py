@@ -10,6 +10,7 @@ import numpy as np
 import mdm_jax
 from experiments.common import Results, Row
 from experiments.flags import DecodeFlags
+from mdm_jax.checks import gives_features
 from mdm_jax.errors import InputError
 from mdm_jax.evaluation.puzzles import Decode, fill_in, summary
 from mdm_jax.kernels.skip_rows import SkipRows
@@ -51,7 +52,8 @@ def masked(
 ) -> Decode:
     """Strict unmasking, one token a step unless a selector is given; options as for `sample`."""
     options |= {"selector": selector or mdm_jax.PerStep(1), "temperature": temperature}
-    return _decoder(mdm_jax.sample, SkipRows(model.denoiser), model, layout, oracle, **options)
+    denoiser = SkipRows(model.denoiser) if gives_features(model.denoiser) else model.denoiser
+    return _decoder(mdm_jax.sample, denoiser, model, layout, oracle, **options)
 
 
 def remasking(
