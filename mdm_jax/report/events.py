@@ -188,12 +188,12 @@ def _parting(panels: Sequence[Mapping[str, Any]]) -> int | None:
 
 def _first_disagreement(decodings: Mapping[str, Decoding], pieces: Pieces) -> dict[str, Any] | None:
     """Of the positions that end in different tokens, the one that was written first; with what each wrote when."""
-    ends = np.stack([np.where(d.is_masked[-1], np.iinfo(np.int64).min, d.tokens[-1]) for d in decodings.values()])
+    ends = np.stack([np.where(d.is_masked[-1], -1, d.tokens[-1]) for d in decodings.values()])
     steps = np.stack([decoding.reveal_step for decoding in decodings.values()])
     differs = np.flatnonzero((ends != ends[0]).any(axis=0))
     if not len(differs):
         return None
-    first = np.where(steps < 0, np.iinfo(np.int64).max, steps).min(axis=0)
+    first = np.where(steps < 0, np.iinfo(steps.dtype).max, steps).min(axis=0)
     position = int(differs[np.argmin(first[differs])])
     each = [_texts(pieces, d.tokens[-1], ~d.is_masked[-1])[position] for d in decodings.values()]
     said = [[text, int(step) if step >= 0 else None] for text, step in zip(each, steps[:, position], strict=True)]
