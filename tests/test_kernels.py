@@ -1,6 +1,7 @@
 """Attention and matrix products against float64 NumPy written from the formulas, in every platform's form."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -224,6 +225,18 @@ def test_splash_attention_takes_long_sequences_in_half_precision(monkeypatch, dt
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         assert tpu.takes(q) is taken
+
+
+@pytest.mark.eight_devices
+@pytest.mark.parametrize("batch", [2, 3])
+def test_splash_attention_over_a_mesh_takes_batches_that_do_not_divide(batch):
+    mesh = jax.make_mesh((2, 4), ("fsdp", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    q, k, v = (jax.random.normal(jax.random.key(i), (batch, 128, 4, 8)) for i in range(3))
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        got = jax.jit(functools.partial(tpu.attention, causal=True, is_real=None, interpret=True))(
+            *jax.device_put((q, k, v), jax.NamedSharding(mesh, jax.P()))
+        )
+    np.testing.assert_allclose(got, attention(q, k, v, causal=True, is_real=None), atol=2e-5)
 
 
 def test_program_for_a_tpu_holds_splash_attention_and_no_scores(monkeypatch):

@@ -194,6 +194,7 @@ def test_what_cannot_be_measured_is_refused_in_one_line_before_anything_runs(tmp
         (["loop", "--length", "0"], "--length must be"),
         (["loop", "--model", "sudoku-6m", "--length", "82"], "--length must be at most 81"),
         (["memory", "--batch", "-1"], "--batch must be"),
+        (["shards", "--devices", "1,99"], "--devices asks for 99 devices, and there "),
         (["memory", "--length", HUGE], "--length must be"),
         (["memory", "--model", "gpt5"], "unknown preset 'gpt5'"),
         (["start", "--length", "-1"], "--length must be"),
@@ -356,6 +357,19 @@ def test_loop_and_memory_measure_a_trained_models_network(tmp_path):
         rows = json.loads((tmp_path / command / "results.json").read_text())["rows"]
         assert len(rows) == {"loop": 1, "memory": 6}[command]
         assert {(row["model"], row["dtype"]) for row in rows} == {(argv[1], resolve_dtype("auto"))}
+
+
+def test_shards_of_a_sampler_hold_their_share_of_the_parameters(tmp_path):
+    config = tiny(presets.get("sudoku_800k"))
+    config = dataclasses.replace(config, width=64, mlp_width=512)
+    write_config(tmp_path / "run", {"model": config.to_json()})
+    argv = ["--model", str(tmp_path / "run"), "--length", "4", "--devices", "1,8", "--out", str(tmp_path / "out")]
+    main("throughput", "", COMMANDS, ["shards", *argv])
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
+    needed = {(row["devices"], row["axis"]): row["argument_bytes"] for row in rows}
+    assert list(needed) == [(1, "tensor"), (8, "tensor"), (8, "fsdp")]
+    assert needed[1, "tensor"] >= 4 * num_params(config)
+    assert max(needed[8, "tensor"], needed[8, "fsdp"]) < needed[1, "tensor"] / 4
 
 
 def tiny(config):

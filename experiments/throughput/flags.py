@@ -39,6 +39,10 @@ class Entries(NamedTuple):
         return values
 
 
+LISTED = Entries(int, Range(1, INT32))
+"""Numbers of things, with commas between them."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
     """Time sampling per oracle against the bare network, in alternating turns."""
@@ -50,7 +54,7 @@ class Run:
     """shrink a preset to this many layers; the rows say that the model was changed"""
     width: Width | None = None
     """shrink a preset to this width, with heads and MLP in proportion"""
-    batch: Annotated[str, Entries(int, Range(1, INT32))] = "32"
+    batch: Annotated[str, LISTED] = "32"
     """sequences in a batch, several numbers with commas"""
     length: Count | None = None
     """tokens per sequence (None: 81 for the Sudoku presets; else the longest, or 1,024)"""
@@ -198,6 +202,24 @@ class Memory(TrainingFlags):
     """compile for a chip of this TPU slice, such as v5p:2x2x1, which needs the libtpu wheel but no TPU (None: for this
     machine). On the CPU recomputation saves no memory, since XLA orders operations there without regard to memory"""
     out: pathlib.Path = pathlib.Path("runs/throughput-memory")
+    """folder of results.json"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shards(TrainingFlags):
+    """Compile the sampler for several numbers of devices and report the memory that each needs; nothing is run."""
+
+    model: str = "llada_8b"
+    """as for `run`"""
+    batch: Count = 1
+    """sequences in the batch"""
+    length: Count = 1024
+    """tokens per sequence"""
+    devices: Annotated[str, LISTED] = "1,2,4,8"
+    """numbers of devices, with commas"""
+    topology: str | None = None
+    """as for `memory`, with as many chips as the largest number of devices"""
+    out: pathlib.Path = pathlib.Path("runs/throughput-shards")
     """folder of results.json"""
 
 

@@ -112,7 +112,7 @@ def memory(flags: Memory) -> None:
 
     from mdm_jax.models.config import TransformerConfig
 
-    device = jax.devices()[0] if flags.topology is None else described_tpu(flags.topology)
+    device = jax.devices()[0] if flags.topology is None else described_tpus(flags.topology)[0]
     is_described_and_auto = flags.topology is not None and flags.dtype == "auto"
     dtype = "bfloat16" if is_described_and_auto else resolve_dtype(flags.dtype)
     described = flags.config(dtype)
@@ -194,16 +194,16 @@ def lowered_loss(
     )
 
 
-def described_tpu(topology: str) -> "jax.Device":
-    """A chip of a TPU slice to compile for. The machine needs no TPU."""
+def described_tpus(topology: str) -> "list[jax.Device]":
+    """The chips of a TPU slice to compile for. The machine needs no TPU."""
     import jax
     from jax.experimental import topologies
 
     for name, value in (("TPU_SKIP_MDS_QUERY", "1"), ("TPU_WORKER_HOSTNAMES", "localhost")):
         os.environ.setdefault(name, value)  # otherwise libtpu asks for the metadata of its machine
     try:
-        device: jax.Device = topologies.get_topology_desc(topology_name=topology, platform="tpu").devices[0]
+        devices = list(topologies.get_topology_desc(topology_name=topology, platform="tpu").devices)
     except Exception as error:  # the plugin may raise anything
         raise InputError(f"no such TPU slice, or no libtpu (pip install libtpu): {topology}: {error}") from None
     jax.config.update("jax_enable_compilation_cache", False)  # cached programs cannot be read without the chip
-    return device
+    return devices

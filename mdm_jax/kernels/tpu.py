@@ -1,5 +1,6 @@
 """Attention for TPUs: splash attention, a Pallas kernel in JAX, which keeps no scores in memory."""
 
+import math
 from typing import Any
 
 import jax
@@ -28,8 +29,8 @@ def takes(q: Array) -> bool:
 def attention(q: Array, k: Array, v: Array, *, causal: bool, is_real: Array | None, interpret: bool = False) -> Array:
     """Attention as `kernels.attention.attention`, for equally many queries and keys.
 
-    On a mesh the batch is split over all axes except "tensor", and heads over "tensor" if their
-    number is divisible. `interpret` runs the kernel on any backend.
+    On a mesh the batch is split over all axes except "tensor", and heads over "tensor", where the
+    numbers are divisible. `interpret` runs the kernel on any backend.
     """
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
@@ -61,7 +62,9 @@ def attention(q: Array, k: Array, v: Array, *, causal: bool, is_real: Array | No
 
     mesh = _mesh()
     if mesh.size > 1:
-        rows = tuple(axis for axis in mesh.axis_names if axis != "tensor")
+        rows: tuple[str, ...] | None = tuple(axis for axis in mesh.axis_names if axis != "tensor")
+        if q.shape[0] % math.prod(mesh.shape[axis] for axis in rows or ()):
+            rows = None
         splits = "tensor" in mesh.axis_names and k.shape[2] % mesh.shape["tensor"] == 0
         spec = PartitionSpec(rows, "tensor" if splits else None)
         local = jax.shard_map(
