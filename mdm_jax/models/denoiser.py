@@ -1,7 +1,10 @@
 """A Transformer as a Denoiser: a function of parameters and tokens."""
 
 import dataclasses
+import functools
 from typing import Any, ClassVar
+
+import jax
 
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.transformer import Transformer
@@ -55,11 +58,16 @@ class TransformerDenoiser:
           Features: hidden [B, L, D] in the config's dtype, and the head [D, V].
         """
         is_read = None if self.config.causal else is_read
-        features: Features = self._apply("features", params, tokens, dropout_key, is_read=is_read)
+        features: Features = self._apply("features", params, tokens, dropout_key, is_read)
         return features
 
-    def _apply(self, method: str, params: Params, tokens: Array, dropout_key: Array | None, **options: Any) -> Any:
+    @functools.partial(jax.jit, static_argnums=(0, 1))
+    def _apply(
+        self, method: str, params: Params, tokens: Array, dropout_key: Array | None, is_read: Array | None = None
+    ) -> Any:
+        """Under jit, so that programs that call one network in several places trace and lower it once."""
         rngs = None if dropout_key is None else {"dropout": dropout_key}
+        options: dict[str, Any] = {} if is_read is None else {"is_read": is_read}
         options |= {"deterministic": dropout_key is None, "rngs": rngs, "method": method}
         return self.network(self.config).apply({"params": params}, tokens, **options)
 
