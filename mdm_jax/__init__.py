@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mdm_jax.orders import identity_order, inverse, near_identity_order, uniform_order
     from mdm_jax.sampling import SampleResult, sample, vanilla_sample
     from mdm_jax.schedules import Cosine, Linear, Polynomial, Schedule
+    from mdm_jax.search import search_sample
     from mdm_jax.selection import Binomial, EntropyBudget, PerStep, Threshold, TopK
     from mdm_jax.text.prompts import Gap
     from mdm_jax.typing import Array, Confidence, Denoiser, Features, Oracle, Params, Selector
@@ -77,6 +78,7 @@ __all__ = [
     "sample",
     "sampling",
     "schedules",
+    "search_sample",
     "selection",
     "subset_loss",
     "token_nll",
@@ -99,6 +101,7 @@ _HOMES = {
     "oracles": ("with_noise",),
     "orders": ("identity_order", "inverse", "near_identity_order", "uniform_order"),
     "sampling": ("SampleResult", "sample", "vanilla_sample"),
+    "search": ("search_sample",),
     "schedules": ("Cosine", "Linear", "Polynomial", "Schedule"),
     "selection": ("Binomial", "EntropyBudget", "PerStep", "Threshold", "TopK"),
     "text.prompts": ("Gap",),

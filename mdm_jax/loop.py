@@ -180,7 +180,7 @@ def step(
     corrects = isinstance(selector, Corrector)
     state, is_open = _open_block(loop, state, corrects=corrects)
     has_open, left = is_open.any(axis=-1), is_open.sum(axis=-1, dtype=jnp.int32)
-    plan_keys, token_keys, score_keys, noise_keys = _step_keys(keys, state.step)
+    plan_keys, token_keys, score_keys, noise_keys = step_keys(keys, state.step)
     num_reveal = plan_step(selector, plan_keys, state.j, state.n_0, left)
 
     def reveal(state: State) -> State:
@@ -198,7 +198,7 @@ def step(
 
     def wait(state: State) -> State:
         def waits(ahead: Array) -> Array:
-            plan_keys, *_ = _step_keys(keys, state.step + ahead)
+            plan_keys, *_ = step_keys(keys, state.step + ahead)
             return waits_at(selector, plan_keys, state.j + ahead, state.n_0, left)
 
         idle = idle_steps(waits, len(left))
@@ -235,7 +235,7 @@ def idle_steps(waits: Callable[[Array], Array], batch: int) -> Array:
     return jax.lax.while_loop(lambda carry: carry[1], look_further, (near, near == NEAR))[0]
 
 
-def _step_keys(keys: Array, step: Array) -> tuple[Array, ...]:
+def step_keys(keys: Array, step: Array) -> tuple[Array, ...]:
     """Four keys [B] of a step: for its plan, tokens, scores, and noise on the scores."""
     return split_rows(jax.vmap(jax.random.fold_in)(keys, step), 4)
 

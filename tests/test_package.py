@@ -167,6 +167,7 @@ BELOW["autoregressive"] = {"errors", "ranges", "typing", "randomness", "checks",
 BELOW["edits"] = {"ranges", "typing", "checks", "loop"}
 BELOW["decoding"] = BELOW["sampling"] | {"sampling", "autoregressive", "edits", "models.kinds", "text.prompts"}
 BELOW["generation"] = BELOW["decoding"] | {"decoding", "evaluation.prompts", "text.tokenizer"}
+BELOW["search"] = BELOW["sampling"] | {"sampling"}
 BELOW["cached_sampling"] = BELOW["sampling"] | {"sampling", "autoregressive"}
 
 

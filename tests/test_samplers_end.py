@@ -100,6 +100,7 @@ SAMPLERS = {
     "remasking": lambda p, key, x, m, t, k: mdm_jax.remasking_sample(
         table, p, key, x, mask_id=m, num_steps=k, temperature=t
     ),
+    "search": lambda p, key, x, m, t, k: mdm_jax.search_sample(table, p, key, x, mask_id=m, width=3, doubt=t),
     "no remasking": lambda p, key, x, m, t, k: mdm_jax.remasking_sample(
         table, p, key, x, mask_id=m, num_steps=k, remask=False
     ),
