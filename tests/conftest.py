@@ -3,6 +3,8 @@
 MDM_JAX_LANE=user runs the files of `AS_USERS` on one device with XLA's defaults, the program that users run.
 """
 
+import collections
+import gc
 import importlib.metadata
 import logging
 import os
@@ -23,6 +25,7 @@ import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+gc.set_threshold(100_000, 20, 100)  # a search for cycles among all that JAX keeps takes a second
 logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # what a failed Orbax restore leaves behind
 
 
@@ -50,8 +53,19 @@ def pytest_runtest_setup(item):
         pytest.skip("over eight devices")
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m leaves out what is slow
 def pytest_collection_modifyitems(items):
-    """Files of whole commands come first: of two workers, none may be left with the longest at the end."""
+    """Makes all but every n-th case of a test that is `thinned(n)` slow, and takes files of whole commands first.
+
+    Of two workers, none may be left with the longest file at the end.
+    """
+    cases = collections.Counter()
+    for item in items:
+        thinned = item.get_closest_marker("thinned")
+        if thinned is not None:
+            if cases[item.path, item.originalname] % thinned.args[0]:
+                item.add_marker(pytest.mark.slow)
+            cases[item.path, item.originalname] += 1
     items.sort(key=lambda item: "end_to_end" not in item.path.name)
 
 

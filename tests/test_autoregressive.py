@@ -131,6 +131,7 @@ def assert_same(got, expected):
     assert [x.dtype for x in got] == [jnp.int32, jnp.float32, jnp.int32]
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_transformer_greedy_with_cache_equals_a_whole_pass_for_each_token(config):
     params = params_of(config)
@@ -171,6 +172,7 @@ def test_transformer_that_reads_its_prompt_in_groups_decodes_with_a_cache_as_wit
         mdm_jax.causal_nll(make_denoiser(config), params, jnp.asarray(prompt, jnp.int32), bos_id=0)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(("config", "dtype"), [(ARM, "float32"), (LLAMA, "float32"), (LLAMA, "bfloat16")])
 def test_decoder_piece_by_piece_over_a_used_cache_equals_the_whole(config, dtype):
     params, config = params_of(config), dataclasses.replace(config, dtype=dtype)
@@ -392,6 +394,7 @@ def test_causal_loss_of_a_token_has_no_gradient_to_itself_or_what_follows():
     assert (size[np.tril_indices(L, -1)] > 0).all()
 
 
+@pytest.mark.slow
 def test_causal_loss_trains_a_model_that_then_continues_its_prompts():
     config, mesh = dataclasses.replace(tiny.CONFIG, causal=True), tiny.one_device()
     optimizer = OptimizerConfig(num_steps=60, warmup_steps=5, learning_rate=2e-2)

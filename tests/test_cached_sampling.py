@@ -61,6 +61,7 @@ def assert_same(kept, plain):
     np.testing.assert_allclose(kept.log_prob, plain.log_prob, atol=ROUNDING)
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(
     ("selector", "temperature"),
     [(mdm_jax.PerStep(1), 0.0), (mdm_jax.Threshold(0.2), 1.0)],  # one of each kind: it plans, or it chooses
@@ -95,6 +96,7 @@ def test_one_trace_serves_every_temperature_step_count_and_key():
     assert seen[0] == seen[1] == seen[2]
 
 
+@pytest.mark.slow
 def test_over_a_mesh_gives_the_tokens_of_one_device():
     config = dataclasses.replace(DEEP, num_heads=4, vocab_size=8, num_extra_tokens=0, pad_id=None)
     params = params_of(config)
@@ -115,6 +117,7 @@ def test_over_a_mesh_gives_the_tokens_of_one_device():
     np.testing.assert_array_equal(over_mesh.reveal_step, alone.reveal_step)
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("oracle", [oracles.margin, oracles.random])
 def test_of_one_block_is_exact_whatever_the_network(oracle):
     kept, plain = both(DEEP, oracle=oracle, selector=mdm_jax.TopK(4), block_length=50)
@@ -123,6 +126,7 @@ def test_of_one_block_is_exact_whatever_the_network(oracle):
     assert kept.nfe == plain.nfe
 
 
+@pytest.mark.slow
 def test_of_several_layers_keeps_what_it_should_and_so_is_not_exact():
     x_init = np.full((6, 13), MASK, np.int32)
     kept, plain = both(DEEP, x_init, selector=mdm_jax.PerStep(1), temperature=0.0)

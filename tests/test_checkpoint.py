@@ -59,6 +59,7 @@ def test_load_gives_the_average_where_the_run_kept_one_and_the_parameters_where_
         chex.assert_trees_all_equal(mdm_jax.load(tmp_path / name).params, state.ema if ema else state.params)
 
 
+@pytest.mark.slow
 def test_load_gives_low_precision_parameters_of_a_float32_average(tmp_path):
     config = dataclasses.replace(tiny.CONFIG, param_dtype="bfloat16")
     write_config(tmp_path, {"model": config.to_json()})
@@ -205,6 +206,7 @@ def broken_off(tmp_path_factory):
     return folder, tiny.final_state(folder)
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (1, 2, 4)])
 def test_checkpoint_of_eight_devices_restores_onto_any_other_mesh(tmp_path, broken_off, sizes):
     tmp_path, saved = shutil.copytree(broken_off[0], tmp_path / "run"), broken_off[1]
@@ -234,6 +236,7 @@ def graded(values):
     return lambda params: {"grade": next(left), "other": 0.0}
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(
     ("mode", "values", "best"),
     [
@@ -294,6 +297,7 @@ def test_load_of_the_best_where_no_metric_was_named_says_so(tmp_path, finished):
         mdm_jax.load(finished[0] / "checkpoints" / "best")
 
 
+@pytest.mark.slow
 def test_held_out_loss_is_that_of_the_documented_objective_and_falls_with_training(tmp_path):
     mesh, denoiser, examples = make_mesh(2, 2, 2), make_denoiser(tiny.CONFIG), tiny.examples()
     evaluate = held_out_loss(denoiser, masked_loss(tiny.MASK), examples, mesh, batch_size=8)

@@ -150,6 +150,7 @@ def assert_tail_is_drawn(num, vocab_size, gap, naive_num):
     assert tail_draws(jax.random.categorical, naive_num, vocab_size, gap) < low
 
 
+@pytest.mark.slow
 def test_tail_of_a_large_vocabulary_beyond_float32_noise_is_drawn_at_its_rate():
     assert_tail_is_drawn(1000, 200_000, 17.5, 1000)
 
@@ -306,6 +307,7 @@ def chunks(request, in_chunks_of):
         in_chunks_of(3 * 600 * 2)
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 @pytest.mark.parametrize("mask_id", [None, 599, 600])
 @pytest.mark.parametrize(
@@ -331,6 +333,7 @@ def test_confidence_from_hidden_is_that_from_logits_where_it_is_wanted(chunks, w
         assert field.dtype == other.dtype
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.eight_devices
 @pytest.mark.parametrize("vocab_size", [1536, 2000, 2004, 2048, 126464])
 def test_confidence_from_a_head_sharded_over_the_vocabulary_is_the_same_and_gathers_no_logits(in_chunks_of, vocab_size):
@@ -350,6 +353,7 @@ def test_confidence_from_a_head_sharded_over_the_vocabulary_is_the_same_and_gath
         np.testing.assert_allclose(field, expected, rtol=6 * ROUNDING, atol=ROUNDING, err_msg=name)
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.eight_devices
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_sampling_in_chunks_over_a_mesh_gives_the_tokens_of_one_device(in_chunks_of, temperature):

@@ -161,6 +161,7 @@ def test_puzzles_in_any_format_read_back_to_themselves_and_the_user_is_told_how(
 DAMAGE = ["", "\n", " ", "\t", ",", ";", "|", "?", "é", "\0", '"', "'", "#", "-", "\ud800", "[", "ab", "---", "\u0661"]
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("form", RENDERED)
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())

@@ -50,6 +50,7 @@ def keys(number, seed=0):
     return jax.random.fold_in(jax.random.key(seed), number)[None]
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("name", ["model", "unpadded"])
 def test_each_prompt_of_a_batch_is_continued_as_if_alone_whether_padding_is_hidden_or_there_is_none(name, request):
     model = request.getfixturevalue(name)
@@ -92,6 +93,7 @@ def decode_as_llada(denoiser, params, prompt, *, num_new, block, steps, guidance
     return x[len(prompt) :].tolist()
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("guidance", [0.0, 1.5])
 def test_blocks_begin_behind_the_prompt_and_guidance_hides_it_as_in_lladas_decoder(unpadded, model, guidance):
     options = {"num_new": 12, "oracle": oracles.token_prob, "selector": mdm_jax.TopK(2), "block_length": 4}
@@ -211,6 +213,7 @@ def test_causal_model_continues_prompts_as_autoregressive_sample_does(tmp_path, 
         mdm_jax.generate(model, [["a", mdm_jax.Gap(2), "b"]], tokenizer=tokenizer)
 
 
+@pytest.mark.slow
 def test_watched_prompt_shows_every_step_and_ends_as_one_that_is_not(model, tokenizer):
     seen = []
     options = {"tokenizer": tokenizer, "num_new": 8, "selector": Remask(4, noise=0.0), "temperature": 1.0}

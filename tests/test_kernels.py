@@ -45,6 +45,7 @@ def reference(q, k, v, causal, is_real):
 CASES = [(kv, causal, padded) for kv in (4, 2, 1) for causal in (False, True) for padded in (False, True)]
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("scores", [cpu.SCORES, 8 * LENGTH**2, 1])  # all at once, a few heads, and one at a time
 @pytest.mark.parametrize(("kv_heads", "causal", "padded"), CASES)
 def test_attention_float32_equals_the_formula(monkeypatch, kv_heads, causal, padded, scores):
@@ -188,6 +189,7 @@ def test_attention_told_to_cudnn_is_within_its_limits(monkeypatch):
     assert sorted(lengths_told) == [False, True], "one form for right padding, one for any other"
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(("side", "causal", "kv_heads"), [("none", True, 4), ("right", False, 2), ("left", False, 4)])
 def test_splash_attention_and_its_gradients_are_those_of_the_plain_form(side, causal, kv_heads):
     # No TPU here: Pallas interprets the kernel. 150 positions are padded to 256.
@@ -249,6 +251,7 @@ def test_program_for_a_tpu_holds_splash_attention_and_no_scores(monkeypatch):
     assert "256x256x" in lowered.lower(lowering_platforms=("cpu",)).as_text(), "so that the above can fail"
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_results_without_the_forms_for_cpus_change_by_rounding_only(monkeypatch, dtype):
     monkeypatch.setattr(jax, "device_count", lambda: 1)
@@ -336,6 +339,7 @@ def test_einsum_bfloat16_gradients_are_products_of_rounded_operands(monkeypatch,
     assert grad_x.dtype == grad_y.dtype == jnp.float32
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_einsum_transposed_result_compiles(dtype):
     # XLA's CPU backend has no kernel for a low-precision product that a transposition was folded into.

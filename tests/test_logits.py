@@ -32,6 +32,7 @@ def examples(batch, seed=0):
     return jnp.asarray(x_0), jnp.asarray(rng.random((batch, LENGTH)) < 0.3)
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("chunk", [15, 1 << 23], ids=["3 positions", "all at once"])
 @pytest.mark.parametrize("batch", [5, 8])
 @pytest.mark.parametrize("name", LOSSES)
@@ -53,6 +54,7 @@ def test_loss_from_features_equals_that_from_logits_with_its_gradient(monkeypatc
         np.testing.assert_allclose(leaf, expected_gradient[name], rtol=2e-4, atol=2e-4, err_msg=name)
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("with_prompt", [False, True])
 @pytest.mark.parametrize("batch", [2, 6, 64, 250])
 def test_subsets_of_a_pair_never_hold_more_masks_than_the_budget(batch, with_prompt):

@@ -58,6 +58,7 @@ def over_keys(loss, seed, num, *, num_orders=None, **arrays):
     return many_keys(loss, options)(jax.random.split(jax.random.key(seed), num), arrays)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_loss_over_many_keys_is_unbiased_for_every_row_with_and_without_a_prompt(name):
     for seed, prompts in enumerate((np.zeros_like(IS_PROMPT), IS_PROMPT)):
@@ -193,6 +194,7 @@ def test_elbo_loss_of_a_single_row_draws_its_time_uniformly():
         assert abs(len(late) / len(row) - 0.6) < 4.5 * np.sqrt(0.24 / len(row))
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("name", ["elbo linear", "elbo cosine", "subset", "order"])
 def test_gradient_of_the_mean_loss_agrees_with_the_gradient_of_the_exact_loss(name):
     x_0, params = X_0[0], PARAMS

@@ -57,6 +57,7 @@ def test_bert_hides_padding():
     assert np.abs(seen - alone).max() > 0.01
 
 
+@pytest.mark.slow
 def test_bert_is_trained_and_sampled_as_any_denoiser():
     denoiser, params = kinds.make_denoiser(TINY), lively()
     tokens = jax.random.randint(jax.random.key(2), (4, 12), 0, 10)

@@ -58,6 +58,7 @@ def test_chunks_of_rows_keep_a_processor_busy_and_waste_few():
     assert chunk_rows(6, 1024, 512) == 1
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(
     ("change", "bound"),
     [({}, 1e-5), ({"tie_head": True, "shift_logits": True}, 1e-5), ({"dtype": "bfloat16"}, 2**-6)],
@@ -127,6 +128,7 @@ def test_field_called_features_is_no_method():
 SELECTORS = [mdm_jax.Threshold(0.2), mdm_jax.Binomial(6), mdm_jax.TopK(5), mdm_jax.PerStep(3)]
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("sharded", [False, True])
 @pytest.mark.parametrize("selector", [*SELECTORS, None], ids=str)
 def test_sample_by_features_is_that_by_all_logits(selector, sharded):

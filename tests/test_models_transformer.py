@@ -178,6 +178,7 @@ def test_transformer_bidirectional_every_position_sees_every_other():
     assert (jacobian_over_positions(TINY) > 0).all()
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("positions", ["rope", "learned"])
 def test_transformer_padding_on_either_side_changes_no_real_position(causal, positions):
@@ -218,6 +219,7 @@ COMBINATIONS = [
 ]
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("options", COMBINATIONS, ids=lambda options: "-".join(str(x) for x in options.values()))
 def test_transformer_remat_and_bfloat16_agree_with_plain(options):
     config = dataclasses.replace(TINY, num_layers=1, **options)

@@ -23,6 +23,7 @@ def reproduced(tmp_path_factory):
     return folder, flags, run("nae_sat", *flags).stdout
 
 
+@pytest.mark.slow
 def test_reproduce_smoke_has_table_1_and_goes_on_where_it_was(reproduced):
     folder, flags, printed = reproduced
     out = folder / "out"
@@ -106,6 +107,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path):
     assert not (tmp_path / "out" / "results.json").exists()
 
 
+@pytest.mark.slow
 def test_exact_predictor_is_right_throughout_one_at_a_time_and_loses_with_several(tmp_path):
     flags = ["--num-latents", 6, "--num-observations", 12, "--limit", 300, "--out", tmp_path]
     run("nae_sat", "exact", *flags)
@@ -124,6 +126,7 @@ def test_hardness_smoke_has_both_thresholds_and_both_starts(tmp_path):
     assert_both_starts(tmp_path)
 
 
+@pytest.mark.slow
 def test_hardness_with_a_known_threshold_has_both_starts(tmp_path, monkeypatch):
     monkeypatch.setattr(thresholds, "condensation", lambda *args, **options: 4.5)  # the search for it takes a minute
     hardness.reproduce(hardness.Reproduce(scale="smoke", out=tmp_path))
@@ -143,6 +146,7 @@ def assert_both_starts(folder):
     assert (folder / "hardness.png").stat().st_size > 5000
 
 
+@pytest.mark.slow
 def test_imbalance_smoke_compares_model_proxy_and_exact_conditionals(tmp_path):
     flags = ["reproduce", "--scale", "smoke", "--data", tmp_path / "data", "--out", tmp_path / "out"]
     run("imbalance", *flags)

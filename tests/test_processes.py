@@ -67,6 +67,7 @@ def test_run_killed_at_20_random_moments_ends_bit_for_bit_as_if_never_killed(tmp
     assert read_metrics(folder) == read_metrics(alone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 0), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
 )
@@ -90,13 +91,16 @@ def test_run_that_is_asked_to_stop_saves_and_says_where(tmp_path, number, code):
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGINT])
 def test_second_signal_ends_a_run_at_once_in_the_middle_of_an_evaluation_that_never_ends(tmp_path, number):
     process = tiny.run(tmp_path / "run", "--steps", "400", "--endless", "3")
-    wait_for(lambda: steps_written(tmp_path / "run") >= 2, process)
-    time.sleep(1.0)  # it stands in a loop of XLA's by now, or will
-    process.send_signal(number)
-    time.sleep(0.5)
-    assert process.poll() is None, "the first one asks"
-    process.send_signal(number)
-    said = tiny.finish(process, code=128 + number, timeout=10)
+    try:
+        wait_for(lambda: steps_written(tmp_path / "run") >= 2, process)
+        time.sleep(1.0)  # it stands in a loop of XLA's by now, or will
+        process.send_signal(number)
+        time.sleep(0.5)
+        assert process.poll() is None, "the first one asks"
+        process.send_signal(number)
+        said = tiny.finish(process, code=128 + number, timeout=10)
+    finally:
+        process.kill()
     assert said == [f"ended at once by a second signal ({number.name}); what was saved is good"]
 
 

@@ -248,6 +248,7 @@ def test_bad_input_is_one_line_and_code_two(trained, tmp_path):
     assert not (tmp_path / "new" / "config.json").exists(), "what did not start leaves no config behind"
 
 
+@pytest.mark.slow
 def test_train_from_given_weights_starts_there_and_goes_on_without_them(trained, tmp_path):
     folder, flags = trained
     weights = tmp_path / "weights"
@@ -278,6 +279,7 @@ def test_train_from_given_weights_starts_there_and_goes_on_without_them(trained,
     assert f"there is no folder {weights}" in refused[-1]
 
 
+@pytest.mark.slow
 def test_evaluate_in_one_block_with_kept_keys_and_values_is_exact(trained, tmp_path):
     flags = ["evaluate", "--checkpoint", trained[0] / "run", "--limit", 20]
     blocks = [*flags, "--block-length", 16, "--keep", "dual", "--out", tmp_path / "kept"]
@@ -287,6 +289,7 @@ def test_evaluate_in_one_block_with_kept_keys_and_values_is_exact(trained, tmp_p
     assert kept == plain | {"block_length": 16, "keep": "dual"}
 
 
+@pytest.mark.slow
 def test_evaluate_takes_tokens_back_as_the_decoder_of_that_kind_does(trained, tmp_path):
     flags = ["evaluate", "--checkpoint", trained[0] / "run", "--limit", 20, "--remask-steps", 5]
     done = run_all(
@@ -487,6 +490,7 @@ def held_out(difficulty):
     return {name: np.concatenate([part[name] for part in parts]) for name in ("puzzle", "rule")}
 
 
+@pytest.mark.slow
 def test_reproduce_has_a_row_for_every_method_set_order_and_number_of_tokens_per_step(reproduced):
     folder, _, printed = reproduced
     record = json.loads((folder / "all" / "results.json").read_text())
@@ -535,6 +539,7 @@ def test_reproduce_has_a_row_for_every_method_set_order_and_number_of_tokens_per
         assert head.split() == ["method", "order", "paper", "ours", "95%", "interval", "NFE", "puzzles/s"]
 
 
+@pytest.mark.slow
 def test_reproduce_takes_no_figures_of_other_weights_under_the_same_name(reproduced, tmp_path):
     folder, _, _ = reproduced
     weights, out = tmp_path / "weights", tmp_path / "out"
@@ -547,6 +552,7 @@ def test_reproduce_takes_no_figures_of_other_weights_under_the_same_name(reprodu
     assert "is of a run with other weights: give the same flags" in said[-1]
 
 
+@pytest.mark.slow
 def test_reproduce_goes_on_where_it_was_and_takes_in_nothing_else(reproduced, tmp_path):
     folder, flags, _ = reproduced
     units, before = folder / "all" / "units.jsonl", rows(folder / "all")
@@ -628,6 +634,7 @@ def test_reproduce_stops_in_time_whatever_it_is_doing_and_keeps_nothing_of_it(tm
     assert again.rows("slow", lambda: [{"n": 2}]) == [{"n": 2}]
 
 
+@pytest.mark.slow
 def test_demo_ends_with_a_row_per_set_and_order_and_a_picture_of_each_set(tmp_path):
     out = tmp_path / "demo"
     write_sudoku(tmp_path / "sudoku-6m", size=9)  # found before the shipped weights of that name, and quicker

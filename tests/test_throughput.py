@@ -92,6 +92,7 @@ def test_run_takes_batch_sizes_and_prompts_of_different_lengths(tmp_path, monkey
         assert row["tokens_per_s"] == pytest.approx(row["sequences_per_s"] * generated / row["batch"])
 
 
+@pytest.mark.slow
 def test_run_with_all_logits_at_once_needs_the_memory_for_them_and_kept_keys_are_used(tmp_path, monkeypatch):
     monkeypatch.setattr(roofline, "measure", lambda dtype: roofline.Roofline(1e12, 1e10))
     monkeypatch.setattr(confidence, "WHOLE", 0)
@@ -116,6 +117,7 @@ def test_all_of_the_network_is_computed_and_all_logits_made_if_asked(compute, lo
     assert all(same) == (compute == "all")
 
 
+@pytest.mark.slow
 def test_start_times_a_process_with_an_empty_cache_and_one_that_finds_its_programs(tmp_path):
     small = ["--model", "sudoku_800k", "--layers", "1", "--width", "32", "--length", "8", "--dtype", "float32"]
     main("throughput", "", COMMANDS, ["start", *small, "--out", str(tmp_path)])

@@ -97,6 +97,7 @@ def steps(mesh, accumulate=1, number=6):
     return losses, pools
 
 
+@pytest.mark.slow
 @pytest.mark.eight_devices
 def test_the_pool_is_the_same_over_a_mesh_and_in_parts():
     want, want_pools = steps(tiny.one_device())

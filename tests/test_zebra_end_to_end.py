@@ -70,6 +70,7 @@ def test_test_set_is_what_the_run_held_out(trained):
         np.testing.assert_array_equal(values, held_out[name])
 
 
+@pytest.mark.slow
 def test_evaluate_reports_what_the_table_says_and_by_size(trained, tmp_path):
     folder, _, _ = trained
     masked = ["evaluate", "--checkpoint", folder / "all" / "mdm"]
