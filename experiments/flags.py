@@ -2,7 +2,8 @@
 
 import dataclasses
 import pathlib
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mdm_jax.ranges import INT32, Count, Decay, NotNegative, Positive, Range, Seed, Share
 
@@ -164,6 +165,8 @@ class DecodeFlags:
     """or: reveal all tokens in this many steps, by the linear schedule"""
     remask_steps: Count | None = None
     """or: the same, where each step may also mask revealed tokens again"""
+    search_width: Count | None = None
+    """or: one token per step, by a beam search of this many partial answers, for up to as many times the calls"""
     binomial_steps: Count | None = None
     """or: reveal a binomial number of tokens in each of this many steps (vanilla inference, with the random oracle)"""
     threshold: Annotated[float, Range(infinite=True)] | None = None
@@ -195,10 +198,11 @@ class DecodeFlags:
         """The selector that the flags ask for."""
         from mdm_jax import Binomial, EntropyBudget, InputError, PerStep, Threshold, TopK
 
-        made = {
+        made: dict[str, tuple[Callable[[Any], Selector], Any]] = {
             "--tokens-per-step": (PerStep, self.tokens_per_step),
             "--num-steps": (TopK, self.num_steps),
             "--remask-steps": (TopK, self.remask_steps),
+            "--search-width": (lambda _: PerStep(1), self.search_width),
             "--binomial-steps": (Binomial, self.binomial_steps),
             "--threshold": (Threshold, self.threshold),
             "--entropy-budget": (EntropyBudget, self.entropy_budget),

@@ -32,7 +32,7 @@ class Beam(NamedTuple):
     tokens: Array
     """int32 [B, W, L]"""
     reveal_step: Array
-    """int32 [B, W, L]: as in `SampleResult`"""
+    """int32 [B, W, L]: the step that revealed the position, -1 if none did"""
     log_prob: Array
     """float32 [B, W, L], nats: log p_theta of each token when it was revealed; 0 if none was"""
     is_alive: Array
@@ -40,7 +40,7 @@ class Beam(NamedTuple):
     nfe: Array
     """int32 scalar: network calls so far, each on [B, L]"""
     step: Array
-    """int32 scalar"""
+    """int32 scalar: steps so far"""
 
 
 def search_sample(
@@ -76,7 +76,7 @@ def search_sample(
       doubt: the least probability of a second token to try, from 0 to 1; 0 tries all.
 
     Returns:
-      SampleResult; `reveal_step` counts network calls as `nfe` does, so that it has gaps.
+      SampleResult; `reveal_step` counts steps.
 
     Raises:
       InputError: as `sample`, or a width or a doubt that is no number in its range.
@@ -181,7 +181,7 @@ def _step(
     ]
     found = Beam(
         tokens=_by_row([jnp.where(is_chosen, token, tokens) for token, _, _ in branches], batch),
-        reveal_step=_by_row([jnp.where(is_chosen, beam.nfe, reveal_step)] * 2, batch),
+        reveal_step=_by_row([jnp.where(is_chosen, beam.step, reveal_step)] * 2, batch),
         log_prob=_by_row([jnp.where(is_chosen, its, log_prob) for _, its, _ in branches], batch),
         is_alive=_by_row([alive for _, _, alive in branches], batch),
         nfe=beam.nfe + size,

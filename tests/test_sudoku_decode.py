@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.commands.decode import autoregressive, masked, measure
+from experiments.commands.decode import autoregressive, masked, measure, searching
 from mdm_jax import PerStep, oracles
 from mdm_jax.loading import Model
 from mdm_jax.models.config import TransformerConfig
@@ -57,6 +57,18 @@ def test_answer_of_a_masked_model_takes_the_steps_that_its_masks_want():
     alone = measure(TASK, layout, decode, take(4, RECORDS), batch_size=4)
     np.testing.assert_array_equal(decoded.answers[:4], alone.answers)
     assert decoded.row["nfe"] == 4, "17 masks, 5 at a time"
+
+
+def test_answer_found_by_search_is_the_greedy_one_with_one_filling_and_costs_more_with_four():
+    layout = sudoku_layouts.get("in-place", 4)
+    config = TransformerConfig(vocab_size=5, max_length=16, **SIZE)
+    model = Model(config, init_params(config, jax.random.key(0)), make_denoiser(config))
+    found = {width: measure(TASK, layout, searching(model, layout, oracles.margin, width), RECORDS) for width in (1, 4)}
+    plain = measure(TASK, layout, masked(model, layout, oracles.margin), RECORDS)
+    np.testing.assert_array_equal(found[1].answers, plain.answers)
+    np.testing.assert_array_equal(found[1].steps, plain.steps)
+    assert found[1].row["nfe"] == plain.row["nfe"] == (PUZZLES == 0).sum(axis=1).max()
+    assert plain.row["nfe"] < found[4].row["nfe"] <= 4 * plain.row["nfe"]
 
 
 def greedy(config, params, prompt):

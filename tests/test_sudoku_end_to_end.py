@@ -233,6 +233,7 @@ def test_bad_input_is_one_line_and_code_two(trained, tmp_path):
         (["train", *flags, "--steps", 151], "num_steps 150 -> 151"),
         (["train", *flags, "--mesh.data", 3, "--out", tmp_path / "mesh"], "data=3"),
         (["evaluate", *checkpoint, "--keep", "dual"], "give --block-length too"),
+        (["evaluate", *checkpoint, "--search-width", 2, "--temperature", 1], "no --temperature, no blocks"),
         (["evaluate", *checkpoint, "--viewer", tmp_path / "page.txt"], "page.txt must end in .html"),
         (["solve", *checkpoint, "--viewer", tmp_path / "short.txt" / "page.html", nine], "short.txt"),
         (["evaluate", *checkpoint, "--difficulty", "easy"], "unknown difficulty 'easy'; choose from normal, hard"),

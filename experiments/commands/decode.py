@@ -19,7 +19,7 @@ from mdm_jax.models.kinds import make_decoder
 from mdm_jax.oracles import ORACLES
 from mdm_jax.sampling import SampleResult
 from mdm_jax.tasks.base import Answers, Layout, Records, Scores, Task
-from mdm_jax.typing import Array, Oracle, Selector
+from mdm_jax.typing import Array, Denoiser, Oracle, Selector
 
 TWO_ORDERS = ("random", "margin")
 """The orders of an evaluation during training."""
@@ -52,8 +52,7 @@ def masked(
 ) -> Decode:
     """Strict unmasking, one token a step unless a selector is given; options as for `sample`."""
     options |= {"selector": selector or mdm_jax.PerStep(1), "temperature": temperature}
-    denoiser = SkipRows(model.denoiser) if gives_features(model.denoiser) else model.denoiser
-    return _decoder(mdm_jax.sample, denoiser, model, layout, oracle, **options)
+    return _decoder(mdm_jax.sample, _skipping(model), model, layout, oracle, **options)
 
 
 def remasking(
@@ -64,12 +63,22 @@ def remasking(
     return _decoder(mdm_jax.remasking_sample, model.denoiser, model, layout, oracle, **options)
 
 
+def searching(model: Model, layout: Layout, oracle: Oracle, width: int) -> Decode:
+    """A beam search over partial answers, one token a step."""
+    return _decoder(mdm_jax.search_sample, _skipping(model), model, layout, oracle, width=width)
+
+
 def cached(model: Model, layout: Layout, oracle: Oracle, selector: Selector, **options: Any) -> Decode:
     """Strict unmasking in blocks, with keys and values kept from step to step; options as for `cached_sample`."""
     if getattr(model.config, "pad_id", None) is not None:
         raise InputError("--keep is for models without padding, and this one hides it: leave it out")
     network = make_decoder(model.config)
     return _decoder(mdm_jax.cached_sample, network, model, layout, oracle, selector=selector, **options)
+
+
+def _skipping(model: Model) -> Denoiser:
+    """The model's network, without the rows that nothing is read of."""
+    return SkipRows(model.denoiser) if gives_features(model.denoiser) else model.denoiser
 
 
 def _decoder(
@@ -145,9 +154,11 @@ def decoders_for(
             decode = cached(model, layout, oracle, selector, **in_blocks)
         elif flags.remask_steps is not None:
             decode = remasking(model, layout, oracle, flags.remask_steps, temperature=flags.temperature)
+        elif flags.search_width is not None:
+            decode = searching(model, layout, oracle, flags.search_width)
         else:
             decode = masked(model, layout, oracle, selector, **in_blocks)
-        how = {"block_length": flags.block_length, "keep": flags.keep, "remask_steps": flags.remask_steps}
+        how = {way: getattr(flags, way) for way in ("block_length", "keep", "remask_steps", "search_width")}
         yield name, decode, order_fields(name, selector) | how | other
 
 
@@ -159,6 +170,8 @@ def _check_ways(flags: DecodeFlags) -> None:
         raise InputError("--keep is for decoding in blocks: give --block-length too")
     if flags.remask_steps is not None and flags.block_length is not None:
         raise InputError("--remask-steps takes back tokens of the whole sequence: leave --block-length out")
+    if flags.search_width is not None and (flags.temperature or flags.block_length is not None):
+        raise InputError("--search-width takes the likeliest tokens of whole sequences: no --temperature, no blocks")
 
 
 def measure(task: Task, layout: Layout, decode: Decode, records: Records, **options: Any) -> Decoded:
