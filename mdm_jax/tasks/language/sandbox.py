@@ -3,8 +3,8 @@
 The process reads files as its user may, and writes none: the kernel filters its system calls (seccomp). It ends the
 process that opens a file for writing, or makes, renames, changes or deletes one; that starts a process or a program,
 opens a socket, or sends a signal. The time of the processor and of the clock, memory, open files and output have
-limits. The environment is empty. The process dies with the one that started it. None of that needs a privilege, and root's own
-do not help the program.
+limits. The environment is empty. The process dies with the one that started it. None of that needs a privilege, and
+root's own do not help the program.
 
 What it does not do. A program may read what its user may read, though it has nowhere to send it. It uses the kernel as
 any process does: a hole in the kernel is a hole here. It shares an interpreter with its tests: one that looks for the
