@@ -200,6 +200,8 @@ ONLY_IN = {
     "tyro": ["experiments/"],
     "tokenizers": ["mdm_jax/text/tokenizer.py"],
     "jinja2": ["mdm_jax/text/tokenizer.py"],
+    "math_verify": ["mdm_jax/tasks/language/verify.py"],
+    "lm_eval": ["mdm_jax/evaluation/harness.py"],
 }
 
 

@@ -21,6 +21,7 @@ from mdm_jax.evaluation.prompts import padded_length
 from mdm_jax.logits import scored_nll
 from mdm_jax.ranges import INT32, Range, check_number
 from mdm_jax.report.progress import Bar
+from mdm_jax.text.tokenizer import Tokenizer
 from mdm_jax.typing import Array, Denoiser, Params
 
 ORDERS = ("all", "left_to_right")
@@ -31,6 +32,13 @@ class Continuation(NamedTuple):
 
     prompt: Sequence[int]
     tokens: Sequence[int]
+
+
+def continuation(tokenizer: Tokenizer, prompt: str, text: str) -> Continuation:
+    """Two texts as token ids: cut where the tokens of the prompt alone end, if those of both together begin so."""
+    ids, whole = tokenizer.encode(prompt), tokenizer.encode(prompt + text)
+    behind = whole[len(ids) :] if whole[: len(ids)] == ids else []
+    return Continuation(ids, behind or tokenizer.encode(text, special=False))
 
 
 class _Term(NamedTuple):

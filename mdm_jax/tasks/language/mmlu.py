@@ -11,12 +11,19 @@ from mdm_jax.files import read_bytes
 from mdm_jax.tasks.language.benchmark import MOST, Problem, Prompt, Score, read_records
 
 LETTERS = "ABCD"
+HEAD = "The following are multiple choice questions (with answers) about {}.\n\n"
+OPEN = "There is a single choice question about {}. Answer the question by replying A, B, C or D.\nQuestion: "
 
 
 @dataclasses.dataclass(frozen=True)
 class MMLU:
-    """The likeliest letter behind five answered questions of the subject and the question."""
+    """Answered questions of the subject, and the question; or the same as a conversation.
 
+    The answer is the likeliest letter, or, in a conversation, the first one of a generated text. OpenCompass asks the
+    last question in other words than those of the examples; here all are asked alike.
+    """
+
+    chat: bool = False
     files: Sequence[str] = ("mmlu-test.jsonl.gz", "mmlu-test.jsonl", "mmlu/test")
     shot_files: Sequence[str] = ("mmlu-dev.jsonl.gz", "mmlu-dev.jsonl", "mmlu/dev")
 
@@ -35,9 +42,15 @@ class MMLU:
     def prompt(self, problem: Problem, shots: Sequence[Problem], num_shots: int) -> Prompt:
         """The subject, its first examples, and the question."""
         subject = problem["subject"]
-        examples = [shot for shot in shots if shot["subject"] == subject][:num_shots]
-        head = f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}.\n\n"
-        return head + "".join(f"{asked(shot)} {shot['answer']}\n\n" for shot in examples) + asked(problem)
+        examples, name = [shot for shot in shots if shot["subject"] == subject][:num_shots], subject.replace("_", " ")
+        if not self.chat:
+            texts = [f"{asked(shot)} {shot['answer']}\n\n" for shot in examples]
+            return "".join([HEAD.format(name), *texts, asked(problem)])
+        turns = []
+        for each in (*examples, problem):
+            turns.append({"role": "user", "content": f"{OPEN.format(name)}{asked(each)} "})
+            turns.append({"role": "assistant", "content": f"{each['answer']}\n"})
+        return turns[:-1]
 
     def reference(self, problem: Problem) -> str:
         """The letter, behind a blank."""
@@ -46,11 +59,12 @@ class MMLU:
     def choices(self, problem: Problem) -> Sequence[str]:
         """The letters, behind a blank."""
         del problem
-        return [f" {letter}" for letter in LETTERS]
+        return [] if self.chat else [f" {letter}" for letter in LETTERS]
 
     def score(self, problem: Problem, answer: str) -> Score:
-        """Whether it is the letter."""
-        return Score(float(answer.strip() == problem["answer"]))
+        """Whether its first letter of the four is right."""
+        found = next((character for character in answer if character in LETTERS), "")
+        return Score(float(found == problem["answer"]), answer.strip()[:80])
 
 
 def asked(problem: Problem) -> str:

@@ -34,7 +34,7 @@ class RocStories(Generated):
         if not (set(STORIES) <= columns or {*CLOZE, *ENDINGS.values(), RIGHT} <= columns):
             wanted = f"{', '.join(STORIES)}, or {', '.join([*CLOZE, *ENDINGS.values(), RIGHT])}"
             raise InputError(f"{path} lacks columns: wanted are {wanted}")
-        found = []
+        found: list[Problem] = []
         for row in rows:
             names = STORIES if set(STORIES) <= columns else [*CLOZE, ENDINGS.get(row[RIGHT], "")]
             if any(not row.get(name) for name in names):
@@ -47,8 +47,8 @@ class RocStories(Generated):
     def prompt(self, problem: Problem, shots: Sequence[Problem], num_shots: int) -> Prompt:
         """Two sentences before, two behind, with a blank between any two."""
         del shots, num_shots
-        one, two, three, four, five = problem["sentences"]
-        return [f"{one} {two}", Hole(f" {three}"), f" {four} {five}"]
+        one, two, three, four, five = map(str, problem["sentences"])
+        return (f"{one} {two}", Hole(f" {three}"), f" {four} {five}")
 
     def reference(self, problem: Problem) -> str:
         """The sentence."""

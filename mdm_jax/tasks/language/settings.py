@@ -38,56 +38,43 @@ class Settings:
     """examples in the prompt"""
     stop: tuple[str, ...] = ()
     """texts at which an answer is cut off"""
-    end: Literal["free", "never", "last"] = "free"
-    """tokens that end the text: as they come, never predicted, or revealed after all others"""
     column: str | None = None
     """the column of Table 4"""
-    programs: bool = False
-    """whether answers are programs, which run in the sandbox"""
-    mathematics: bool = False
-    """whether answers are compared by math-verify"""
+    needs: Literal["the sandbox", "math-verify"] | None = None
+    """what scores its answers"""
 
 
 INFILLING = "paper, D.3: all masks open, as many as the span has tokens; Bavarian et al. 2022"
+ROC_STORIES = "paper, D.3; the third sentence of five, as in Gong et al. 2025 (arXiv:2410.17891)"
 LLADA_BASE = "LLaDA's EVAL.md for the base model: steps = length = block"
-LLADA_INSTRUCT = "LLaDA's EVAL.md for the instruction-tuned model"
+LLADA_INSTRUCT = "LLaDA's EVAL.md for the instruction-tuned model, in blocks"
 AT_DEFINITIONS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
 AT_QUESTIONS = ("Question:", "</s>", "<|im_end|>")
+AT_PROBLEMS = ("Problem:",)
 
 
-def _infilling(kind: str, column: str | None) -> Settings:
-    file = f"HumanEval-{kind}Infilling"
-    suffix = "Light" * (column is None)
-    benchmark = Infilling(files=(f"{file}{suffix}.jsonl.gz", f"{file}{suffix}.jsonl"))
-    return Settings(benchmark, INFILLING, column=column, programs=True)
+def _infilling(kind: str, column: str | None = None) -> Settings:
+    benchmark = Infilling(files=(f"HumanEval-{kind}.jsonl.gz", f"HumanEval-{kind}.jsonl"))
+    return Settings(benchmark, INFILLING, column=column, needs="the sandbox")
 
 
 TABLE: Mapping[str, Settings] = {
-    "humaneval-single": _infilling("SingleLine", "HumanEval single-line"),
-    "humaneval-multi": _infilling("MultiLine", "HumanEval multi-line"),
-    "humaneval-span": _infilling("RandomSpan", "HumanEval split"),
-    "humaneval-span-light": _infilling("RandomSpan", None),
-    "humaneval": Settings(HumanEval(), LLADA_BASE, num_new=1024, stop=AT_DEFINITIONS, programs=True),
-    "gsm8k": Settings(GSM8K(), LLADA_BASE, num_new=1024, shots=5, stop=AT_QUESTIONS, mathematics=True),
-    "gsm8k-instruct": Settings(
-        GSM8K(chat=True), LLADA_INSTRUCT, num_new=256, block_length=8, end="last", mathematics=True
-    ),
+    "humaneval-single": _infilling("SingleLineInfilling", "HumanEval single-line"),
+    "humaneval-multi": _infilling("MultiLineInfilling", "HumanEval multi-line"),
+    "humaneval-span": _infilling("RandomSpanInfilling", "HumanEval split"),
+    "humaneval-span-light": _infilling("RandomSpanInfillingLight"),
+    "humaneval": Settings(HumanEval(), LLADA_BASE, num_new=1024, stop=AT_DEFINITIONS, needs="the sandbox"),
+    "gsm8k": Settings(GSM8K(), LLADA_BASE, num_new=1024, shots=5, stop=AT_QUESTIONS, needs="math-verify"),
+    "gsm8k-instruct": Settings(GSM8K(chat=True), LLADA_INSTRUCT, num_new=256, block_length=8, needs="math-verify"),
     "math": Settings(
-        CompetitionMath(), LLADA_BASE, num_new=1024, shots=4, stop=("Problem:",), column="Math", mathematics=True
+        CompetitionMath(), LLADA_BASE, num_new=1024, shots=4, stop=AT_PROBLEMS, column="Math", needs="math-verify"
     ),
     "math-instruct": Settings(
-        CompetitionMath(chat=True),
-        LLADA_INSTRUCT,
-        num_new=512,
-        block_length=64,
-        end="last",
-        column="Math",
-        mathematics=True,
+        CompetitionMath(chat=True), LLADA_INSTRUCT, num_new=512, block_length=64, column="Math", needs="math-verify"
     ),
-    "mmlu": Settings(MMLU(), LLADA_BASE + "; by likelihood, one token", shots=5, column="MMLU"),
-    "rocstories": Settings(
-        RocStories(), "paper, D.3; sentence 3 from the others, as in Gong et al. 2025", column="ROCStories"
-    ),
+    "mmlu": Settings(MMLU(), f"{LLADA_BASE}; by likelihood", shots=5),
+    "mmlu-instruct": Settings(MMLU(chat=True), LLADA_INSTRUCT, num_new=3, shots=5, column="MMLU"),
+    "rocstories": Settings(RocStories(), ROC_STORIES, column="ROCStories"),
 }
 
 
