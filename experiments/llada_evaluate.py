@@ -17,6 +17,7 @@ from experiments.llada import Evaluate
 from experiments.llada_answers import Given, Student, answered, load_student
 from experiments.llada_tasks import Asked, read_tasks
 from experiments.oracles import oracle_named
+from mdm_jax.errors import InputError
 from mdm_jax.evaluation.intervals import mean_interval, wilson
 from mdm_jax.files import make_folder, write_whole
 from mdm_jax.oracles import left_to_right
@@ -56,6 +57,7 @@ def evaluate(flags: Evaluate) -> None:
         check_installed()
     if jax.process_count() > 1:
         meet(make_mesh())
+        _agree(flags, tasks)
     with locked(flags.out):
         results = Results("llada", "evaluate", out=flags.out, seed=flags.seed)
         journal = Journal(flags.out, {name: _plain(getattr(flags, name)) for name in HEAD}, None) if is_lead() else None
@@ -71,6 +73,13 @@ def evaluate(flags: Evaluate) -> None:
                 if is_lead():
                     results.add(**_row(flags, task, name, parts))
         results.finish(seconds=journal.seconds if journal else None, shown=_table)
+
+
+def _agree(flags: Evaluate, tasks: Sequence[Asked]) -> None:
+    """InputError in every process unless all of them were asked the same."""
+    own = {name: value for name, value in vars(flags).items() if name not in ("data", "distributed", "model", "out")}
+    if len(set(gather_text(f"{zlib.crc32(repr((own, tasks)).encode())} {own}"))) > 1:
+        raise InputError("the processes of this run have different flags or data: start all with the same")
 
 
 def _plain(value: Any) -> Any:

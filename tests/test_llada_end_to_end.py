@@ -2,12 +2,15 @@
 
 import json
 import shutil
+import socket
+import subprocess
+import sys
 
 import benchmarks
 import languages
 import pytest
 import standin
-from commands import assert_refused, rows, run, without_times
+from commands import ENV, ROOT, assert_refused, rows, run, without_times
 
 from experiments.llada import Evaluate
 from experiments.llada_tasks import read_tasks
@@ -221,3 +224,48 @@ def test_bad_input_is_refused_in_one_line(tmp_path, data, ignorant):
             ),
         ],
     )
+
+
+def started(number, coordinator, *flags):
+    """A process of a run of two."""
+    together = ("--distributed.coordinator", coordinator, "--distributed.num-processes", "2")
+    together += ("--distributed.process-id", str(number), "--distributed.heartbeat", "10")
+    return subprocess.Popen(
+        [sys.executable, "-m", "experiments.llada", "evaluate", *map(str, flags), *together],
+        cwd=ROOT,
+        env=ENV | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run_two(*flags, other=()):
+    """Exit code and what it wrote, stdout and stderr, of each of two processes on this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+    pair = [started(0, coordinator, *flags), started(1, coordinator, *flags, *other)]
+    ends = [process.communicate(timeout=120) for process in pair]
+    return [(process.returncode, *said) for process, said in zip(pair, ends, strict=True)]
+
+
+def test_two_processes_take_half_of_the_problems_each_and_give_the_table_of_one(tmp_path, ignorant, data):
+    flags = ("--model", ignorant, "--data", data, "--task", "humaneval-single", "--oracle", "random")
+    flags += ("--temperature", 1.0, "--batch-size", 3)
+    (code, table, _), (other, nothing, _) = run_two(*flags, "--out", tmp_path / "two")
+    assert (code, other) == (0, 0)
+    assert "humaneval-single" in table
+    assert "humaneval-single" not in nothing
+    run("llada", "evaluate", *flags, "--out", tmp_path / "one")
+    assert without_nfe(rows(tmp_path / "two")) == without_nfe(rows(tmp_path / "one"))
+    lines = [(tmp_path / name / "answers/humaneval-single-random/000000.jsonl").read_text() for name in ("two", "one")]
+    assert texts(lines[0]) == texts(lines[1])
+
+
+@pytest.mark.slow
+def test_two_processes_with_different_flags_both_say_so(tmp_path, ignorant, data):
+    flags = ("--model", ignorant, "--data", data, "--task", "humaneval-single", "--out", tmp_path)
+    for code, _, said in run_two(*flags, other=("--limit", 2)):
+        assert code == 2
+        assert "error: the processes of this run have different flags or data" in said
