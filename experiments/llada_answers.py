@@ -3,6 +3,7 @@
 import concurrent.futures
 import dataclasses
 import os
+import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -61,17 +62,30 @@ class Student:
         return found
 
 
-def load_student(flags: Evaluate) -> Student:
-    """The model, on devices of this process, and its tokenizer."""
-    num, mine = flags.fsdp * flags.tensor, jax.local_devices()
+def load_student(
+    model: str, tokenizer: pathlib.Path | None, mask_id: int | None, *, fsdp: int = 1, tensor: int = 1
+) -> Student:
+    """A masked model, on devices of this process, and its tokenizer.
+
+    Args:
+      model: as `mdm_jax.load` takes it.
+      tokenizer: a tokenizer.json; None is the one in the model's folder.
+      mask_id: the mask token's id; None is what the model's folder says.
+      fsdp: devices that the parameters are sharded over.
+      tensor: devices that each matrix is sharded over.
+
+    Raises:
+      InputError: one of them cannot be read, does not fit, or is causal.
+    """
+    num, mine = fsdp * tensor, jax.local_devices()
     if num > len(mine):
-        raise InputError(f"--fsdp {flags.fsdp} x --tensor {flags.tensor} are {num} devices, and there are {len(mine)}")
-    model = mdm_jax.load(flags.model, mesh=make_mesh(1, flags.fsdp, flags.tensor, devices=mine[:num]))
-    if getattr(model.config, "causal", False):
-        raise InputError(f"{flags.model} is a causal model, which has no order: give a masked one")
-    tokenizer = read_tokenizer(flags.tokenizer or flags.model)
-    mask_id = mask_id_of(model, flags.mask_id, tokenizer)
-    return Student(_padded(model, tokenizer, mask_id), tokenizer, mask_id)
+        raise InputError(f"--fsdp {fsdp} x --tensor {tensor} are {num} devices, and there are {len(mine)}")
+    found = mdm_jax.load(model, mesh=make_mesh(1, fsdp, tensor, devices=mine[:num]))
+    if getattr(found.config, "causal", False):
+        raise InputError(f"{model} is a causal model, which has no order: give a masked one")
+    words = read_tokenizer(tokenizer or model)
+    mask = mask_id_of(found, mask_id, words)
+    return Student(_padded(found, words, mask), words, mask)
 
 
 def _padded(model: Model, tokenizer: Tokenizer, mask_id: int) -> Model:
@@ -126,13 +140,13 @@ def _answers(flags: Evaluate, student: Student, task: Asked, oracle: Oracle, own
             numbers=[own[i].number for i in kept],
             progress=label,
         )
-        answers = [Answer(_cut("".join(each.gaps or ()), settings.stop), each.nfe) for each in generated]
+        answers = [Answer(cut("".join(each.gaps or ()), settings.stop), each.nfe) for each in generated]
     for i, answer in zip(kept, answers, strict=True):
         found[i] = answer
     return found
 
 
-def _cut(text: str, stops: Sequence[str]) -> str:
+def cut(text: str, stops: Sequence[str]) -> str:
     """The text up to the first of some texts."""
     return text[: min((place for stop in stops if (place := text.find(stop)) >= 0), default=None)]
 

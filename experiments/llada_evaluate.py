@@ -61,7 +61,8 @@ def evaluate(flags: Evaluate) -> None:
     with locked(flags.out):
         results = Results("llada", "evaluate", out=flags.out, seed=flags.seed)
         journal = Journal(flags.out, {name: _plain(getattr(flags, name)) for name in HEAD}, None) if is_lead() else None
-        student = functools.cache(functools.partial(load_student, flags))
+        sizes = {"fsdp": flags.fsdp, "tensor": flags.tensor}
+        student = functools.cache(functools.partial(load_student, flags.model, flags.tokenizer, flags.mask_id, **sizes))
         for task in tasks:
             by_likelihood = bool(task.settings.benchmark.choices(task.problems[0]))
             orders: dict[str, Oracle] = {BY_LIKELIHOOD: left_to_right} if by_likelihood else oracles

@@ -201,7 +201,7 @@ ONLY_IN = {
     "tokenizers": ["mdm_jax/text/tokenizer.py"],
     "jinja2": ["mdm_jax/text/tokenizer.py"],
     "math_verify": ["mdm_jax/tasks/language/verify.py"],
-    "lm_eval": ["mdm_jax/evaluation/harness.py"],
+    "lm_eval": ["experiments/harness.py"],
 }
 
 
