@@ -85,7 +85,7 @@ class MaskedModel(LM):
         """Of each (context, continuation), nats, and whether the model would have written the continuation."""
         most = self._student.model.config.max_length
         pairs = [continuation(self._student.tokenizer, *request.args) for request in requests]
-        pairs = [Continuation(pair.prompt[-(most - len(pair.tokens)) :], pair.tokens) for pair in pairs]
+        pairs = [Continuation(p[max(0, len(p) + len(t) - most) :], t) for p, t in pairs]
         values = self._log_likelihoods(pairs)
         places = {key: i for i, key in enumerate(dict.fromkeys((tuple(p), len(t)) for p, t in pairs))}
         written = self._generated([list(p) for p, _ in places], [n for _, n in places], "greedy", temperature=0.0)

@@ -12,7 +12,7 @@ from languages import MASK, PAD, write_model
 
 import mdm_jax
 from mdm_jax.errors import InputError
-from mdm_jax.evaluation.likelihood import Continuation, log_likelihoods
+from mdm_jax.evaluation.likelihood import AT_ONCE, Continuation, log_likelihoods
 
 quick = pytest.fixture(scope="module", autouse=True)(toy.quick_compilation)
 
@@ -85,6 +85,13 @@ def test_likelihood_depends_on_no_batch_and_padding(model, order, tmp_path):
     together = found(model, asked, **options)
     np.testing.assert_allclose(together, found(model, asked, **options, batch_size=16), rtol=1e-4)
     np.testing.assert_allclose(together, found(unpadded, asked, **options, pad_id=None), rtol=1e-4)
+
+
+def test_many_continuations_are_scored_as_few(model):
+    asked = ASKED[:4]
+    many = found(model, asked * 80, order="left_to_right")
+    assert len(many) > AT_ONCE
+    np.testing.assert_allclose(many, found(model, asked, order="left_to_right") * 80, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ choices of a token each cost one together. Source: Kim et al. 2025, Proposition 
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +25,8 @@ from mdm_jax.text.tokenizer import Tokenizer
 from mdm_jax.typing import Array, Denoiser, Params
 
 ORDERS = ("all", "left_to_right")
+AT_ONCE = 256
+"""Continuations whose masked sequences are in memory together."""
 
 
 class Continuation(NamedTuple):
@@ -89,31 +91,47 @@ def log_likelihoods(
         raise InputError(f"order={shown(order)} is unknown: choose from {', '.join(ORDERS)}")
     for name, number in (("num_draws", num_draws), ("batch_size", batch_size)):
         check_number(name, number, Range(1, INT32), whole=True)
-    terms: dict[bytes, list[_Term]] = {}
-    for number, (prompt, tokens) in enumerate(continuations):
-        ids = np.asarray([*prompt, *tokens], np.int32)
-        if not len(tokens) or (ids == mask_id).any() or len(ids) > max_length:
-            raise InputError(
-                f"continuation {number + 1} has {len(tokens)} tokens behind {len(prompt)}: wanted are one or more, no "
-                f"mask ({mask_id}) among them, and {max_length} in all at most"
-            )
-        rng = np.random.default_rng([seed, number])
-        for is_masked, is_scored, weight in _parts(len(tokens), order, num_draws, rng):
-            open_, scored = (np.pad(part, (len(prompt), 0)) for part in (is_masked, is_scored))
-            own = terms.setdefault(np.where(open_, mask_id, ids).astype(np.int32).tobytes(), [])
-            if own and own[-1].number == number:  # drawn again
-                own[-1] = own[-1]._replace(weight=own[-1].weight + weight)
-            else:
-                own.append(_Term(number, ids, scored, weight))
     found = np.zeros(len(continuations))
-    for rows in Bar(
-        _batches(terms, batch_size, pad_id), desc=progress, unit="batch", disable=progress is None, leave=False
-    ):
-        nats = _nats(denoiser, params, rows, [terms[row] for row in rows], mask_id, pad_id, max_length, batch_size)
-        for row, of_row in zip(rows, nats, strict=True):
-            for term, value in zip(terms[row], of_row, strict=False):
-                found[term.number] -= term.weight * value
+    with Bar(total=len(continuations), desc=progress, unit="text", disable=progress is None, leave=False) as bar:
+        for first in range(0, len(continuations), AT_ONCE):
+            numbers = range(first, min(first + AT_ONCE, len(continuations)))
+            terms: dict[bytes, list[_Term]] = {}
+            for number in numbers:
+                _check(number, continuations[number], mask_id, max_length)
+                rng = np.random.default_rng([seed, number])
+                for row, term in _terms(number, continuations[number], mask_id, order, num_draws, rng):
+                    terms.setdefault(row, []).append(term)
+            for rows in _batches(terms, batch_size, pad_id):
+                own = [terms[row] for row in rows]
+                nats = _nats(denoiser, params, rows, own, mask_id, pad_id, max_length, batch_size)
+                for of_row, values in zip(own, nats, strict=True):
+                    for term, value in zip(of_row, values, strict=True):
+                        found[term.number] -= term.weight * value
+            bar.update(len(numbers))
     return found.tolist()
+
+
+def _check(number: int, asked: Continuation, mask_id: int, max_length: int) -> None:
+    """InputError unless a continuation is one."""
+    length = len(asked.prompt) + len(asked.tokens)
+    if not len(asked.tokens) or length > max_length or mask_id in (*asked.prompt, *asked.tokens):
+        raise InputError(
+            f"continuation {number + 1} has {len(asked.tokens)} tokens behind {len(asked.prompt)}: wanted are one or "
+            f"more, no mask ({mask_id}) among them, and {max_length} in all at most"
+        )
+
+
+def _terms(
+    number: int, asked: Continuation, mask_id: int, order: str, num_draws: int, rng: np.random.Generator
+) -> Iterator[tuple[bytes, _Term]]:
+    """The parts of a likelihood, each with its masked sequence; what was drawn twice weighs twice."""
+    ids, before = np.asarray([*asked.prompt, *asked.tokens], np.int32), (len(asked.prompt), 0)
+    found: dict[bytes, _Term] = {}
+    for is_masked, is_scored, weight in _parts(len(asked.tokens), order, num_draws, rng):
+        row = np.where(np.pad(is_masked, before), np.int32(mask_id), ids).tobytes()
+        weight += found[row].weight if row in found else 0.0
+        found[row] = _Term(number, ids, np.pad(is_scored, before), weight)
+    yield from found.items()
 
 
 def _parts(

@@ -76,7 +76,7 @@ class Benchmark(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Generated:
+class Generative:
     """Base of benchmarks with answers that are generated, and prompts without examples of a file."""
 
     @property

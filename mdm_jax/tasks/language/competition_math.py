@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mdm_jax.errors import InputError
 from mdm_jax.files import read_json
-from mdm_jax.tasks.language.benchmark import Generated, Problem, Prompt, Score, check_fields, read_records
+from mdm_jax.tasks.language.benchmark import Generative, Problem, Prompt, Score, check_fields, read_records
 from mdm_jax.tasks.language.gsm8k import STEP_BY_STEP
 from mdm_jax.tasks.language.verify import is_equal
 
@@ -45,7 +45,7 @@ SHOTS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class CompetitionMath(Generated):
+class CompetitionMath(Generative):
     """Four worked examples and a problem; or, as a message, the problem alone."""
 
     chat: bool = False

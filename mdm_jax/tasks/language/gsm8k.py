@@ -4,14 +4,14 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from mdm_jax.tasks.language.benchmark import Generated, Problem, Prompt, Score, read_records
+from mdm_jax.tasks.language.benchmark import Generative, Problem, Prompt, Score, read_records
 from mdm_jax.tasks.language.verify import is_equal
 
 STEP_BY_STEP = "\nPlease reason step by step, and put your final answer within \\boxed{}."
 
 
 @dataclasses.dataclass(frozen=True)
-class GSM8K(Generated):
+class GSM8K(Generative):
     """Worked examples and a question; or, as a message, the question alone."""
 
     chat: bool = False

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from mdm_jax.tasks.language.benchmark import Generated, Hole, Problem, Prompt, Score, read_records
+from mdm_jax.tasks.language.benchmark import Generative, Hole, Problem, Prompt, Score, read_records
 from mdm_jax.tasks.language.sandbox import Limits, run_program
 
 FIELDS = dict.fromkeys(("task_id", "entry_point", "prompt", "canonical_solution", "test"), str)
@@ -13,7 +13,7 @@ LIMITS = Limits(seconds=3)
 
 
 @dataclasses.dataclass(frozen=True)
-class HumanEval(Generated):
+class HumanEval(Generative):
     """The body of a function behind its head and docstring, run with the tests."""
 
     files: Sequence[str] = ("HumanEval.jsonl.gz", "HumanEval.jsonl")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from mdm_jax.errors import InputError
 from mdm_jax.files import read_bytes
-from mdm_jax.tasks.language.benchmark import MOST, Generated, Hole, Problem, Prompt, Score
+from mdm_jax.tasks.language.benchmark import MOST, Generative, Hole, Problem, Prompt, Score
 from mdm_jax.tasks.language.rouge import rouge
 
 STORIES = [f"sentence{i}" for i in range(1, 6)]
@@ -18,7 +18,7 @@ RIGHT = "AnswerRightEnding"
 
 
 @dataclasses.dataclass(frozen=True)
-class RocStories(Generated):
+class RocStories(Generative):
     """A sentence in the middle of a story; its number of tokens is given."""
 
     files: Sequence[str] = (
