@@ -26,7 +26,6 @@ from typing import Any
 
 import mdm_jax
 from experiments.endings import of_the_user, silence_writers
-from experiments.flags import RunFlags
 from experiments.plugins import PLUGIN, import_plugins
 from mdm_jax.endings import ended_well
 from mdm_jax.errors import InputError, one_line
@@ -98,7 +97,7 @@ def _run(experiment: str, description: str, commands: Commands, argv: Sequence[s
         if is_on_cpu():
             keep_freed_memory()
         cache_compilations()
-        if isinstance(flags, RunFlags):
+        if hasattr(flags, "distributed"):
             flags.distributed.start()
         getattr(importlib.import_module(module), function)(flags)
     except Preempted as stop:

@@ -44,6 +44,10 @@ class Journal:
         """The time that the finished units took, over all calls of the command. Stopped units do not count."""
         return sum(line["seconds"] for line in self._done.values())
 
+    def has(self, unit: str) -> bool:
+        """Whether a unit is in the file."""
+        return unit in self._done
+
     def rows(self, unit: str, work: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
         """Returns the rows of a unit. Does the unit unless it is in the file.
 

@@ -56,6 +56,7 @@ def generate(
     suppressed: Sequence[int] = (),
     batch_size: int = 8,
     seed: int = 0,
+    numbers: Sequence[int] | None = None,
     watch: Watch | None = None,
     progress: str | None = None,
 ) -> list[Generated]:
@@ -82,6 +83,8 @@ def generate(
       suppressed: ids that are never predicted.
       batch_size: prompts in a batch.
       seed: of all draws.
+      numbers: of each prompt, on which its draws depend beside the seed; None is its place. So a part of many prompts
+        gives what all of them together give.
       watch: is shown a masked model's every step, one prompt after the other.
       progress: the label of a progress bar; None shows none.
 
@@ -94,6 +97,8 @@ def generate(
     """
     if isinstance(prompts, str) or not isinstance(prompts, Sequence) or not prompts:
         raise InputError(f"prompts must be a list of at least one prompt, got {shown(prompts)}")
+    if numbers is not None and len(numbers) != len(prompts):
+        raise InputError(f"there are {len(prompts)} prompts and {len(numbers)} numbers: give one for each")
     for name, number in (("num_new", num_new), ("batch_size", batch_size)):
         check_number(name, number, Range(1, INT32), whole=True)
     check_number("seed", seed, Range(0, below=1 << 32), whole=True)
@@ -107,7 +112,7 @@ def generate(
     edit = edit_of([*suppressed, *(ends if end == "never" else ())], top_p)
     sequences = [lay_out(prompt, words, num_new) for prompt in prompts]
     causal = getattr(model.config, "causal", False)
-    mask = None if causal else _mask_id(model, mask_id, words)
+    mask = None if causal else mask_id_of(model, mask_id, words)
     pad_id: int | None = BEHIND
     for number, ids in enumerate(sequences, 1):
         _check_sequence(ids, mask, model.config, f"prompt {number}")
@@ -126,6 +131,7 @@ def generate(
         max_length=model.config.max_length,
         batch_size=batch_size if watch is None else 1,
         seed=seed,
+        numbers=numbers,
         progress=progress,
     ).rows
     return [_generated(*each, ends, words) for each in zip(prompts, sequences, rows, strict=True)]
@@ -151,8 +157,8 @@ def _end_ids(model: Network, end: str, end_ids: Sequence[int] | None, words: Tok
     return ends
 
 
-def _mask_id(model: Network, mask_id: int | None, words: Tokenizer | None) -> int:
-    """The mask token's id; InputError where nobody says it."""
+def mask_id_of(model: Network, mask_id: int | None, words: Tokenizer | None) -> int:
+    """The mask token's id: as given, or as the tokenizer's or the model's folder says; InputError where nobody does."""
     found = mask_id if mask_id is not None or words is None else words.mask_id
     found = _task_field(model, "mask_token_id") if found is None else found
     if found is None:

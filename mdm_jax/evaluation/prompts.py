@@ -117,9 +117,10 @@ def fill_sequences(
     max_length: int | None = None,
     batch_size: int = 8,
     seed: int = 0,
+    numbers: Sequence[int] | None = None,
     progress: str | None = None,
 ) -> FilledSequences:
-    """Decodes sequences of different lengths in batches. Each has its own key, by its place among the sequences.
+    """Decodes sequences of different lengths in batches. Each has its own key, by its number.
 
     Args:
       decode: (keys [B], x_init int32 [B, L]) -> a named tuple of arrays [B, L], [B] or scalar, with `nfe`.
@@ -129,10 +130,12 @@ def fill_sequences(
       max_length: the largest length that the network takes; None for no limit. Padding never exceeds it.
       batch_size: the number of sequences in a batch.
       seed: the seed of all keys.
+      numbers: of each sequence, for its key; None is its place among the sequences.
       progress: the label of a progress bar; None shows none.
     """
     lengths = np.array([len(sequence) for sequence in sequences])
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(len(sequences)))
+    places = jnp.arange(len(sequences)) if numbers is None else jnp.asarray(numbers)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), places)
     order = np.argsort(lengths, kind="stable")
     groups = [order] if pad_id is not None else np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1)
     batches = [

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax._src import distributed as runtime
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, PartitionSpec
@@ -231,6 +232,16 @@ def any_process(flag: bool) -> bool:
     if jax.process_count() == 1:
         return flag
     return bool(multihost_utils.process_allgather(jnp.asarray(flag)).any())
+
+
+def gather_text(text: str) -> list[str]:
+    """The texts of all processes, in their order, in every process."""
+    if jax.process_count() == 1:
+        return [text]
+    data = np.frombuffer(text.encode(), np.uint8)
+    sizes = np.asarray(multihost_utils.process_allgather(np.asarray([data.size]))).ravel().tolist()
+    rows = np.asarray(multihost_utils.process_allgather(np.pad(data, (0, max(sizes) - data.size))))
+    return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
 
 
 def meet(mesh: Mesh) -> None:
