@@ -152,14 +152,14 @@ def fit(
     network: Any = getattr(apply, "config", None)
     model = kinds.to_json(network) if kinds.is_known(network) else OWN
     run = {"model": model, **(config or {}), "optimizer": optimizer.to_json(), "batch_size": loop.batch_size}
-    merge, base, whole = None, (), lambda params: params
+    base: Params = None
     if lora is not None:
         if start_from is None:
             raise InputError("adapters change parameters that there are: give fit start_from, those of the base")
-        base, start_from = (placed(mesh, _called(start_from), rules),), None
-        init_params = functools.partial(lora.init, jax.eval_shape(lambda: base[0]))
-        merge, whole = lora.merge, functools.partial(lora.merged, *base)
-        run["lora"] = lora.to_json(*base)
+        base, start_from = placed(mesh, _called(start_from), rules), None
+        init_params = functools.partial(lora.init, jax.eval_shape(lambda: base))
+        run["lora"] = lora.to_json(base)
+    fixed = [] if lora is None else [base]
     stored = jax.eval_shape(init_params, jax.random.key(0))
     metric, total, begin = f"{loop.best_mode} {loop.best_metric}", optimizer.num_steps, time.perf_counter()
     with locked(folder), Preemption() as preemption:
@@ -179,7 +179,14 @@ def fit(
                     say(f"goes on from step {int(state.step)} of {total}")
             step = start = int(state.step)
             train_step = make_train_step(
-                apply, init_params, loss, optimizer, mesh, accumulate=loop.accumulate, rules=rules, merge=merge
+                apply,
+                init_params,
+                loss,
+                optimizer,
+                mesh,
+                accumulate=loop.accumulate,
+                rules=rules,
+                merge=None if lora is None else lora.merge,
             )
             log = Log(
                 folder,
@@ -197,12 +204,13 @@ def fit(
                     for step in range(start + 1, total + 1):
                         batch = _on_mesh(to_batch(next(batches)), loop.batch_size, mesh)
                         trace.before(step)
-                        state, metrics = train_step(state, batch, *base)
+                        state, metrics = train_step(state, batch, *fixed)
                         trace.after(step, state.step)
                         log.push(step, metrics, batch)
                         score, is_last = None, step == total
                         if evaluate is not None and (is_last or step % loop.evaluate_every == 0):
-                            params = whole(as_stored(state.eval_params, stored))
+                            params = as_stored(state.eval_params, stored)
+                            params = params if lora is None else lora.merged(base, params)
                             score = loop.score(log.evaluate(step, evaluate, params))
                             del params  # or the next step would need memory for it, too
                         is_best = score is not None and score > checkpointer.best_score

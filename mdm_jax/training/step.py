@@ -64,8 +64,8 @@ def make_train_step(
     network = apply.features if gives_features(apply) else apply
     has_dropout = takes_dropout_key(network)
 
-    def objective(params: Params, base: tuple[Params, ...], drawn: Any, dropout_key: Array) -> tuple[Array, Any]:
-        params = params if merge is None else merge(*base, params)
+    def objective(params: Params, base: Params, drawn: Any, dropout_key: Array) -> tuple[Array, Any]:
+        params = params if merge is None else merge(base, params)
 
         def denoiser(params: Params, tokens: Array) -> Any:
             options = {"dropout_key": dropout_key} if has_dropout else {}
@@ -77,7 +77,7 @@ def make_train_step(
         nats, seen = (nats, None) if loss.init is None else nats
         return nats.sum(), seen
 
-    def summed(params: Params, base: tuple[Params, ...], drawn: Any, dropout_key: Array) -> tuple[Array, Params, Any]:
+    def summed(params: Params, base: Params, drawn: Any, dropout_key: Array) -> tuple[Array, Params, Any]:
         """Nats of the whole batch, their gradient in float32, and what else was seen of each row."""
         if accumulate == 1:
             (value, seen), gradient = jax.value_and_grad(objective, has_aux=True)(params, base, drawn, dropout_key)
@@ -92,7 +92,7 @@ def make_train_step(
         total, seen = jax.lax.scan(add, zeros, parts)
         return *total, _whole(seen, mesh)
 
-    def train_step(state: TrainState, batch: Batch, *base: Params) -> tuple[TrainState, dict[str, Array]]:
+    def train_step(state: TrainState, batch: Batch, base: Params = None) -> tuple[TrainState, dict[str, Array]]:
         key_draw, key_dropout = jax.random.split(jax.random.fold_in(state.key, state.step))
         pool, is_prompt = state.pool, batch["is_prompt"]
         if loss.init is None:
