@@ -68,7 +68,7 @@ def train(flags: Train) -> None:
     task = {
         **token_ids(model.task),
         **({} if mask is None else {"mask_token_id": mask}),
-        "eos_token_id": ends,
+        "eos_token_id": ends if len(ends) > 1 else ends[0],
         "name": "answers",
         "data": os.fspath(flags.data),
         "data_digest": digest(data),

@@ -96,7 +96,7 @@ def to_arrays(
     lengths = [len(given) + len(answer) + 1 for given, answer in rows]
     too_long = [i for i, length in enumerate(lengths) if length > config.max_length]
     if too_long:
-        more = f"; {len(too_long) - 1} more lines are too long" if len(too_long) > 1 else ""
+        more = f"; {len(too_long)} of {len(rows)} lines are too long" if len(too_long) > 1 else ""
         raise InputError(
             f"{examples[too_long[0]].where} is {lengths[too_long[0]]} tokens long with the end of its answer, and the "
             f"model takes {config.max_length}{more}"
