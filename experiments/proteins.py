@@ -62,10 +62,11 @@ class Recover:
 def recover(flags: Recover) -> None:
     """Adds a row for each order, share and number of tokens per step."""
     import numpy as np
+    from scipy import stats
 
     from experiments.oracles import oracle_named
     from mdm_jax import PerStep
-    from mdm_jax.evaluation.intervals import mean_interval, student
+    from mdm_jax.evaluation.intervals import mean_interval
     from mdm_jax.models.kinds import make_denoiser
     from mdm_jax.report.progress import Bar
 
@@ -79,7 +80,7 @@ def recover(flags: Recover) -> None:
     orders = [rng.permutation(len(row) - 2) + 1 for row in rows]
     network = make_denoiser(dataclasses.replace(model.config, pad_id=ids["[PAD]"]))
     say(f"{len(domains)} different variable domains in {flags.sequences}; {len(rows)} of them are masked")
-    z = student(len(rows) - 1)
+    quantile = stats.t.ppf(0.975, len(rows) - 1)  # sequences are few
     cells = [(share, k) for share in flags.masked for k in flags.tokens_per_step]
     for share, k in Bar(cells, desc="shares and steps"):
         masks = [order[: max(1, round(share / 100 * len(order)))] for order in orders]
@@ -88,13 +89,16 @@ def recover(flags: Recover) -> None:
             shares[name], nfe = recovered(
                 network, model.params, rows, masks, ids, oracle, PerStep(k), flags.batch_size, flags.seed
             )
-            low, high = mean_interval(shares[name], z)
+            low, high = mean_interval(shares[name], quantile)
             row = {"masked": share / 100, "tokens_per_step": k, "oracle": name, "n": len(rows)}
             row |= {"residues": sum(map(len, masks)), "nfe": nfe}
             row |= {"recovered": float(shares[name].mean()), "recovered_ci": [low, high]}
             if "random" in shares and name != "random":
                 difference = shares[name] - shares["random"]
-                row |= {"minus_random": float(difference.mean()), "minus_random_ci": mean_interval(difference, z)}
+                row |= {
+                    "minus_random": float(difference.mean()),
+                    "minus_random_ci": mean_interval(difference, quantile),
+                }
             results.add(**row)
     results.finish(fields={"domains": len(domains), "cpu_seconds": round(time.process_time(), 1)})
     say_written(*_pictures(flags.out, results.rows))

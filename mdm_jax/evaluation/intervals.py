@@ -28,17 +28,3 @@ def mean_interval(values: Sequence[float] | NDArray[np.floating], z: float = Z_9
     array = np.asarray(values, np.float64)
     error = z * array.std(ddof=1) / math.sqrt(len(array)) if len(array) > 1 else 0.0
     return float(array.mean() - error), float(array.mean() + error)
-
-
-def student(freedom: int) -> float:
-    """About the 97.5% quantile of Student's t, for 95% intervals of few values; infinite below 1 degree of freedom.
-
-    From 5 degrees of freedom on it is right to 0.2%. Source: Abramowitz and Stegun 1964, 26.7.5.
-    """
-    if freedom < 1:
-        return math.inf
-    z = Z_95
-    first = (z**3 + z) / 4
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / freedom + second / freedom**2 + third / freedom**3
