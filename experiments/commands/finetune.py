@@ -3,8 +3,10 @@
 import dataclasses
 import functools
 import os
+import pathlib
 import zlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -22,7 +24,7 @@ from mdm_jax.models.config import ModelConfig
 from mdm_jax.models.pretrained.folder import token_ids
 from mdm_jax.sharding import check_batch, local_rows
 from mdm_jax.tasks.base import take
-from mdm_jax.text.answers import read_examples, to_arrays
+from mdm_jax.text.answers import Example, read_examples, to_arrays
 from mdm_jax.text.special import check_tokenizer, end_ids_of, mask_id_of
 from mdm_jax.text.tokenizer import FILE, Tokenizer, copy_tokenizer, read_tokenizer
 from mdm_jax.training.checkpoint import trained_seconds
@@ -41,6 +43,29 @@ MEASURED = 128
 Arrays = dict[str, NDArray[Any]]
 
 
+class Part(NamedTuple):
+    """Examples that are measured."""
+
+    name: str
+    """of their file"""
+    arrays: Arrays
+    measure: Callable[[Params], float]
+    """parameters -> nats per token"""
+
+
+class Plan(NamedTuple):
+    """What is trained, and on what."""
+
+    config: ModelConfig
+    words: Tokenizer | None
+    loss: Loss
+    data: Arrays
+    task: dict[str, Any]
+    """what config.json says of it"""
+    parts: list[Part]
+    """of the data, and of held-out examples if there are any"""
+
+
 def train(flags: Train) -> None:
     """Trains from pretrained weights; the table has the loss of the examples before and after."""
     results = Results("finetune", "train", out=flags.out, seed=flags.seed)
@@ -50,84 +75,80 @@ def train(flags: Train) -> None:
         raise InputError("--param-dtype is for training whole: with --lora-rank the model's parameters keep theirs")
     words = tokenizer_of(flags)
     files = [flags.data, *([] if flags.held_out is None else [flags.held_out])]
-    examples = [read_examples(path) for path in files]
-    if flags.batch_size > len(examples[0]):
-        raise InputError(f"--batch-size {flags.batch_size} is more examples than {flags.data} has, {len(examples[0])}")
+    examples = {path: read_examples(path) for path in files}
+    if flags.batch_size > (number := len(examples[flags.data])):
+        raise InputError(f"--batch-size {flags.batch_size} is more examples than {flags.data} has, {number}")
     meet(mesh)
     model = load(flags.model, mesh=mesh)
+    plan = planned(flags, model, words, examples, mesh)
+    before = [part.measure(model.params) for part in plan.parts]
+    is_resumed = flags.lora_rank is None and bool(all_steps(flags.out))  # from parameters of its own
+    kept = [] if is_resumed else [model.params]
+    del model  # so that its parameters are not kept beside those that are trained
+    fitted(flags, plan, kept, mesh)
+    params = load(flags.out, mesh=mesh).params
+    for part, nats in zip(plan.parts, before, strict=True):
+        n, length = part.arrays["tokens"].shape
+        after = part.measure(params)
+        results.add(dataset=part.name, n=n, length=length, nats_per_token_before=nats, nats_per_token=after)
+    results.finish(earlier=earlier, fields={"mesh": dict(mesh.shape), "processes": jax.process_count()})
+
+
+def planned(
+    flags: Train, model: Model, words: Tokenizer | None, examples: dict[pathlib.Path, list[Example]], mesh: Mesh
+) -> Plan:
+    """The plan of a model and of examples by file, the data first; InputError if they do not fit."""
     check_tokenizer(words, model.config)
     mask, ends = special_ids(flags, model, words)
     loss, plain = losses(flags.loss, mask, str(flags.model))
-    data, *held_out = [to_arrays(found, words, model.config, mask_id=mask, end_id=ends[0]) for found in examples]
     config = dataclasses.replace(model.config, **computed(flags, model.config))
-    measures = [
-        held_out_loss(kinds.make_denoiser(config), plain, part, mesh, batch_size=flags.batch_size)
-        for part in (take(MEASURED, data), *held_out)
-    ]
-    before = [measure(model.params) for measure in measures]
+    arrays = {path: to_arrays(found, words, config, mask_id=mask, end_id=ends[0]) for path, found in examples.items()}
+    data = arrays[flags.data]
     task = {
         **token_ids(model.task),
         **({} if mask is None else {"mask_token_id": mask}),
         "eos_token_id": ends if len(ends) > 1 else ends[0],
         "name": "answers",
-        "data": os.fspath(flags.data),
+        "data": flags.data.name,
         "data_digest": digest(data),
         "loss": flags.loss,
         "init_from": base_of(flags),
     }
-    is_resumed = flags.lora_rank is None and bool(all_steps(flags.out))  # from parameters of its own
-    kept = [] if is_resumed else [model.params]
-    del model  # so that its parameters are not kept beside those that are trained
-    fitted(flags, config, kept, loss, data, task, mesh, measures[1:], words)
-    params = load(flags.out, mesh=mesh).params
-    parts = zip(files, (take(MEASURED, data), *held_out), before, measures, strict=True)
-    for path, part, nats, measure in parts:
-        n, length = part["tokens"].shape
-        results.add(dataset=path.name, n=n, length=length, nats_per_token_before=nats, nats_per_token=measure(params))
-    results.finish(earlier=earlier, fields={"mesh": dict(mesh.shape), "processes": jax.process_count()})
+    parts = []
+    for path, found in arrays.items():
+        part = take(MEASURED, found) if path == flags.data else found
+        measure = held_out_loss(kinds.make_denoiser(config), plain, part, mesh, batch_size=flags.batch_size)
+        parts.append(Part(path.name, part, measure))
+    return Plan(config, words, loss, data, task, parts)
 
 
-def fitted(
-    flags: Train,
-    config: ModelConfig,
-    kept: list[Params],
-    loss: Loss,
-    data: Arrays,
-    task: dict[str, Any],
-    mesh: Mesh,
-    held_out: list[Any],
-    words: Tokenizer | None,
-) -> None:
+def fitted(flags: Train, plan: Plan, kept: list[Params], mesh: Mesh) -> None:
     """Trains from the parameters in `kept`, which is left empty, or from the newest checkpoint."""
+    config, data, loop, optimizer = plan.config, plan.data, flags.loop(), optimizer_of(flags, flags.out)
     lora = None if flags.lora_rank is None else Lora(base_of(flags), flags.lora_rank)
-    optimizer, loop, (number, length) = optimizer_of(flags, flags.out), flags.loop(), data["tokens"].shape
-    run = {
-        "model": kinds.to_json(config),
-        "task": task,
-        "optimizer": optimizer.to_json(),
-        "batch_size": loop.batch_size,
-    }
+    run = {"model": kinds.to_json(config), "task": plan.task, "optimizer": optimizer.to_json()}
     run |= {} if lora is None else {"lora": lora.to_json(kept[0])}
-    check_config(flags.out, run)  # before anything is written to a folder of another run
-    if words is not None and is_lead():
-        copy_tokenizer(words, flags.out)
-    what = "all" if lora is None else f"adapters of rank {lora.rank} of"
+    check_config(flags.out, run | {"batch_size": loop.batch_size})  # before anything is written to another run's folder
+    if plan.words is not None and is_lead():
+        copy_tokenizer(plan.words, flags.out)
+    (number, length), what = data["tokens"].shape, "all" if lora is None else f"adapters of rank {lora.rank} of"
     say(
         f"trains {what} {kinds.num_params(config):,} parameters with {number:,} examples of up to {length} tokens, "
         f"{flags.steps} steps of {flags.batch_size}: each example {flags.steps * flags.batch_size / number:.3g} times"
     )
+    held_out = plan.parts[1:]
     fit(
         flags.out,
         apply=kinds.make_denoiser(config),
         init_params=functools.partial(kinds.init_params, config),
-        loss=loss,
+        loss=plan.loss,
         batches=Batches(data, batch_size=loop.batch_size, seed=loop.seed, rows=local_rows(mesh, loop.batch_size)),
         to_batch=dict,
         optimizer=optimizer,
         loop=loop,
         mesh=mesh,
-        config={"task": task},
-        evaluate=(lambda params: {HELD_OUT: held_out[0](params)}) if held_out else None,
+        config={"task": plan.task},
+        evaluate=(lambda params: {HELD_OUT: held_out[0].measure(params)}) if held_out else None,
         start_from=kept.pop,
         lora=lora,
         flops_per_example=flops_of(config, length),
