@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import os
-import pathlib
 import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -23,7 +22,6 @@ from mdm_jax.models import kinds
 from mdm_jax.models.config import ModelConfig
 from mdm_jax.models.pretrained.folder import token_ids
 from mdm_jax.sharding import check_batch, local_rows
-from mdm_jax.tasks.base import take
 from mdm_jax.text.answers import Example, read_examples, to_arrays
 from mdm_jax.text.special import check_tokenizer, end_ids_of, mask_id_of
 from mdm_jax.text.tokenizer import FILE, Tokenizer, copy_tokenizer, read_tokenizer
@@ -38,7 +36,7 @@ from mdm_jax.training.record import all_steps
 from mdm_jax.typing import Params
 
 MEASURED = 128
-"""How many of the examples that are trained on are measured; of held-out ones all are."""
+"""How many of the examples that are trained on are measured, from the first; of held-out ones all are."""
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -75,8 +73,8 @@ def train(flags: Train) -> None:
         raise InputError("--param-dtype is for training whole: with --lora-rank the model's parameters keep theirs")
     words = tokenizer_of(flags)
     files = [flags.data, *([] if flags.held_out is None else [flags.held_out])]
-    examples = {path: read_examples(path) for path in files}
-    if flags.batch_size > (number := len(examples[flags.data])):
+    examples = [read_examples(path) for path in files]
+    if flags.batch_size > (number := len(examples[0])):
         raise InputError(f"--batch-size {flags.batch_size} is more examples than {flags.data} has, {number}")
     meet(mesh)
     model = load(flags.model, mesh=mesh)
@@ -94,16 +92,13 @@ def train(flags: Train) -> None:
     results.finish(earlier=earlier, fields={"mesh": dict(mesh.shape), "processes": jax.process_count()})
 
 
-def planned(
-    flags: Train, model: Model, words: Tokenizer | None, examples: dict[pathlib.Path, list[Example]], mesh: Mesh
-) -> Plan:
-    """The plan of a model and of examples by file, the data first; InputError if they do not fit."""
+def planned(flags: Train, model: Model, words: Tokenizer | None, examples: list[list[Example]], mesh: Mesh) -> Plan:
+    """The plan of a model and of the data, with held-out examples if there are any; InputError if they do not fit."""
     check_tokenizer(words, model.config)
     mask, ends = special_ids(flags, model, words)
     loss, plain = losses(flags.loss, mask, str(flags.model))
     config = dataclasses.replace(model.config, **computed(flags, model.config))
-    arrays = {path: to_arrays(found, words, config, mask_id=mask, end_id=ends[0]) for path, found in examples.items()}
-    data = arrays[flags.data]
+    data, *held_out = [to_arrays(found, words, config, mask_id=mask, end_id=ends[0]) for found in examples]
     task = {
         **token_ids(model.task),
         **({} if mask is None else {"mask_token_id": mask}),
@@ -115,11 +110,15 @@ def planned(
         "init_from": base_of(flags),
     }
     parts = []
-    for path, found in arrays.items():
-        part = take(MEASURED, found) if path == flags.data else found
+    for path, part in zip((flags.data, flags.held_out), (first(data), *held_out), strict=False):
         measure = held_out_loss(kinds.make_denoiser(config), plain, part, mesh, batch_size=flags.batch_size)
-        parts.append(Part(path.name, part, measure))
+        parts.append(Part(str(path), part, measure))
     return Plan(config, words, loss, data, task, parts)
+
+
+def first(data: Arrays) -> Arrays:
+    """The examples of the data that are measured."""
+    return {name: rows[:MEASURED] for name, rows in data.items()}
 
 
 def fitted(flags: Train, plan: Plan, kept: list[Params], mesh: Mesh) -> None:
