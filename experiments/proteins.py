@@ -60,13 +60,14 @@ class Recover:
 
 
 def recover(flags: Recover) -> None:
-    """Adds a row for each order, share and number of tokens per step."""
-    import numpy as np
-    from scipy import stats
+    """Adds a row for each order, share and number of tokens per step. The same command goes on after the last share."""
+    import functools
+    import zlib
 
+    import numpy as np
+
+    from experiments.journal import Journal
     from experiments.oracles import oracle_named
-    from mdm_jax import PerStep
-    from mdm_jax.evaluation.intervals import mean_interval
     from mdm_jax.models.kinds import make_denoiser
     from mdm_jax.report.progress import Bar
 
@@ -75,33 +76,46 @@ def recover(flags: Recover) -> None:
     ids, domains = read_vocabulary(flags.model), variable_domains(flags.sequences)
     model = _loaded(flags.model, ids)
     rng = np.random.default_rng(flags.seed)
-    chosen = rng.permutation(len(domains))[: flags.limit]
-    rows = [[ids["[CLS]"], *map(ids.__getitem__, domains[i]), ids["[SEP]"]] for i in chosen]
+    chosen = [domains[i] for i in rng.permutation(len(domains))[: flags.limit]]
+    rows = [[ids["[CLS]"], *map(ids.__getitem__, domain), ids["[SEP]"]] for domain in chosen]
     orders = [rng.permutation(len(row) - 2) + 1 for row in rows]
     network = make_denoiser(dataclasses.replace(model.config, pad_id=ids["[PAD]"]))
+    fill = functools.partial(recovered, network, model.params, rows, ids=ids, batch_size=flags.batch_size)
     say(f"{len(domains)} different variable domains in {flags.sequences}; {len(rows)} of them are masked")
-    quantile = stats.t.ppf(0.975, len(rows) - 1)  # sequences are few
+    head = {"model": str(flags.model), "seed": flags.seed, "oracle": flags.oracle}
+    journal = Journal(flags.out, head | {"chains": zlib.crc32(" ".join(chosen).encode())}, None)
     cells = [(share, k) for share in flags.masked for k in flags.tokens_per_step]
     for share, k in Bar(cells, desc="shares and steps"):
         masks = [order[: max(1, round(share / 100 * len(order)))] for order in orders]
-        shares: dict[str, Any] = {}
-        for name, oracle in oracles.items():
-            shares[name], nfe = recovered(
-                network, model.params, rows, masks, ids, oracle, PerStep(k), flags.batch_size, flags.seed
-            )
-            low, high = mean_interval(shares[name], quantile)
-            row = {"masked": share / 100, "tokens_per_step": k, "oracle": name, "n": len(rows)}
-            row |= {"residues": sum(map(len, masks)), "nfe": nfe}
-            row |= {"recovered": float(shares[name].mean()), "recovered_ci": [low, high]}
-            if "random" in shares and name != "random":
-                difference = shares[name] - shares["random"]
-                row |= {
-                    "minus_random": float(difference.mean()),
-                    "minus_random_ci": mean_interval(difference, quantile),
-                }
-            results.add(**row)
-    results.finish(fields={"domains": len(domains), "cpu_seconds": round(time.process_time(), 1)})
+        compare = functools.partial(_compared, functools.partial(fill, masks, seed=flags.seed), oracles, k)
+        head = {"masked": share / 100, "tokens_per_step": k, "residues": sum(map(len, masks))}
+        for row in journal.rows(f"{share}% masked, {k} a step", compare):
+            results.add(**head, **row)
+    results.finish(seconds=journal.seconds, fields={"domains": len(domains)})
     say_written(*_pictures(flags.out, results.rows))
+
+
+def _compared(fill: Any, oracles: dict[str, Any], k: int) -> list[Row]:
+    """A row for each order, with its difference to the random one if that comes first."""
+    from scipy import stats
+
+    from mdm_jax import PerStep
+    from mdm_jax.evaluation.intervals import mean_interval
+
+    found: list[Row] = []
+    shares: dict[str, Any] = {}
+    for name, oracle in oracles.items():
+        begin = time.process_time()
+        shares[name], nfe = fill(oracle=oracle, selector=PerStep(k))
+        number = len(shares[name])
+        quantile = stats.t.ppf(0.975, number - 1)  # sequences are few
+        row = {"oracle": name, "n": number, "nfe": nfe, "recovered": float(shares[name].mean())}
+        row["recovered_ci"] = mean_interval(shares[name], quantile)
+        if "random" in shares and name != "random":
+            difference = shares[name] - shares["random"]
+            row |= {"minus_random": float(difference.mean()), "minus_random_ci": mean_interval(difference, quantile)}
+        found.append(row | {"cpu_seconds": round(time.process_time() - begin, 1)})
+    return found
 
 
 def read_fasta(path: pathlib.Path) -> list[str]:
@@ -173,6 +187,7 @@ def recovered(
     params: "Params",
     rows: "list[list[int]]",
     masks: "list[NDArray[np.int64]]",
+    *,
     ids: dict[str, int],
     oracle: Any,
     selector: Any,

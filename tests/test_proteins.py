@@ -88,7 +88,8 @@ def of(text):
 
 def found(network, texts, masks, oracle, k=1):
     selector, sizes = mdm_jax.PerStep(k), [np.asarray(mask) for mask in masks]
-    return recovered(network, None, [of(text) for text in texts], sizes, IDS, oracle, selector, 8, 0)
+    options = {"ids": IDS, "oracle": oracle, "selector": selector, "batch_size": 8, "seed": 0}
+    return recovered(network, None, [of(text) for text in texts], sizes, **options)
 
 
 def test_share_is_of_the_masked_positions_of_each_row_alone():
@@ -135,9 +136,8 @@ def test_command_compares_orders_on_the_same_masks(model, tmp_path):
         assert low <= other["minus_random"] <= high
     assert table[0]["nfe"] == 1 < table[2]["nfe"] == 4
     assert "recovered-16.png" in done.stdout
-    again = tmp_path / "again"
-    run("proteins", "recover", *argv, "--masked", "50", "--tokens-per-step", "16", "--out", again)
-    assert rows(again) == table[2:]
+    run("proteins", "recover", *argv, "--masked", "50", "--tokens-per-step", "16", "--out", tmp_path / "out")
+    assert rows(tmp_path / "out") == table[2:], "what is done is not done again"
 
 
 def test_command_says_in_one_line_what_does_not_fit(model, tmp_path):
