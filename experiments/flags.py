@@ -89,8 +89,9 @@ class RunFlags:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """dtype of matrix products; auto: bfloat16, but float32 on CPUs without bfloat16 units; a resumed run keeps its
     own"""
-    param_dtype: Literal["float32", "bfloat16"] = "float32"
-    """dtype of the network's parameters and gradients; the optimizer's own copy is float32 in any case"""
+    param_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """dtype of the network's parameters and gradients; auto: float32, in fine-tuning that of the model; the optimizer's
+    own copy is float32 in any case"""
     remat: bool = False
     """recompute activations in the backward pass instead of storing them, to save memory"""
     checkpoint_every: Count = 500

@@ -15,7 +15,7 @@ from experiments.llada import Evaluate
 from experiments.llada_tasks import Asked
 from mdm_jax.errors import InputError
 from mdm_jax.evaluation.likelihood import continuation, log_likelihoods
-from mdm_jax.generation import mask_id_of
+from mdm_jax.text.special import mask_id_of
 from mdm_jax.loading import Model
 from mdm_jax.models.kinds import adapted, make_denoiser
 from mdm_jax.report.progress import Bar

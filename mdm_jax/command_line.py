@@ -271,18 +271,23 @@ def selector_of(flags: argparse.Namespace) -> "Selector":
 
 
 def tokenizer_of(flags: argparse.Namespace, asked: "Sequence[Prompt]") -> "Tokenizer | None":
-    """The tokenizer that is named, or lies in the model's folder; None if there is none and no prompt needs it."""
+    """The tokenizer that is named, or lies in the model's folder; None if there is none and no prompt needs it.
+
+    For a checkpoint of a run it is the run's folder.
+    """
     from mdm_jax.text.tokenizer import FILE, read_tokenizer
 
     if flags.tokenizer is not None:
         return read_tokenizer(flags.tokenizer)
-    place = pathlib.Path(flags.model) / FILE
+    from mdm_jax.loading import run_folder
+
+    place = run_folder(flags.model)[0] / FILE
     if place.exists():
         return read_tokenizer(place)
     are_ids = all(isinstance(prompt, list) and all(isinstance(part, int) for part in prompt) for prompt in asked)
-    if place.parent.is_dir() and not are_ids:
+    if not are_ids:
         raise InputError(f"there is no {place}: give --tokenizer, or token ids in a .jsonl file")
-    return None  # whoever loads the model says what is wrong with it
+    return None
 
 
 def mesh_of(flags: argparse.Namespace) -> Any:

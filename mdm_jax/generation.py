@@ -6,7 +6,6 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from mdm_jax.checks import check_mask_id
 from mdm_jax.decoding import BEHIND, Network, Row, Watch, continuing, unmasking
 from mdm_jax.edits import edit_of
 from mdm_jax.errors import InputError, shown
@@ -15,6 +14,7 @@ from mdm_jax.oracles import margin, with_last
 from mdm_jax.ranges import INT32, Range, check_number
 from mdm_jax.selection import PerStep
 from mdm_jax.text.prompts import BLANK, Gap, Prompt, lay_out
+from mdm_jax.text.special import check_ids, check_tokenizer, end_ids_of, mask_id_of
 from mdm_jax.text.tokenizer import Tokenizer, read_tokenizer
 from mdm_jax.typing import Oracle, Selector
 
@@ -103,11 +103,7 @@ def generate(
         check_number(name, number, Range(1, INT32), whole=True)
     check_number("seed", seed, Range(0, below=1 << 32), whole=True)
     words = tokenizer if tokenizer is None or isinstance(tokenizer, Tokenizer) else read_tokenizer(tokenizer)
-    if words is not None and words.num_tokens > model.config.num_tokens:
-        raise InputError(
-            f"{words.place} has ids up to {words.num_tokens - 1}, and the model has embeddings up to "
-            f"{model.config.num_tokens - 1} alone: it is the tokenizer of another model"
-        )
+    check_tokenizer(words, model.config)
     ends = _end_ids(model, end, end_ids, words)
     edit = edit_of([*suppressed, *(ends if end == "never" else ())], top_p)
     sequences = [lay_out(prompt, words, num_new) for prompt in prompts]
@@ -137,42 +133,19 @@ def generate(
     return [_generated(*each, ends, words) for each in zip(prompts, sequences, rows, strict=True)]
 
 
-def _task_field(model: Network, name: str) -> Any:
-    """What the model's own config.json says of a special token; None if nothing."""
-    return getattr(model, "task", {}).get(name)
-
-
 def _end_ids(model: Network, end: str, end_ids: Sequence[int] | None, words: Tokenizer | None) -> tuple[int, ...]:
     """The ids of tokens that end a text; InputError for a rule that is none, or that lacks them."""
     if end not in get_args(End):
         raise InputError(f"end={shown(end)} is unknown: choose from {', '.join(get_args(End))}")
-    if end_ids is None and words is not None:
-        end_ids = words.end_ids
-    if end_ids is None:
-        given = _task_field(model, "eos_token_id")
-        end_ids = given if isinstance(given, list) else [] if given is None else [given]
-    ends = tuple(check_mask_id(number, name="an end_id") for number in end_ids)
+    ends = end_ids_of(model, end_ids, words)
     if not ends and end != "free":
         raise InputError(f"end={end!r} needs the ids of tokens that end the text: give end_ids")
     return ends
 
 
-def mask_id_of(model: Network, mask_id: int | None, words: Tokenizer | None) -> int:
-    """The mask token's id: as given, or as the tokenizer's or the model's folder says; InputError where nobody does."""
-    found = mask_id if mask_id is not None or words is None else words.mask_id
-    found = _task_field(model, "mask_token_id") if found is None else found
-    if found is None:
-        raise InputError("the mask token's id is not known: give mask_id, or mask_token_id in the model's config.json")
-    return check_mask_id(found, model.config)
-
-
 def _check_sequence(ids: np.ndarray, mask: int | None, config: Any, name: str) -> None:
     """InputError for ids, int64 [L] with BLANK, that the model cannot be given. A causal one has no mask."""
-    unknown = ids[ids >= config.num_tokens]
-    if unknown.size:
-        raise InputError(f"{name} holds the id {unknown[0]}; the model's ids run from 0 to {config.num_tokens - 1}")
-    if mask is not None and (ids == mask).any():
-        raise InputError(f"{name} holds the mask token, {mask}, which would be filled in: take it out")
+    check_ids(ids, mask, config, name)
     if len(ids) > config.max_length:
         raise InputError(
             f"{name} is {len(ids)} tokens long with those to generate, and the model takes {config.max_length}"

@@ -1,6 +1,7 @@
 """`load` and `export`: a model from a folder, and to one. Imported lazily: needs Flax and Orbax."""
 
 import dataclasses
+import functools
 import os
 import pathlib
 import types
@@ -14,11 +15,18 @@ from mdm_jax.errors import InputError, shown
 from mdm_jax.files import local_path
 from mdm_jax.models import kinds
 from mdm_jax.models.config import DType, ModelConfig
-from mdm_jax.models.pretrained.folder import read_folder, read_foreign_config, token_ids, write_folder
+from mdm_jax.models.pretrained.folder import (
+    CONFIG,
+    read_folder,
+    read_foreign_config,
+    token_ids,
+    write_folder,
+)
 from mdm_jax.models.weights import WEIGHTS, by_name, check_finite, read_weights, save_weights
 from mdm_jax.sharding import shardings
 from mdm_jax.training.checkpoint import CHECKPOINTS, restore_params
 from mdm_jax.training.config import OWN, read_config, write_config
+from mdm_jax.training.lora import from_json as lora_from_json
 from mdm_jax.typing import Params
 
 SHIPPED = pathlib.Path(__file__).parent / "weights"
@@ -86,7 +94,8 @@ def load(path_or_name: str | pathlib.Path, *, mesh: Mesh | None = None) -> Model
       path_or_name: one of: the folder of a run, for its newest readable checkpoint; a checkpoint,
         RUN/checkpoints/STEP; RUN/checkpoints/best, the checkpoint with the best score in
         evaluation; a folder that `export` wrote; a Hugging Face folder of a family in
-        `models.pretrained`; the name of weights in this package, such as "sudoku-6m".
+        `models.pretrained`; the name of weights in this package, such as "sudoku-6m". The adapters
+        of a run are merged into their base.
       mesh: devices for the parameters, which are sharded by `sharding.RULES`; None is the first
         device.
 
@@ -116,15 +125,35 @@ def load(path_or_name: str | pathlib.Path, *, mesh: Mesh | None = None) -> Model
             "read its parameters with mdm_jax.training.checkpoint.restore_params"
         )
     config = kinds.from_json(model)
-    shapes = kinds.param_shapes(config)
+    if "lora" in run:
+        params = _adapted(folder, run["lora"], step, mesh)
+    elif (folder / WEIGHTS).exists():
+        params = read_weights(folder, _placed(kinds.param_shapes(config), mesh))
+    else:
+        params = restore_params(folder, _placed(kinds.param_shapes(config), mesh), step=step)
+        check_finite(folder, by_name(params))
+    return Model(config, params, kinds.make_denoiser(config), task)
+
+
+def _placed(shapes: Params, mesh: Mesh | None) -> Params:
+    """Shapes with where they shall lie."""
     device = SingleDeviceSharding(jax.devices()[0])
     targets = jax.tree.map(lambda _: device, shapes) if mesh is None else shardings(mesh, shapes)
-    like = jax.tree.map(lambda leaf, to: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=to), shapes, targets)
-    if (folder / WEIGHTS).exists():
-        return Model(config, read_weights(folder, like), kinds.make_denoiser(config), task)
-    params = restore_params(folder, like, step=step)
-    check_finite(folder, by_name(params))
-    return Model(config, params, kinds.make_denoiser(config), task)
+    return jax.tree.map(lambda leaf, to: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=to), shapes, targets)
+
+
+def _adapted(folder: pathlib.Path, recorded: Mapping[str, Any], step: int | str | None, mesh: Mesh | None) -> Params:
+    """The parameters of a run that trained adapters: those of its base, changed."""
+    try:
+        lora = lora_from_json(recorded)
+        base = load(lora.base, mesh=mesh).params
+        lora.check(base, recorded)
+    except InputError as error:
+        raise InputError(f"{folder / CONFIG} names a base that cannot be taken: {error}") from error
+    shapes = jax.eval_shape(functools.partial(lora.init, base), jax.random.key(0))
+    adapters = restore_params(folder, _placed(shapes, mesh), step=step)
+    check_finite(folder, by_name(adapters))
+    return lora.merged(base, adapters)
 
 
 def export(

@@ -31,6 +31,11 @@ RULES: Rules = (
     (r"(query|key|value|gate|up|head|transform)/kernel$", PartitionSpec("fsdp", "tensor")),
     (r"(query|key|value|gate|up|transform)/bias$", PartitionSpec("tensor")),
     (r"(output|down)/kernel$", PartitionSpec("tensor", "fsdp")),
+    # Low-rank adapters: a has the rows of its matrix, b the columns.
+    (r"(query|key|value|gate|up)/kernel/a$", PartitionSpec("fsdp", None)),
+    (r"(query|key|value|gate|up)/kernel/b$", PartitionSpec(None, "tensor")),
+    (r"(output|down)/kernel/a$", PartitionSpec("tensor", None)),
+    (r"(output|down)/kernel/b$", PartitionSpec(None, "fsdp")),
 )
 """The rules for the models of this library."""
 

@@ -166,7 +166,7 @@ BELOW["correction"] = BELOW["sampling"] | {"sampling"}
 BELOW["autoregressive"] = {"errors", "ranges", "typing", "randomness", "checks", "confidence", "orders"}
 BELOW["edits"] = {"ranges", "typing", "checks", "loop"}
 BELOW["decoding"] = BELOW["sampling"] | {"sampling", "autoregressive", "edits", "models.kinds", "text.prompts"}
-BELOW["generation"] = BELOW["decoding"] | {"decoding", "evaluation.prompts", "text.tokenizer"}
+BELOW["generation"] = BELOW["decoding"] | {"decoding", "evaluation.prompts", "text.tokenizer", "text.special"}
 BELOW["search"] = BELOW["sampling"] | {"sampling"}
 BELOW["cached_sampling"] = BELOW["sampling"] | {"sampling", "autoregressive"}
 

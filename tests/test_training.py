@@ -14,7 +14,7 @@ import mdm_jax
 from mdm_jax.errors import InputError
 from mdm_jax.models.denoiser import make_denoiser
 from mdm_jax.models.transformer import init_params
-from mdm_jax.sharding import make_mesh
+from mdm_jax.sharding import make_mesh, shardings
 from mdm_jax.training.digest import digest
 from mdm_jax.training.metrics import MetricsWriter, read_metrics
 from mdm_jax.training.objectives import masked_loss
@@ -55,11 +55,12 @@ def test_ema_follows_its_recurrence_and_starts_fast():
     np.testing.assert_allclose(ema, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("ema_decay", [0.9, 0.0])
-def test_init_state_from_given_parameters_has_them_and_nothing_else_of_theirs(ema_decay):
+@pytest.mark.parametrize(("ema_decay", "is_placed"), [(0.9, False), (0.0, False), (0.9, True)])
+def test_init_state_from_given_parameters_has_them_and_nothing_else_of_theirs(ema_decay, is_placed):
     optimizer, init = OptimizerConfig(num_steps=10, ema_decay=ema_decay), functools.partial(init_params, tiny.CONFIG)
     given = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), init(jax.random.key(5)))
     mesh = make_mesh(2, 2, 2)
+    given = jax.device_put(given, shardings(mesh, given)) if is_placed else given
     fresh, state = init_state(mesh, init, 0, optimizer), init_state(mesh, init, 0, optimizer, given)
     for tree in (state.params, state.ema) if ema_decay else (state.params,):
         jax.tree.map(lambda leaf, wanted: np.testing.assert_array_equal(leaf, wanted.astype(np.float32)), tree, given)

@@ -44,18 +44,24 @@ class TaskFlags(abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainFlags(TaskFlags, RunFlags):
+class LossFlags:
+    """What training minimises."""
+
+    loss: Literal["plain", "subset", "elbo", "order", "left-to-right", "skewed", "reweighted", "aligned"] = "plain"
+    """the loss. plain: subset for masked models, the likelihood for others. Others, for masked models, by their names
+    in mdm_jax.training.objectives.NAMED: subset (of random size), elbo (a random time), order (one token of a random
+    order), left-to-right (one token of that order), skewed (mostly large subsets), reweighted (Ye et al. 2024), aligned
+    (what the network's own order leaves)"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainFlags(TaskFlags, RunFlags, LossFlags):
     """The flags of `train`."""
 
     names: ClassVar[tuple[str, ...]]
     """The flags that the config.json of a trained model must hold."""
     model: str
     """a preset of mdm_jax.models.presets; its vocabulary and length are fitted to the sequences"""
-    loss: Literal["plain", "subset", "elbo", "order", "left-to-right", "skewed", "reweighted", "aligned"] = "plain"
-    """the loss. plain: that of the layout, which for masked models is subset. Others, for masked models, by their names
-    in mdm_jax.training.objectives.NAMED: subset (of random size), elbo (a random time), order (one token of a random
-    order), left-to-right (one token of that order), skewed (mostly large subsets), reweighted (Ye et al. 2024), aligned
-    (what the network's own order leaves)"""
     dropout: Decay | None = None
     """the dropout rate (None: the preset's)"""
     init_from: pathlib.Path | None = None

@@ -21,7 +21,7 @@ from mdm_jax.loading import Model, load
 from mdm_jax.models import kinds, presets
 from mdm_jax.models.config import ModelConfig
 from mdm_jax.sharding import check_batch, local_rows
-from mdm_jax.tasks.base import Layout, Records, Task, fields_of, take
+from mdm_jax.tasks.base import Records, Task, fields_of, take
 from mdm_jax.training.checkpoint import CHECKPOINTS, trained_seconds
 from mdm_jax.training.config import check_config, read_config
 from mdm_jax.training.held_out import held_out_loss
@@ -62,7 +62,7 @@ def train_model(flags: TrainFlags, orders: tuple[str, ...] = TWO_ORDERS) -> tupl
     """
     task = flags.task()
     layout, config = flags.layout_of(task), network(flags, task)
-    loss, plain = losses(flags, layout)
+    loss, plain = losses(flags.loss, layout.mask_id, f"--layout {layout.name}")
     run = begin(flags, task, config, ["greedy"] if layout.mask_id is None else orders)
     data = load_splits(task, flags.data)
     layout.check(data["train"])
@@ -100,14 +100,14 @@ def train_model(flags: TrainFlags, orders: tuple[str, ...] = TWO_ORDERS) -> tupl
         config=run.json,
         evaluate=evaluate,
         start_from=run.initial,
-        flops_per_example=flops_of(config),
+        flops_per_example=flops_of(config, config.max_length),
     )
     return Model(config, state.eval_params, denoiser), data["test"]
 
 
-def flops_of(config: ModelConfig) -> float | None:
+def flops_of(config: ModelConfig, length: int) -> float | None:
     """Floating-point operations of training on a sequence, where the kind of network says how many."""
-    flops = config.forward_flops(config.max_length, num_logits=config.max_length / 2)
+    flops = config.forward_flops(length, num_logits=length / 2)
     return None if flops is None else 3 * flops
 
 
@@ -118,13 +118,22 @@ def network(flags: TrainFlags, task: Task) -> ModelConfig:
     return flags.fitted(kinds.adapted(presets.get(flags.model), changes))
 
 
-def losses(flags: TrainFlags, layout: Layout) -> tuple[Loss, Loss]:
-    """The loss that training minimises, and the bound on the likelihood that held-out records are measured with."""
-    if layout.mask_id is not None:
-        plain = masked_loss(layout.mask_id)
-        return plain if flags.loss == "plain" else masked_loss(layout.mask_id, NAMED[flags.loss]), plain
-    if flags.loss != "plain":
-        raise InputError(f"--loss {flags.loss} is for masked models, and --layout {layout.name} is not: leave it out")
+def losses(name: str, mask_id: int | None, what: str) -> tuple[Loss, Loss]:
+    """The loss that training minimises, and the bound on the likelihood that held-out records are measured with.
+
+    Args:
+      name: what `--loss` says.
+      mask_id: the mask token's id; None for an autoregressive model.
+      what: names the model in a message.
+
+    Raises:
+      InputError: the loss is for masked models, and this is none.
+    """
+    if mask_id is not None:
+        plain = masked_loss(mask_id)
+        return plain if name == "plain" else masked_loss(mask_id, NAMED[name]), plain
+    if name != "plain":
+        raise InputError(f"--loss {name} is for masked models, and {what} is not: leave it out")
     return causal_loss(), causal_loss()
 
 
@@ -154,7 +163,7 @@ def begin(flags: TrainFlags, task: Task, config: ModelConfig, orders: Sequence[s
       InputError: the folder holds another run, the batch does not fit the mesh, the evaluation has no such metric, or
         the initial weights belong to another network.
     """
-    optimizer, loop, mesh = _optimizer(flags, flags.out), flags.loop(), flags.mesh.make()
+    optimizer, loop, mesh = optimizer_of(flags, flags.out), flags.loop(), flags.mesh.make()
     names = [*(f"{task.metric}/{name}" for name in orders), HELD_OUT]
     if loop.best_metric not in (None, *names):
         raise InputError(f"--best-metric {loop.best_metric} is none of the evaluation's: {', '.join(names)}")
@@ -170,7 +179,7 @@ def begin(flags: TrainFlags, task: Task, config: ModelConfig, orders: Sequence[s
     return Run(run, optimizer, loop, mesh, initial)
 
 
-def _optimizer(flags: RunFlags, out: pathlib.Path) -> OptimizerConfig:
+def optimizer_of(flags: RunFlags, out: pathlib.Path) -> OptimizerConfig:
     """The optimizer of the flags. A resumed run keeps its warm-up unless the flags name one."""
     optimizer = flags.optimizer_config()
     if flags.warmup_steps is None and (out / "config.json").exists():
@@ -186,7 +195,8 @@ def computed_in(flags: RunFlags, out: pathlib.Path) -> dict[str, Any]:
     dtype: str = resolve_dtype(flags.dtype)
     if flags.dtype == "auto" and (out / "config.json").exists():
         dtype = read_config(out)["model"].get("dtype", dtype)
-    return {"dtype": dtype, "param_dtype": flags.param_dtype, "remat": flags.remat}
+    param_dtype = "float32" if flags.param_dtype == "auto" else flags.param_dtype
+    return {"dtype": dtype, "param_dtype": param_dtype, "remat": flags.remat}
 
 
 def _initial_params(path: pathlib.Path, config: ModelConfig) -> Params:

@@ -55,12 +55,8 @@ def lay_out(prompt: Prompt, tokenizer: Tokenizer | None, num_new: int) -> np.nda
     Raises:
       InputError: it is no prompt, or it is text and there is no tokenizer.
     """
-
-    def ids_of(text: str, *, special: bool) -> list[int]:
-        return _needed(tokenizer).encode(text, special=special)
-
     if isinstance(prompt, str):
-        ids = [*ids_of(prompt, special=True), *[BLANK] * num_new]
+        ids = [*ids_of(prompt, tokenizer, special=True), *[BLANK] * num_new]
     elif not isinstance(prompt, Sequence | np.ndarray):
         raise InputError(f"a prompt is text, token ids, messages or texts with gaps; got {shown(prompt)}")
     elif any(isinstance(part, str | Gap) for part in prompt):
@@ -72,7 +68,7 @@ def lay_out(prompt: Prompt, tokenizer: Tokenizer | None, num_new: int) -> np.nda
         for part in prompt:
             if not isinstance(part, str | Gap):
                 raise InputError(f"between texts and gaps stands {shown(part)}")
-            ids += [BLANK] * part.length if isinstance(part, Gap) else ids_of(part, special=False)
+            ids += [BLANK] * part.length if isinstance(part, Gap) else ids_of(part, tokenizer, special=False)
     elif len(prompt) and all(isinstance(part, Mapping) for part in prompt):
         messages: Any = prompt
         ids = [*_needed(tokenizer).chat(messages), *[BLANK] * num_new]
@@ -82,6 +78,11 @@ def lay_out(prompt: Prompt, tokenizer: Tokenizer | None, num_new: int) -> np.nda
             raise InputError(f"a prompt's token ids must be whole numbers from 0, got {shown(prompt)}")
         ids = [*given.tolist(), *[BLANK] * num_new]
     return np.asarray(ids, np.int64)
+
+
+def ids_of(text: str, tokenizer: Tokenizer | None, *, special: bool) -> list[int]:
+    """The ids of a text; InputError without a tokenizer."""
+    return _needed(tokenizer).encode(text, special=special)
 
 
 def _needed(tokenizer: Tokenizer | None) -> Tokenizer:
@@ -99,16 +100,21 @@ def read_prompts(path: str | os.PathLike[str]) -> list[Prompt]:
     Raises:
       InputError: it cannot be read, holds no prompt, or a line is none.
     """
-    try:
-        lines = read_bytes(path, most=MOST_JSON * 16).decode().split("\n")
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is no text in UTF-8") from None
     is_json = os.fspath(path).endswith((".jsonl", ".json"))
-    numbered = [(number, line.rstrip("\r")) for number, line in enumerate(lines, 1) if line.strip()]
+    numbered = numbered_lines(path, most=MOST_JSON * 16)
     prompts = [_of_json(line, f"line {number} of {path}") if is_json else line for number, line in numbered]
     if not prompts:
         raise InputError(f"{path} holds no prompt")
     return prompts
+
+
+def numbered_lines(path: str | os.PathLike[str], *, most: int) -> list[tuple[int, str]]:
+    """The lines of a text, but for empty ones, with their numbers from 1; InputError beyond `most` bytes."""
+    try:
+        lines = read_bytes(path, most=most).decode().split("\n")
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is no text in UTF-8") from None
+    return [(number, line.rstrip("\r")) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def _of_json(line: str, where: str) -> Prompt:

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from mdm_jax.errors import InputError, of_extra, shown
-from mdm_jax.files import local_path, read_bytes, read_json
+from mdm_jax.files import local_path, make_folder, read_bytes, read_json, write_whole
 
 FILE = "tokenizer.json"
+BESIDE = ("tokenizer_config.json", "chat_template.jinja", "generation_config.json")
+"""What lies beside it in a folder, and is read here."""
 MOST = 1 << 28
 """Bytes of a tokenizer.json; those of 256,000 tokens have 34 million."""
 
@@ -33,7 +35,7 @@ class Tokenizer:
     mask_id: int | None
     """the mask token's id, if the folder says it"""
     end_ids: tuple[int, ...]
-    """ids of the tokens that end a text, as the folder says"""
+    """ids of the tokens that end a text, as the folder says, the one called eos_token first"""
 
     @property
     def num_tokens(self) -> int:
@@ -102,8 +104,16 @@ def read_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
         special,
         _template(folder, settings),
         model["mask_token_id"] if _is_id(model.get("mask_token_id")) else named,
-        tuple(sorted({number for number in ends if _is_id(number)})),
+        tuple(dict.fromkeys(number for number in ends if _is_id(number))),
     )
+
+
+def copy_tokenizer(words: Tokenizer, folder: pathlib.Path) -> None:
+    """Copies a tokenizer's file, and what lies beside it, to the folder of a model that uses it."""
+    names = {FILE: words.place, **{name: words.place.parent / name for name in BESIDE}}
+    for name, path in names.items():
+        if path.exists():
+            write_whole(make_folder(folder) / name, read_bytes(path, most=MOST))
 
 
 def _fields(path: pathlib.Path) -> dict[str, Any]:

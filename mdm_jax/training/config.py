@@ -68,8 +68,9 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
     what = "a run's config; restore it, or train in another folder"
     config = read_json(path, what)
     sections = config if isinstance(config, dict) else {}
-    number, kinds = sections.get("format"), [type(sections.get(name, {})) for name in ("model", "task", "optimizer")]
-    if not isinstance(number, int) or kinds != [dict] * 3 or "model" not in sections:
+    names = ("model", "task", "optimizer", "lora")
+    number, kinds = sections.get("format"), {type(sections.get(name, {})) for name in names}
+    if not isinstance(number, int) or kinds != {dict} or "model" not in sections:
         raise InputError(f"{path} cannot be read as {what}")
     if number != FORMAT:
         advice = "update mdm_jax" if number > FORMAT else "use the version that wrote it, or train again"

@@ -1,6 +1,7 @@
 """The training loop: data, steps, progress and checkpoints. Started again, it continues from the newest checkpoint."""
 
 import dataclasses
+import functools
 import math
 import pathlib
 import time
@@ -23,10 +24,11 @@ from mdm_jax.training.config import OWN, write_config
 from mdm_jax.training.distributed import is_lead, lost_peer, meet, what_was_lost
 from mdm_jax.training.lock import locked
 from mdm_jax.training.log import Evaluate, Log, OnMetrics
+from mdm_jax.training.lora import Lora
 from mdm_jax.training.objectives import Batch, Loss
 from mdm_jax.training.preemption import Preemption
 from mdm_jax.training.progress import Trace
-from mdm_jax.training.state import OptimizerConfig, TrainState, abstract_state, as_stored, init_state
+from mdm_jax.training.state import OptimizerConfig, TrainState, abstract_state, as_stored, init_state, placed
 from mdm_jax.training.step import Apply, make_train_step
 from mdm_jax.typing import Array, Denoiser, Params
 
@@ -101,7 +103,8 @@ def fit(
     mesh: Mesh,
     config: Mapping[str, Any] | None = None,
     evaluate: Evaluate | None = None,
-    start_from: Params | None = None,
+    start_from: Params | Callable[[], Params] | None = None,
+    lora: Lora | None = None,
     rules: Rules = RULES,
     on_metrics: OnMetrics | None = None,
     flops_per_example: float | None = None,
@@ -123,8 +126,10 @@ def fit(
       mesh: where to train.
       config: further sections of `config.json`, beside the optimizer and the batch size. A folder refuses a run with
         another config. The section `model`, which `load` reads, is written if `apply.config` is of a registered kind.
-      evaluate: maps the parameters (their average if there is one) to metrics.
-      start_from: initial parameters of a fresh run, in place of those of `init_params`; whole in every process.
+      evaluate: maps the network's parameters (their average if there is one) to metrics.
+      start_from: initial parameters of a fresh run, in place of those of `init_params`: on `mesh`, or whole in every
+        process. A function that gives them is called once, and only if they are needed, so that no copy stays.
+      lora: trains adapters of `start_from`, which stays as it is, instead of all parameters.
       rules: where parameters lie on the mesh, by their names.
       on_metrics: called with the step and its metrics whenever metrics are written, in the first process.
       flops_per_example: FLOPs of the model's matrix products, forward and backward, for the progress bar's rates.
@@ -147,6 +152,14 @@ def fit(
     network: Any = getattr(apply, "config", None)
     model = kinds.to_json(network) if kinds.is_known(network) else OWN
     run = {"model": model, **(config or {}), "optimizer": optimizer.to_json(), "batch_size": loop.batch_size}
+    base: Params = None
+    if lora is not None:
+        if start_from is None:
+            raise InputError("adapters change parameters that there are: give fit start_from, those of the base")
+        base, start_from = placed(mesh, _called(start_from), rules), None
+        init_params = functools.partial(lora.init, jax.eval_shape(lambda: base))
+        run["lora"] = lora.to_json(base)
+    fixed = [] if lora is None else [base]
     stored = jax.eval_shape(init_params, jax.random.key(0))
     metric, total, begin = f"{loop.best_mode} {loop.best_metric}", optimizer.num_steps, time.perf_counter()
     with locked(folder), Preemption() as preemption:
@@ -158,7 +171,7 @@ def fit(
             init_pool = _init_pool(loss, batches, to_batch, loop.batch_size)
             restored = checkpointer.restore(abstract_state(mesh, init_params, optimizer, rules, init_pool), say)
             if restored is None:
-                state = init_state(mesh, init_params, loop.seed, optimizer, start_from, rules, init_pool)
+                state = init_state(mesh, init_params, loop.seed, optimizer, _called(start_from), rules, init_pool)
             else:
                 state, position = restored
                 batches.set_state(position)
@@ -166,7 +179,14 @@ def fit(
                     say(f"goes on from step {int(state.step)} of {total}")
             step = start = int(state.step)
             train_step = make_train_step(
-                apply, init_params, loss, optimizer, mesh, accumulate=loop.accumulate, rules=rules
+                apply,
+                init_params,
+                loss,
+                optimizer,
+                mesh,
+                accumulate=loop.accumulate,
+                rules=rules,
+                merge=None if lora is None else lora.merge,
             )
             log = Log(
                 folder,
@@ -184,12 +204,15 @@ def fit(
                     for step in range(start + 1, total + 1):
                         batch = _on_mesh(to_batch(next(batches)), loop.batch_size, mesh)
                         trace.before(step)
-                        state, metrics = train_step(state, batch)
+                        state, metrics = train_step(state, batch, *fixed)
                         trace.after(step, state.step)
                         log.push(step, metrics, batch)
                         score, is_last = None, step == total
                         if evaluate is not None and (is_last or step % loop.evaluate_every == 0):
-                            score = loop.score(log.evaluate(step, evaluate, as_stored(state.eval_params, stored)))
+                            params = as_stored(state.eval_params, stored)
+                            params = params if lora is None else lora.merged(base, params)
+                            score = loop.score(log.evaluate(step, evaluate, params))
+                            del params  # or the next step would need memory for it, too
                         is_best = score is not None and score > checkpointer.best_score
                         is_asked = preemption.requested(step)
                         if is_last or is_best or is_asked or step % loop.checkpoint_every == 0:
@@ -220,6 +243,10 @@ def fit(
             "not finite: this is no trained model; look at the data, or start anew with a lower learning rate"
         )
     return state
+
+
+def _called(start_from: Params | Callable[[], Params] | None) -> Params | None:
+    return start_from() if callable(start_from) else start_from
 
 
 def _init_pool(

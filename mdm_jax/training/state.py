@@ -181,23 +181,29 @@ def init_state(
       rules: where parameters lie, by their names.
       init_pool: makes the state of the loss's draw; None if it has none.
     """
+    given = None if start_from is None else placed(mesh, start_from, rules)
 
-    def make(key: Array) -> TrainState:
-        return make_state(init_params, key, config)
+    def make(key: Array, given: Params | None) -> TrainState:
+        return make_state(init_params if given is None else lambda _: given, key, config)
 
     key = jax.random.key(seed, impl=GENERATOR)
-    state = jax.jit(make, out_shardings=shardings(mesh, jax.eval_shape(make, key), rules))(key)
-    if init_pool is not None:
-        state = state._replace(pool=jax.jit(init_pool, out_shardings=NamedSharding(mesh, BATCH))())
-    if start_from is None:
+    targets = shardings(mesh, jax.eval_shape(make, key, given), rules)
+    state = jax.jit(make, out_shardings=targets)(key, given)
+    if init_pool is None:
         return state
+    return state._replace(pool=jax.jit(init_pool, out_shardings=NamedSharding(mesh, BATCH))())
 
-    def put(leaf: Array, old: Array) -> Array:
-        whole = np.asarray(leaf, np.float32)
-        return jax.make_array_from_callback(whole.shape, old.sharding, lambda index: whole[index])
 
-    params = jax.tree.map(put, start_from, state.params)
-    return state._replace(params=params, ema=None if state.ema is None else jax.tree.map(put, start_from, state.ema))
+def placed(mesh: Mesh, params: Params, rules: Rules = RULES) -> Params:
+    """Parameters where they belong on `mesh`: as they are, if they lie on it already, else whole in every process."""
+
+    def put(leaf: Array, target: NamedSharding) -> Array:
+        if isinstance(leaf, jax.Array) and isinstance(leaf.sharding, NamedSharding) and leaf.sharding.mesh == mesh:
+            return leaf
+        whole = np.asarray(leaf)
+        return jax.make_array_from_callback(whole.shape, target, lambda index: whole[index])
+
+    return jax.tree.map(put, params, shardings(mesh, params, rules))
 
 
 def abstract_state(

@@ -35,6 +35,7 @@ def make_train_step(
     *,
     accumulate: int = 1,
     rules: Rules = RULES,
+    merge: Callable[[Params, Params], Params] | None = None,
 ) -> jax.stages.Wrapped:
     """The jitted update (state, batch) -> (state, metrics); the state that goes in is donated.
 
@@ -51,6 +52,8 @@ def make_train_step(
       accumulate: the number of parts of the batch that are computed one after the other, to save memory. Gradients are
         summed in float32. Each part has its own dropout key.
       rules: where parameters lie.
+      merge: (base, trained parameters) -> those of the network, for which the update takes the base as a third
+        argument: parameters on the mesh that are not trained. None trains those of the network.
 
     Raises:
       InputError: when traced, the batch does not split into that many parts over the mesh.
@@ -61,7 +64,9 @@ def make_train_step(
     network = apply.features if gives_features(apply) else apply
     has_dropout = takes_dropout_key(network)
 
-    def objective(params: Params, drawn: Any, dropout_key: Array) -> tuple[Array, Any]:
+    def objective(params: Params, base: Params, drawn: Any, dropout_key: Array) -> tuple[Array, Any]:
+        params = params if merge is None else merge(base, params)
+
         def denoiser(params: Params, tokens: Array) -> Any:
             options = {"dropout_key": dropout_key} if has_dropout else {}
             with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # kernels that XLA cannot split read the mesh here
@@ -72,14 +77,14 @@ def make_train_step(
         nats, seen = (nats, None) if loss.init is None else nats
         return nats.sum(), seen
 
-    def summed(params: Params, drawn: Any, dropout_key: Array) -> tuple[Array, Params, Any]:
+    def summed(params: Params, base: Params, drawn: Any, dropout_key: Array) -> tuple[Array, Params, Any]:
         """Nats of the whole batch, their gradient in float32, and what else was seen of each row."""
         if accumulate == 1:
-            (value, seen), gradient = jax.value_and_grad(objective, has_aux=True)(params, drawn, dropout_key)
+            (value, seen), gradient = jax.value_and_grad(objective, has_aux=True)(params, base, drawn, dropout_key)
             return value, _float32(gradient), seen
 
         def add(total: Any, part: tuple[Any, Array]) -> tuple[Any, Any]:
-            (value, seen), gradient = jax.value_and_grad(objective, has_aux=True)(params, *part)
+            (value, seen), gradient = jax.value_and_grad(objective, has_aux=True)(params, base, *part)
             return jax.tree.map(jnp.add, total, (value, _float32(gradient))), seen
 
         zeros = jax.tree.map(jnp.zeros_like, (jnp.zeros(()), _float32(params)))
@@ -87,7 +92,7 @@ def make_train_step(
         total, seen = jax.lax.scan(add, zeros, parts)
         return *total, _whole(seen, mesh)
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+    def train_step(state: TrainState, batch: Batch, base: Params = None) -> tuple[TrainState, dict[str, Array]]:
         key_draw, key_dropout = jax.random.split(jax.random.fold_in(state.key, state.step))
         pool, is_prompt = state.pool, batch["is_prompt"]
         if loss.init is None:
@@ -98,7 +103,7 @@ def make_train_step(
             is_prompt = pool.is_prompt
         num_tokens = jnp.maximum((~is_prompt).sum(), 1)
         drawn = jax.lax.with_sharding_constraint(drawn, rows)
-        value, gradient, seen = summed(as_stored(state.params, stored), drawn, key_dropout)
+        value, gradient, seen = summed(as_stored(state.params, stored), base, drawn, key_dropout)
         if loss.advance is not None:
             pool = loss.advance(key_advance, pool, seen)
         value, gradient = value / num_tokens, jax.tree.map(lambda leaf: leaf / num_tokens, gradient)
@@ -128,7 +133,7 @@ def make_train_step(
     state_shardings = state_shardings._replace(pool=None if loss.init is None else rows)
     return jax.jit(
         train_step,
-        in_shardings=(state_shardings, rows),
+        in_shardings=(state_shardings, rows) if merge is None else (state_shardings, rows, None),
         out_shardings=(state_shardings, None),
         donate_argnums=0,
     )
