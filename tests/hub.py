@@ -43,6 +43,15 @@ QWEN2 = {
     "sliding_window": 131072,
     "use_sliding_window": False,
 }
+QWEN3 = {
+    **QWEN2,
+    "architectures": ["Qwen3ForCausalLM"],
+    "attention_bias": False,
+    "head_dim": 6,
+    "max_window_layers": N,
+    "model_type": "qwen3",
+    "sliding_window": None,
+}
 DREAM = QWEN2 | {"architectures": ["DreamModel"], "mask_token_id": V - 2, "model_type": "Dream", "sliding_window": None}
 LLADA = {
     "activation_type": "silu",
@@ -146,9 +155,8 @@ BERT = {
 }
 
 
-def decoder(names, *, biases=(), is_tied=False):
+def decoder(names, *, d=D // H, biases=(), is_tied=False):
     """The shapes of a network like Llama's: what each of `names` is called -> shape, as PyTorch has it."""
-    d = D // H
     shapes = {
         "tokens": (V, D),
         "norm_1": (D,),
@@ -156,6 +164,8 @@ def decoder(names, *, biases=(), is_tied=False):
         "k": (G * d, D),
         "v": (G * d, D),
         "o": (D, H * d),
+        "q_norm": (d,),
+        "k_norm": (d,),
         "norm_2": (D,),
         "gate": (F, D),
         "up": (F, D),
@@ -188,6 +198,10 @@ HF = {
     "norm": "model.norm.weight",
     "head": "lm_head.weight",
 }
+HF_QK_NORM = HF | {
+    "q_norm": "model.layers.{i}.self_attn.q_norm.weight",
+    "k_norm": "model.layers.{i}.self_attn.k_norm.weight",
+}
 OLMO = {
     "tokens": "model.transformer.wte.weight",
     "norm_1": "model.transformer.blocks.{i}.attn_norm.weight",
@@ -215,7 +229,7 @@ def rotated(x, theta):
 
 def attended(q, k, v, *, is_causal, theta=None):
     """Attention of [B, L, heads · d] each; theta turns queries and keys."""
-    d = D // H
+    d = q.shape[-1] // H
     q, k, v = (x.reshape(*x.shape[:2], -1, d).swapaxes(1, 2) for x in (q, k, v))
     q, k = (x if theta is None else rotated(x, theta) for x in (q, k))
     k, v = (jnp.repeat(x, H // x.shape[1], axis=1) for x in (k, v))
@@ -223,11 +237,15 @@ def attended(q, k, v, *, is_causal, theta=None):
     if is_causal:
         scores = jnp.where(np.tril(np.ones(scores.shape[2:], bool)), scores, -jnp.inf)
     out = jax.nn.softmax(scores, axis=-1) @ v
-    return out.swapaxes(1, 2).reshape(*out.shape[:1], -1, D)
+    return out.swapaxes(1, 2).reshape(*out.shape[:1], -1, H * d)
 
 
 def rms(x, scale):
     return scale * x / jnp.sqrt((x * x).mean(axis=-1, keepdims=True) + 1e-5)
+
+
+def rms_of_heads(x, scale):
+    return rms(x.reshape(*x.shape[:2], -1, *scale.shape), scale).reshape(x.shape)
 
 
 def llama_like(t, tokens, names, *, is_causal=True, is_shifted=False):
@@ -241,6 +259,8 @@ def llama_like(t, tokens, names, *, is_causal=True, is_shifted=False):
         own = {kind: name.format(i=i) for kind, name in names.items()}
         y = rms(x, t[own["norm_1"]])
         q, k, v = (linear(y, own[kind]) for kind in "qkv")
+        if "q_norm" in own:
+            q, k = (rms_of_heads(x, t[own[kind]]) for x, kind in ((q, "q_norm"), (k, "k_norm")))
         x = x + linear(attended(q, k, v, is_causal=is_causal, theta=500.0), own["o"])
         y = rms(x, t[own["norm_2"]])
         x = x + linear(jax.nn.silu(linear(y, own["gate"])) * linear(y, own["up"]), own["down"])
@@ -381,6 +401,7 @@ FAMILIES = {
     "llada": (LLADA, decoder(OLMO), lambda t, x: llama_like(t, x, OLMO, is_causal=False)),
     "dream": (DREAM, decoder(HF, biases="qkv"), lambda t, x: llama_like(t, x, HF, is_causal=False, is_shifted=True)),
     "qwen2": (QWEN2, decoder(HF, biases="qkv"), lambda t, x: llama_like(t, x, HF)),
+    "qwen3": (QWEN3, decoder(HF_QK_NORM, d=6), lambda t, x: llama_like(t, x, HF_QK_NORM)),
     "llama": (LLAMA, decoder(HF), lambda t, x: llama_like(t, x, HF)),
     "smollm2": (LLAMA | {"tie_word_embeddings": True}, decoder(HF, is_tied=True), lambda t, x: llama_like(t, x, HF)),
     "gpt2": (GPT2, GPT2_SHAPES, gpt2),

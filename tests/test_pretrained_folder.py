@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hub import FAMILIES, GPT2, LLADA, LLAMA, QWEN2, SMDM, V, random_tensors, read, write
+from hub import FAMILIES, GPT2, LLADA, LLAMA, QWEN2, QWEN3, SMDM, V, random_tensors, read, write
 from safetensors.numpy import save_file
 
 import mdm_jax
@@ -158,7 +158,9 @@ def refused(folder, fields):
         (LLAMA | {"hidden_size": None}, "hidden_size is missing"),
         (LLAMA | {"attention_bias": True}, "attention_bias = True is not supported for llama models, only False"),
         (LLAMA | {"hidden_act": "gelu"}, "hidden_act = 'gelu' is not supported for llama models, only 'silu'"),
-        (LLAMA | {"head_dim": 8}, "head_dim = 8 is not supported, only width / heads = 4"),
+        (LLAMA | {"head_dim": 7}, "head_dim must be even: RoPE turns pairs; got 7"),
+        (QWEN3 | {"attention_bias": True}, "attention_bias = True is not supported for qwen3 models"),
+        (LLADA | {"head_dim": 8}, "head_dim = 8 is not supported for llada models"),
         (LLAMA | {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_scaling of type 'yarn'"),
         (LLAMA | {"rope_scaling": {"type": "linear"}}, "rope_scaling of type 'linear' with {}"),
         (LLAMA | {"rope_scaling": [1]}, "rope_scaling = [1]"),
@@ -271,7 +273,7 @@ def test_write_into_the_folder_of_another_model_or_of_a_model_without_family_is_
     with pytest.raises(InputError, match="holds a model of another config"):
         export(model, tmp_path / "other", format="huggingface")
     config = dataclasses.replace(model.config, positions="learned")
-    with pytest.raises(InputError, match="llada, Dream, qwen2, llama, gpt2, smdm, bert have no such models"):
+    with pytest.raises(InputError, match="llada, Dream, qwen2, qwen3, llama, gpt2, smdm, bert have no such models"):
         export(mdm_jax.Model(config, model.params, model.denoiser), tmp_path / "own", format="huggingface")
     assert not (tmp_path / "own").exists()
     with pytest.raises(InputError, match="format='gguf' is unknown"):

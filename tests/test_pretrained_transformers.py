@@ -38,7 +38,9 @@ CONFIGS = {
         **SMALL, rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0}
     ),
     "tied": lambda: transformers.LlamaConfig(**SMALL, tie_word_embeddings=True),
+    "wide": lambda: transformers.LlamaConfig(**SMALL, head_dim=8),
     "qwen2": lambda: transformers.Qwen2Config(**SMALL),
+    "qwen3": lambda: transformers.Qwen3Config(**SMALL, head_dim=6),
     "bert": lambda: transformers.BertConfig(**{name: SMALL[name] for name in SMALL if name != "num_key_value_heads"}),
     "gpt2": lambda: transformers.GPT2Config(vocab_size=40, n_embd=16, n_layer=2, n_head=4, n_positions=64),
 }

@@ -130,17 +130,11 @@ class Family:
             if not any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in values):
                 known = " or ".join(map(repr, values))
                 raise InputError(f"{theirs} = {shown(value)} is not supported for {self.name} models, only {known}")
-        head_width = left.pop("head_dim", None)
         found |= self.read(left)
         for theirs, value in left.items():
             if value is not None and not theirs.startswith("_"):
                 raise InputError(f"{theirs} = {shown(value)} is not supported for {self.name} models")
-        config = self.make(**found)
-        if head_width not in (None, config.head_width):
-            raise InputError(
-                f"head_dim = {shown(head_width)} is not supported, only width / heads = {config.head_width}"
-            )
-        return config
+        return self.make(**found)
 
     def fields(self, config: TransformerConfig) -> dict[str, Any]:
         """The inverse of `config`: what config.json says of a model."""

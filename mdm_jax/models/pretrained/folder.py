@@ -27,13 +27,14 @@ from mdm_jax.models.pretrained.gpt2 import GPT2
 from mdm_jax.models.pretrained.llada import LLADA
 from mdm_jax.models.pretrained.llama import LLAMA
 from mdm_jax.models.pretrained.qwen2 import QWEN2
+from mdm_jax.models.pretrained.qwen3 import QWEN3
 from mdm_jax.models.pretrained.smdm import SMDM
 from mdm_jax.models.pretrained.stream import DTYPES, Stored, Written, stored_tensors, write_tensors
 from mdm_jax.models.weights import by_name, check_finite
 from mdm_jax.sharding import fetch, shardings
 from mdm_jax.typing import Params
 
-FAMILIES = (LLADA, DREAM, QWEN2, LLAMA, GPT2, SMDM, BERT)
+FAMILIES = (LLADA, DREAM, QWEN2, QWEN3, LLAMA, GPT2, SMDM, BERT)
 CONFIG = "config.json"
 
 _OURS_ALONE = ("dtype", "param_dtype", "pad_id", "dropout", "remat", "init_std")
@@ -119,7 +120,7 @@ def write_folder(
     """
     if not isinstance(config, TransformerConfig):
         raise InputError(f"no family has networks of a {type(config).__name__}")
-    family = family_of(dataclasses.replace(config, num_kv_heads=config.kv_heads))
+    family = family_of(config)
     foreign = {**family.fields(config), **tokens, "torch_dtype": config.dtype}
     if (folder / CONFIG).exists() and read_json(folder / CONFIG, "a model's config") != foreign:
         raise InputError(f"{folder} holds a model of another config: give another folder")
@@ -140,13 +141,19 @@ def write_folder(
 
 def family_of(config: TransformerConfig) -> Family:
     """The family whose config.json can say what `config` does; InputError where there is none."""
-    same = {name: getattr(config, name) for name in _OURS_ALONE} | {"num_kv_heads": config.kv_heads}
+    same = {name: getattr(config, name) for name in _OURS_ALONE}
     for family in FAMILIES:
         if family.make is type(config):
             with contextlib.suppress(InputError):
-                if dataclasses.replace(family.config(family.fields(config)), **same) == config:
+                found = dataclasses.replace(family.config(family.fields(config)), **same)
+                if _explicit(found) == _explicit(config):
                     return family
     raise InputError(f"{', '.join(family.name for family in FAMILIES)} have no such models: {config}")
+
+
+def _explicit(config: TransformerConfig) -> TransformerConfig:
+    """The same, without a None that stands for what follows from other fields."""
+    return dataclasses.replace(config, num_kv_heads=config.kv_heads, head_dim=config.head_width)
 
 
 def _family(fields: Mapping[str, Any]) -> Family:
