@@ -31,6 +31,9 @@ RULES: Rules = (
     (r"(query|key|value|gate|up|head|transform)/kernel$", PartitionSpec("fsdp", "tensor")),
     (r"(query|key|value|gate|up|transform)/bias$", PartitionSpec("tensor")),
     (r"(output|down)/kernel$", PartitionSpec("tensor", "fsdp")),
+    (r"router/kernel$", PartitionSpec("fsdp", None)),
+    (r"(gate|up)/kernel$", PartitionSpec("tensor", "fsdp", None)),
+    (r"down/kernel$", PartitionSpec("tensor", None, "fsdp")),
 )
 """The rules for the models of this library."""
 

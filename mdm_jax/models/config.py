@@ -230,11 +230,15 @@ class TransformerConfig(ModelConfig):
         """Width of one head."""
         return self.width // self.num_heads if self.head_dim is None else self.head_dim
 
+    @property
+    def mlp_products(self) -> int:
+        """Multiplications of the MLP of one layer at one position."""
+        return (3 if self.mlp == "swiglu" else 2) * self.width * self.mlp_width
+
     def forward_flops(self, length: int, num_logits: int | float) -> float:
         """Floating-point operations of one forward pass over one sequence; see ModelConfig."""
         length = self.num_vectors(length)
         projections = self.width * self.head_width * (2 * self.num_heads + 2 * self.kv_heads)
-        mlp = (3 if self.mlp == "swiglu" else 2) * self.width * self.mlp_width
         attention = 2 * length * self.num_heads * self.head_width / (2 if self.causal else 1)
-        per_position = self.num_layers * (projections + mlp + attention)
+        per_position = self.num_layers * (projections + self.mlp_products + attention)
         return 2 * (length * per_position + num_logits * self.width * self.vocab_size)

@@ -152,6 +152,8 @@ class Block(nn.Module):
     time that it takes over [B, L, D].
     """
 
+    mlp_type: ClassVar[type[nn.Module]] = Mlp
+
     config: TransformerConfig
     deterministic: bool
 
@@ -177,7 +179,7 @@ class Block(nn.Module):
         seen = Norm(config, name="attention_norm")(x)
         x = x if indices is None else rows_at(x, indices)
         x += dropout(Attention(config, name="attention")(seen, positions, tables, is_real, indices))
-        return x + dropout(Mlp(config, name="mlp")(Norm(config, name="mlp_norm")(x)))
+        return x + dropout(self.mlp_type(config, name="mlp")(Norm(config, name="mlp_norm")(x)))
 
 
 def rows_at(x: Array, indices: Array) -> Array:
