@@ -15,7 +15,6 @@ from experiments.llada import Evaluate
 from experiments.llada_tasks import Asked
 from mdm_jax.errors import InputError
 from mdm_jax.evaluation.likelihood import continuation, log_likelihoods
-from mdm_jax.text.special import mask_id_of
 from mdm_jax.loading import Model
 from mdm_jax.models.kinds import adapted, make_denoiser
 from mdm_jax.report.progress import Bar
@@ -23,6 +22,7 @@ from mdm_jax.sharding import make_mesh
 from mdm_jax.tasks.language.benchmark import Hole, Problem, Score
 from mdm_jax.tasks.language.benchmark import Prompt as Asking
 from mdm_jax.text.prompts import Gap, Prompt, lay_out
+from mdm_jax.text.special import mask_id_of
 from mdm_jax.text.tokenizer import Tokenizer, read_tokenizer
 from mdm_jax.training.distributed import is_lead
 from mdm_jax.typing import Oracle

@@ -36,6 +36,9 @@ RULES: Rules = (
     (r"(query|key|value|gate|up)/kernel/b$", PartitionSpec(None, "tensor")),
     (r"(output|down)/kernel/a$", PartitionSpec("tensor", None)),
     (r"(output|down)/kernel/b$", PartitionSpec(None, "fsdp")),
+    (r"router/kernel$", PartitionSpec("fsdp", None)),
+    (r"(gate|up)/kernel$", PartitionSpec("tensor", "fsdp", None)),
+    (r"down/kernel$", PartitionSpec("tensor", None, "fsdp")),
 )
 """The rules for the models of this library."""
 

@@ -1,6 +1,7 @@
 """Tiny folders as other programs write them, with the networks that they are of in a few lines: nothing of ours."""
 
 import functools
+import itertools
 import json
 
 import jax
@@ -8,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-V, D, F, H, G, N, L = 40, 16, 24, 4, 2, 2, 9
-"""Vocabulary, width, hidden width, heads, heads of keys, layers, tokens."""
+V, D, F, H, G, N, L, E = 40, 16, 24, 4, 2, 2, 9, 5
+"""Vocabulary, width, hidden width, heads, heads of keys, layers, tokens, experts."""
 
 TOKENS = jax.random.randint(jax.random.key(5), (2, L), 0, V)
 
@@ -42,6 +43,68 @@ QWEN2 = {
     "model_type": "qwen2",
     "sliding_window": 131072,
     "use_sliding_window": False,
+}
+QWEN3 = {
+    **QWEN2,
+    "architectures": ["Qwen3ForCausalLM"],
+    "attention_bias": False,
+    "head_dim": 6,
+    "max_window_layers": N,
+    "model_type": "qwen3",
+    "sliding_window": None,
+}
+QWEN3_MOE = {
+    **{name: value for name, value in QWEN3.items() if name != "head_dim"},
+    "architectures": ["Qwen3MoeForCausalLM"],
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [],
+    "model_type": "qwen3_moe",
+    "moe_intermediate_size": F // 2,
+    "norm_topk_prob": True,
+    "num_experts": E,
+    "num_experts_per_tok": 2,
+    "output_router_logits": False,
+    "router_aux_loss_coef": 0.001,
+}
+LLADA_MOE = {
+    "architectures": ["LLaDAMoEModelLM"],
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "clip_qkv": None,
+    "dense_intermediate_size": 4 * F,
+    "eos_token_id": 3,
+    "expert_intermediate_size": F // 2,
+    "hidden_act": "silu",
+    "hidden_size": D,
+    "initializer_range": 0.02,
+    "mask_token_id": V - 2,
+    "max_position_embeddings": 64,
+    "model_type": "llada",
+    "moe_layer_freq": [1] * N,
+    "moe_router_enable_expert_bias": False,
+    "moe_router_score_function": "softmax",
+    "norm_topk_prob": None,
+    "num_attention_heads": H,
+    "num_experts": E,
+    "num_experts_per_tok": 3,
+    "num_hidden_layers": N,
+    "num_key_value_heads": G,
+    "output_router_logits": False,
+    "pad_token_id": 3,
+    "partial_rotary_factor": 1,
+    "qk_layernorm": True,
+    "rms_norm_eps": 1e-5,
+    "rope_scaling": None,
+    "rope_theta": 500.0,
+    "routed_scaling_factor": 1,
+    "router_aux_loss_coef": 0.01,
+    "router_num_group": None,
+    "router_topk_group": None,
+    "shared_expert_intermediate_size": None,
+    "tie_word_embeddings": False,
+    "torch_dtype": "float32",
+    "use_cache": False,
+    "vocab_size": V,
 }
 DREAM = QWEN2 | {"architectures": ["DreamModel"], "mask_token_id": V - 2, "model_type": "Dream", "sliding_window": None}
 LLADA = {
@@ -146,9 +209,8 @@ BERT = {
 }
 
 
-def decoder(names, *, biases=(), is_tied=False):
+def decoder(names, *, d=D // H, biases=(), is_tied=False):
     """The shapes of a network like Llama's: what each of `names` is called -> shape, as PyTorch has it."""
-    d = D // H
     shapes = {
         "tokens": (V, D),
         "norm_1": (D,),
@@ -156,17 +218,23 @@ def decoder(names, *, biases=(), is_tied=False):
         "k": (G * d, D),
         "v": (G * d, D),
         "o": (D, H * d),
+        "q_norm": (d,),
+        "k_norm": (d,),
         "norm_2": (D,),
         "gate": (F, D),
         "up": (F, D),
         "down": (D, F),
+        "router": (E, D),
+        "expert_gate": (F // 2, D),
+        "expert_up": (F // 2, D),
+        "expert_down": (D, F // 2),
         "norm": (D,),
         "head": (V, D),
     }
     found = {}
     for kind, name in names.items():
-        for i in range(N if "{i}" in name else 1):
-            found[name.format(i=i)] = shapes[kind]
+        for i, e in itertools.product(range(N if "{i}" in name else 1), range(E if "{e}" in name else 1)):
+            found[name.format(i=i, e=e)] = shapes[kind]
             if kind in biases:
                 found[name.format(i=i).replace("weight", "bias")] = shapes[kind][:1]
     if is_tied:
@@ -187,6 +255,16 @@ HF = {
     "down": "model.layers.{i}.mlp.down_proj.weight",
     "norm": "model.norm.weight",
     "head": "lm_head.weight",
+}
+HF_QK_NORM = HF | {
+    "q_norm": "model.layers.{i}.self_attn.q_norm.weight",
+    "k_norm": "model.layers.{i}.self_attn.k_norm.weight",
+}
+ROUTED = {kind: name for kind, name in HF_QK_NORM.items() if kind not in ("gate", "up", "down")} | {
+    "router": "model.layers.{i}.mlp.gate.weight",
+    "expert_gate": "model.layers.{i}.mlp.experts.{e}.gate_proj.weight",
+    "expert_up": "model.layers.{i}.mlp.experts.{e}.up_proj.weight",
+    "expert_down": "model.layers.{i}.mlp.experts.{e}.down_proj.weight",
 }
 OLMO = {
     "tokens": "model.transformer.wte.weight",
@@ -215,7 +293,7 @@ def rotated(x, theta):
 
 def attended(q, k, v, *, is_causal, theta=None):
     """Attention of [B, L, heads · d] each; theta turns queries and keys."""
-    d = D // H
+    d = q.shape[-1] // H
     q, k, v = (x.reshape(*x.shape[:2], -1, d).swapaxes(1, 2) for x in (q, k, v))
     q, k = (x if theta is None else rotated(x, theta) for x in (q, k))
     k, v = (jnp.repeat(x, H // x.shape[1], axis=1) for x in (k, v))
@@ -223,14 +301,30 @@ def attended(q, k, v, *, is_causal, theta=None):
     if is_causal:
         scores = jnp.where(np.tril(np.ones(scores.shape[2:], bool)), scores, -jnp.inf)
     out = jax.nn.softmax(scores, axis=-1) @ v
-    return out.swapaxes(1, 2).reshape(*out.shape[:1], -1, D)
+    return out.swapaxes(1, 2).reshape(*out.shape[:1], -1, H * d)
 
 
 def rms(x, scale):
     return scale * x / jnp.sqrt((x * x).mean(axis=-1, keepdims=True) + 1e-5)
 
 
-def llama_like(t, tokens, names, *, is_causal=True, is_shifted=False):
+def rms_of_heads(x, scale):
+    return rms(x.reshape(*x.shape[:2], -1, *scale.shape), scale).reshape(x.shape)
+
+
+def routed(t, y, i, number, *, is_normalised):
+    """The sum of the likeliest experts' outputs, expert by expert."""
+    p = jax.nn.softmax(y @ t[ROUTED["router"].format(i=i)].T)
+    p = jnp.where(p >= jnp.sort(p)[..., -number, None], p, 0.0)
+    p = p / p.sum(axis=-1, keepdims=True) if is_normalised else p
+    out = jnp.zeros_like(y)
+    for e in range(E):
+        gate, up, down = (t[ROUTED[f"expert_{kind}"].format(i=i, e=e)] for kind in ("gate", "up", "down"))
+        out += p[..., e, None] * ((jax.nn.silu(y @ gate.T) * (y @ up.T)) @ down.T)
+    return out
+
+
+def llama_like(t, tokens, names, *, is_causal=True, is_shifted=False, experts=None):
     """Logits of the tensors `t`, called `names`, biases where there are any."""
 
     def linear(x, name):
@@ -238,12 +332,17 @@ def llama_like(t, tokens, names, *, is_causal=True, is_shifted=False):
 
     x = t[names["tokens"]][tokens]
     for i in range(N):
-        own = {kind: name.format(i=i) for kind, name in names.items()}
+        own = {kind: name.format(i=i, e="{e}") for kind, name in names.items()}
         y = rms(x, t[own["norm_1"]])
         q, k, v = (linear(y, own[kind]) for kind in "qkv")
+        if "q_norm" in own:
+            q, k = (rms_of_heads(x, t[own[kind]]) for x, kind in ((q, "q_norm"), (k, "k_norm")))
         x = x + linear(attended(q, k, v, is_causal=is_causal, theta=500.0), own["o"])
         y = rms(x, t[own["norm_2"]])
-        x = x + linear(jax.nn.silu(linear(y, own["gate"])) * linear(y, own["up"]), own["down"])
+        if experts is None:
+            x = x + linear(jax.nn.silu(linear(y, own["gate"])) * linear(y, own["up"]), own["down"])
+        else:
+            x = x + experts(t, y, i)
     logits = rms(x, t[names["norm"]]) @ t.get(names["head"], t[names["tokens"]]).T
     return jnp.concatenate([logits[:, :1], logits[:, :-1]], axis=1) if is_shifted else logits
 
@@ -381,6 +480,19 @@ FAMILIES = {
     "llada": (LLADA, decoder(OLMO), lambda t, x: llama_like(t, x, OLMO, is_causal=False)),
     "dream": (DREAM, decoder(HF, biases="qkv"), lambda t, x: llama_like(t, x, HF, is_causal=False, is_shifted=True)),
     "qwen2": (QWEN2, decoder(HF, biases="qkv"), lambda t, x: llama_like(t, x, HF)),
+    "qwen3": (QWEN3, decoder(HF_QK_NORM, d=6), lambda t, x: llama_like(t, x, HF_QK_NORM)),
+    "qwen3_moe": (
+        QWEN3_MOE,
+        decoder(ROUTED),
+        lambda t, x: llama_like(t, x, ROUTED, experts=lambda t, y, i: routed(t, y, i, 2, is_normalised=True)),
+    ),
+    "llada_moe": (
+        LLADA_MOE,
+        decoder(ROUTED),
+        lambda t, x: llama_like(
+            t, x, ROUTED, is_causal=False, experts=lambda t, y, i: routed(t, y, i, 3, is_normalised=False)
+        ),
+    ),
     "llama": (LLAMA, decoder(HF), lambda t, x: llama_like(t, x, HF)),
     "smollm2": (LLAMA | {"tie_word_embeddings": True}, decoder(HF, is_tied=True), lambda t, x: llama_like(t, x, HF)),
     "gpt2": (GPT2, GPT2_SHAPES, gpt2),

@@ -41,7 +41,7 @@ ARM = TransformerConfig(
 )  # fmt: skip
 LLAMA = TransformerConfig(
     vocab_size=V, max_length=L + 2, num_layers=1, num_heads=4, width=16, mlp_width=24, causal=True, num_kv_heads=2,
-    rope_theta=500.0, init_std=0.5, remat=True,
+    rope_theta=500.0, init_std=0.5, remat=True, qk_norm=True, head_dim=6,
 )  # fmt: skip
 CONFIGS = {"learned-layer-gelu": ARM, "rope-rms-swiglu-grouped": LLAMA}
 

@@ -277,7 +277,7 @@ def test_features_times_head_are_the_logits(config, dtype):
     ("config", "bound"),
     [
         (TINY, 1e-5),
-        (dataclasses.replace(TINY, pad_id=PAD, num_kv_heads=2), 1e-5),
+        (dataclasses.replace(TINY, pad_id=PAD, num_kv_heads=2, head_dim=6, qk_norm=True), 1e-5),
         (dataclasses.replace(GPT2, causal=False, shift_logits=True), 1e-5),
         (dataclasses.replace(TINY, num_layers=1, remat=True), 1e-5),
         (GROUPED, 1e-5),
@@ -456,6 +456,7 @@ def test_config_from_json_names_unknown_and_missing_keys():
         ({"num_extra_tokens": -1}, "num_extra_tokens must be a whole number, at least 0 and at most .*; got -1"),
         ({"num_heads": 3}, "num_heads must be a divisor of width = 16; got 3"),
         ({"num_heads": 16}, "num_heads must be such that width / num_heads = 1 is even"),
+        ({"head_dim": 5}, "head_dim must be even: RoPE turns pairs; got 5"),
         ({"num_kv_heads": 3}, "num_kv_heads must be a divisor of num_heads = 4; got 3"),
         ({"num_kv_heads": 0}, "num_kv_heads must be a whole number, at least 1 and at most .*; got 0"),
         ({"num_layers": 10**6}, "num_layers must be a whole number, at least 1 and at most 1000; got 1000000"),

@@ -188,6 +188,7 @@ ONLY_IN = {
         "mdm_jax/models/transformer.py",
         "mdm_jax/models/grouped.py",
         "mdm_jax/models/bert.py",
+        "mdm_jax/models/routed.py",
         "mdm_jax/training/state.py",
     ],
     "orbax": ["mdm_jax/training/checkpoint.py"],

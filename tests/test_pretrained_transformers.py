@@ -38,7 +38,12 @@ CONFIGS = {
         **SMALL, rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0}
     ),
     "tied": lambda: transformers.LlamaConfig(**SMALL, tie_word_embeddings=True),
+    "wide": lambda: transformers.LlamaConfig(**SMALL, head_dim=8),
     "qwen2": lambda: transformers.Qwen2Config(**SMALL),
+    "qwen3": lambda: transformers.Qwen3Config(**SMALL, head_dim=6),
+    "qwen3_moe": lambda: transformers.Qwen3MoeConfig(
+        **SMALL, moe_intermediate_size=12, num_experts=5, num_experts_per_tok=2, norm_topk_prob=True
+    ),
     "bert": lambda: transformers.BertConfig(**{name: SMALL[name] for name in SMALL if name != "num_key_value_heads"}),
     "gpt2": lambda: transformers.GPT2Config(vocab_size=40, n_embd=16, n_layer=2, n_head=4, n_positions=64),
 }
@@ -63,12 +68,26 @@ def opened(folder):
     return getattr(transformers, architecture).from_pretrained(folder, attn_implementation="eager").eval()
 
 
+def apart(tensors):
+    """Stacked experts as the files have them: one tensor each."""
+    found = {}
+    for name, tensor in tensors.items():
+        before, is_of_experts, kind = name.partition("mlp.experts.")
+        for e, own in enumerate(tensor if is_of_experts else ()):
+            kinds = ("gate_proj", "up_proj") if kind == "gate_up_proj" else (kind,)
+            for part, rows in zip(kinds, np.split(own, len(kinds)), strict=True):
+                found[f"{before}mlp.experts.{e}.{part}.weight"] = rows
+        if not is_of_experts:
+            found[name] = tensor
+    return found
+
+
 def test_logits_and_gradients_are_those_of_transformers(folder):
     model = opened(folder)
     logits = model(torch.tensor(np.asarray(TOKENS))).logits
     weights = torch.tensor(np.asarray(jax.random.normal(jax.random.key(2), logits.shape)))
     ((logits * weights).sum() / 20).backward()
-    gradients = {name: parameter.grad.numpy() for name, parameter in model.named_parameters()}
+    gradients = apart({name: parameter.grad.numpy() for name, parameter in model.named_parameters()})
     assert_ours_agree(folder, json.loads((folder / "config.json").read_text()), logits.detach().numpy(), gradients)
 
 

@@ -117,7 +117,7 @@ class Run:
         if not isinstance(config, TransformerConfig):
             raise InputError("--layers and --width shrink Transformers; register a smaller preset")
         width = self.width or config.width
-        heads = max(width // config.head_width, 1)
+        heads = max(width * config.num_heads // config.width, 1)
         kv_heads = max(heads * config.kv_heads // config.num_heads, 1)
         return dataclasses.replace(
             config,

@@ -66,9 +66,11 @@ class Network:
             layer = f"layers_{i}"
             y = self._norm(x, f"{layer}/attention_norm")
             q, k, v = (self._heads(y, f"{layer}/attention/{name}") for name in ("query", "key", "value"))
+            if config.qk_norm:
+                q, k = (self._norm(x, f"{layer}/attention/{name}_norm") for x, name in ((q, "query"), (k, "key")))
             if config.positions == "rope":
                 q, k = self._rope(q), self._rope(k)
-            y = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape)
+            y = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
             x = x + self._linear(y, f"{layer}/attention/output")
             y = self._norm(x, f"{layer}/mlp_norm")
             hidden = self._linear(y, f"{layer}/mlp/up")
@@ -97,8 +99,8 @@ class Network:
         return compiled
 
     def _linear(self, x: Tensor, name: str) -> Tensor:
-        y = x @ self.weights[f"{name}/kernel"]
-        return y + self.weights[f"{name}/bias"] if self.config.use_bias else y
+        y, bias = x @ self.weights[f"{name}/kernel"], self.weights.get(f"{name}/bias")
+        return y if bias is None else y + bias
 
     def _heads(self, x: Tensor, name: str) -> Tensor:
         y = self._linear(x, name)

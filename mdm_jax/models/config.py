@@ -14,7 +14,7 @@ _CHOICES = {
     "positions": ("rope", "learned"),
     "mlp": ("swiglu", "gelu", "gelu_exact"),
 }
-_FLAGS = ("causal", "use_bias", "qkv_bias", "tie_head", "shift_logits", "remat")
+_FLAGS = ("causal", "use_bias", "qkv_bias", "qk_norm", "tie_head", "shift_logits", "remat")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,10 +129,11 @@ class TransformerConfig(ModelConfig):
       num_extra_tokens: rows of the embedding beyond V, such as one for the mask token. They are never predicted.
       max_length: the longest sequence, and the rows of learned positions.
       num_layers: the number of blocks.
-      num_heads: query heads, each of width / num_heads.
+      num_heads: query heads.
       width: D, of the residual stream.
       mlp_width: of the MLP's hidden layer.
       num_kv_heads: heads of keys and values; None for as many as query heads.
+      head_dim: width of one head; None for width / num_heads.
       causal: whether a position sees only itself and those before it.
       norm: "rms" (root mean square, a scale) or "layer" (mean and variance; with use_bias also a bias).
       norm_epsilon: added to the mean square.
@@ -142,6 +143,7 @@ class TransformerConfig(ModelConfig):
       mlp: "swiglu" (down(silu(gate) · up)), "gelu" (down(gelu(up)), tanh approximation) or "gelu_exact".
       use_bias: a bias in every linear layer but the head, and in "layer" norms.
       qkv_bias: a bias in those of queries, keys and values, whatever the others have.
+      qk_norm: normalise each head's queries and keys, as `norm` says, before RoPE.
       tie_head: the head is the transposed token embedding.
       shift_logits: whether what is computed at position i - 1 predicts token i (and at 0, tokens 0 and 1), as in
         networks that were causal once, and in Ye et al. 2024.
@@ -159,6 +161,7 @@ class TransformerConfig(ModelConfig):
     width: Annotated[int, Range(1, INT32)]
     mlp_width: Annotated[int, Range(1, INT32)]
     num_kv_heads: Annotated[int, Range(1, INT32)] | None = None
+    head_dim: Annotated[int, Range(1, INT32)] | None = None
     causal: bool = False
     norm: Literal["rms", "layer"] = "rms"
     norm_epsilon: Annotated[float, Range(above=0, most=1)] = 1e-5
@@ -168,6 +171,7 @@ class TransformerConfig(ModelConfig):
     mlp: Literal["swiglu", "gelu", "gelu_exact"] = "swiglu"
     use_bias: bool = False
     qkv_bias: bool = False
+    qk_norm: bool = False
     tie_head: bool = False
     shift_logits: bool = False
     dropout: Annotated[float, Range(0, below=1)] = 0.0
@@ -183,14 +187,18 @@ class TransformerConfig(ModelConfig):
             self._check(name, isinstance(getattr(self, name), bool), "True or False")
         for name, choices in _CHOICES.items():
             self._check_choice(name, choices)
-        self._check("num_heads", self.width % self.num_heads == 0, f"a divisor of width = {self.width}")
+        is_free = self.head_dim is not None
+        fits = is_free or self.width % self.num_heads == 0
+        self._check("num_heads", fits, f"a divisor of width = {self.width}")
         self._check("num_kv_heads", self.num_heads % self.kv_heads == 0, f"a divisor of num_heads = {self.num_heads}")
         self._check("shift_logits", not (self.shift_logits and self.causal), "False where causal, which shifts already")
         is_scaled = isinstance(self.rope_scaling, RopeScaling) and self.positions == "rope"
         wanted = 'None, or a RopeScaling where positions is "rope"'
         self._check("rope_scaling", self.rope_scaling is None or is_scaled, wanted)
         is_even = self.positions != "rope" or self.head_width % 2 == 0
-        self._check("num_heads", is_even, f"such that width / num_heads = {self.head_width} is even: RoPE turns pairs")
+        name, even = "num_heads", f"such that width / num_heads = {self.head_width} is even"
+        name, even = ("head_dim", "even") if is_free else (name, even)
+        self._check(name, is_even, f"{even}: RoPE turns pairs")
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
@@ -220,13 +228,17 @@ class TransformerConfig(ModelConfig):
     @property
     def head_width(self) -> int:
         """Width of one head."""
-        return self.width // self.num_heads
+        return self.width // self.num_heads if self.head_dim is None else self.head_dim
+
+    @property
+    def mlp_products(self) -> int:
+        """Multiplications of the MLP of one layer at one position."""
+        return (3 if self.mlp == "swiglu" else 2) * self.width * self.mlp_width
 
     def forward_flops(self, length: int, num_logits: int | float) -> float:
         """Floating-point operations of one forward pass over one sequence; see ModelConfig."""
         length = self.num_vectors(length)
         projections = self.width * self.head_width * (2 * self.num_heads + 2 * self.kv_heads)
-        mlp = (3 if self.mlp == "swiglu" else 2) * self.width * self.mlp_width
-        attention = 2 * length * self.width / (2 if self.causal else 1)
-        per_position = self.num_layers * (projections + mlp + attention)
+        attention = 2 * length * self.num_heads * self.head_width / (2 if self.causal else 1)
+        per_position = self.num_layers * (projections + self.mlp_products + attention)
         return 2 * (length * per_position + num_logits * self.width * self.vocab_size)

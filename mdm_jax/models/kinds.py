@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 
 from mdm_jax.errors import InputError, shown
-from mdm_jax.models import bert, decoder, denoiser, grouped, transformer
+from mdm_jax.models import bert, decoder, denoiser, grouped, routed, transformer
 from mdm_jax.models.config import ModelConfig, TransformerConfig
 from mdm_jax.typing import Array, Denoiser, Params
 
@@ -51,6 +51,13 @@ KINDS: dict[str, Kind] = {
         grouped.GroupedDenoiser,
         grouped.make_decoder,
         functools.partial(transformer.param_shapes, init=grouped.init_params),
+    ),
+    "routed_transformer": Kind(
+        routed.RoutedTransformerConfig,
+        routed.init_params,
+        routed.RoutedDenoiser,
+        routed.make_decoder,
+        functools.partial(transformer.param_shapes, init=routed.init_params),
     ),
     "bert": Kind(
         bert.BertConfig,

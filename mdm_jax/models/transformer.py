@@ -71,7 +71,7 @@ class Norm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention. Parameters: query, key, value, output.
+    """Multi-head self-attention. Parameters: query, key, value, output; with qk_norm also query_norm, key_norm.
 
     Where the collection "cache" holds its keys and values [B, Hkv, L, d], those of x are written into them at its
     positions, and x attends to the cache.
@@ -88,6 +88,8 @@ class Attention(nn.Module):
 
         def heads(name: str, number: int, x: Array, length: int, tables: RopeTables) -> Array:
             y = Linear(config, number * config.head_width, of_qkv=True, name=name)(x)
+            if config.qk_norm and name != "value":
+                y = Norm(config, name=f"{name}_norm")(y.reshape(-1, config.head_width))
             y = y.reshape(-1, length, number, config.head_width)
             if tables is not None and name != "value":
                 y = rope(y, *tables)
@@ -104,7 +106,7 @@ class Attention(nn.Module):
             out = cached_attention(q, k, v, positions, causal=config.causal)
         else:
             out = attention(q, k, v, causal=config.causal, is_real=is_real)
-        return Linear(config, config.width, into_residual=True, name="output")(out.reshape(x.shape))
+        return Linear(config, config.width, into_residual=True, name="output")(out.reshape(x.shape[0], -1))
 
     def _cached(self, name: str, piece: Array, positions: Array) -> Array:
         """Writes the piece [B, T, Hkv, d] from its first position on; the whole, [B, Hkv, L, d]."""
@@ -150,6 +152,8 @@ class Block(nn.Module):
     time that it takes over [B, L, D].
     """
 
+    mlp_type: ClassVar[type[nn.Module]] = Mlp
+
     config: TransformerConfig
     deterministic: bool
 
@@ -175,7 +179,7 @@ class Block(nn.Module):
         seen = Norm(config, name="attention_norm")(x)
         x = x if indices is None else rows_at(x, indices)
         x += dropout(Attention(config, name="attention")(seen, positions, tables, is_real, indices))
-        return x + dropout(Mlp(config, name="mlp")(Norm(config, name="mlp_norm")(x)))
+        return x + dropout(self.mlp_type(config, name="mlp")(Norm(config, name="mlp_norm")(x)))
 
 
 def rows_at(x: Array, indices: Array) -> Array:

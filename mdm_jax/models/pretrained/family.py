@@ -50,7 +50,8 @@ class Tensor(NamedTuple):
     """One tensor of theirs that is one of ours, or holds it among others.
 
     Attributes:
-      theirs: its name; within a layer, what stands behind the layer's prefix.
+      theirs: its name; within a layer, what stands behind the layer's prefix. With {e} in it, ours is a stack of as
+        many of theirs as it has along its first axis.
       turned: whether it is [out, in], as a Linear of PyTorch is, where ours is [in, out].
       part: which of queries, keys and values (0, 1, 2) ours is, where theirs holds all three; None for the whole.
     """
@@ -58,6 +59,17 @@ class Tensor(NamedTuple):
     theirs: str
     turned: bool = False
     part: int | None = None
+
+    @property
+    def is_stacked(self) -> bool:
+        """Whether ours is a stack of several of theirs."""
+        return "{e}" in self.theirs
+
+    def names(self, shape: tuple[int, ...]) -> list[str]:
+        """Of theirs, for ours of this shape."""
+        if self.is_stacked:
+            return [self.theirs.replace("{e}", str(e)) for e in range(shape[0])]
+        return [self.theirs]
 
 
 def whole(fields: dict[str, Any], name: str, default: int | None = None) -> Any:
@@ -78,7 +90,8 @@ class Family:
     """A family of models, as transformers or its authors' code writes it to a folder.
 
     Attributes:
-      name: `model_type` in config.json, in lower case.
+      name: `model_type` in config.json.
+      mark: a field that tells its config.json from that of another family of this name; None for no other.
       architecture: the class that opens it.
       make: the class of the config, which is of a kind of network.
       settings: fields of config.json that are fields of the config.
@@ -96,6 +109,7 @@ class Family:
     """
 
     name: str
+    mark: str | None = None
     architecture: str
     make: type[TransformerConfig] = TransformerConfig
     settings: tuple[Setting, ...]
@@ -130,17 +144,11 @@ class Family:
             if not any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in values):
                 known = " or ".join(map(repr, values))
                 raise InputError(f"{theirs} = {shown(value)} is not supported for {self.name} models, only {known}")
-        head_width = left.pop("head_dim", None)
         found |= self.read(left)
         for theirs, value in left.items():
             if value is not None and not theirs.startswith("_"):
                 raise InputError(f"{theirs} = {shown(value)} is not supported for {self.name} models")
-        config = self.make(**found)
-        if head_width not in (None, config.head_width):
-            raise InputError(
-                f"head_dim = {shown(head_width)} is not supported, only width / heads = {config.head_width}"
-            )
-        return config
+        return self.make(**found)
 
     def fields(self, config: TransformerConfig) -> dict[str, Any]:
         """The inverse of `config`: what config.json says of a model."""

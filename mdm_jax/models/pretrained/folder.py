@@ -25,17 +25,21 @@ from mdm_jax.models.pretrained.family import Family, Tensor
 from mdm_jax.models.pretrained.fused import fused
 from mdm_jax.models.pretrained.gpt2 import GPT2
 from mdm_jax.models.pretrained.llada import LLADA
+from mdm_jax.models.pretrained.llada_moe import LLADA_MOE
 from mdm_jax.models.pretrained.llama import LLAMA
 from mdm_jax.models.pretrained.qwen2 import QWEN2
+from mdm_jax.models.pretrained.qwen3 import QWEN3
+from mdm_jax.models.pretrained.qwen3_moe import QWEN3_MOE
 from mdm_jax.models.pretrained.smdm import SMDM
-from mdm_jax.models.pretrained.stream import DTYPES, Stored, Written, stored_tensors, write_tensors
+from mdm_jax.models.pretrained.stream import DTYPES, Stack, Stored, Written, stored_tensors, write_tensors
 from mdm_jax.models.weights import by_name, check_finite
 from mdm_jax.sharding import fetch, shardings
 from mdm_jax.typing import Params
 
-FAMILIES = (LLADA, DREAM, QWEN2, LLAMA, GPT2, SMDM, BERT)
+FAMILIES = (LLADA_MOE, LLADA, DREAM, QWEN2, QWEN3, QWEN3_MOE, LLAMA, GPT2, SMDM, BERT)
 CONFIG = "config.json"
 
+_NAMES = ", ".join(dict.fromkeys(family.name for family in FAMILIES))
 _OURS_ALONE = ("dtype", "param_dtype", "pad_id", "dropout", "remat", "init_std")
 """Fields of a config that say nothing of the function of parameters and tokens."""
 _ROWS = 1 << 12
@@ -88,12 +92,18 @@ def read_folder(
     places = by_name(jax.tree.map(lambda _: device, shapes) if mesh is None else shardings(mesh, shapes))
     stored = {family.canonical(name): tensor for name, tensor in stored_tensors(folder).items()}
     rows = {name: family.tensor(name) for name in wanted}
-    _check(folder, family, config, stored, {rows[n].theirs: _shape(rows[n], wanted[n].shape, config) for n in rows})
+    theirs = {name: rows[name].names(wanted[name].shape) for name in wanted}
+    shapes_there = {one: _shape(rows[name], wanted[name].shape, config) for name in wanted for one in theirs[name]}
+    _check(folder, family, config, stored, shapes_there)
     order = {name: place for place, name in enumerate(stored)}
     params = {}
-    for name in sorted(wanted, key=lambda name: order[rows[name].theirs]):
+    for name in sorted(wanted, key=lambda name: order[theirs[name][0]]):
         row, shape, place = rows[name], wanted[name].shape, places[name]
-        params[name] = _placed(row, stored[row.theirs], shape, place, config, interleaved=family.interleaved)
+        tensors = tuple(stored[one] for one in theirs[name])
+        if len({tensor.dtype for tensor in tensors}) > 1:
+            raise InputError(f"{folder} holds {row.theirs} in several dtypes: take weights that are of one")
+        source = Stack(tensors) if row.is_stacked else tensors[0]
+        params[name] = _placed(row, source, shape, place, config, interleaved=family.interleaved)
         check_finite(folder, {row.theirs: params[name]})
     embedding: Any = stored[rows["token_embedding/embedding"].theirs].dtype
     config = dataclasses.replace(config, dtype=dtype or embedding, param_dtype=embedding)
@@ -119,7 +129,7 @@ def write_folder(
     """
     if not isinstance(config, TransformerConfig):
         raise InputError(f"no family has networks of a {type(config).__name__}")
-    family = family_of(dataclasses.replace(config, num_kv_heads=config.kv_heads))
+    family = family_of(config)
     foreign = {**family.fields(config), **tokens, "torch_dtype": config.dtype}
     if (folder / CONFIG).exists() and read_json(folder / CONFIG, "a model's config") != foreign:
         raise InputError(f"{folder} holds a model of another config: give another folder")
@@ -128,11 +138,12 @@ def write_folder(
     for name in named:
         tensors.setdefault(family.tensor(name).theirs, []).append(name)
     written = {}
-    for theirs, names in tensors.items():
+    for names in tensors.values():
         row, leaf = family.tensor(names[0]), named[names[0]]
         parts = [named[name] for name in sorted(names, key=lambda name: family.tensor(name).part or 0)]
-        read = functools.partial(_theirs, row, parts, config, interleaved=family.interleaved)
-        written[theirs] = Written(_shape(row, leaf.shape, config), leaf.dtype.name, read)
+        for number, theirs in enumerate(row.names(leaf.shape)):
+            read = functools.partial(_theirs, row, parts, number, config, interleaved=family.interleaved)
+            written[theirs] = Written(_shape(row, leaf.shape, config), leaf.dtype.name, read)
     path = write_tensors(folder, written)
     write_whole(folder / CONFIG, json.dumps(foreign, indent=2) + "\n")
     return path
@@ -140,21 +151,27 @@ def write_folder(
 
 def family_of(config: TransformerConfig) -> Family:
     """The family whose config.json can say what `config` does; InputError where there is none."""
-    same = {name: getattr(config, name) for name in _OURS_ALONE} | {"num_kv_heads": config.kv_heads}
+    same = {name: getattr(config, name) for name in _OURS_ALONE}
     for family in FAMILIES:
         if family.make is type(config):
             with contextlib.suppress(InputError):
-                if dataclasses.replace(family.config(family.fields(config)), **same) == config:
+                found = dataclasses.replace(family.config(family.fields(config)), **same)
+                if _explicit(found) == _explicit(config):
                     return family
-    raise InputError(f"{', '.join(family.name for family in FAMILIES)} have no such models: {config}")
+    raise InputError(f"{_NAMES} have no such models: {config}")
+
+
+def _explicit(config: TransformerConfig) -> TransformerConfig:
+    """The same, without a None that stands for what follows from other fields."""
+    return dataclasses.replace(config, num_kv_heads=config.kv_heads, head_dim=config.head_width)
 
 
 def _family(fields: Mapping[str, Any]) -> Family:
-    found = next((family for family in FAMILIES if family.name == fields.get("model_type")), None)
-    if found is None:
-        known = ", ".join(family.name for family in FAMILIES)
-        raise InputError(f"model_type = {shown(fields.get('model_type'))} is not supported, only {known}")
-    return found
+    name = fields.get("model_type")
+    for family in FAMILIES:
+        if family.name == name and (family.mark is None or family.mark in fields):
+            return family
+    raise InputError(f"model_type = {shown(name)} is not supported, only {_NAMES}")
 
 
 def _dtype(fields: Mapping[str, Any]) -> DType | None:
@@ -205,6 +222,7 @@ def _axis(row: Tensor, ndim: int) -> int:
 
 def _shape(row: Tensor, shape: tuple[int, ...], config: TransformerConfig) -> tuple[int, ...]:
     """Of theirs, for ours."""
+    shape = shape[1:] if row.is_stacked else shape
     found = list(shape[::-1] if row.turned else shape)
     if row.part is not None:
         found[_axis(row, len(found))] = sum(fused(config, interleaved=False).sizes)
@@ -213,7 +231,7 @@ def _shape(row: Tensor, shape: tuple[int, ...], config: TransformerConfig) -> tu
 
 def _placed(
     row: Tensor,
-    stored: Stored,
+    stored: Stored | Stack,
     shape: tuple[int, ...],
     place: Sharding,
     config: TransformerConfig,
@@ -232,20 +250,24 @@ def _placed(
 
     if not row.turned:
         return jax.make_array_from_callback(shape, place, read)
-    array = jax.make_array_from_callback(shape[::-1], _turned(place), read)
-    return jax.jit(jnp.transpose, out_shardings=place)(array)
+    turned = (*shape[:-2], shape[-1], shape[-2])
+    array = jax.make_array_from_callback(turned, _turned(place, len(shape)), read)
+    return jax.jit(jnp.matrix_transpose, out_shardings=place)(array)
 
 
-def _turned(place: Sharding) -> Sharding:
-    """Where the transposed matrix lies, so that no device has to send anything to another."""
+def _turned(place: Sharding, ndim: int) -> Sharding:
+    """Where the transposed matrices lie, so that no device has to send anything to another."""
     if isinstance(place, NamedSharding):
-        rows, columns = (*place.spec, None, None)[:2]
-        return NamedSharding(place.mesh, PartitionSpec(columns, rows))
+        *before, rows, columns = (*place.spec, *[None] * ndim)[:ndim]
+        return NamedSharding(place.mesh, PartitionSpec(*before, columns, rows))
     return place
 
 
-def _theirs(row: Tensor, parts: list[jax.Array], config: TransformerConfig, *, interleaved: bool) -> np.ndarray:
-    """What is written for a parameter, or for the three that are one tensor of theirs."""
+def _theirs(
+    row: Tensor, parts: list[jax.Array], number: int, config: TransformerConfig, *, interleaved: bool
+) -> np.ndarray:
+    """What is written for a parameter, or one of a stack, or for the three that are one tensor of theirs."""
+    parts = [part[number] for part in parts] if row.is_stacked else parts
     arrays = [array.T if row.turned else array for array in map(fetch, parts)]
     if row.part is None:
         return arrays[0]

@@ -34,13 +34,15 @@ OURS = {"norm": "rms", "positions": "rope", "mlp": "swiglu"}
 
 
 def read(fields: dict[str, Any]) -> dict[str, Any]:
-    """What is no plain setting: the heads of keys and values, and RoPE."""
-    return {"num_kv_heads": whole(fields, "num_key_value_heads")} | read_rope(fields)
+    """What is no plain setting: the heads of keys and values, their width, and RoPE."""
+    heads = {"num_kv_heads": whole(fields, "num_key_value_heads"), "head_dim": whole(fields, "head_dim")}
+    return heads | read_rope(fields)
 
 
 def write(config: TransformerConfig) -> dict[str, Any]:
     """The inverse of `read`."""
-    return {"num_key_value_heads": config.kv_heads} | write_rope(config)
+    width = {} if config.head_dim is None else {"head_dim": config.head_dim}
+    return {"num_key_value_heads": config.kv_heads} | width | write_rope(config)
 
 
 LLAMA = Family(

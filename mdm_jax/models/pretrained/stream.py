@@ -40,13 +40,16 @@ class Stored:
 
     def rows(self, first: int, last: int) -> np.ndarray:
         """The rows from `first` on up to `last`, along the first axis; the only ones that are read."""
-        shape, dtype = (last - first, *self.shape[1:]), jnp.dtype(self.dtype)
-        width = math.prod(shape[1:]) * dtype.itemsize
-        data = np.empty(shape[0] * width + _ALIGNED, np.uint8)
-        data = data[-data.ctypes.data % _ALIGNED :][: shape[0] * width]
+        found = _empty((last - first, *self.shape[1:]), self.dtype)
+        self.read_into(found, first)
+        return found
+
+    def read_into(self, rows: np.ndarray, first: int = 0) -> None:
+        """Fills contiguous `rows` with those from `first` on."""
+        data = rows.reshape(-1).view(np.uint8)
         try:
             with self.path.open("rb", buffering=0) as file:
-                file.seek(self.start + first * width)
+                file.seek(self.start + first * math.prod(self.shape[1:]) * rows.itemsize)
                 left = data.data
                 while left and (count := file.readinto(left)):
                     left = left[count:]
@@ -54,7 +57,41 @@ class Stored:
             raise InputError(f"{self.path} cannot be read ({error}); download it again") from error
         if left:
             raise InputError(f"{self.path} became shorter while it was read; download it again")
-        return data.view(dtype).reshape(shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stack:
+    """Tensors of one shape and dtype as one with an axis more, in front.
+
+    Attributes:
+      tensors: at least one.
+    """
+
+    tensors: tuple[Stored, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the stack."""
+        return (len(self.tensors), *self.tensors[0].shape)
+
+    @property
+    def dtype(self) -> str:
+        """Of each."""
+        return self.tensors[0].dtype
+
+    def rows(self, first: int, last: int) -> np.ndarray:
+        """The tensors from `first` on up to `last`; the only ones that are read."""
+        found = _empty((last - first, *self.tensors[0].shape), self.dtype)
+        for rows, tensor in zip(found, self.tensors[first:last], strict=True):
+            tensor.read_into(rows)
+        return found
+
+
+def _empty(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """An array that JAX takes over."""
+    size = math.prod(shape) * jnp.dtype(dtype).itemsize
+    data = np.empty(size + _ALIGNED, np.uint8)
+    return data[-data.ctypes.data % _ALIGNED :][:size].view(jnp.dtype(dtype)).reshape(shape)
 
 
 def stored_tensors(folder: pathlib.Path) -> dict[str, Stored]:
