@@ -155,6 +155,7 @@ def refused(folder, fields):
     [
         ({}, "model_type = None is not supported, only llada, Dream"),
         (LLAMA | {"model_type": "mamba"}, "model_type = 'mamba' is not supported"),
+        (QWEN3 | {"model_type": "sdar"}, "model_type = 'sdar' is block-causal, which is not computed here"),
         (LLAMA | {"hidden_size": None}, "hidden_size is missing"),
         (LLAMA | {"attention_bias": True}, "attention_bias = True is not supported for llama models, only False"),
         (LLAMA | {"hidden_act": "gelu"}, "hidden_act = 'gelu' is not supported for llama models, only 'silu'"),

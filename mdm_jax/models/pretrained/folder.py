@@ -40,6 +40,8 @@ FAMILIES = (LLADA_MOE, LLADA, DREAM, QWEN2, QWEN3, QWEN3_MOE, LLAMA, GPT2, SMDM,
 CONFIG = "config.json"
 
 _NAMES = ", ".join(dict.fromkeys(family.name for family in FAMILIES))
+_BLOCK_CAUSAL = ("sdar", "sdar_moe", "llada2_moe")
+"""Families in which a token sees the blocks up to its own."""
 _OURS_ALONE = ("dtype", "param_dtype", "pad_id", "dropout", "remat", "init_std")
 """Fields of a config that say nothing of the function of parameters and tokens."""
 _ROWS = 1 << 12
@@ -171,6 +173,8 @@ def _family(fields: Mapping[str, Any]) -> Family:
     for family in FAMILIES:
         if family.name == name and (family.mark is None or family.mark in fields):
             return family
+    if name in _BLOCK_CAUSAL:
+        raise InputError(f"model_type = {shown(name)} is block-causal, which is not computed here")
     raise InputError(f"model_type = {shown(name)} is not supported, only {_NAMES}")
 
 
