@@ -110,9 +110,10 @@ def planned(flags: Train, model: Model, words: Tokenizer | None, examples: list[
         "init_from": base_of(flags),
     }
     parts = []
-    for path, part in zip((flags.data, flags.held_out), (first(data), *held_out), strict=False):
+    paths = [path for path in (flags.data, flags.held_out) if path is not None]
+    for path, part in zip(paths, (first(data), *held_out), strict=True):
         measure = held_out_loss(kinds.make_denoiser(config), plain, part, mesh, batch_size=flags.batch_size)
-        parts.append(Part(str(path), part, measure))
+        parts.append(Part(path.name, part, measure))
     return Plan(config, words, loss, data, task, parts)
 
 
