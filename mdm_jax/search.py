@@ -82,13 +82,13 @@ def search_sample(
       InputError: as `sample`, or a width or a doubt that is no number in its range.
 
     Example:
-      def denoiser(params, tokens):  # the first token decides: 0 is likelier, but 1 goes on better
-          after_one = jnp.array([[[0.0, 0.0, 0.0, 4.0]]])
-          first = jnp.array([[[0.6, 0.5, -9.0, -9.0]]])
-          return jnp.where((tokens[:, :1] == 4)[..., None], first, jnp.where(tokens[:, :1, None] == 1, after_one, 0))
+      def denoiser(params, tokens):  # at first token 0 is a little likelier, but behind token 1 all is clear
+          first = jnp.tile(params, (len(tokens), 1, 1))
+          then = jnp.where((tokens[:, :1] == 1)[..., None], jnp.array([[[0.0, 0.0, 0.0, 9.0]]]), 0.0)
+          return jnp.concatenate([first, then], axis=1)
 
       found = mdm_jax.search_sample(
-          denoiser, jnp.zeros(()), jax.random.key(0), jnp.full((1, 2), 4),
+          denoiser, jnp.array([[[0.6, 0.5, -9.0, -9.0]]]), jax.random.key(0), jnp.full((1, 2), 4),
           mask_id=4, width=2, oracle=mdm_jax.oracles.left_to_right,
       )
       assert found.tokens.tolist() == [[1, 3]]
