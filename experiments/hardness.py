@@ -64,8 +64,8 @@ def reproduce(flags: Reproduce) -> None:
     import jax.numpy as jnp
     import numpy as np
 
+    from mdm_jax.progress import Bar
     from mdm_jax.report import plots
-    from mdm_jax.report.progress import Bar
     from mdm_jax.theory import belief_propagation as bp
     from mdm_jax.theory import predicates, thresholds
     from mdm_jax.theory.planted import planted_csp

@@ -62,7 +62,7 @@ def reproduce(flags: Reproduce) -> None:
 
     from experiments.commands.train import train_model
     from mdm_jax.evaluation import imbalance
-    from mdm_jax.report.progress import Bar
+    from mdm_jax.progress import Bar
     from mdm_jax.tasks.nae_sat import distribution
     from mdm_jax.theory.latents_observations import BayesDenoiser, LatentsObservations, states
 

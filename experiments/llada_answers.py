@@ -17,7 +17,7 @@ from mdm_jax.errors import InputError
 from mdm_jax.evaluation.likelihood import continuation, log_likelihoods
 from mdm_jax.loading import Model
 from mdm_jax.models.kinds import adapted, make_denoiser
-from mdm_jax.report.progress import Bar
+from mdm_jax.progress import Bar
 from mdm_jax.sharding import make_mesh
 from mdm_jax.tasks.language.benchmark import Hole, Problem, Score
 from mdm_jax.tasks.language.benchmark import Prompt as Asking

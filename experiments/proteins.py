@@ -69,7 +69,7 @@ def recover(flags: Recover) -> None:
     from experiments.journal import Journal
     from experiments.oracles import oracle_named
     from mdm_jax.models.kinds import make_denoiser
-    from mdm_jax.report.progress import Bar
+    from mdm_jax.progress import Bar
 
     results = Results("proteins", "recover", out=flags.out, seed=flags.seed)
     oracles = {name: oracle_named(name) for name in flags.oracle.split(",")}

@@ -264,7 +264,7 @@ def test_seconds_of_all_calls_add_up(tmp_path):
 
 
 def test_what_happens_is_said_where_there_is_no_terminal(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("mdm_jax.report.progress.SECONDS", 0.0)
+    monkeypatch.setattr("mdm_jax.progress.SECONDS", 0.0)
     with pytest.raises(tiny.CrashError):
         tiny.train(tmp_path, steps=10, stop=6, evaluate=lambda params: {"grade": 0.25}, loop={"evaluate_every": 4})
     tiny.train(tmp_path, steps=10, evaluate=lambda params: {"grade": 0.5}, loop={"evaluate_every": 4})

@@ -15,7 +15,7 @@ from experiments.throughput import report, roofline
 from experiments.throughput.flags import Run
 from experiments.throughput.workload import Workload, cases, described, workload
 from mdm_jax.evaluation.benchmark import Bench, Case, busy
-from mdm_jax.report.progress import Bar
+from mdm_jax.progress import Bar
 
 
 def run(flags: Run) -> None:

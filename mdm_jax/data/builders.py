@@ -96,7 +96,7 @@ def numbered(
     Yields:
       The index of a record, and its fields.
     """
-    from mdm_jax.report.progress import Bar
+    from mdm_jax.progress import Bar
 
     numbers = itertools.count()
     with Bar(total=num, desc=label, unit="", unit_scale=True, leave=False) as bar:

@@ -19,8 +19,8 @@ from mdm_jax.checks import call
 from mdm_jax.errors import InputError, shown
 from mdm_jax.evaluation.prompts import padded_length
 from mdm_jax.logits import scored_nll
+from mdm_jax.progress import Bar
 from mdm_jax.ranges import INT32, Range, check_number
-from mdm_jax.report.progress import Bar
 from mdm_jax.text.tokenizer import Tokenizer
 from mdm_jax.typing import Array, Denoiser, Params
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from mdm_jax.errors import InputError, shown
 from mdm_jax.evaluation.puzzles import Decode
+from mdm_jax.progress import Bar
 from mdm_jax.ranges import INT32, Range, check_number
-from mdm_jax.report.progress import Bar
 from mdm_jax.typing import Array
 
 SMALLEST = 64

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from mdm_jax.errors import InputError, NotFiniteError, one_line
 from mdm_jax.evaluation.intervals import mean_interval, wilson
-from mdm_jax.report.progress import Bar
+from mdm_jax.progress import Bar
 from mdm_jax.sampling import SampleResult
 from mdm_jax.sharding import fetch, place
 from mdm_jax.typing import Array

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mdm_jax.errors import InputError
-from mdm_jax.report.progress import Bar
+from mdm_jax.progress import Bar
 from mdm_jax.theory.belief_propagation import FactorGraph, clause_messages, sweep
 from mdm_jax.theory.predicates import Predicate, num_tuples
 from mdm_jax.typing import Array

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 
 from mdm_jax.errors import NotFiniteError, Preempted, RunError
-from mdm_jax.report.progress import say
+from mdm_jax.progress import say
 from mdm_jax.training.distributed import is_lead
 from mdm_jax.training.metrics import MetricsWriter
 from mdm_jax.training.objectives import Batch

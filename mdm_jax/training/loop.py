@@ -16,8 +16,8 @@ from jax.sharding import Mesh, NamedSharding
 from mdm_jax.errors import InputError, Interrupted, LostPeerError, Preempted, RunError, shown
 from mdm_jax.files import is_full, local_path
 from mdm_jax.models import kinds
+from mdm_jax.progress import say
 from mdm_jax.ranges import Count, Seed, check_ranges
-from mdm_jax.report.progress import say
 from mdm_jax.sharding import BATCH, RULES, Rules, check_batch, without_rule
 from mdm_jax.training.checkpoint import Checkpointer
 from mdm_jax.training.config import OWN, write_config

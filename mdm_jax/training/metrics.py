@@ -9,7 +9,7 @@ from typing import Any
 
 from mdm_jax.errors import MissingExtraError, of_extra
 from mdm_jax.files import read_bytes
-from mdm_jax.report.progress import say
+from mdm_jax.progress import say
 
 
 class MetricsWriter:

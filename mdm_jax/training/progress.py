@@ -8,7 +8,7 @@ from types import TracebackType
 
 import jax
 
-from mdm_jax.report.progress import Bar
+from mdm_jax.progress import Bar
 
 PEAK_FLOPS = {
     "A100": 312e12,
