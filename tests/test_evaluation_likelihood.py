@@ -87,6 +87,7 @@ def test_likelihood_depends_on_no_batch_and_padding(model, order, tmp_path):
     np.testing.assert_allclose(together, found(unpadded, asked, **options, pad_id=None), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_many_continuations_are_scored_as_few(model):
     asked = ASKED[:4]
     many = found(model, asked * 80, order="left_to_right")

@@ -235,6 +235,7 @@ REAL = {
 """For each task the number of problems, and of those, spread evenly, whose reference is scored."""
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.skipif(not SHARED.exists(), reason="the files in shared/data are not there")
 @pytest.mark.parametrize("name", REAL)
 def test_references_of_the_published_files_are_right(name):

@@ -194,6 +194,7 @@ def test_transformer_padding_on_either_side_changes_no_real_position(causal, pos
     assert relative(unaware, want) > 0.05
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(("causal", "dtype"), [(False, "bfloat16"), (True, "float32")])
 def test_transformer_row_of_padding_is_finite_and_leaves_others_alone(causal, dtype):
     config = dataclasses.replace(TINY, causal=causal, pad_id=PAD, dtype=dtype)
@@ -273,6 +274,7 @@ def test_features_times_head_are_the_logits(config, dtype):
     np.testing.assert_allclose(logits_of(config, params, tokens), want, atol=1e-5 * np.abs(want).max())
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(
     ("config", "bound"),
     [

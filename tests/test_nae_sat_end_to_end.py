@@ -43,6 +43,7 @@ def test_reproduce_smoke_has_table_1_and_goes_on_where_it_was(reproduced):
     assert "give the same flags again, or another --out" in other
 
 
+@pytest.mark.slow
 def test_train_with_the_flags_of_the_table_goes_on_with_its_run_and_has_a_row_for_two_orders(reproduced):
     folder, _, _ = reproduced
     out = folder / "out" / "6-12"

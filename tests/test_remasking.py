@@ -96,6 +96,7 @@ def assert_same(got, expected):
     np.testing.assert_allclose(got.log_prob, log_prob, atol=1e-5)
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("remask", [True, False], ids=["remask", "strict"])
 def test_remasking_sample_with_every_reading_equals_the_plain_loop(remask, temperature):
@@ -116,6 +117,7 @@ def test_remasking_sample_strict_without_noise_is_sample_with_top_k(temperature)
         assert_same(got, mdm_jax.sample(toy.context_net, PARAMS, KEY, X_INIT, mask_id=M, selector=selector, **options))
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("remask", [True, False], ids=["remask", "strict"])
 def test_remasking_sample_tells_a_denoiser_which_positions_it_reads(remask):
     options = {"num_steps": 4, "noise": 0.5, "remask": remask}

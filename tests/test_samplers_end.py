@@ -112,7 +112,7 @@ LOGITS = st.sampled_from([0.0, 1.0, -2.0, 80.0, 3e38, -3e38, NAN, INF, -INF])
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     logits=st.lists(st.lists(LOGITS, min_size=V, max_size=V), min_size=L, max_size=L),
     masked=st.lists(st.booleans(), min_size=B * L, max_size=B * L),
@@ -219,6 +219,7 @@ class ConstrainedDecoder(TableDecoder):
         return jnp.broadcast_to(logits, (*tokens.shape, V)), cache
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("mask_id", [0, 9])
 def test_dead_end_of_one_row_holds_up_no_other(mask_id):
     # As in the layouts of Sudoku and Zebra, where the mask is id 0 and above all.
@@ -336,6 +337,7 @@ def test_ids_of_64_bits_are_never_taken_for_others():
             mdm_jax.sample(table, jnp.zeros((2, V)), KEY, bad, mask_id=5)
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("selector", [mdm_jax.TopK(10**6), mdm_jax.Binomial(10**6)])
 def test_a_million_steps_of_which_few_reveal_anything_are_passed_over(selector):
     # A million passes through the loop take a minute and a half; what is asked is that this test is no long one.
@@ -343,6 +345,7 @@ def test_a_million_steps_of_which_few_reveal_anything_are_passed_over(selector):
     assert got.nfe == 8
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("selector", [mdm_jax.TopK(60, mdm_jax.Cosine()), mdm_jax.Binomial(60)])
 def test_steps_that_are_passed_over_change_no_draw(selector, monkeypatch):
     x_init = jnp.asarray([[V] * 8, [V] * 3 + [1] * 5])

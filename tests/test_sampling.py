@@ -192,6 +192,7 @@ class EitherOf:
 # compared for one of each kind with every selector, and for every selector by itself.
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(("name", "block_length"), [("random", 3), ("margin", None)])
 def test_sample_greedy_with_every_selector_equals_the_plain_loop(name, block_length):
     for group, class_ in ((SELECTORS[:3], OneOf), (SELECTORS[4:], EitherOf)):
@@ -207,6 +208,7 @@ def test_sample_greedy_with_every_selector_equals_the_plain_loop(name, block_len
             assert_same(got, reference(row_keys(), X_INIT, name, selector, block_length, 0.0))
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(("name", "block_length"), [("random", None), ("noisy margin", 3)])
 def test_sample_at_temperature_one_with_every_planning_selector_equals_the_plain_loop(name, block_length):
     for which, selector in enumerate(SELECTORS[:3]):
@@ -215,6 +217,7 @@ def test_sample_at_temperature_one_with_every_planning_selector_equals_the_plain
         assert_same(got, reference(row_keys(), X_INIT, name, selector, block_length, 1.0))
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("selector", SELECTORS, ids=str)
 def test_sample_with_each_selector_itself_in_blocks_at_temperature_two_equals_the_plain_loop(selector):
     got = sample(KEY, X_INIT, oracle=ORACLES["token_prob"], selector=selector, temperature=2.0, block_length=3)
@@ -342,6 +345,7 @@ class TracedNet:
         return toy.context_net(params, tokens)
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(
     "selectors",
     [
@@ -429,6 +433,7 @@ def test_oracle_that_wants_hidden_states_gets_those_of_its_row():
         mdm_jax.sample(toy.context_net, PARAMS, KEY, X_INIT, mask_id=MASK, oracle=loudest)
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("block_length", [None, 3])
 def test_steps_by_hand_are_those_of_the_sampler(block_length):
     loop = unmasking.Loop(Whole(toy.context_net), MASK, block_length or L)
@@ -521,6 +526,7 @@ def reverse_chain_law(schedule, num_steps, x_row):
     return [law.get(tuple(x), 0.0) for x in toy.sequences(2, 3)]
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("schedule", [mdm_jax.Linear(), mdm_jax.Cosine()], ids=str)
 def test_vanilla_sample_follows_the_exact_law_of_the_reverse_process(schedule):
     params, _ = tiny_conditionals()
@@ -647,6 +653,7 @@ def test_sample_tells_a_selective_denoiser_which_positions_are_open(block_length
     jax.tree.map(np.testing.assert_array_equal, got, want)
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(("name", "block_length"), [("random", 5), ("margin", None)])
 def test_sample_of_a_transformer_that_skips_closed_positions_is_that_of_the_whole_one(name, block_length):
     shape = {"max_length": 16, "num_layers": 2, "num_heads": 4, "width": 16, "mlp_width": 24}

@@ -28,6 +28,7 @@ def search(net, params, x_init, **options):
     return mdm_jax.search_sample(net, params, KEY, x_init, mask_id=MASK, **options)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("oracle", ["margin", "left_to_right", "random"])
 @pytest.mark.parametrize("net", [context_net, features_net])
 def test_one_filling_is_sample_element_for_element(net, oracle):
@@ -48,6 +49,7 @@ def chain_log_prob(params, x_init, filled, order):
     return total
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("seed", range(3))
 def test_full_width_over_two_tokens_finds_the_likeliest_of_all_fillings(seed):
     params = net_params(seed, vocab_size=2, scale=0.7)

@@ -38,6 +38,7 @@ def shares_of_units(params, config, grid, layer, head):
     return [float((weights * (units[:, None, k] == units[None, :, k])).sum(axis=1).mean()) for k in range(3)]
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(("preset", "size"), [("sudoku_6m_deep", 9), ("sudoku_800k", 6)])
 def test_heads_begin_by_attending_to_the_row_the_column_and_the_box_of_a_cell(preset, size):
     config = dataclasses.replace(presets.get(preset), vocab_size=size + 1, max_length=size * size, num_layers=2)
@@ -57,6 +58,7 @@ def test_heads_begin_by_attending_to_the_row_the_column_and_the_box_of_a_cell(pr
                 assert max(shares) < 0.25, "the last heads know of no unit"
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(("preset", "size"), [("arm_42m", 9), ("sudoku_800k", 6)])
 def test_heads_of_triples_begin_by_attending_to_the_row_and_the_column_of_their_own_triple(preset, size):
     layout = sudoku_layouts.get("ordered-triples", size)
@@ -91,6 +93,7 @@ def test_start_draws_fresh_parameters_from_each_key_and_leaves_other_sequences_a
     jax.tree.map(np.testing.assert_array_equal, start_params(config, layout, jax.random.key(0)), plain)
 
 
+@pytest.mark.slow
 def test_run_whose_file_of_puzzles_was_edited_is_not_gone_on_with_and_one_that_was_not_says_how_it_ran(tmp_path):
     source = tmp_path / "puzzles.txt"
     puzzles, _ = sudoku.generate(100, size=4, clues=6, seed=1)

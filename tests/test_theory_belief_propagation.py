@@ -66,6 +66,7 @@ def test_marginals_given_the_values_of_some_variables_are_exact_on_a_tree():
     np.testing.assert_allclose(found.marginals, wanted, atol=2e-6)
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("predicate", [predicates.nae(3, 3), predicates.coloring(4), ANY])
 def test_sweep_equals_the_plain_numpy_one(predicate):
     drawn = predicates.random_tuples(np.random.default_rng(3), 300, 40, predicate.k)

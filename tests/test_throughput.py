@@ -106,6 +106,7 @@ def test_run_with_all_logits_at_once_needs_the_memory_for_them_and_kept_keys_are
     assert (kept["keep"], kept["nfe"]) == ("dual", 4)
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(("compute", "logits"), [("open", "open"), ("all", "open"), ("open", "all"), ("all", "all")])
 def test_all_of_the_network_is_computed_and_all_logits_made_if_asked(compute, logits):
     work = workload(Run(model="sudoku_800k", length=12, logits=logits, compute=compute), 1)

@@ -59,6 +59,7 @@ def focal_weight(k, num_times):
     return (num_times - k) * 2 * num_times / (num_times + 1)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(
     ("options", "exact"),
     [

@@ -167,6 +167,7 @@ class Chosen:
         self.step = state["step"]
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("kind", ["loss", "gradient"])
 def test_step_that_is_not_finite_changes_nothing_and_is_counted(tmp_path, kind):
     state = tiny.train(tmp_path, steps=9, loss=poisoned(kind), batches=Chosen(lambda step: step in (3, 4)))

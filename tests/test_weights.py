@@ -27,6 +27,7 @@ def test_sudoku_6m_has_six_million_parameters_in_a_small_file_with_a_card(model)
     assert f"{num_params(model.params):,} parameters" in files["README.md"].read_text()
 
 
+@pytest.mark.slow
 def test_sudoku_6m_solves_held_out_puzzles_by_margin_and_far_fewer_in_random_order(model):
     assert solved(model, "normal", "margin") >= 7 / 8  # 97% are expected
     assert solved(model, "normal", "random") <= 4 / 8  # 30% are expected
