@@ -16,7 +16,7 @@ os.environ["XLA_FLAGS"] = (
     if os.environ.get("MDM_JAX_LANE") == "user"
     else "--xla_force_host_platform_device_count=8"
     # Compiling is most of the time, and half of that the fusion emitters, which only jax 0.10 has a flag for.
-    + " --xla_backend_optimization_level=0 "
+    + " --xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1 "
     + "--xla_cpu_use_fusion_emitters=false " * importlib.metadata.version("jaxlib").startswith("0.10.")
 ) + os.environ.get("XLA_FLAGS", "")
 

@@ -144,6 +144,7 @@ def test_transformer_greedy_with_cache_equals_a_whole_pass_for_each_token(config
     assert len(set(np.asarray(got.tokens)[0, 1:].tolist())) > 1, "one token throughout says little about its order"
 
 
+@pytest.mark.slow
 def test_transformer_that_reads_its_prompt_in_groups_decodes_with_a_cache_as_with_whole_passes():
     config = tiny.grouped(ARM, num_groups=2, group_length=2)
     params, lengths = params_of(config), np.array([5, 6, 6, 5])

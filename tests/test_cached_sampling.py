@@ -66,11 +66,13 @@ def assert_same(kept, plain):
     ("selector", "temperature"),
     [(mdm_jax.PerStep(1), 0.0), (mdm_jax.Threshold(0.2), 1.0)],  # one of each kind: it plans, or it chooses
 )
+@pytest.mark.slow
 def test_of_one_layer_in_blocks_is_exact(selector, temperature):
     # Keys and values of the only layer depend on the token in their place alone, and outside the block none changes.
     assert_same(*both(SHALLOW, selector=selector, temperature=temperature))
 
 
+@pytest.mark.slow
 def test_of_one_layer_is_exact_with_an_oracle_that_draws():
     oracle = oracles.with_noise(oracles.margin, 1.0)
     assert_same(*both(SHALLOW, oracle=oracle, selector=mdm_jax.Binomial(6), temperature=1.0))

@@ -52,6 +52,7 @@ def test_load_passes_over_a_damaged_checkpoint_and_names_it_if_it_was_asked_for(
         mdm_jax.load(folder / "checkpoints" / "10")
 
 
+@pytest.mark.slow
 def test_load_gives_the_average_where_the_run_kept_one_and_the_parameters_where_not(tmp_path):
     for name, ema in (("with", 0.9), ("without", 0.0)):
         write_config(tmp_path / name, {"model": tiny.CONFIG.to_json()})
@@ -267,6 +268,7 @@ def test_best_checkpoint_is_remembered_when_the_run_goes_on(tmp_path):
     assert {step.name for step in (tmp_path / "checkpoints").iterdir()} == {"4", "10"}
 
 
+@pytest.mark.slow
 def test_best_checkpoint_that_is_damaged_makes_room_for_the_next_best(tmp_path):
     loop = {"checkpoint_every": 2, "evaluate_every": 2, "keep": 1, "best_metric": "grade"}
     with pytest.raises(tiny.CrashError):
@@ -276,6 +278,7 @@ def test_best_checkpoint_that_is_damaged_makes_room_for_the_next_best(tmp_path):
     assert {step.name for step in (tmp_path / "checkpoints").iterdir()} == {"4", "10"}
 
 
+@pytest.mark.slow
 def test_best_of_one_metric_does_not_count_for_another(tmp_path):
     write_config(tmp_path, {"model": tiny.CONFIG.to_json()})
     loop = {"checkpoint_every": 100, "evaluate_every": 2, "keep": 1, "best_metric": "grade"}
@@ -312,6 +315,7 @@ def test_held_out_loss_is_that_of_the_documented_objective_and_falls_with_traini
     assert evaluate(state.params) < 0.5 * evaluate(params)
 
 
+@pytest.mark.slow
 def test_held_out_loss_does_not_depend_on_a_batch_larger_than_the_examples():
     # A batch filled up with padding would give the examples a part of the numbers of masks only.
     mesh, denoiser = make_mesh(2, 2, 2), make_denoiser(tiny.CONFIG)

@@ -187,6 +187,7 @@ def test_help_is_printed_without_importing_jax(command):
     assert "--out" in done.stdout
 
 
+@pytest.mark.slow
 def test_programs_compiled_once_are_read_from_disk_by_the_next_process(tmp_path):
     program = (
         "from experiments.common import cache_compilations; cache_compilations()\n"

@@ -246,6 +246,7 @@ def test_tokens_drawn_over_groups_follow_the_softmax_of_the_tempered_logits(temp
     toy.assert_frequencies(kinds, shares)
 
 
+@pytest.mark.slow
 def test_noise_reaches_beyond_the_15_94_nats_of_the_default_one_at_its_rate():
     from scipy import stats
 
@@ -356,6 +357,7 @@ def test_confidence_from_a_head_sharded_over_the_vocabulary_is_the_same_and_gath
 @pytest.mark.thinned(2)
 @pytest.mark.eight_devices
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.slow
 def test_sampling_in_chunks_over_a_mesh_gives_the_tokens_of_one_device(in_chunks_of, temperature):
     config = TransformerConfig(
         vocab_size=1024,

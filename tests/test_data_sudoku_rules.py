@@ -407,6 +407,7 @@ def wrong_steps(units, cells, sees, puzzles, solutions):
     return wrong, num_steps
 
 
+@pytest.mark.slow
 def test_rules_on_minimal_puzzles_in_bulk_take_no_right_digit_from_any_blank(minimal):
     puzzles, solutions, rating = minimal
     tables = sudoku.units_of_cells(9), sudoku.cells_of_units(9), sudoku_rules._sees(9)

@@ -124,6 +124,7 @@ def test_start_two_processes_by_flags_are_one_run():
     check_together(run(TOGETHER, *[((address, 2, i), {}) for i in range(2)]), gpus="all")
 
 
+@pytest.mark.slow
 def test_start_two_slurm_nodes_are_one_run_and_drive_all_gpus():
     port = free_port()
     check_together(run(TOGETHER, *[((), slurm(i, port, nodes=2)) for i in range(2)]), gpus="all")
@@ -148,6 +149,7 @@ def test_start_missing_peer_ends_both_roles_with_one_line():
     assert "the 2 processes of this Slurm step did not come together at the first node of 127.0.0.1" in task[1]
 
 
+@pytest.mark.slow
 def test_start_processes_that_were_told_of_different_numbers_end_soon_with_one_line():
     address = f"127.0.0.1:{free_port()}"
     program = "from mdm_jax.training import distributed\ndistributed.start(*ARGUMENTS)"

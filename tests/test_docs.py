@@ -21,6 +21,8 @@ from mdm_jax.tasks.zebra import formats as zebra_formats
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LONG = ("finetuning.md", "sampling.md", "training.md")
+"""Pages whose code takes over ten seconds."""
 
 
 @pytest.fixture
@@ -34,7 +36,11 @@ def tables():
 
 
 @pytest.mark.usefixtures("tables")
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[pytest.mark.slow] * (page.name in LONG)) for page in PAGES],
+    ids=lambda page: page.name,
+)
 def test_page_code_blocks_run(page):
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
     assert blocks, f"{page.name} shows no code"

@@ -151,6 +151,7 @@ def train(folder, *argv):
     assert row["nats_per_token"] < 0.5 < 2 < row["nats_per_token_before"]
 
 
+@pytest.mark.slow
 def test_format_is_learned_whole_and_another_one_on_top_of_it_by_adapters(base, tmp_path):
     assert [text for text in said_by(base) if "ok" in text] == []
     whole, adapted = tmp_path / "whole", tmp_path / "adapted"

@@ -94,6 +94,7 @@ def test_plain_denoiser_with_an_optimizer_of_its_own_trains_and_its_parameters_a
         tiny.train(tmp_path, steps=40, **network | {"optimizer": OptimizerConfig(num_steps=40, ema_decay=0.0)})
 
 
+@pytest.mark.slow
 def test_optax_transformation_that_is_made_already_does_what_it_does_alone(tmp_path):
     optimizer = OptimizerConfig(num_steps=2, ema_decay=0.0, clip_norm=1e9, transformation=optax.scale(0.0))
     first = tiny.train(tmp_path, steps=2, optimizer=optimizer)
@@ -152,6 +153,7 @@ def test_digest_sees_numbers_that_change_places():
     )
 
 
+@pytest.mark.slow
 def test_rules_split_the_parameters_of_another_network_and_without_them_a_line_says_what_is_not(tmp_path, capsys):
     mesh, network = make_mesh(2, 4), {"apply": plain, "init_params": init_plain}
     expected = tiny.train(tmp_path / "one", steps=3, **network)

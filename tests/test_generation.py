@@ -95,6 +95,7 @@ def decode_as_llada(denoiser, params, prompt, *, num_new, block, steps, guidance
 
 @pytest.mark.thinned(2)
 @pytest.mark.parametrize("guidance", [0.0, 1.5])
+@pytest.mark.slow
 def test_blocks_begin_behind_the_prompt_and_guidance_hides_it_as_in_lladas_decoder(unpadded, model, guidance):
     options = {"num_new": 12, "oracle": oracles.token_prob, "selector": mdm_jax.TopK(2), "block_length": 4}
     for net in (unpadded, model):

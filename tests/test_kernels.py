@@ -342,6 +342,7 @@ def test_einsum_bfloat16_gradients_are_products_of_rounded_operands(monkeypatch,
 
 @pytest.mark.thinned(2)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.slow
 def test_einsum_transposed_result_compiles(dtype):
     # XLA's CPU backend has no kernel for a low-precision product that a transposition was folded into.
     x, y = jnp.ones((64, 96)), jnp.ones((96, 128))

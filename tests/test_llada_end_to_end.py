@@ -86,6 +86,7 @@ def test_model_that_knows_the_answers_is_right_everywhere_beside_the_papers_tabl
     assert first == {"number": 0, "score": 1.0, "why": "passed", "text": "    total = x + y\n", "too_long": False}
 
 
+@pytest.mark.slow
 def test_model_that_knows_nothing_is_wrong_about_everywhere(tmp_path, ignorant, data):
     tasks = "humaneval-single,gsm8k-instruct,rocstories"
     evaluate(ignorant, data, tmp_path, "--task", tasks, "--oracle", "margin", *GENERATED, *FEW_PROGRAMS)
@@ -94,6 +95,7 @@ def test_model_that_knows_nothing_is_wrong_about_everywhere(tmp_path, ignorant, 
     assert found == dict.fromkeys(tasks.split(",")[:-1], 0)
 
 
+@pytest.mark.slow
 def test_result_depends_on_no_cut_into_parts_and_an_unfinished_run_goes_on(tmp_path, ignorant, data):
     flags = ("--task", "humaneval-single", "--oracle", "random", "--temperature", 1.0, "--batch-size", 3)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -125,6 +127,7 @@ def without_nfe(found):
     return [{name: value for name, value in row.items() if name != "nfe"} for row in without_times(found)]
 
 
+@pytest.mark.slow
 def test_problem_that_is_too_long_for_the_model_counts_as_wrong(tmp_path, data):
     folder = tmp_path / "short"
     folder.mkdir()
@@ -250,6 +253,7 @@ def run_two(*flags, other=()):
     return [(process.returncode, *said) for process, said in zip(pair, ends, strict=True)]
 
 
+@pytest.mark.slow
 def test_two_processes_take_half_of_the_problems_each_and_give_the_table_of_one(tmp_path, ignorant, data):
     flags = ("--model", ignorant, "--data", data, "--task", "humaneval-single", "--oracle", "random")
     flags += ("--temperature", 1.0, "--batch-size", 3)

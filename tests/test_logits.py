@@ -72,6 +72,7 @@ def test_subsets_of_a_pair_never_hold_more_masks_than_the_budget(batch, with_pro
         assert most >= LENGTH, "the bound is nearly reached, so it is no looser than it has to be"
 
 
+@pytest.mark.slow
 def test_subsets_of_a_long_sequence_keep_to_the_bound_too():
     length, batch = 4096, 32
     draw = jax.jit(lambda key: draws.Subset()(key, jnp.zeros((batch, length), jnp.int32)))

@@ -100,6 +100,7 @@ def test_run_goes_on_bit_for_bit_and_what_is_evaluated_is_the_whole_network(base
 
 
 @pytest.mark.eight_devices
+@pytest.mark.slow
 def test_adapters_over_a_mesh_learn_what_they_learn_on_one_device(base, finished, tmp_path):
     mesh = make_mesh(2, 2, 2)
     start = mdm_jax.load(base[0], mesh=mesh).params

@@ -196,6 +196,7 @@ def test_elbo_loss_of_a_single_row_draws_its_time_uniformly():
 
 @pytest.mark.thinned(2)
 @pytest.mark.parametrize("name", ["elbo linear", "elbo cosine", "subset", "order"])
+@pytest.mark.slow
 def test_gradient_of_the_mean_loss_agrees_with_the_gradient_of_the_exact_loss(name):
     x_0, params = X_0[0], PARAMS
 
@@ -226,6 +227,7 @@ def test_gradient_of_the_mean_loss_agrees_with_the_gradient_of_the_exact_loss(na
     assert signal > 20, "too few draws to say anything"
 
 
+@pytest.mark.slow
 def test_variance_at_equal_network_rows_is_lowest_for_subset_loss(capsys):
     x_0 = jnp.broadcast_to(jnp.asarray(X_0[:1]), (8, L))
     variance = {}

@@ -65,6 +65,7 @@ def test_chunks_of_rows_keep_a_processor_busy_and_waste_few():
     ids=["plain", "tied and shifted", "bfloat16"],
 )
 @pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.slow
 def test_skip_rows_computes_rows_that_are_read_and_few_others(monkeypatch, rows, change, bound):
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     config = dataclasses.replace(CONFIG, **change)

@@ -358,6 +358,7 @@ def test_init_params_are_named_and_shaped_for_sharding_by_name():
     assert not any(name.startswith("head") or "/gate/" in name for name in names)
 
 
+@pytest.mark.slow
 def test_init_params_spreads_are_gpt2s():
     config = TransformerConfig(vocab_size=500, max_length=9, num_layers=3, num_heads=2, width=128, mlp_width=256)
     params = jax.jit(init_params, static_argnums=0)(config, jax.random.key(0))

@@ -66,9 +66,11 @@ def test_network_of_padded_sequences_takes_their_length():
     assert (flags.task().length, network(flags, flags.task()).max_length) == (24, 24)
 
 
-def test_evaluate_has_a_row_for_each_order_and_number_of_steps(reproduced, tmp_path):
-    checkpoint = reproduced[0] / "out" / "6-12"
-    flags = ["--checkpoint", checkpoint, "--limit", 10, "--batch-size", 8, "--step-counts", 18, 4]
+def test_evaluate_has_a_row_for_each_order_and_number_of_steps(tmp_path):
+    train = [*DATA, "--data", tmp_path / "data", "--model", "sudoku_800k", "--dtype", "float32", "--steps", 2]
+    train += ["--batch-size", 16, "--evaluate-limit", 8]
+    run("nae_sat", "train", *train, "--out", tmp_path / "run")
+    flags = ["--checkpoint", tmp_path / "run", "--limit", 10, "--batch-size", 8, "--step-counts", 18, 4]
     orders = ("left_to_right", "margin")
     flags += ["--oracle", ",".join(orders), "--viewer", tmp_path / "page.html"]
     run("nae_sat", "evaluate", *flags, "--out", tmp_path)

@@ -41,7 +41,13 @@ def assert_ours_agree(folder, fields, logits, gradients):
         assert np.abs(gradient).max() > 0.02 or name.endswith("self.key.bias"), f"{name} has a gradient to compare"
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+# The others are variants of these.
+FIRST = ("bert", "dream", "gpt2", "llama", "llada_moe")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in FIRST)) for name in FAMILIES]
+)
 def test_family_agrees_with_its_network_in_plain_jax(name, tmp_path):
     fields, shapes, network = FAMILIES[name]
     tensors = random_tensors(shapes)

@@ -73,6 +73,7 @@ def test_answer_of_a_masked_model_does_not_depend_on_the_batch_and_takes_the_ste
 
 @pytest.mark.thinned(2)
 @pytest.mark.parametrize("name", ["triples", "ordered-triples"])
+@pytest.mark.slow
 def test_answer_of_an_autoregressive_model_goes_on_behind_the_clues_of_each_puzzle(name):
     layout = zebra_layouts.get(name, SIZE)
     config = kinds.from_json({**layout.network, **NETWORK})

@@ -222,6 +222,7 @@ class ConstrainedDecoder(TableDecoder):
 
 @pytest.mark.thinned(2)
 @pytest.mark.parametrize("mask_id", [0, 9])
+@pytest.mark.slow
 def test_dead_end_of_one_row_holds_up_no_other(mask_id):
     # As in the layouts of Sudoku and Zebra, where the mask is id 0 and above all.
     x_init = jnp.asarray([[mask_id] * L, [mask_id] * (L - 1) + [4]])

@@ -51,6 +51,7 @@ def chain_log_prob(params, x_init, filled, order):
 
 @pytest.mark.thinned(2)
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.slow
 def test_full_width_over_two_tokens_finds_the_likeliest_of_all_fillings(seed):
     params = net_params(seed, vocab_size=2, scale=0.7)
     x_init = jnp.array([[MASK, 1, MASK, MASK, 0, MASK]], jnp.int32)

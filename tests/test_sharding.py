@@ -113,6 +113,7 @@ def test_train_step_brings_no_activations_to_all_devices(capfd, sizes, batch_siz
     assert max(math.prod(int(n) for n in found.split(",") if n) for found in gathered) <= largest_parameter
 
 
+@pytest.mark.slow
 def test_model_that_reads_groups_gives_the_same_over_a_mesh():
     config = tiny.grouped(
         presets.sudoku_800k, num_layers=1, max_length=20, num_groups=4, group_length=4, pad_id=9, init_std=0.1
@@ -127,6 +128,7 @@ def test_model_that_reads_groups_gives_the_same_over_a_mesh():
     np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())
 
 
+@pytest.mark.slow
 def test_gradients_of_jit_over_a_mesh_equal_those_of_pmap():
     """pmap, which nothing else here uses, works on each device's rows by itself and adds up."""
     denoiser, params = make_denoiser(tiny.CONFIG), init_params(tiny.CONFIG, jax.random.key(0))

@@ -59,6 +59,7 @@ def test_answer_of_a_masked_model_takes_the_steps_that_its_masks_want():
     assert decoded.row["nfe"] == 4, "17 masks, 5 at a time"
 
 
+@pytest.mark.slow
 def test_answer_found_by_search_is_the_greedy_one_with_one_filling_and_costs_more_with_four():
     layout = sudoku_layouts.get("in-place", 4)
     config = TransformerConfig(vocab_size=5, max_length=16, **SIZE)

@@ -112,6 +112,7 @@ def test_train_in_two_processes_evaluates_over_both_and_writes_its_results_once(
     assert rows(tmp_path / "one")[0]["cells"] == pytest.approx(trained["margin"], abs=0.02)
 
 
+@pytest.mark.slow
 def test_evaluate_reports_what_the_training_reported_and_every_selector_runs(trained):
     folder, _ = trained
     checkpoint = ["--checkpoint", folder / "run"]

@@ -40,6 +40,7 @@ def shares_of_units(params, config, grid, layer, head):
 
 @pytest.mark.thinned(2)
 @pytest.mark.parametrize(("preset", "size"), [("sudoku_6m_deep", 9), ("sudoku_800k", 6)])
+@pytest.mark.slow
 def test_heads_begin_by_attending_to_the_row_the_column_and_the_box_of_a_cell(preset, size):
     config = dataclasses.replace(presets.get(preset), vocab_size=size + 1, max_length=size * size, num_layers=2)
     params = jax.jit(lambda key: start_params(config, IN_PLACE, key))(jax.random.key(0))
@@ -60,6 +61,7 @@ def test_heads_begin_by_attending_to_the_row_the_column_and_the_box_of_a_cell(pr
 
 @pytest.mark.thinned(2)
 @pytest.mark.parametrize(("preset", "size"), [("arm_42m", 9), ("sudoku_800k", 6)])
+@pytest.mark.slow
 def test_heads_of_triples_begin_by_attending_to_the_row_and_the_column_of_their_own_triple(preset, size):
     layout = sudoku_layouts.get("ordered-triples", size)
     fields = {"vocab_size": layout.num_tokens, "max_length": layout.length, "causal": True, "num_layers": 2}
@@ -79,6 +81,7 @@ def test_heads_of_triples_begin_by_attending_to_the_row_and_the_column_of_their_
                 assert share > 0.5 if kind == wanted else share < 0.25, (layer, head, share)
 
 
+@pytest.mark.slow
 def test_start_draws_fresh_parameters_from_each_key_and_leaves_other_sequences_alone():
     config = presets.get("sudoku_800k")
     one, other = (start_params(config, IN_PLACE, jax.random.key(seed)) for seed in (0, 1))

@@ -102,6 +102,7 @@ def test_random_start_finds_the_planted_assignment_above_the_kesten_stigum_thres
     assert score > 0.85 if found else score < 0.6
 
 
+@pytest.mark.slow
 def test_planted_start_stays_where_a_random_one_finds_nothing():
     # Between condensation (26.2) and Kesten-Stigum (32) of nae(3, 3): hard, but not impossible.
     predicate = predicates.nae(3, 3)
@@ -118,6 +119,7 @@ def test_planted_start_stays_where_a_random_one_finds_nothing():
     assert scores["random"] < 0.5
 
 
+@pytest.mark.slow
 def test_observations_that_came_out_as_zero_give_away_what_the_ones_alone_do_not():
     # Proposition 3.3 looks at the ones, here 28.1 clauses per variable, between the thresholds 26.2 and 32. Revealed
     # tuples hold zeros too, one in nine, and a zero says that three latents are equal.

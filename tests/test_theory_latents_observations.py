@@ -147,6 +147,7 @@ def test_several_tokens_at_a_time_lose_consistency_the_more_the_worse(oracle):
     assert abs(shares[2] - 0.625) < 0.03  # all at once: bits that do not know of one another, 0.75² + 0.25²
 
 
+@pytest.mark.slow
 def test_margin_draws_coupled_observations_together_and_loses_more_than_random_order():
     distribution, params = nae_bits(10, 50), states(nae_bits(10, 50))
     start = jnp.full((300, 60), 2)

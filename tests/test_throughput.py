@@ -71,6 +71,7 @@ def test_run_measures_each_way_to_sample_beside_the_network(tmp_path, monkeypatc
     assert (tmp_path / "overhead.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_run_takes_selectors_shrunken_models_and_blocks(tmp_path, monkeypatch):
     monkeypatch.setattr(roofline, "measure", lambda dtype: roofline.Roofline(1e12, 1e10))
     selectors = "per_step:6,threshold:0.0,entropy_budget:100,binomial:1"
@@ -83,6 +84,7 @@ def test_run_takes_selectors_shrunken_models_and_blocks(tmp_path, monkeypatch):
     assert lines == rows, "written as they come"
 
 
+@pytest.mark.slow
 def test_run_takes_batch_sizes_and_prompts_of_different_lengths(tmp_path, monkeypatch):
     monkeypatch.setattr(roofline, "measure", lambda dtype: roofline.Roofline(1e12, 1e10))
     argv = ["--oracle", "margin", "--temperature", "0", "--selector", "per_step:2", "--layers", "1", "--width", "64"]
@@ -108,6 +110,7 @@ def test_run_with_all_logits_at_once_needs_the_memory_for_them_and_kept_keys_are
 
 @pytest.mark.thinned(2)
 @pytest.mark.parametrize(("compute", "logits"), [("open", "open"), ("all", "open"), ("open", "all"), ("all", "all")])
+@pytest.mark.slow
 def test_all_of_the_network_is_computed_and_all_logits_made_if_asked(compute, logits):
     work = workload(Run(model="sudoku_800k", length=12, logits=logits, compute=compute), 1)
     network, nothing = work.bench().denoiser, jnp.zeros(work.x_init.shape, bool)
@@ -130,6 +133,7 @@ def test_start_times_a_process_with_an_empty_cache_and_one_that_finds_its_progra
         assert row["process_s"] > row["first_call_s"] > 0 < row["other_call_s"]
 
 
+@pytest.mark.slow
 def test_sudoku_models_are_measured_at_the_81_cells_of_a_puzzle():
     assert workload(Run(), 1).x_init.shape == (1, 81)
     assert workload(Run(model="smdm_19m", layers=1), 1).x_init.shape == (1, 1024)
@@ -238,6 +242,7 @@ def test_least_time_is_that_of_the_slower_of_the_two():
     assert roof.seconds(100, 50) == 5
 
 
+@pytest.mark.slow
 def test_trained_model_is_measured_with_its_own_parameters_and_config(tmp_path, monkeypatch):
     monkeypatch.setattr(roofline, "measure", lambda dtype: roofline.Roofline(1e12, 1e10))
     argv = ["--model", "sudoku-6m", "--mask-id", "0", "--batch", "1", "--length", "9", "--turns", "1"]
@@ -275,6 +280,7 @@ def test_given_tokens_are_never_the_mask():
     assert x_init.max() == 9
 
 
+@pytest.mark.slow
 def test_own_oracle_is_measured(tmp_path, monkeypatch):
     (tmp_path / "my_throughput_orders.py").write_text(
         "def peaked(key, confidence):\n    return confidence.top_prob**2 - confidence.entropy\n"
@@ -362,6 +368,7 @@ def test_loop_and_memory_measure_a_trained_models_network(tmp_path):
         assert {(row["model"], row["dtype"]) for row in rows} == {(argv[1], resolve_dtype("auto"))}
 
 
+@pytest.mark.slow
 def test_shards_of_a_sampler_hold_their_share_of_the_parameters(tmp_path):
     config = tiny(presets.get("sudoku_800k"))
     config = dataclasses.replace(config, width=64, mlp_width=512)

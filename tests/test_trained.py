@@ -74,6 +74,7 @@ def test_task_that_is_none_or_not_the_networks_is_one_line(folders, tmp_path, ga
         (folder / "config.json").write_text(text)
 
 
+@pytest.mark.slow
 def test_file_that_a_config_names_is_opened_only_if_the_user_names_it(tmp_path):
     folder = write_sudoku(tmp_path / "run")
     os.mkfifo(tmp_path / "pipe")  # whoever opens it waits for ever

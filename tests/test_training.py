@@ -115,6 +115,7 @@ def test_train_step_equals_a_plain_computation_of_the_same_update(name):
     assert int(new.step) == 1
 
 
+@pytest.mark.slow
 def test_training_learns_to_copy_and_its_model_then_samples_it(tmp_path):
     tiny.train(tmp_path, steps=150, loop={"checkpoint_every": 150})
     model = mdm_jax.load(tmp_path)
@@ -181,6 +182,7 @@ def test_optimizer_bad_settings_are_named(options, message):
         OptimizerConfig(**options)
 
 
+@pytest.mark.slow
 def test_profile_writes_a_trace_that_tensorboard_reads(tmp_path):
     tiny.train(tmp_path, steps=3, loop={"profile": True})
     (trace,) = (tmp_path / "profile").rglob("*.xplane.pb")

@@ -108,6 +108,7 @@ def test_the_pool_is_the_same_over_a_mesh_and_in_parts():
         assert (pools[-1].phase == want_pools[-1].phase).all()
 
 
+@pytest.mark.slow
 def test_training_learns_and_a_crashed_run_ends_bit_for_bit_as_if_never_stopped(tmp_path):
     options = {"loss": masked_loss(tiny.MASK, Aligned(num_phases=3)), "steps": 60}
     whole = tiny.train(tmp_path / "whole", **options)

@@ -151,6 +151,7 @@ def test_reweighted_loss_under_the_key_reuse_checker_and_strict_promotion_is_the
 
 @pytest.mark.thinned(2)
 @pytest.mark.parametrize(("sizes", "accumulate"), [((1, 1, 1), 3), ((2, 2, 2), 2)])
+@pytest.mark.slow
 def test_train_step_takes_the_reweighted_loss_in_parts_and_on_several_devices(sizes, accumulate):
     batch = {name: jnp.asarray(x) for name, x in tiny.to_batch({"tokens": tiny.data()["tokens"][:24]}).items()}
     loss, init = reweighted_loss(tiny.MASK), functools.partial(init_params, tiny.CONFIG)

@@ -64,6 +64,7 @@ def test_batch_worked_off_in_parts_trains_as_the_whole_batch(accumulate, sizes):
     chex.assert_trees_all_close(jax.device_get(parts.params), jax.device_get(whole.params), atol=2e-4)
 
 
+@pytest.mark.slow
 def test_batch_in_parts_gives_each_part_its_own_dropout():
     # The same dropout mask in every part would be the mask of a batch of a third of the size.
     config = dataclasses.replace(tiny.CONFIG, dropout=0.5)
@@ -94,11 +95,13 @@ def test_batch_that_does_not_split_into_the_parts_is_named():
         steps(1, accumulate=5)
 
 
+@pytest.mark.slow
 def test_recomputation_trains_the_same():
     first, second = three_steps()[0], steps(3, config=dataclasses.replace(tiny.CONFIG, remat=True))[0]
     chex.assert_trees_all_close(first.params, second.params, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_low_precision_parameters_learn_from_steps_too_small_for_them():
     """bfloat16 near 0.02 has steps of 1e-4, so that updates of 1e-6 would all be lost without float32 masters."""
     config = dataclasses.replace(tiny.CONFIG, param_dtype="bfloat16")
@@ -197,6 +200,7 @@ def test_step_that_is_not_finite_leaves_parameters_average_and_optimizer_bit_for
     assert digests[2] != digests[3]
 
 
+@pytest.mark.slow
 def test_steps_that_are_not_finite_one_after_the_other_stop_the_run_with_good_checkpoints(tmp_path):
     options = {"loss": poisoned("loss"), "loop": {"checkpoint_every": 2, "max_skipped": 3}}
     with pytest.raises(RunError, match=r"3 steps in a row, up to step 8.*lower learning rate"):
@@ -220,6 +224,7 @@ def overflowing(at):
     return OptimizerConfig(num_steps=20, ema_decay=0.9, transformation=make)
 
 
+@pytest.mark.slow
 def test_update_that_is_not_finite_is_skipped_and_ends_the_run_before_anything_is_evaluated_or_saved(tmp_path):
     seen = []
 
@@ -235,6 +240,7 @@ def test_update_that_is_not_finite_is_skipped_and_ends_the_run_before_anything_i
     assert [line["skipped_steps"] for line in read_metrics(tmp_path) if "grade" not in line] == [0] * 5 + [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_evaluation_whose_predictions_are_not_finite_ends_the_run_as_such_steps_do(tmp_path):
     denoiser, rows = make_denoiser(tiny.CONFIG), np.zeros((2, 6), np.int32)
 

@@ -110,6 +110,7 @@ def test_paper_figure_is_beside_the_same_puzzles_in_the_same_decoding_only():
         assert Evaluate(checkpoint="runs", **other).paper("3x3-to-6x6", "mdm", "margin") is None
 
 
+@pytest.mark.slow
 def test_solve_prints_clues_grid_and_the_step_of_each_cell(trained, tmp_path):
     folder, _, _ = trained
     (tmp_path / "two.txt").write_text((folder / "one.txt").read_text())
@@ -146,6 +147,7 @@ def test_solve_prints_clues_grid_and_the_step_of_each_cell(trained, tmp_path):
         assert row["cells"] == pytest.approx(1 - panel["wrong"] / 12)
 
 
+@pytest.mark.slow
 def test_solve_without_a_model_gives_the_german_the_fish(tmp_path):
     command = ["--riddle", "fish", "--viewer", tmp_path / "fish.html", "--out", tmp_path]
     printed = commands.run_alone("zebra", "solve", *command).stdout

@@ -27,6 +27,7 @@ def test_model_reads_each_clue_as_one_position(name, before, pad_id):
     assert config.init_std == 128**-0.5
 
 
+@pytest.mark.slow
 def test_positions_of_cells_begin_with_how_they_lie_to_one_another():
     layout, config = zebra_layouts.get("in-place", SIZE), model_config("in-place")
     one, other = (start_params(config, layout, jax.random.key(seed)) for seed in (0, 1))
