@@ -260,6 +260,7 @@ def test_best_checkpoint_by_a_named_metric_stays_beside_the_newest(tmp_path, mod
     chex.assert_trees_all_equal(mdm_jax.load(tmp_path).params, newest)
 
 
+@pytest.mark.slow
 def test_best_checkpoint_is_remembered_when_the_run_goes_on(tmp_path):
     loop = {"checkpoint_every": 3, "evaluate_every": 2, "keep": 1, "best_metric": "grade"}
     with pytest.raises(tiny.CrashError):

@@ -257,10 +257,8 @@ def test_noise_reaches_beyond_the_15_94_nats_of_the_default_one_at_its_rate():
     assert 1 <= low <= int(count.lower(keys).compile(OPTIMIZED)(keys)) <= high
 
 
-@pytest.mark.parametrize(
-    ("group", "prob"),
-    [(2, 1e-7), pytest.param(2, 1e-8, marks=pytest.mark.slow), pytest.param(512, 1e-8, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("group", "prob"), [(2, 1e-7), (2, 1e-8), (512, 1e-8)])
 def test_tail_of_tiny_probability_is_drawn_at_its_rate(monkeypatch, group, prob):
     # 249 tokens of this probability each beside one: 5 are expected. Every other token cannot be, so that each is alone
     # in its group, and no group makes up for noise that ends, at 15.94 nats; or all are in one group.

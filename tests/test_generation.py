@@ -229,6 +229,7 @@ def test_watched_prompt_shows_every_step_and_ends_as_one_that_is_not(model, toke
 
 
 @pytest.mark.eight_devices
+@pytest.mark.slow
 def test_sharded_model_generates_what_one_device_does(folder, model):
     mesh = make_mesh(1, 2, 2, devices=jax.devices()[:4])
     options = {"num_new": 6, "mask_id": MASK, "temperature": 1.0}

@@ -85,6 +85,7 @@ def test_fresh_adapters_leave_the_network_as_it_is(base):
     assert all(x.std() > 0 for path, x in jax.tree.leaves_with_path(adapters) if path[-1].key == "a")
 
 
+@pytest.mark.slow
 def test_run_goes_on_bit_for_bit_and_what_is_evaluated_is_the_whole_network(base, finished, tmp_path):
     seen = []
     with pytest.raises(tiny.CrashError):

@@ -263,7 +263,7 @@ def layouts():
     yield "zebra", start, layout.mask_id, layout.num_tokens, layout.zero
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize(("name", "start", "mask_id", "vocab_size", "zero"), list(layouts()))
 def test_cell_without_a_legal_token_holds_up_no_other_in_the_layouts_of_puzzles(name, start, mask_id, vocab_size, zero):
     x_init = jnp.asarray(np.repeat(start, 2, axis=0))

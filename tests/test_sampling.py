@@ -655,6 +655,7 @@ def test_sample_tells_a_selective_denoiser_which_positions_are_open(block_length
 
 @pytest.mark.thinned(2)
 @pytest.mark.parametrize(("name", "block_length"), [("random", 5), ("margin", None)])
+@pytest.mark.slow
 def test_sample_of_a_transformer_that_skips_closed_positions_is_that_of_the_whole_one(name, block_length):
     shape = {"max_length": 16, "num_layers": 2, "num_heads": 4, "width": 16, "mlp_width": 24}
     config = TransformerConfig(vocab_size=11, num_extra_tokens=1, positions="learned", init_std=0.3, **shape)

@@ -49,7 +49,7 @@ def three_steps():
 @pytest.mark.parametrize(
     ("accumulate", "sizes"),
     [
-        (2, (1, 1, 1)),
+        pytest.param(2, (1, 1, 1), marks=pytest.mark.slow),
         pytest.param(3, (1, 1, 1), marks=pytest.mark.slow),
         pytest.param(2, (2, 2, 2), marks=[pytest.mark.slow, pytest.mark.eight_devices]),
         pytest.param(3, (2, 2, 2), marks=pytest.mark.eight_devices),
