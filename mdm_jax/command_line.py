@@ -102,6 +102,7 @@ def parser() -> Parser:
     steps.add_argument(
         "--entropy-budget", metavar="NATS", type=budget, help="or: reveal the longest prefix within this"
     )
+    count("--search-width", help="or: one token a step, following the so many likeliest fillings (a beam search)")
     add(
         "--block-length",
         metavar="N",
@@ -209,6 +210,7 @@ def generate(flags: argparse.Namespace) -> None:
         oracle=oracle,
         selector=selector,
         block_length=flags.block_length,
+        search_width=flags.search_width,
         temperature=flags.temperature,
         top_p=flags.top_p,
         guidance=flags.guidance,

@@ -15,7 +15,9 @@ from mdm_jax.errors import InputError
 from mdm_jax.loop import Loop, init, is_unfinished, step
 from mdm_jax.models.kinds import make_decoder
 from mdm_jax.oracles import margin
+from mdm_jax.ranges import INT32, Range, check_number
 from mdm_jax.sampling import Whole, check_arguments, check_block_length, check_loop, decode_tokens
+from mdm_jax.search import search_tokens
 from mdm_jax.selection import PerStep
 from mdm_jax.text.prompts import BLANK
 from mdm_jax.typing import Array, Oracle, Params, Selector
@@ -89,6 +91,26 @@ def unmasking(
     return decode
 
 
+def searching(
+    model: Network, mask: int, oracle: Oracle, width: int, *, edit: Edit | None, unused: tuple[Any, ...]
+) -> Callable[[Array, Array], Row]:
+    """Decodes a batch by a beam search of `width` fillings of each sequence."""
+    if unused != (PerStep(1), None, 0.0, 0, None):
+        raise InputError(
+            "a search reveals one likely token in a step: give no selector, block_length, temperature, guidance, watch"
+        )
+    check_number("search_width", width, Range(1, INT32), whole=True)
+
+    def decode(keys: Array, x_init: Array) -> Row:
+        tokens, keys, _ = check_arguments(model.denoiser, keys, x_init, mask, oracle)
+        result, log_prob = search_tokens(
+            model.denoiser, model.params, keys, tokens, oracle, mask_id=mask, width=width, edit=edit
+        )
+        return Row(result.tokens, result.reveal_step, log_prob, result.nfe)
+
+    return decode
+
+
 def _watched(
     loop: Loop,
     params: Params,
@@ -114,9 +136,10 @@ def continuing(
     model: Network, temperature: float, edit: Edit | None, unused: tuple[Any, ...]
 ) -> Callable[[Array, Array], Row]:
     """Decodes a batch of prompts from left to right, with BLANK behind each, and BEHIND behind that."""
-    if unused != (margin, PerStep(1), None, 0, None):
+    if unused != (margin, PerStep(1), None, 0, None, None):
         raise InputError(
-            "a causal model goes from left to right: give no oracle, selector, block_length, guidance, watch"
+            "a causal model goes from left to right: give no oracle, selector, block_length, search_width, guidance, "
+            "watch"
         )
     no_padding = {"pad_id": None} if getattr(model.config, "pad_id", None) is not None else {}
     decoder = make_decoder(dataclasses.replace(model.config, **no_padding))

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from mdm_jax.decoding import BEHIND, Network, Row, Watch, continuing, unmasking
+from mdm_jax.decoding import BEHIND, Network, Row, Watch, continuing, searching, unmasking
 from mdm_jax.edits import edit_of
 from mdm_jax.errors import InputError, shown
 from mdm_jax.evaluation.prompts import fill_sequences
@@ -48,6 +48,7 @@ def generate(
     oracle: Oracle = margin,
     selector: Selector = PerStep(1),  # noqa: B008 (frozen)
     block_length: int | None = None,
+    search_width: int | None = None,
     temperature: float = 0.0,
     top_p: float = 1.0,
     guidance: float = 0.0,
@@ -72,9 +73,12 @@ def generate(
       tokenizer: the tokenizer, or the path of a tokenizer.json or its folder. None: all prompts are token ids.
       num_new: tokens to generate behind each prompt that has no gaps.
       mask_id: the mask token's id; None is what the tokenizer's folder says.
-      oracle: scores of positions; see `oracles`. Not for a causal model, as selector, block_length and guidance.
+      oracle: scores of positions; see `oracles`. Not for a causal model, as selector, block_length, search_width and
+        guidance.
       selector: how many to reveal in a step, in each block; see `selection`, and `correction.Remask`.
       block_length: only the leftmost block of this length that holds a mask is open, counted from the first mask.
+      search_width: the most fillings of a prompt that are followed at a time, in a beam search (`search_sample`), which
+        takes no selector, block_length, temperature, guidance or watch. None: one filling, by the selector.
       temperature: of the tokens drawn; 0 takes the likeliest.
       top_p: draw, and score, among the fewest likeliest tokens that have this probability together.
       guidance: w of classifier-free guidance, at two network calls a step; 0 is none. See `edits.Guided`.
@@ -113,13 +117,17 @@ def generate(
     for number, ids in enumerate(sequences, 1):
         _check_sequence(ids, mask, model.config, f"prompt {number}")
     if mask is None:
-        decode = continuing(model, temperature, edit, (oracle, selector, block_length, guidance, watch))
+        decode = continuing(model, temperature, edit, (oracle, selector, block_length, guidance, watch, search_width))
     else:
         pad_id = getattr(model.config, "pad_id", None) if watch is None else None
         oracle = with_last(oracle, ends) if end == "last" else oracle
-        decode = unmasking(
-            model, mask, oracle, selector, block_length, temperature, edit=edit, guidance=guidance, watch=watch
-        )
+        if search_width is None:
+            decode = unmasking(
+                model, mask, oracle, selector, block_length, temperature, edit=edit, guidance=guidance, watch=watch
+            )
+        else:
+            others = (selector, block_length, temperature, guidance, watch)
+            decode = searching(model, mask, oracle, search_width, edit=edit, unused=others)
     rows = fill_sequences(
         decode,
         [np.where(ids == BLANK, BLANK if mask is None else mask, ids) for ids in sequences],

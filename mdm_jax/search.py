@@ -14,6 +14,7 @@ from jax.typing import ArrayLike
 from mdm_jax.blocks import take_positions
 from mdm_jax.checks import call, has_unknown_ids, is_tree
 from mdm_jax.confidence import read_confidence
+from mdm_jax.edits import Edit
 from mdm_jax.errors import InputError, shown
 from mdm_jax.loop import step_keys, written_log_prob
 from mdm_jax.oracles import margin, score_rows
@@ -22,6 +23,8 @@ from mdm_jax.sampling import SampleResult, check_arguments
 from mdm_jax.selection import best, classes_in
 from mdm_jax.typing import Array, Denoiser, Oracle, Params
 
+DOUBT = 0.01
+"""A second token is tried where its probability is at least this."""
 LOWEST = -1e30
 """Ranks a filling whose log-probability is NaN or -inf behind all others, but before no filling."""
 
@@ -52,7 +55,7 @@ def search_sample(
     mask_id: int,
     width: int,
     oracle: Oracle = margin,
-    doubt: Array | float = 0.01,
+    doubt: Array | float = DOUBT,
 ) -> SampleResult:
     """Fills in every mask of `x_init` with the likeliest of many fillings, found by a beam search.
 
@@ -97,14 +100,33 @@ def search_sample(
     check_number("width", width, Range(1, INT32), whole=True)
     if not isinstance(doubt, jax.core.Tracer) and not 0 <= float(doubt) <= 1:
         raise InputError(f"doubt must be a probability, from 0 to 1; got {shown(doubt)}")
+    return search_tokens(denoiser, params, keys, tokens, oracle, doubt, mask_id=mask_id, width=width)[0]
+
+
+def search_tokens(
+    denoiser: Denoiser,
+    params: Params,
+    keys: Array,
+    x_init: Array,
+    oracle: Oracle,
+    doubt: Array | float = DOUBT,
+    *,
+    mask_id: int,
+    width: int,
+    edit: Edit | None = None,
+) -> tuple[SampleResult, Array]:
+    """`search_sample` of checked arguments, with log p_theta of every token that was revealed, float32 [B, L].
+
+    `edit` changes the logits that are read, as in `loop.Loop`.
+    """
     tree = oracle if is_tree(oracle) else jax.tree_util.Partial(oracle)
     doubt = jnp.asarray(doubt, jnp.float32)
     return _search(
-        denoiser, params, keys, tokens, tree, doubt, mask_id=mask_id, width=width, classes=classes_in(oracle)
+        denoiser, params, keys, x_init, tree, doubt, mask_id=mask_id, width=width, edit=edit, classes=classes_in(oracle)
     )
 
 
-@functools.partial(jax.jit, static_argnames=("denoiser", "mask_id", "width", "classes"))
+@functools.partial(jax.jit, static_argnames=("denoiser", "mask_id", "width", "edit", "classes"))
 def _search(
     denoiser: Denoiser,
     params: Params,
@@ -115,15 +137,16 @@ def _search(
     *,
     mask_id: int,
     width: int,
+    edit: Edit | None,
     classes: Any,
-) -> SampleResult:
+) -> tuple[SampleResult, Array]:
     del classes  # part of jit's cache key only
     plain = oracle.func if isinstance(oracle, jax.tree_util.Partial) else oracle
     sizes = sorted({min(1 << i, width) for i in range(width.bit_length() + 1)})
 
     def step(beam: Beam) -> Beam:
         most = beam.is_alive.sum(axis=-1, dtype=jnp.int32).max()
-        forms = [functools.partial(_step, denoiser, params, keys, plain, doubt, mask_id, size) for size in sizes]
+        forms = [functools.partial(_step, denoiser, params, keys, plain, doubt, mask_id, edit, size) for size in sizes]
         return jax.lax.switch(jnp.searchsorted(jnp.array(sizes), most), forms, beam)
 
     batch, length = x_init.shape
@@ -137,7 +160,7 @@ def _search(
     )
     end = jax.lax.while_loop(lambda beam: (beam.tokens[:, 0] == mask_id).any(), step, beam)
     log_prob = jnp.where(has_unknown_ids(x_init, denoiser), jnp.nan, end.log_prob[:, 0].sum(axis=-1))
-    return SampleResult(end.tokens[:, 0], end.reveal_step[:, 0], log_prob, end.nfe)
+    return SampleResult(end.tokens[:, 0], end.reveal_step[:, 0], log_prob, end.nfe), end.log_prob[:, 0]
 
 
 def _step(
@@ -147,6 +170,7 @@ def _step(
     oracle: Oracle,
     doubt: Array,
     mask_id: int,
+    edit: Edit | None,
     size: int,
     beam: Beam,
 ) -> Beam:
@@ -160,7 +184,7 @@ def _step(
     is_open = tokens == mask_id
     is_read = is_open & is_alive[:, None]
     output = call(denoiser, params, tokens, is_read)
-    confidence = read_confidence(token_keys, output, None, mask_id, is_read)
+    confidence = read_confidence(token_keys, output, None, mask_id, is_read, edit=edit)
     hidden = getattr(output, "hidden", None)
     scores = score_rows(oracle, score_keys, confidence, hidden)
     is_chosen = best(scores, is_read, jnp.ones(batch * size, jnp.int32))
@@ -169,6 +193,7 @@ def _step(
         return jnp.take_along_axis(field, jnp.argmax(is_chosen, axis=-1)[:, None], axis=-1)
 
     def but_first(logits: Array) -> Array:
+        logits = logits if edit is None else edit(logits)
         return jnp.where(jax.nn.one_hot(chosen(confidence.token), logits.shape[-1], dtype=bool), -jnp.inf, logits)
 
     position = jnp.argmax(is_chosen, axis=-1).astype(jnp.int32)[:, None]

@@ -177,6 +177,25 @@ def test_suppressed_ids_never_come_and_top_p_leaves_the_nucleus_alone(model):
     assert tokens == {0, 3, 4}
 
 
+def test_search_is_that_of_search_sample_and_edits_hold_in_it(model):
+    unwanted = mdm_jax.generate(model, PROMPTS[:1], num_new=3, mask_id=MASK)[0].tokens[0]
+    found = mdm_jax.generate(model, PROMPTS[:2], num_new=3, mask_id=MASK, search_width=3, suppressed=[unwanted])
+
+    def without(params, tokens):
+        return model.denoiser(params, tokens).at[..., unwanted].set(-jnp.inf)
+
+    for number, (prompt, got) in enumerate(zip(PROMPTS, found, strict=False)):
+        x_init = jnp.asarray([[*prompt, *[MASK] * 3]])
+        one = mdm_jax.search_sample(without, model.params, keys(number), x_init, mask_id=MASK, width=3, doubt=0.01)
+        assert got.tokens == one.tokens[0, -3:].tolist()
+        assert unwanted not in got.tokens
+        assert sum(got.log_prob) == pytest.approx(float(one.log_prob[0]), rel=1e-5)
+    greedy = mdm_jax.generate(model, PROMPTS[:1], num_new=3, mask_id=MASK)
+    assert mdm_jax.generate(model, PROMPTS[:1], num_new=3, mask_id=MASK, search_width=1)[0].tokens == greedy[0].tokens
+    with pytest.raises(mdm_jax.InputError, match="a search reveals one likely token in a step: give no selector"):
+        mdm_jax.generate(model, PROMPTS, num_new=3, mask_id=MASK, search_width=2, temperature=1.0)
+
+
 def test_chat_puts_messages_into_the_template_and_the_template_may_refuse(model, tokenizer):
     assert tokenizer.chat([{"role": "user", "content": "the"}]) == [USER, *tokenizer.encode("the"), END, MODEL]
     chat = [{"role": "user", "content": "the cat"}]

@@ -165,9 +165,9 @@ BELOW["sampling"] = {*BELOW["loop"], "loop"}
 BELOW["correction"] = BELOW["sampling"] | {"sampling"}
 BELOW["autoregressive"] = {"errors", "ranges", "typing", "randomness", "checks", "confidence", "orders"}
 BELOW["edits"] = {"ranges", "typing", "checks", "loop"}
-BELOW["decoding"] = BELOW["sampling"] | {"sampling", "autoregressive", "edits", "models.kinds", "text.prompts"}
+BELOW["search"] = BELOW["sampling"] | {"sampling", "edits"}
+BELOW["decoding"] = BELOW["search"] | {"search", "autoregressive", "models.kinds", "text.prompts"}
 BELOW["generation"] = BELOW["decoding"] | {"decoding", "evaluation.prompts", "text.tokenizer", "text.special"}
-BELOW["search"] = BELOW["sampling"] | {"sampling"}
 BELOW["cached_sampling"] = BELOW["sampling"] | {"sampling", "autoregressive"}
 
 
