@@ -1,0 +1,201 @@
+"""The runs of the scaling study, and the power laws that are fitted to their losses."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from experiments.commands.reproduce import head
+from experiments.commands.train import network, train_model
+from experiments.common import Results, Row, say, say_written, table
+from experiments.journal import Journal
+from experiments.scaling import LEARNERS, SCALES, Network, Reproduce, Scale
+from experiments.text import Train
+from experiments.text_commands import measured
+from mdm_jax.models import kinds
+from mdm_jax.report import plots
+from mdm_jax.tasks.base import take
+from mdm_jax.training.lock import locked
+
+RESAMPLED = 2_000
+"""Sets of losses that the interval of a factor of compute comes from."""
+COLUMNS = {
+    "learner": "class",
+    "exponent": "b",
+    "exponent_ci": "95% interval of b",
+    "compute": "compute for equal loss",
+    "compute_ci": "95% interval of it",
+}
+
+
+def reproduce(flags: Reproduce) -> None:
+    """Trains what is not trained yet, then fits and draws. The same command goes on where it stopped."""
+    with locked(flags.out):
+        results = Results("scaling", "reproduce", out=flags.out, seed=flags.seed, scale=flags.scale)
+        scale = SCALES[flags.scale]
+        journal = Journal(flags.out, head(flags, scale, []), flags.minutes)
+        for repeat in range(scale.repeats):
+            for budget, networks in scale.budgets.items():
+                for learner in LEARNERS:
+                    for net in networks:
+                        train = train_flags(flags, scale, learner, budget, net, repeat)
+                        where = {"learner": learner, "budget": budget, "repeat": repeat}
+                        for row in journal.rows(train.out.name, lambda: [where | row_of(train, scale)]):  # noqa: B023
+                            results.add(**row)
+        best = lowest(results.rows)
+        for row in [*laws(best, flags.seed), *gaps(best)]:
+            results.add(**row)
+        results.finish(seconds=journal.seconds)
+        laws_found = [row for row in results.rows if "exponent" in row]
+        say(table([{COLUMNS[name]: row[name] for name in COLUMNS if name in row} for row in laws_found]))
+        say_written(*draw(flags, best, laws_found))
+
+
+def train_flags(flags: Reproduce, scale: Scale, learner: str, budget: float, net: Network, repeat: int) -> Train:
+    """The flags of one training: as many steps as the budget pays for."""
+    loss, order = LEARNERS[learner]
+    size = f"{net.layers}x{net.width}" if net.width else net.model
+    train = Train(
+        source=flags.source,
+        test_source=flags.test_source,
+        held_out=flags.held_out,
+        tokenizer=flags.tokenizer,
+        vocab=scale.vocab,
+        length=scale.length,
+        data=flags.data,
+        loss=loss,
+        order=order,
+        order_seed=flags.seed + repeat,
+        model=net.model,
+        layers=net.layers,
+        width=net.width,
+        batch_size=scale.batch_size,
+        learning_rate=scale.learning_rate,
+        evaluate_limit=scale.evaluate_limit,
+        seed=flags.seed + repeat,
+        out=flags.out / f"{learner.replace(' ', '-')}-{budget:g}-{size}-{repeat}",
+    )
+    num_params = kinds.num_params(network(train, train.task()), embedding=False)
+    steps = max(1, round(budget / (6 * num_params * scale.batch_size * scale.length)))
+    return dataclasses.replace(train, steps=steps, evaluate_every=steps, checkpoint_every=min(steps, 1_000))
+
+
+def row_of(train: Train, scale: Scale) -> Row:
+    """Trains a model, and gives its row."""
+    model, held_out = train_model(train, orders=())
+    task = train.task()
+    layout = train.layout_of(task)
+    seeds = range(1 if layout.mask_id is None else scale.draws)
+    found = measured(
+        train,
+        model,
+        task,
+        layout,
+        take(train.evaluate_limit, held_out),
+        mesh=train.mesh.make(),
+        batch_size=train.batch_size,
+        seeds=seeds,
+    )
+    return found | {"steps": train.steps, "tokens": train.steps * train.batch_size * scale.length}
+
+
+class Best(NamedTuple):
+    """The lowest losses of a class."""
+
+    budgets: NDArray[np.float64]
+    """FLOPs [K]"""
+    nats: NDArray[np.float64]
+    """nats per token [repeats, K], each the lowest of all sizes"""
+
+
+def lowest(rows: Sequence[Row]) -> dict[str, Best]:
+    """The lowest loss of each class, budget and repeat."""
+    found: dict[str, dict[float, dict[int, float]]] = {}
+    for row in rows:
+        by_repeat = found.setdefault(row["learner"], {}).setdefault(row["budget"], {})
+        nats = by_repeat.get(row["repeat"], np.inf)
+        by_repeat[row["repeat"]] = min(nats, row["nats_per_token"])
+    return {
+        learner: Best(np.array(list(budgets)), np.array([list(nats.values()) for nats in budgets.values()]).T)
+        for learner, budgets in found.items()
+    }
+
+
+def law(x: NDArray[np.float64], nats: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Intercept and slope of log loss against x, the log of the compute."""
+    slope, intercept = np.polyfit(x, np.log(nats), 1)
+    return np.array([intercept, slope])
+
+
+def factor(x: float, own: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """How many times as much compute `own` needs for the loss that `other` has at x, by their laws."""
+    return float(np.exp((other @ [1, x] - own[0]) / own[1] - x))
+
+
+def laws(best: dict[str, Best], seed: int) -> list[Row]:
+    """A row for each class: exponent b with its interval, and the factor of compute at the middle budget.
+
+    The interval of the exponent is that of least squares, over all repeats and budgets. That of the factor comes from
+    laws of resampled residuals.
+    """
+    rng, rows = np.random.default_rng(seed), []
+    first, fitted = next(iter(best)), {}
+    for learner, (budgets, nats) in best.items():
+        x = np.tile(np.log(budgets), len(nats))
+        y = np.log(nats).ravel()
+        own = law(x, np.exp(y))
+        residuals = y - (own[0] + own[1] * x)
+        freedom = len(x) - 2
+        residuals *= np.sqrt(len(x) / max(freedom, 1))
+        drawn = [law(x, np.exp(own[0] + own[1] * x + rng.choice(residuals, len(x)))) for _ in range(RESAMPLED)]
+        fitted[learner] = own, np.array(drawn)
+        middle = float(np.log(budgets).mean())
+        factors = [factor(middle, *pair) for pair in zip(drawn, fitted[first][1], strict=True)]
+        row: Row = {"learner": learner, "exponent": -own[1], "log_scale": own[0], "n": len(x)}
+        if freedom > 0:
+            error = np.sqrt((residuals**2).mean() / ((x - x.mean()) ** 2).sum()) * stats.t.ppf(0.975, freedom)
+            row["exponent_ci"] = [-own[1] - error, -own[1] + error]
+        if learner != first:
+            row["compute"] = factor(middle, own, fitted[first][0])
+            row["compute_ci"] = np.quantile(factors, [0.025, 0.975]).tolist()
+        rows.append(row)
+    return rows
+
+
+def gaps(best: dict[str, Best]) -> list[Row]:
+    """A row for each class and the one before it: the mean difference of their losses, with Student's interval.
+
+    The differences are means over the budgets, one for each repeat.
+    """
+    rows = []
+    names = list(best)
+    for before, learner in zip(names, names[1:], strict=False):
+        differences = (best[learner].nats - best[before].nats).mean(axis=1)
+        mean, row = differences.mean(), {"learner": learner, "minus": before, "n": len(differences)}
+        if len(differences) > 1:
+            half = stats.t.ppf(0.975, len(differences) - 1) * stats.sem(differences)
+            row["nats_ci"] = [mean - half, mean + half]
+        rows.append(row | {"nats": mean})
+    return rows
+
+
+def draw(flags: Reproduce, best: dict[str, Best], rows: Sequence[Row]) -> list[Any]:
+    """Draws the lowest losses, with the range of the repeats."""
+    path = flags.out / "scaling.png"
+    exponents = {row["learner"]: row["exponent"] for row in rows}
+    names = {learner: f"{learner}, b = {exponents[learner]:.3f}" for learner in best}
+    plots.curves(
+        path,
+        {names[learner]: (budgets, nats.mean(axis=0)) for learner, (budgets, nats) in best.items()},
+        intervals={names[learner]: (nats.min(axis=0), nats.max(axis=0)) for learner, (_, nats) in best.items()},
+        x_label="compute of training, 6 N D (FLOPs)",
+        y_label="held-out loss (nats per token)",
+        title="The lowest loss of all sizes at each budget",
+        log_x=True,
+        legend="class",
+        is_share=False,
+    )
+    return [path]
