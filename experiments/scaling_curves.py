@@ -1,6 +1,7 @@
 """The runs of the scaling study, and the power laws that are fitted to their losses."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from mdm_jax.report import plots
 from mdm_jax.tasks.base import take
 from mdm_jax.training.lock import locked
 
-RESAMPLED = 2_000
+RESAMPLED = 10_000
 """Sets of losses that the interval of a factor of compute comes from."""
 COLUMNS = {
     "learner": "class",
@@ -124,15 +125,16 @@ def lowest(rows: Sequence[Row]) -> dict[str, Best]:
     }
 
 
-def law(x: NDArray[np.float64], nats: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Intercept and slope of log loss against x, the log of the compute."""
-    slope, intercept = np.polyfit(x, np.log(nats), 1)
-    return np.array([intercept, slope])
+def law(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Intercept and slope, [..., 2], of the line through (x [n], y [..., n]) by least squares."""
+    slope = (y @ (x - x.mean())) / ((x - x.mean()) ** 2).sum()
+    return np.stack([y.mean(axis=-1) - slope * x.mean(), slope], axis=-1)
 
 
-def factor(x: float, own: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """How many times as much compute `own` needs for the loss that `other` has at x, by their laws."""
-    return float(np.exp((other @ [1, x] - own[0]) / own[1] - x))
+def factor(x: float, own: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How many times as much compute `own` needs for the loss that `other` has at x, by their laws [..., 2]."""
+    wanted = other @ [1, x]
+    return np.exp((wanted - own[..., 0]) / own[..., 1] - x)
 
 
 def laws(best: dict[str, Best], seed: int) -> list[Row]:
@@ -141,27 +143,22 @@ def laws(best: dict[str, Best], seed: int) -> list[Row]:
     The interval of the exponent is that of least squares, over all repeats and budgets. That of the factor comes from
     laws of resampled residuals.
     """
-    rng, rows = np.random.default_rng(seed), []
-    first, fitted = next(iter(best)), {}
+    rng, rows, first = np.random.default_rng(seed), [], None
     for learner, (budgets, nats) in best.items():
-        x = np.tile(np.log(budgets), len(nats))
-        y = np.log(nats).ravel()
-        own = law(x, np.exp(y))
-        residuals = y - (own[0] + own[1] * x)
-        freedom = len(x) - 2
-        residuals *= np.sqrt(len(x) / max(freedom, 1))
-        drawn = [law(x, np.exp(own[0] + own[1] * x + rng.choice(residuals, len(x)))) for _ in range(RESAMPLED)]
-        fitted[learner] = own, np.array(drawn)
+        x, y = np.tile(np.log(budgets), len(nats)), np.log(nats).ravel()
+        own = law(x, y)
+        fitted, freedom = own @ [np.ones_like(x), x], max(len(x) - 2, 1)
+        residuals = (y - fitted) * np.sqrt(len(x) / freedom)
+        drawn = law(x, fitted + rng.choice(residuals, (RESAMPLED, len(x))))
+        half = stats.t.ppf(0.975, freedom) * np.sqrt((residuals**2).mean() / ((x - x.mean()) ** 2).sum())
+        row: Row = {"learner": learner, "exponent": -own[1], "exponent_ci": [-own[1] - half, -own[1] + half]}
         middle = float(np.log(budgets).mean())
-        factors = [factor(middle, *pair) for pair in zip(drawn, fitted[first][1], strict=True)]
-        row: Row = {"learner": learner, "exponent": -own[1], "log_scale": own[0], "n": len(x)}
-        if freedom > 0:
-            error = np.sqrt((residuals**2).mean() / ((x - x.mean()) ** 2).sum()) * stats.t.ppf(0.975, freedom)
-            row["exponent_ci"] = [-own[1] - error, -own[1] + error]
-        if learner != first:
-            row["compute"] = factor(middle, own, fitted[first][0])
-            row["compute_ci"] = np.quantile(factors, [0.025, 0.975]).tolist()
-        rows.append(row)
+        if first is None:
+            first = own, drawn
+        else:
+            row["compute"] = float(factor(middle, own, first[0]))
+            row["compute_ci"] = np.quantile(factor(middle, drawn, first[1]), [0.025, 0.975]).tolist()
+        rows.append(row | {"log_scale": own[0], "n": len(x)})
     return rows
 
 
@@ -171,8 +168,7 @@ def gaps(best: dict[str, Best]) -> list[Row]:
     The differences are means over the budgets, one for each repeat.
     """
     rows = []
-    names = list(best)
-    for before, learner in zip(names, names[1:], strict=False):
+    for before, learner in itertools.pairwise(best):
         differences = (best[learner].nats - best[before].nats).mean(axis=1)
         mean, row = differences.mean(), {"learner": learner, "minus": before, "n": len(differences)}
         if len(differences) > 1:
@@ -189,8 +185,11 @@ def draw(flags: Reproduce, best: dict[str, Best], rows: Sequence[Row]) -> list[A
     names = {learner: f"{learner}, b = {exponents[learner]:.3f}" for learner in best}
     plots.curves(
         path,
-        {names[learner]: (budgets, nats.mean(axis=0)) for learner, (budgets, nats) in best.items()},
-        intervals={names[learner]: (nats.min(axis=0), nats.max(axis=0)) for learner, (_, nats) in best.items()},
+        {names[learner]: (found.budgets.tolist(), found.nats.mean(axis=0).tolist()) for learner, found in best.items()},
+        intervals={
+            names[learner]: (found.nats.min(axis=0).tolist(), found.nats.max(axis=0).tolist())
+            for learner, found in best.items()
+        },
         x_label="compute of training, 6 N D (FLOPs)",
         y_label="held-out loss (nats per token)",
         title="The lowest loss of all sizes at each budget",

@@ -57,7 +57,7 @@ def reproduce(flags: ReproduceFlags) -> None:
         say_written(*module.report(flags, results.rows))
 
 
-def head(flags: ReproduceFlags, scale: Any, plans: Sequence[Plan]) -> dict[str, Any]:
+def head(flags: Any, scale: Any, plans: Sequence[Plan]) -> dict[str, Any]:
     """The first line of the journal: all that must stay the same when the reproduction goes on."""
     head = {name: value for name, value in vars(flags).items() if name not in MAY_CHANGE}
     head = {name: str(value) if isinstance(value, pathlib.Path) else value for name, value in head.items()}
