@@ -120,9 +120,10 @@ def one_by_one(
 ) -> Iterator[tuple[str, Decode, Row]]:
     """The decoders of an evaluation: name, decoder, and the fields that name it in a row.
 
-    A masked model has one for each order, one token a step. An autoregressive model has one.
+    A masked model has one for each order, one token a step. An autoregressive model has one, unless there are no
+    orders.
     """
-    if layout.mask_id is None:
+    if layout.mask_id is None and orders:
         yield "greedy", autoregressive(model, temperature=task.temperature), {}
         return
     for name in orders:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mdm_jax.loading import Model
     from mdm_jax.models.config import ModelConfig
     from mdm_jax.tasks.base import Layout, Records, Task
+    from mdm_jax.training.objectives import Loss
     from mdm_jax.typing import Array, Params, Selector
 
 
@@ -27,10 +28,6 @@ class TaskFlags(abc.ABC):
     """The flags of `prepare`, which name a task and its data."""
 
     experiment: ClassVar[str]
-    num_train: Count = 100_000
-    """records to train on"""
-    num_test: Annotated[int, Range(1, 1_000_000)] = 1_000
-    """records held out"""
     data: pathlib.Path = pathlib.Path("datasets")
     """folder of prepared data, made once and used again"""
     seed: Seed = 0
@@ -41,6 +38,16 @@ class TaskFlags(abc.ABC):
     @abc.abstractmethod
     def task(self) -> "Task":
         """The task that the flags name."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GeneratedFlags(TaskFlags):
+    """The flags of `prepare` for a task that makes its records."""
+
+    num_train: Count = 100_000
+    """records to train on"""
+    num_test: Annotated[int, Range(1, 1_000_000)] = 1_000
+    """records held out"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,8 +62,8 @@ class LossFlags:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainFlags(TaskFlags, RunFlags, LossFlags):
-    """The flags of `train`."""
+class TrainFlags(TaskFlags, RunFlags):
+    """The flags of `train`, but for the loss."""
 
     names: ClassVar[tuple[str, ...]]
     """The flags that the config.json of a trained model must hold."""
@@ -75,9 +82,16 @@ class TrainFlags(TaskFlags, RunFlags, LossFlags):
         """The layout of the sequences, by default the task's first."""
         return next(iter(task.layouts.values()))
 
+    @abc.abstractmethod
+    def losses(self, layout: "Layout") -> "tuple[Loss, Loss]":
+        """The loss that training minimises, and the one that held-out records are measured with."""
+
+    @abc.abstractmethod
     def recorded(self) -> dict[str, Any]:
         """What config.json says of the run beside the fields of the task."""
-        return {"loss": self.loss}
+
+    def write_beside(self, task: "Task") -> None:
+        """Writes what belongs to the run beside its config.json, once the data are prepared."""
 
     def fitted(self, config: "ModelConfig") -> "ModelConfig":
         """The network, as the experiment changes it."""
@@ -101,7 +115,22 @@ class TrainFlags(TaskFlags, RunFlags, LossFlags):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PuzzleTrainFlags(TrainFlags):
+class NamedLossFlags(TrainFlags, LossFlags):
+    """The flags of `train`, with the loss by its name."""
+
+    def losses(self, layout: "Layout") -> "tuple[Loss, Loss]":
+        """The loss that is named, and the bound on the likelihood."""
+        from experiments.commands.train import losses
+
+        return losses(self.loss, layout.mask_id, f"--layout {layout.name}")
+
+    def recorded(self) -> dict[str, Any]:
+        """The loss."""
+        return {"loss": self.loss}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PuzzleTrainFlags(NamedLossFlags):
     """The flags of `train` for a puzzle, which has several layouts."""
 
     layout: str

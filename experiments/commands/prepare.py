@@ -4,9 +4,11 @@ import pathlib
 
 from experiments.commands.flags import TaskFlags
 from experiments.common import Results, say
-from mdm_jax.data import builders
+from mdm_jax.data.checks import Split
 from mdm_jax.tasks.base import Records, Task
 from mdm_jax.training.distributed import barrier, is_lead
+
+SPLITS: tuple[Split, ...] = ("train", "test")
 
 
 def prepare(flags: TaskFlags) -> None:
@@ -21,9 +23,10 @@ def prepare(flags: TaskFlags) -> None:
 
 def load_splits(task: Task, data_dir: pathlib.Path) -> dict[str, Records]:
     """Reads both splits into memory. The first process writes them if they are not on disk yet."""
-    say(f"{task.name}: {task.num_train} + {task.num_test} of {task.title} in {data_dir} ...")
+    numbers = "" if task.num_train is None else f"{task.num_train} + {task.num_test} of "
+    say(f"{task.name}: {numbers}{task.title} in {data_dir} ...")
     if is_lead():
         task.prepare(data_dir, say=say)
     barrier("the data are prepared")
     builder = task.prepare(data_dir)
-    return {split: builders.read_split(builder, split) for split in ("train", "test")}
+    return {split: task.read(builder, split) for split in SPLITS}

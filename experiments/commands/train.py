@@ -24,6 +24,7 @@ from mdm_jax.sharding import check_batch, local_rows
 from mdm_jax.tasks.base import Records, Task, fields_of, take
 from mdm_jax.training.checkpoint import CHECKPOINTS, trained_seconds
 from mdm_jax.training.config import check_config, read_config
+from mdm_jax.training.distributed import is_lead
 from mdm_jax.training.held_out import held_out_loss
 from mdm_jax.training.loop import LoopConfig, fit
 from mdm_jax.training.objectives import NAMED, Loss, causal_loss, masked_loss
@@ -52,7 +53,7 @@ def train_model(flags: TrainFlags, orders: tuple[str, ...] = TWO_ORDERS) -> tupl
 
     Args:
       flags: the flags of the training.
-      orders: the names of the oracles that evaluations decode with.
+      orders: the names of the oracles that evaluations decode with; none measures the held-out loss alone.
 
     Returns:
       The model, and all held-out records.
@@ -62,10 +63,12 @@ def train_model(flags: TrainFlags, orders: tuple[str, ...] = TWO_ORDERS) -> tupl
     """
     task = flags.task()
     layout, config = flags.layout_of(task), network(flags, task)
-    loss, plain = losses(flags.loss, layout.mask_id, f"--layout {layout.name}")
-    run = begin(flags, task, config, ["greedy"] if layout.mask_id is None else orders)
+    loss, plain = flags.losses(layout)
+    run = begin(flags, task, config, ["greedy"] if layout.mask_id is None and orders else orders)
     data = load_splits(task, flags.data)
     layout.check(data["train"])
+    if is_lead():
+        flags.write_beside(task)
     test = take(flags.evaluate_limit, data["test"])
     batch_size, mesh = run.loop.batch_size, run.mesh
     batches = pipeline.Batches(
@@ -167,7 +170,7 @@ def begin(flags: TrainFlags, task: Task, config: ModelConfig, orders: Sequence[s
     names = [*(f"{task.metric}/{name}" for name in orders), HELD_OUT]
     if loop.best_metric not in (None, *names):
         raise InputError(f"--best-metric {loop.best_metric} is none of the evaluation's: {', '.join(names)}")
-    if loop.batch_size > task.num_train:
+    if task.num_train is not None and loop.batch_size > task.num_train:
         raise InputError(f"--batch-size {loop.batch_size} is more than there is to train on, {task.num_train}")
     is_fresh = not (flags.out / CHECKPOINTS).exists()  # a resumed run has its own weights
     initial = _initial_params(flags.init_from, config) if flags.init_from is not None and is_fresh else None

@@ -24,6 +24,9 @@ _MEND = "delete the folder and prepare the dataset again"
 _INFO = "dataset_info.json"
 _FILES = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 _FEATURES = "tensorflow_datasets.core.features."
+_DTYPES = {"int8", "uint16", "int32"}
+IN_MEMORY = 1 << 30
+"""The most bytes of a split that `open_split` reads into memory."""
 
 
 def digest(*parts: bytes | str | int | float | None) -> str:
@@ -45,10 +48,10 @@ def digest(*parts: bytes | str | int | float | None) -> str:
 
 
 def prepare(
-    builder_class: "type[tfds.core.GeneratorBasedBuilder]",
+    builder_class: "type[tfds.core.DatasetBuilder]",
     config: "tfds.core.BuilderConfig",
     data_dir: str | os.PathLike[str],
-) -> "tfds.core.GeneratorBasedBuilder":
+) -> "tfds.core.DatasetBuilder":
     """Writes a dataset as array_record files if it is not there yet. An interrupted call can be repeated.
 
     If several processes share a file system, one prepares while the others wait.
@@ -121,6 +124,54 @@ def read_split(
     Raises:
       InputError: there is no prepared dataset, it has no such split, it is damaged, or another program wrote it.
     """
+    records, folder = _records_of(source, split)
+    chunks: dict[str, list[NDArray[np.generic]]] = {}
+    with _reading(folder):
+        for start in range(0, len(records), _READ_CHUNK):
+            chunk = records.__getitems__(range(start, min(start + _READ_CHUNK, len(records))))
+            for name in chunk[0]:
+                chunks.setdefault(name, []).append(np.stack([record[name] for record in chunk]))
+        return {name: np.concatenate(arrays) for name, arrays in chunks.items()}
+
+
+class Stored:
+    """A field of a split on disk, `[num, ...]`, as `pipeline.Batches` takes it: rows are read when they are taken."""
+
+    def __init__(self, records: Any, folder: pathlib.Path, name: str) -> None:
+        self._records, self._folder, self._name = records, folder, name
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, rows: slice | NDArray[np.integer]) -> NDArray[Any]:
+        numbers = range(len(self))[rows] if isinstance(rows, slice) else rows.tolist()
+        with _reading(self._folder):
+            return np.stack([record[self._name] for record in self._records.__getitems__(numbers)])
+
+
+def open_split(source: "tfds.core.DatasetBuilder | str | os.PathLike[str]", split: str) -> dict[str, Any]:
+    """Opens a split: arrays in memory if they have up to `IN_MEMORY` bytes, else each field as `Stored`.
+
+    Args:
+      source: as for `read_split`.
+      split: as for `read_split`.
+
+    Returns:
+      For each feature, its values `[num, ...]`.
+
+    Raises:
+      InputError: as `read_split`.
+    """
+    records, folder = _records_of(source, split)
+    with _reading(folder):
+        sizes = {name: value.nbytes for name, value in records[0].items()}
+    if len(records) * sum(sizes.values()) <= IN_MEMORY:
+        return read_split(source, split)
+    return {name: Stored(records, folder, name) for name in sizes}
+
+
+def _records_of(source: "tfds.core.DatasetBuilder | str | os.PathLike[str]", split: str) -> tuple[Any, pathlib.Path]:
+    """The records of a split, at least one, which are read when asked for, and their folder; errors as `read_split`."""
     import tensorflow_datasets as tfds
 
     if isinstance(source, str | os.PathLike):
@@ -141,13 +192,9 @@ def read_split(
     except (ValueError, TypeError, AttributeError) as error:
         known = ", ".join(f"{name} ({info.num_examples})" for name, info in builder.info.splits.items())
         raise InputError(f"split {shown(split)} cannot be read from {folder}: it holds {known}") from error
-    chunks: dict[str, list[NDArray[np.generic]]] = {name: [] for name in builder.info.features}
-    with _reading(folder):
-        for start in range(0, len(records), _READ_CHUNK):
-            chunk = records.__getitems__(range(start, min(start + _READ_CHUNK, len(records))))
-            for name, arrays in chunks.items():
-                arrays.append(np.stack([record[name] for record in chunk]))
-        return {name: np.concatenate(arrays) for name, arrays in chunks.items()}
+    if not len(records):
+        raise InputError(f"split {shown(split)} of {folder} is empty")
+    return records, folder
 
 
 @contextlib.contextmanager
@@ -173,11 +220,11 @@ def _check_written(folder: pathlib.Path) -> None:
     info, features = (read_json(folder / name, "what was prepared") for name in (_INFO, "features.json"))
     templates = [split["filepathTemplate"] for split in info["splits"]]
     fields = features["featuresDict"]["features"].values()
-    kinds = [(field["pythonClassName"], field["tensor"]["dtype"], field["tensor"]["encoding"]) for field in fields]
+    kinds = [(field["pythonClassName"], field["tensor"]["encoding"]) for field in fields]
     is_ours = info["fileFormat"] == "array_record" and set(templates) == {_FILES}
     is_ours &= features["pythonClassName"] == f"{_FEATURES}features_dict.FeaturesDict" and len(features) == 2
-    is_ours &= set(kinds) == {(f"{_FEATURES}tensor_feature.Tensor", "int8", "bytes")}
-    is_ours &= all(len(field) == 2 for field in fields)
+    is_ours &= set(kinds) == {(f"{_FEATURES}tensor_feature.Tensor", "bytes")}
+    is_ours &= all(len(field) == 2 and field["tensor"]["dtype"] in _DTYPES for field in fields)
     if not is_ours:
         raise InputError(f"{folder} holds a dataset that another program wrote, or is damaged")
 

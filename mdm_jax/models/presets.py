@@ -4,7 +4,7 @@ Compute and parameter dtypes are float32 except for the two published models of 
 `dataclasses.replace(config, dtype="bfloat16")` multiplies in bfloat16 and keeps float32 parameters.
 """
 
-from mdm_jax.errors import InputError
+from mdm_jax.errors import InputError, shown
 from mdm_jax.models.config import ModelConfig, TransformerConfig
 
 sudoku_6m = TransformerConfig(
@@ -39,17 +39,52 @@ sudoku_800k = TransformerConfig(
 )
 """800,512 parameters. Small enough for the demo to train in minutes on two CPU cores."""
 
-smdm_19m = TransformerConfig(
-    vocab_size=32_000, num_extra_tokens=1, max_length=2048, num_layers=8, num_heads=6, width=384, mlp_width=1536
-)
-"""18,880,896 parameters without embedding and head (43,457,280 with). SMDM's 19M, used for L&O-NAE-SAT; row 32,000 is
-the mask token."""
+SMDM: dict[str, tuple[int, int, int]] = {
+    "6m": (6, 4, 256),
+    "19m": (8, 6, 384),
+    "34m": (8, 8, 512),
+    "48m": (9, 9, 576),
+    "66m": (10, 10, 640),
+    "85m": (13, 10, 640),
+    "113m": (12, 12, 768),
+    "142m": (15, 12, 768),
+    "170m": (18, 12, 768),
+    "206m": (16, 14, 896),
+    "231m": (18, 14, 896),
+    "268m": (16, 16, 1024),
+    "302m": (18, 16, 1024),
+    "336m": (20, 16, 1024),
+    "472m": (18, 10, 1280),
+    "1028m": (20, 14, 1792),
+}
+"""Layers, heads and width of SMDM's models, by their number of parameters without embedding and head."""
 
-smdm_170m = TransformerConfig(
-    vocab_size=32_000, num_extra_tokens=1, max_length=2048, num_layers=18, num_heads=12, width=768, mlp_width=3072
-)
-"""169,897,728 parameters without embedding and head (219,050,496 with). SMDM's 170M, used for text; row 32,000 is the
-mask token."""
+
+def smdm(size: str) -> TransformerConfig:
+    """A model of SMDM's text study, such as "170m"; row 32,000 is the mask token.
+
+    Raises:
+      InputError: there is none of that size.
+    """
+    if size not in SMDM:
+        raise InputError(f"SMDM has no model of size {shown(size)}; choose one of {', '.join(SMDM)}")
+    num_layers, num_heads, width = SMDM[size]
+    return TransformerConfig(
+        vocab_size=32_000,
+        num_extra_tokens=1,
+        max_length=2048,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        width=width,
+        mlp_width=4 * width,
+    )
+
+
+smdm_19m = smdm("19m")
+"""18,880,896 parameters without embedding and head (43,457,280 with). SMDM's 19M, used for L&O-NAE-SAT."""
+
+smdm_170m = smdm("170m")
+"""169,897,728 parameters without embedding and head (219,050,496 with). SMDM's 170M, used for text."""
 
 arm_42m = TransformerConfig(
     vocab_size=11,
@@ -115,6 +150,7 @@ PRESETS: dict[str, ModelConfig] = {
     "sudoku_6m_deep": sudoku_6m_deep,
     "sudoku_8x256": sudoku_8x256,
     "sudoku_800k": sudoku_800k,
+    **{f"smdm_{size}": smdm(size) for size in SMDM},
     "smdm_19m": smdm_19m,
     "smdm_170m": smdm_170m,
     "arm_42m": arm_42m,

@@ -101,13 +101,13 @@ class Task(Protocol):
         ...
 
     @property
-    def num_train(self) -> int:
-        """The number of records to train on."""
+    def num_train(self) -> int | None:
+        """The number of records to train on; None if only the prepared data say it."""
         ...
 
     @property
-    def num_test(self) -> int:
-        """The number of records held out."""
+    def num_test(self) -> int | None:
+        """The number of records held out; None if only the prepared data say it."""
         ...
 
     @property
@@ -127,6 +127,10 @@ class Task(Protocol):
 
     def prepare(self, data_dir: str | os.PathLike[str], *, say: Say = silent) -> Any:
         """Writes the records as a tfds dataset if it is not there yet; returns its builder."""
+        ...
+
+    def read(self, builder: Any, split: Split) -> Records:
+        """All records of a split, by the builder that `prepare` returns."""
         ...
 
     def records(self, split: Split, num: int, *, say: Say = silent) -> Records:
@@ -211,6 +215,10 @@ class Generated(abc.ABC):
             data_dir=data_dir,
         )
 
+    def read(self, builder: Any, split: Split) -> Records:
+        """All records of a split, in memory."""
+        return builders.read_split(builder, split)
+
     def records(self, split: Split, num: int, *, say: Say = silent) -> Records:
         """The first `num` records of a split, without a dataset on disk.
 
@@ -227,14 +235,15 @@ class Generated(abc.ABC):
 
 
 def fields_of(task: Any) -> dict[str, Any]:
-    """The fields of a task as JSON values: paths become text."""
-    values = {field.name: getattr(task, field.name) for field in dataclasses.fields(task)}
+    """The fields of a task as JSON values: paths become text. Those that do not tell tasks apart are left out."""
+    values = {field.name: getattr(task, field.name) for field in dataclasses.fields(task) if field.compare}
     return {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in values.items()}
 
 
 def held_out(task: Task, limit: int | None, *, say: Say = silent) -> Records:
     """The first `limit` held-out records; all of them if `limit` is None."""
-    return task.records("test", task.num_test if limit is None else min(limit, task.num_test), say=say)
+    wanted = [number for number in (limit, task.num_test) if number is not None]
+    return task.records("test", min(wanted), say=say)
 
 
 def take(num: int | None, records: Records) -> Records:

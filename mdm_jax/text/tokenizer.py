@@ -49,6 +49,16 @@ class Tokenizer:
         except Exception as error:  # the library raises bare ones
             raise InputError(f"{self.place} cannot encode {shown(text)}: {error}") from None
 
+    def encode_plain(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of texts with nothing around them, in which the name of a special token is text as any other."""
+        self.backend.encode_special_tokens = True
+        try:
+            return [found.ids for found in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+        except Exception as error:  # the library raises bare ones
+            raise InputError(f"{self.place} cannot encode {shown(texts)}: {error}") from None
+        finally:
+            self.backend.encode_special_tokens = False
+
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of ids, without special tokens; an id that it does not know is nothing."""
         text: str = self.backend.decode([int(number) for number in ids if number >= 0], skip_special_tokens=True)
@@ -114,6 +124,25 @@ def copy_tokenizer(words: Tokenizer, folder: pathlib.Path) -> None:
     for name, path in names.items():
         if path.exists():
             write_whole(make_folder(folder) / name, read_bytes(path, most=MOST))
+
+
+def write_tokenizer(words: Tokenizer, folder: pathlib.Path, *, start_id: int | None) -> None:
+    """Writes a tokenizer that puts a start in front of every text, or nothing, whatever it puts around texts now.
+
+    Args:
+      words: the tokenizer.
+      folder: to write to, with what lies beside the tokenizer.
+      start_id: the id of the start, which need not be one of the tokenizer's.
+    """
+    with of_extra("text"):
+        from tokenizers import Tokenizer as Backend
+        from tokenizers.processors import TemplateProcessing
+    backend, start = Backend.from_str(words.backend.to_str()), "<|start|>"
+    backend.post_processor = None
+    if start_id is not None:
+        backend.post_processor = TemplateProcessing(single=f"{start} $A", special_tokens=[(start, start_id)])
+    copy_tokenizer(words, folder)
+    write_whole(folder / FILE, backend.to_str(pretty=True))
 
 
 def _fields(path: pathlib.Path) -> dict[str, Any]:
