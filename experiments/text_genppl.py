@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from experiments.common import Results, Row, say_written, table
+from experiments.text_flags import HeldOutFlags
 from mdm_jax.errors import InputError
-from mdm_jax.ranges import INT32, Count, NotNegative, Range, Seed
+from mdm_jax.ranges import Count, NotNegative, Range, Seed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,21 +47,13 @@ COLUMNS = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GenPpl:
+class GenPpl(HeldOutFlags):
     """Draw samples in several orders and numbers of steps, and judge them; the same command again goes on."""
 
-    checkpoint: pathlib.Path
-    """a run's folder of a masked model, one of its checkpoints, or a Hugging Face folder"""
     judge: pathlib.Path
-    """the same of a causal model that knows more, with its tokenizer.json: Llama-2-7B, GPT-2, SmolLM2-135M"""
-    text: pathlib.Path
-    """a text that the model was not trained on, which samples are compared with"""
-    tokenizer: pathlib.Path | None = None
-    """the masked model's tokenizer.json (None: the one in its folder)"""
+    """folder of a causal model with its tokenizer.json: Hugging Face's (Llama-2-7B, GPT-2, SmolLM2-135M) or a run's"""
     number: Count = 64
     """samples of each row"""
-    length: Annotated[int, Range(2, INT32)] | None = None
-    """tokens of a sample (None: as many as the model takes)"""
     steps: tuple[Count, ...] = (8, 16, 32, 64, 128)
     """the numbers of steps"""
     oracle: str = "top_prob,margin,neg_entropy"
@@ -75,8 +68,6 @@ class GenPpl:
     """of the tokens drawn, except by the search; 0 takes the likeliest"""
     batch_size: Count = 16
     """samples in a batch"""
-    mask_id: Annotated[int, Range(0, INT32)] | None = None
-    """the mask token's id (None: as the model's folder says)"""
     seed: Seed = 0
     """of the samples"""
     out: pathlib.Path = pathlib.Path("runs/text-genppl")
@@ -100,14 +91,14 @@ def genppl(flags: GenPpl) -> None:
     import zlib
 
     from experiments.journal import Journal
-    from experiments.text_held_out import load_masked, rows_of_text
+    from experiments.text_held_out import held_out_rows, load_masked, name_of
     from experiments.text_verdicts import verdicts
     from mdm_jax.evaluation import diversity
 
     results = Results("text", "genppl", out=flags.out, seed=flags.seed)
-    ours = load_masked(flags.checkpoint, flags.tokenizer, flags.mask_id)
-    length = flags.length or ours.model.config.max_length
-    rows = rows_of_text(flags.text, ours.words, length, 2 * flags.number)
+    ours = load_masked(flags)
+    rows = held_out_rows(flags, ours.words, 2 * flags.number, ours.model.config.max_length)
+    length = rows.shape[1]
     texts, others = list(rows[::2]), list(rows[1::2])
     names = ("checkpoint", "judge", "number", "temperature", "mask_id", "seed")
     head = {name: str(getattr(flags, name)) for name in names} | {"text": zlib.crc32(rows.tobytes())}
@@ -118,7 +109,7 @@ def genppl(flags: GenPpl) -> None:
         found = judge()([ours.words.decode(row) for row in others])
         return [{**found.fields, **diversity.describe(others, texts)}]
 
-    common = {"n": flags.number, "length": length}
+    common = {"dataset": name_of(flags, ours.model), "n": flags.number, "length": length}
     results.add(order=REAL, **common, **journal.rows(REAL, of_real_text)[0])
     for way in _ways(flags, ours):
         unit = " ".join([way.name, *(f"{name}={value}" for name, value in way.fields.items())])

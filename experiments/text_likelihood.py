@@ -10,9 +10,10 @@ swaps, 3.245 in a uniform order.
 
 import dataclasses
 import pathlib
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from experiments.common import Results, Row, say_written
+from experiments.text_flags import HeldOutFlags
 from mdm_jax.errors import InputError, shown
 from mdm_jax.ranges import INT32, Count, Range, Seed
 
@@ -29,21 +30,13 @@ PARTS = 16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Likelihood:
+class Likelihood(HeldOutFlags):
     """The likelihood of held-out text along several orders, and its bound over all; the same command again goes on."""
 
-    checkpoint: pathlib.Path
-    """a run's folder of a masked model, one of its checkpoints, or a Hugging Face folder"""
-    text: pathlib.Path
-    """a text that the model was not trained on"""
-    tokenizer: pathlib.Path | None = None
-    """a tokenizer.json (None: the one in the model's folder)"""
     orders: str = "identity,closer,uniform"
     """the classes of orders, with commas: identity; much-closer and closer, with √L and L/10 random swaps; uniform"""
     limit: Count = 64
     """rows of text; each has an order of its own of every class"""
-    length: Annotated[int, Range(2, INT32)] | None = None
-    """tokens of a row (None: as many as the model takes)"""
     num_steps: Annotated[int, Range(2, INT32)] | None = None
     """steps of each order that are counted, the same of every order, an even number (None: all, which is as many
     network calls on a row as it has tokens)"""
@@ -53,8 +46,6 @@ class Likelihood:
     """a model of the same data that was trained for longer: add the squared differences to its log-probabilities"""
     batch_size: Count = 32
     """masked rows in a network call"""
-    mask_id: Annotated[int, Range(0, INT32)] | None = None
-    """the mask token's id (None: as the model's folder says)"""
     seed: Seed = 0
     """of the orders, the steps and the subsets"""
     out: pathlib.Path = pathlib.Path("runs/text-likelihood")
@@ -66,23 +57,23 @@ def likelihood(flags: Likelihood) -> None:
     import zlib
 
     from experiments.journal import Journal
-    from experiments.text_held_out import load_masked, rows_of_text
+    from experiments.text_held_out import held_out_rows, load_masked, name_of
     from mdm_jax.evaluation.sequence_likelihood import bound
 
     results = Results("text", "likelihood", out=flags.out, seed=flags.seed)
-    ours = load_masked(flags.checkpoint, flags.tokenizer, flags.mask_id)
-    proxy = None if flags.proxy is None else load_masked(flags.proxy, flags.tokenizer, flags.mask_id)
+    ours = load_masked(flags)
+    proxy = None if flags.proxy is None else load_masked(dataclasses.replace(flags, checkpoint=flags.proxy))
     if proxy is not None and (proxy.model.config.vocab_size, proxy.mask_id) != (
         ours.model.config.vocab_size,
         ours.mask_id,
     ):
         raise InputError(f"{flags.proxy} has other tokens than {flags.checkpoint}: give a model of the same data")
-    length = flags.length or ours.model.config.max_length
-    x_0 = rows_of_text(flags.text, ours.words, length, flags.limit)
+    x_0 = held_out_rows(flags, ours.words, flags.limit, ours.model.config.max_length)
+    length = x_0.shape[1]
     orders = {name: orders_of(name, flags.seed, *x_0.shape) for name in flags.orders.split(",")}
     head = {name: str(getattr(flags, name)) for name in ("checkpoint", "proxy", "num_steps", "num_draws", "seed")}
     journal = Journal(flags.out, head | {"rows": zlib.crc32(x_0.tobytes())}, None)
-    common = {"method": "mdm", "dataset": flags.text.name, "length": length}
+    common = {"method": "mdm", "dataset": name_of(flags, ours.model), "length": length}
     first: Row | None = None
     curves: dict[str, Row] = {}
     for name, order in orders.items():
@@ -101,24 +92,22 @@ def likelihood(flags: Likelihood) -> None:
     say_written(*_pictures(flags.out, curves))
 
 
-def orders_of(name: str, seed: int, num: int, length: int) -> "NDArray[np.int32]":
+def orders_of(name: Any, seed: int, num: int, length: int) -> "NDArray[np.int32]":
     """An order of a class for each row, int32 [num, length]; that of a row does not depend on their number.
 
     Raises:
       InputError: there is no such class.
     """
-    import math
-
     import jax
     import numpy as np
 
+    from experiments.text import Order, num_swaps
     from mdm_jax.orders import near_identity_order, uniform_order
 
-    swaps = {"identity": 0, "much-closer": math.isqrt(length), "closer": length // 10, "uniform": None}
-    if name not in swaps:
-        raise InputError(f"unknown order {shown(name)}; choose from {', '.join(swaps)}")
-    key, number = jax.random.key(seed), swaps[name]
-    drawn: Array = uniform_order(key, num, length) if number is None else near_identity_order(key, num, length, number)
+    if name not in get_args(Order):
+        raise InputError(f"unknown order {shown(name)}; choose from {', '.join(get_args(Order))}")
+    key, swaps = jax.random.key(seed), num_swaps(name, length)
+    drawn: Array = uniform_order(key, num, length) if swaps is None else near_identity_order(key, num, length, swaps)
     return np.asarray(drawn)
 
 

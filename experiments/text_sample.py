@@ -8,12 +8,13 @@ import dataclasses
 import functools
 import pathlib
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from experiments.common import Results, Row, table
 from experiments.flags import DecodeFlags
+from experiments.text_flags import MaskedModelFlags
 from mdm_jax.errors import InputError
-from mdm_jax.ranges import INT32, Count, NotNegative, Range, Seed
+from mdm_jax.ranges import Count, NotNegative, Seed
 
 if TYPE_CHECKING:
     from experiments.text_held_out import Masked
@@ -23,13 +24,9 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Sample(DecodeFlags):
+class Sample(DecodeFlags, MaskedModelFlags):
     """Continue prompts or fill in their gaps, several times each; on a terminal the order shows by colour."""
 
-    checkpoint: pathlib.Path
-    """a run's folder of a masked model, one of its checkpoints, or a Hugging Face folder"""
-    tokenizer: pathlib.Path | None = None
-    """a tokenizer.json (None: the one in the model's folder)"""
     prompt: tuple[str, ...] = ()
     """texts to continue (without any, and without --infill: one from nothing)"""
     infill: tuple[str, ...] = ()
@@ -42,8 +39,6 @@ class Sample(DecodeFlags):
     """sampling temperature of the tokens; 0 takes the likeliest, the same in each sample"""
     batch_size: Count = 8
     """samples in a batch, where there is no terminal"""
-    mask_id: Annotated[int, Range(0, INT32)] | None = None
-    """the mask token's id (None: as the model's folder says)"""
     seed: Seed = 0
     """of all draws"""
     out: pathlib.Path = pathlib.Path("runs/text-sample")
@@ -62,7 +57,7 @@ def sample(flags: Sample) -> None:
     prompts: dict[str, Prompt] = {text: text for text in flags.prompt}
     prompts |= {text: gaps(text) for text in flags.infill}
     selector, oracles = _selector(flags), flags.oracles()
-    ours = load_masked(flags.checkpoint, flags.tokenizer, flags.mask_id)
+    ours = load_masked(flags)
     for asked, prompt in (prompts or {"": ""}).items():
         for name, oracle in oracles.items():
             sys.stdout.write(f"{plain(asked) or 'from nothing'}, order {name}\n")

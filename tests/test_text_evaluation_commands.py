@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from commands import assert_refused, rows, run
@@ -10,6 +11,7 @@ from languages import MASK, write_model, write_tokenizer
 import mdm_jax
 from experiments.text_verdicts import verdicts
 from mdm_jax.evaluation.sequence_likelihood import along_order, bound
+from mdm_jax.models.weights import save_weights
 from mdm_jax.text.tokenizer import read_tokenizer
 
 LENGTH = 12
@@ -21,16 +23,19 @@ def folder(tmp_path_factory):
     """Folders of a masked model and of a judge with a tokenizer each, and a text."""
     folder = tmp_path_factory.mktemp("text")
     (folder / "held-out.txt").write_text(TEXT)
-    for name, fields in {"model": {}, "judge": {"causal": True, "pad_id": None}, "longer": {"init_std": 0.3}}.items():
+    for name, fields in {"model": {}, "judge": {"causal": True, "pad_id": None, "max_length": 32}, "other": {}}.items():
         (folder / name).mkdir()
-        write_model(folder / name, max_length=LENGTH if name != "judge" else 32, **fields)
+        write_model(folder / name, **{"max_length": LENGTH} | fields)
         write_tokenizer(folder / name)
+    other = mdm_jax.load(folder / "other")
+    params = jax.tree.map(lambda leaf: 0.7 * leaf, other.params)
+    save_weights(folder / "other", params, dtype="float32")
     return folder
 
 
 def test_likelihood_has_a_row_for_each_order_and_the_bound(folder, tmp_path):
     flags = ["--checkpoint", folder / "model", "--text", folder / "held-out.txt", "--limit", 5, "--num-draws", 8]
-    argv = ["likelihood", *flags, "--proxy", folder / "longer", "--out", tmp_path]
+    argv = ["likelihood", *flags, "--proxy", folder / "other", "--out", tmp_path]
     run("text", *argv)
     found = {row["order"]: row for row in rows(tmp_path)}
     assert list(found) == ["identity", "closer", "uniform", "all (bound)"]
@@ -55,27 +60,39 @@ def test_likelihood_has_a_row_for_each_order_and_the_bound(folder, tmp_path):
     assert {row["order"]: row for row in rows(tmp_path)} == found
 
 
+def genppl(folder, out, *flags):
+    """The rows of a command with few samples, by order and steps, and what it printed."""
+    own = ["--checkpoint", folder / "model", "--judge", folder / "judge", "--text", folder / "held-out.txt"]
+    text = run("text", "genppl", *own, "--number", 6, "--oracle", "margin", "--out", out, *flags).stdout
+    return {(found["order"], found.get("num_steps")): found for found in rows(out)}, text
+
+
 def test_genppl_judges_every_way_and_goes_on(folder, tmp_path):
-    flags = ["--checkpoint", folder / "model", "--judge", folder / "judge", "--text", folder / "held-out.txt"]
-    flags += ["--number", 6, "--oracle", "margin", "--noise", 0.1, "--entropy-budget", 2, "--out", tmp_path]
-    run("text", "genppl", *flags, "--steps", 3)
-    names = ["real text", "vanilla", "margin", "margin + 0.1", "entropy budget", "search"]
-    assert [row["order"] for row in rows(tmp_path)] == names
+    flags = ["--noise", "--entropy-budget", "--search-width", "None", "--steps"]
+    found, _ = genppl(folder, tmp_path, *flags, 3)
+    assert list(found) == [("real text", None), ("vanilla", 3), ("margin", 3)]
     done = (tmp_path / "units.jsonl").read_text().splitlines()
-    text = run("text", "genppl", *flags, "--steps", 3, 6).stdout
-    found = rows(tmp_path)
-    assert [row["order"] for row in found] == [*names[:4], *names[1:4], *names[4:]]
+    more, text = genppl(folder, tmp_path, *flags, 3, 6)
+    assert list(more) == [*found, ("vanilla", 6), ("margin", 6)]
     assert (tmp_path / "units.jsonl").read_text().splitlines()[: len(done)] == done
-    assert all({"perplexity", "entropy", "distinct_4", "repeated", "overlap"} <= set(row) for row in found)
-    by_name = {(row["order"], row.get("num_steps")): row for row in found}
-    assert by_name["margin", 6]["nfe"] == 6
-    assert by_name["search", None]["nfe"] > LENGTH
+    assert all(more[key] == found[key] for key in found)
+    assert all({"perplexity", "entropy", "distinct_4", "repeated", "overlap"} <= set(each) for each in more.values())
+    assert more["margin", 6]["nfe"] == 6
     said = json.loads((tmp_path / "results.json").read_text())["verdicts"]
-    assert len(said) == len(found) - 3 + 1, "one for each row but real text and vanilla, and one of all"
+    assert len(said) == 3, "one for each row of another order, and one of all"
     assert all(line in text for line in said)
     samples = (tmp_path / "samples" / "margin-num_steps=6.jsonl").read_text().splitlines()
     assert len({json.loads(line)["text"] for line in samples}) == 6
     assert {path.name for path in tmp_path.glob("*.png")} == {"genppl-axes.png", "genppl-front.png"}
+
+
+@pytest.mark.slow
+def test_genppl_judges_noise_budgets_and_search(folder, tmp_path):
+    found, _ = genppl(folder, tmp_path, "--noise", 0.1, 0.5, "--entropy-budget", 2, "--steps", 3)
+    names = ["real text", "vanilla", "margin", "margin + 0.1", "margin + 0.5", "entropy budget", "search"]
+    assert [name for name, _ in found] == names
+    assert found["search", None]["nfe"] > LENGTH
+    assert found["margin + 0.1", 3]["perplexity"] != found["margin", 3]["perplexity"]
 
 
 def row(order, nats, entropy, **fields):
@@ -116,19 +133,18 @@ def test_order_is_compared_with_the_vanilla_row_of_its_steps_or_of_the_nearest_c
 
 
 def test_sample_prints_and_records_several_samples_of_each(folder, tmp_path):
-    flags = ["--checkpoint", folder / "longer", "--number", 2, "--oracle", "margin,left_to_right", "--out", tmp_path]
-    done = run("text", "sample", *flags, "--infill", "the [4] on", "--prompt", "the cat", "--num-new", 5)
+    flags = ["--checkpoint", folder / "model", "--oracle", "left_to_right", "--out", tmp_path]
+    infill, prompt = ["--infill", "the [4] on"], ["--prompt", "the cat", "a", "--num-new", 5]
+    text = run("text", "sample", *flags, "--number", 2, *infill, *prompt).stdout
     found = rows(tmp_path)
-    assert [(one["prompt"], one["oracle"]) for one in found[::2]] == [
-        *[("the cat", name) for name in ("margin", "left_to_right")],
-        *[("the [4] on", name) for name in ("margin", "left_to_right")],
-    ]
-    assert all(one["left_to_rightness"] == 1 for one in found if one["oracle"] == "left_to_right")
+    assert [one["prompt"] for one in found] == ["the cat"] * 2 + ["a"] * 2 + ["the [4] on"] * 2
+    assert [one["tokens"] for one in found] == [5] * 4 + [4] * 2
+    assert all(one["left_to_rightness"] == 1 for one in found)
     assert found[0]["text"] != found[1]["text"]
     assert all(one["text"].startswith("the ") and one["text"].endswith(" on") for one in found[4:])
-    assert f"1. the cat{found[0]['text']}" in done.stdout
-    run("text", "sample", "--checkpoint", folder / "longer", "--num-new", LENGTH, "--out", tmp_path)
-    assert [one["prompt"] for one in rows(tmp_path)] == [""] * 3
+    assert f"1. the cat{found[0]['text']}" in text
+    run("text", "sample", *flags, "--num-new", LENGTH)
+    assert [(one["prompt"], one["tokens"]) for one in rows(tmp_path)] == [("", LENGTH)] * 3
 
 
 def test_wrong_input_is_named(folder, tmp_path):
@@ -138,14 +154,16 @@ def test_wrong_input_is_named(folder, tmp_path):
     masked, causal = ["--checkpoint", folder / "model"], ["--checkpoint", folder / "judge"]
     likelihood, genppl = ["likelihood", *out], ["genppl", *out, *text]
     cases = [
-        ([*likelihood, *text, *causal], "holds a causal model, which has no orders to choose from"),
+        ([*likelihood, *text, *causal], "holds a causal model, which has no orders"),
         (
             [*likelihood, *masked, "--text", tmp_path / "short.txt"],
-            "short.txt has 0 rows of 12 tokens, and 64 are wanted",
+            "short.txt has 0 rows of 12 tokens held out, and 64 are wanted",
         ),
         ([*likelihood, *masked, "--text", tmp_path / "bytes.txt"], "bytes.txt is no text in UTF-8"),
         ([*likelihood, *text, *masked, "--limit", 2, "--orders", "best"], "unknown order 'best'; choose from identity"),
         ([*likelihood, *text, *masked, "--limit", 2, "--num-steps", 3], "num_steps must be even"),
+        ([*likelihood, *masked], "is a run of another task, not of text; or name a text that it has not seen"),
+        ([*likelihood, *text, *masked, "--length", 13], "--length 13 is more than the 12 tokens that the model takes"),
         ([*genppl, *masked, "--judge", folder / "model", "--number", 2], "holds no causal model"),
         ([*genppl, *masked, "--judge", tmp_path, "--number", 2], "config.json"),
         (["sample", *masked, *out, "--search-width", 2], "--search-width is not for sample"),
