@@ -21,9 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from experiments.commands.flags import ExportFlags, TaskFlags, TrainFlags
 from experiments.common import run
-from experiments.text_genppl import GenPpl
-from experiments.text_likelihood import Likelihood
-from experiments.text_sample import Sample
+from experiments.text_flags import GenPpl, Likelihood, Sample
 from mdm_jax.errors import InputError
 from mdm_jax.ranges import Count, NotNegative, Positive, Range, Seed
 

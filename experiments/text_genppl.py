@@ -9,25 +9,35 @@ better here only if it wins on both axes, by intervals.
     python -m experiments.text genppl --checkpoint RUN --judge Llama-2-7b-hf --number 512 --steps 16 64 256 1024
 """
 
-import dataclasses
+import functools
+import json
 import pathlib
+import zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+import mdm_jax
 from experiments.common import Results, Row, say_written, table
-from experiments.text_flags import HeldOutFlags
+from experiments.journal import Journal
+from experiments.oracles import oracle_named
+from experiments.text_flags import GenPpl
+from experiments.text_held_out import Masked, held_out_rows, load_masked, name_of
+from experiments.text_verdicts import VANILLA, verdicts
+from mdm_jax import oracles
 from mdm_jax.errors import InputError
-from mdm_jax.ranges import Count, NotNegative, Range, Seed
+from mdm_jax.evaluation import diversity
+from mdm_jax.evaluation.perplexity import Judged, judged
+from mdm_jax.evaluation.prompts import fill_sequences
+from mdm_jax.files import make_folder, write_whole
+from mdm_jax.loading import run_folder
+from mdm_jax.report import plots
+from mdm_jax.text.tokenizer import read_tokenizer
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from experiments.text_held_out import Masked
-    from mdm_jax.evaluation.perplexity import Judged
-
+Judge = Callable[[Sequence[str]], Judged]
 REAL = "real text"
-VANILLA = "vanilla"
 COLUMNS = {
     "order": "order",
     "num_steps": "steps",
@@ -46,34 +56,6 @@ COLUMNS = {
 }
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class GenPpl(HeldOutFlags):
-    """Draw samples in several orders and numbers of steps, and judge them; the same command again goes on."""
-
-    judge: pathlib.Path
-    """folder of a causal model with its tokenizer.json: Hugging Face's (Llama-2-7B, GPT-2, SmolLM2-135M) or a run's"""
-    number: Count = 64
-    """samples of each row"""
-    steps: tuple[Count, ...] = (8, 16, 32, 64, 128)
-    """the numbers of steps"""
-    oracle: str = "top_prob,margin,neg_entropy"
-    """the orders beside the vanilla one, with commas; your own as package.module:function"""
-    noise: tuple[NotNegative, ...] = (0.001, 0.01, 0.1)
-    """standard deviations of Gaussian noise on the margin, each a further order"""
-    entropy_budget: tuple[Annotated[float, Range(0, infinite=True)], ...] = (0.1, 1.0)
-    """entropy budgets (nats), each a row: how many tokens are revealed depends on how sure the model is of them"""
-    search_width: Count | None = 2
-    """width of a beam search, one row: in random order, with the likeliest tokens (None: no search)"""
-    temperature: NotNegative = 1.0
-    """of the tokens drawn, except by the search; 0 takes the likeliest"""
-    batch_size: Count = 16
-    """samples in a batch"""
-    seed: Seed = 0
-    """of the samples"""
-    out: pathlib.Path = pathlib.Path("runs/text-genppl")
-    """folder of results.json, the pictures, the samples, and what is done so far"""
-
-
 class Way(NamedTuple):
     """How samples are drawn."""
 
@@ -87,16 +69,11 @@ class Way(NamedTuple):
 
 def genppl(flags: GenPpl) -> None:
     """Adds a row for real text and for each way, and says which orders win on which axis."""
-    import functools
-    import zlib
-
-    from experiments.journal import Journal
-    from experiments.text_held_out import held_out_rows, load_masked, name_of
-    from experiments.text_verdicts import verdicts
-    from mdm_jax.evaluation import diversity
-
     results = Results("text", "genppl", out=flags.out, seed=flags.seed)
     ours = load_masked(flags)
+    ways = list(_ways(flags, ours))
+    if not ways:
+        raise InputError("there is no way to sample: give --steps, --entropy-budget or --search-width")
     rows = held_out_rows(flags, ours.words, 2 * flags.number, ours.model.config.max_length)
     length = rows.shape[1]
     texts, others = list(rows[::2]), list(rows[1::2])
@@ -111,10 +88,9 @@ def genppl(flags: GenPpl) -> None:
 
     common = {"dataset": name_of(flags, ours.model), "n": flags.number, "length": length}
     results.add(order=REAL, **common, **journal.rows(REAL, of_real_text)[0])
-    for way in _ways(flags, ours):
+    for way in ways:
         unit = " ".join([way.name, *(f"{name}={value}" for name, value in way.fields.items())])
-        work = functools.partial(_measured, flags, ours, judge, way, unit, texts, length)
-        (row,) = journal.rows(unit, lambda work=work: [work()])  # type: ignore[misc]
+        (row,) = journal.rows(unit, functools.partial(_measured, flags, ours, judge, way, unit, texts, length))
         results.add(method="mdm", order=way.name, **way.fields, **common, **row)
     said = verdicts(results.rows)
     results.finish(
@@ -125,29 +101,16 @@ def genppl(flags: GenPpl) -> None:
     say_written(*_pictures(flags.out, results.rows))
 
 
-def _judge(folder: pathlib.Path) -> "Callable[[Sequence[str]], Judged]":
+def _judge(folder: pathlib.Path) -> Judge:
     """What judges texts."""
-    import functools
-
-    import mdm_jax
-    from mdm_jax.evaluation.perplexity import judged
-    from mdm_jax.loading import run_folder
-    from mdm_jax.text.tokenizer import read_tokenizer
-
     model = mdm_jax.load(folder)
     if not getattr(model.config, "causal", False):
         raise InputError(f"--judge {folder} holds no causal model, which predicts each token from those before it")
     return functools.partial(judged, model, read_tokenizer(run_folder(folder)[0]), progress="judge")
 
 
-def _ways(flags: GenPpl, ours: "Masked") -> Iterator[Way]:
+def _ways(flags: GenPpl, ours: Masked) -> Iterator[Way]:
     """The vanilla way and the adaptive ones for each number of steps, then those that choose their own number."""
-    import functools
-
-    import mdm_jax
-    from experiments.oracles import oracle_named
-    from mdm_jax import oracles
-
     model, mask_id = ours.model, ours.mask_id
     adaptive = {name: oracle_named(name) for name in flags.oracle.split(",") if name}
     adaptive |= {f"margin + {scale:g}": mdm_jax.with_noise(oracles.margin, scale) for scale in flags.noise}
@@ -172,22 +135,14 @@ def _ways(flags: GenPpl, ours: "Masked") -> Iterator[Way]:
 
 def _measured(
     flags: GenPpl,
-    ours: "Masked",
-    judge: "Callable[[], Callable[[Sequence[str]], Judged]]",
+    ours: Masked,
+    judge: Callable[[], Judge],
     way: Way,
     unit: str,
-    texts: "list[NDArray[np.int32]]",
+    texts: list[NDArray[np.int32]],
     length: int,
-) -> Row:
+) -> list[Row]:
     """Draws the samples, writes them to a file, and measures them."""
-    import json
-
-    import numpy as np
-
-    from mdm_jax.evaluation import diversity
-    from mdm_jax.evaluation.prompts import fill_sequences
-    from mdm_jax.files import make_folder, write_whole
-
     masks = np.full(length, ours.mask_id, np.int32)
     options: dict[str, Any] = {"pad_id": None, "batch_size": flags.batch_size, "seed": flags.seed, "progress": unit}
     filled = fill_sequences(way.decode, [masks] * flags.number, **options)
@@ -195,7 +150,7 @@ def _measured(
     found = [ours.words.decode(sample) for sample in samples]
     lines = "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in found)
     write_whole(make_folder(flags.out / "samples") / f"{unit.replace(' ', '-').replace(':', '.')}.jsonl", lines)
-    return {"nfe": filled.nfe, **judge()(found).fields, **diversity.describe(samples, texts)}
+    return [{"nfe": filled.nfe, **judge()(found).fields, **diversity.describe(samples, texts)}]
 
 
 def _table(rows: Sequence[Row]) -> str:
@@ -204,8 +159,6 @@ def _table(rows: Sequence[Row]) -> str:
 
 def _pictures(folder: pathlib.Path, rows: Sequence[Row]) -> list[pathlib.Path]:
     """Both axes of the figure by network calls, and one axis against the other."""
-    from mdm_jax.report import plots
-
     (real, *sampled), quality, variety = rows, "nats per token, by the judge", "entropy of a sample (nats)"
     calls = [row["nfe"] for row in sampled]
     by_calls: dict[str, Any] = {}

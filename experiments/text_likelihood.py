@@ -9,175 +9,133 @@ swaps, 3.245 in a uniform order.
 """
 
 import dataclasses
+import functools
 import pathlib
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+import zlib
+from typing import Any, get_args
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
 
 from experiments.common import Results, Row, say_written
-from experiments.text_flags import HeldOutFlags
+from experiments.journal import Journal
+from experiments.text import Order, num_swaps
+from experiments.text_flags import Likelihood
+from experiments.text_held_out import Masked, held_out_rows, load_masked, name_of
 from mdm_jax.errors import InputError, shown
-from mdm_jax.ranges import INT32, Count, Range, Seed
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from experiments.text_held_out import Masked
-    from mdm_jax.typing import Array
+from mdm_jax.evaluation import imbalance
+from mdm_jax.evaluation.intervals import mean_interval
+from mdm_jax.evaluation.sequence_likelihood import along_order, at_positions, bound
+from mdm_jax.orders import near_identity_order, uniform_order
+from mdm_jax.report import plots
 
 BOUND = "all (bound)"
 PARTS = 16
 """The most points of a curve in the pictures."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Likelihood(HeldOutFlags):
-    """The likelihood of held-out text along several orders, and its bound over all; the same command again goes on."""
-
-    orders: str = "identity,closer,uniform"
-    """the classes of orders, with commas: identity; much-closer and closer, with √L and L/10 random swaps; uniform"""
-    limit: Count = 64
-    """rows of text; each has an order of its own of every class"""
-    num_steps: Annotated[int, Range(2, INT32)] | None = None
-    """steps of each order that are counted, the same of every order, an even number (None: all, which is as many
-    network calls on a row as it has tokens)"""
-    num_draws: Annotated[int, Range(2, INT32)] = 128
-    """masked subsets of each row for the bound, an even number"""
-    proxy: pathlib.Path | None = None
-    """a model of the same data that was trained for longer: add the squared differences to its log-probabilities"""
-    batch_size: Count = 32
-    """masked rows in a network call"""
-    seed: Seed = 0
-    """of the orders, the steps and the subsets"""
-    out: pathlib.Path = pathlib.Path("runs/text-likelihood")
-    """folder of results.json, the pictures, and what is done so far"""
-
-
 def likelihood(flags: Likelihood) -> None:
     """Adds a row for each order, with its difference to the first one, and a row for the bound."""
-    import zlib
-
-    from experiments.journal import Journal
-    from experiments.text_held_out import held_out_rows, load_masked, name_of
-    from mdm_jax.evaluation.sequence_likelihood import bound
-
     results = Results("text", "likelihood", out=flags.out, seed=flags.seed)
     ours = load_masked(flags)
     proxy = None if flags.proxy is None else load_masked(dataclasses.replace(flags, checkpoint=flags.proxy))
-    if proxy is not None and (proxy.model.config.vocab_size, proxy.mask_id) != (
-        ours.model.config.vocab_size,
-        ours.mask_id,
-    ):
+    if proxy is not None and (proxy.mask_id, proxy.words.num_tokens) != (ours.mask_id, ours.words.num_tokens):
         raise InputError(f"{flags.proxy} has other tokens than {flags.checkpoint}: give a model of the same data")
     x_0 = held_out_rows(flags, ours.words, flags.limit, ours.model.config.max_length)
     length = x_0.shape[1]
     orders = {name: orders_of(name, flags.seed, *x_0.shape) for name in flags.orders.split(",")}
     head = {name: str(getattr(flags, name)) for name in ("checkpoint", "proxy", "num_steps", "num_draws", "seed")}
     journal = Journal(flags.out, head | {"rows": zlib.crc32(x_0.tobytes())}, None)
-    common = {"method": "mdm", "dataset": name_of(flags, ours.model), "length": length}
-    first: Row | None = None
-    curves: dict[str, Row] = {}
+    common = {"method": "mdm", "dataset": name_of(flags, ours.model), "length": length, "n": len(x_0)}
+    found: dict[str, Row] = {}
     for name, order in orders.items():
-        unit = f"{name} {zlib.crc32(order.tobytes()):08x}"
-        (found,) = journal.rows(unit, lambda name=name, order=order: [_along(flags, name, ours, proxy, x_0, order)])  # type: ignore[misc]
-        curves[name], first = found, first or found
-        results.add(**common, order=name, **_summary(found, length, first))
-
-    def bounded() -> list[Row]:
-        options: dict[str, Any] = {name: getattr(flags, name) for name in ("num_draws", "batch_size", "seed")}
-        found = bound(ours.model.denoiser, ours.model.params, x_0, mask_id=ours.mask_id, progress="bound", **options)
-        return [{"nats": found.nats.tolist(), "error": found.error.tolist()}]
-
-    results.add(**common, order=BOUND, **_summary(journal.rows(BOUND, bounded)[0], length, None))
+        work = functools.partial(_along, flags, name, ours, proxy, x_0, order)
+        (found[name],) = journal.rows(f"{name} {zlib.crc32(order.tobytes()):08x}", work)
+        results.add(**common, order=name, **_summary(found[name], length), **_difference(name, found, length))
+    (bounded,) = journal.rows(BOUND, functools.partial(_bounded, flags, ours, x_0))
+    results.add(**common, order=BOUND, **_summary(bounded, length))
     results.finish(seconds=journal.seconds)
-    say_written(*_pictures(flags.out, curves))
+    say_written(*_pictures(flags.out, found))
 
 
-def orders_of(name: Any, seed: int, num: int, length: int) -> "NDArray[np.int32]":
+def orders_of(name: Any, seed: int, num: int, length: int) -> NDArray[np.int32]:
     """An order of a class for each row, int32 [num, length]; that of a row does not depend on their number.
 
     Raises:
       InputError: there is no such class.
     """
-    import jax
-    import numpy as np
-
-    from experiments.text import Order, num_swaps
-    from mdm_jax.orders import near_identity_order, uniform_order
-
     if name not in get_args(Order):
         raise InputError(f"unknown order {shown(name)}; choose from {', '.join(get_args(Order))}")
     key, swaps = jax.random.key(seed), num_swaps(name, length)
-    drawn: Array = uniform_order(key, num, length) if swaps is None else near_identity_order(key, num, length, swaps)
-    return np.asarray(drawn)
+    if swaps is None:
+        return np.asarray(uniform_order(key, num, length))
+    return np.asarray(near_identity_order(key, num, length, swaps))
 
 
 def _along(
     flags: Likelihood,
     name: str,
-    ours: "Masked",
-    proxy: "Masked | None",
-    x_0: "NDArray[np.int32]",
-    order: "NDArray[np.int32]",
-) -> Row:
-    """What is kept of an order: the nats of each row, and curves."""
-    import numpy as np
-
-    from mdm_jax.evaluation import imbalance
-    from mdm_jax.evaluation.sequence_likelihood import along_order, at_positions
-
-    options: dict[str, Any] = {name: getattr(flags, name) for name in ("num_steps", "batch_size", "seed")}
+    ours: Masked,
+    proxy: Masked | None,
+    x_0: NDArray[np.int32],
+    order: NDArray[np.int32],
+) -> list[Row]:
+    """What is kept of an order: the nats of each row, fields of its row, and curves."""
+    options: dict[str, Any] = {field: getattr(flags, field) for field in ("num_steps", "batch_size", "seed")}
     found, *others = (
         along_order(each.model.denoiser, each.model.params, x_0, order, mask_id=each.mask_id, progress=label, **options)
         for each, label in ((ours, name), (proxy, f"{name}, proxy"))
         if each is not None
     )
     length = x_0.shape[1]
-    row: Row = {"nats": found.nats.tolist(), "error": found.error.tolist()}
+    row: Row = {"nats": found.nats.tolist(), "error": found.error.tolist(), "fields": {}}
     row["by_step"] = _curve(found.terms, found.steps, length)
     for theirs in others:
         (log_p, is_taken), (log_q, _) = (at_positions(each, order) for each in (found, theirs))
         errors = imbalance.errors(log_p, log_q, is_taken, length)
-        row["proxy"] = [(float(theirs.nats.mean() / length)), errors.latents]
+        assert errors.latents is not None
+        mean, *ends = errors.latents
+        row["fields"] = {"proxy_nats_per_token": float(theirs.nats.mean() / length)}
+        row["fields"] |= {"squared_error": mean, "squared_error_ci": ends}
         places = np.broadcast_to(np.arange(length), is_taken.shape)
         row["by_position"] = _curve(((log_p - log_q) ** 2)[is_taken], places[is_taken], length)
-    return row
+    return [row]
 
 
-def _curve(values: "NDArray[np.floating]", places: "NDArray[np.integer]", length: int) -> list[tuple[float, ...]]:
+def _bounded(flags: Likelihood, ours: Masked, x_0: NDArray[np.int32]) -> list[Row]:
+    """The same of the bound, without curves."""
+    options: dict[str, Any] = {field: getattr(flags, field) for field in ("num_draws", "batch_size", "seed")}
+    found = bound(ours.model.denoiser, ours.model.params, x_0, mask_id=ours.mask_id, progress="bound", **options)
+    return [{"nats": found.nats.tolist(), "error": found.error.tolist(), "fields": {}}]
+
+
+def _curve(values: NDArray[np.floating], places: NDArray[np.integer], length: int) -> list[tuple[float, ...]]:
     """The mean of the values at places of equal parts of 0..L-1: the part's middle, the mean and its interval."""
-    import numpy as np
-
-    from mdm_jax.evaluation.intervals import mean_interval
-
     num = min(PARTS, length)
     part = places * num // length
     groups = [(i, values[part == i]) for i in range(num)]
     return [((i + 0.5) / num * length, float(np.mean(own)), *mean_interval(own)) for i, own in groups if len(own)]
 
 
-def _summary(found: Row, length: int, first: Row | None) -> Row:
-    """The fields of a row; differences are paired, row of text by row of text."""
-    import numpy as np
-
-    from mdm_jax.evaluation.intervals import mean_interval
-
+def _summary(found: Row, length: int) -> Row:
+    """The fields of a row."""
     nats, error = (np.array(found[name]) / length for name in ("nats", "error"))
-    row: dict[str, Any] = {"n": len(nats), "nats_per_token": float(nats.mean())}
-    row["nats_per_token_ci"] = mean_interval(nats)
-    row["draw_error"] = float(np.sqrt((error**2).sum()) / len(nats))
-    if first is not None and first is not found:
-        difference = nats - np.array(first["nats"]) / length
-        row |= {"minus_first": float(difference.mean()), "minus_first_ci": mean_interval(difference)}
-    if "proxy" in found:
-        proxy, (mean, *ends) = found["proxy"]
-        row |= {"proxy_nats_per_token": proxy, "squared_error": mean, "squared_error_ci": ends}
-    return row
+    row: Row = {"nats_per_token": float(nats.mean()), "nats_per_token_ci": mean_interval(nats)}
+    return row | {"draw_error": float(np.sqrt((error**2).sum()) / len(nats)), **found["fields"]}
+
+
+def _difference(name: str, found: dict[str, Row], length: int) -> Row:
+    """The difference to the first of the orders, row of text by row of text."""
+    first = next(iter(found))
+    if name == first:
+        return {}
+    difference = (np.array(found[name]["nats"]) - found[first]["nats"]) / length
+    return {f"minus_{first}": float(difference.mean()), f"minus_{first}_ci": mean_interval(difference)}
 
 
 def _pictures(folder: pathlib.Path, found: dict[str, Row]) -> list[pathlib.Path]:
     """Nats by the number of revealed tokens; with a proxy, the squared error by position."""
-    from mdm_jax.report import plots
-
     pictures = {
         "by_step": ("likelihood.png", "tokens revealed before", "nats of the next token", "Along an order"),
         "by_position": ("errors.png", "position", "squared error of the log-probability (nats²)", "Against the proxy"),

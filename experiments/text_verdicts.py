@@ -5,32 +5,33 @@ from collections.abc import Sequence
 
 from experiments.common import Row
 
+VANILLA = "vanilla"
 QUALITY, DIVERSITY = "nats_per_token", "entropy"
 """The two axes of the figure: less is better of the first, more of the second."""
 
 
-def verdicts(rows: Sequence[Row], vanilla: str = "vanilla") -> list[str]:
+def verdicts(rows: Sequence[Row]) -> list[str]:
     """A line for each row of another order than the vanilla one, and a last one that names what is better.
 
     An order is called better only if it wins on both axes: at lower perplexity with lower entropy the samples may but
     repeat themselves. Each is compared with the vanilla row of as many steps, or of the nearest number of calls.
     """
-    base = [row for row in rows if row["order"] == vanilla]
+    base = [row for row in rows if row["order"] == VANILLA]
     lines, better = [], []
     for row in rows:
-        if not base or row["order"] == vanilla or "nfe" not in row:
+        if not base or row["order"] == VANILLA or "nfe" not in row:
             continue
         other = min(base, key=lambda one: (one["num_steps"] != row.get("num_steps"), _distance(one, row)))
         quality, diversity = -difference(row, other, QUALITY), difference(row, other, DIVERSITY)
         name = f"{row['order']}, {row['nfe']:.4g} calls"
         lines.append(
-            f"{name}: perplexity {row['perplexity']:.4g} against {other['perplexity']:.4g} of {vanilla} in "
+            f"{name}: perplexity {row['perplexity']:.4g} against {other['perplexity']:.4g} of {VANILLA} in "
             f"{other['nfe']:.4g}, entropy {row['entropy']:.4g} against {other['entropy']:.4g}: "
             f"{_verdict(quality, diversity)}"
         )
         better += [name] if min(quality, diversity) > 0 else []
     if lines:
-        lines.append(f"better than {vanilla}, on both axes: {'; '.join(better) or 'none'}")
+        lines.append(f"better than {VANILLA}, on both axes: {'; '.join(better) or 'none'}")
     return lines
 
 

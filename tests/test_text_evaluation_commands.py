@@ -1,5 +1,6 @@
 """The commands that evaluate models of text, on tiny ones."""
 
+import dataclasses
 import json
 
 import jax
@@ -9,6 +10,9 @@ from commands import assert_refused, rows, run
 from languages import MASK, write_model, write_tokenizer
 
 import mdm_jax
+from experiments.text import Train
+from experiments.text_flags import HeldOutFlags
+from experiments.text_held_out import held_out_rows
 from experiments.text_verdicts import verdicts
 from mdm_jax.evaluation.sequence_likelihood import along_order, bound
 from mdm_jax.models.weights import save_weights
@@ -48,9 +52,9 @@ def test_likelihood_has_a_row_for_each_order_and_the_bound(folder, tmp_path):
     np.testing.assert_allclose(found["identity"]["nats_per_token"], nats.mean(), rtol=1e-5)
     both = bound(model.denoiser, model.params, x_0, num_draws=8, **options)
     np.testing.assert_allclose(found["all (bound)"]["nats_per_token"], both.nats.mean() / LENGTH, rtol=1e-5)
-    assert "minus_first" not in found["identity"]
+    assert "minus_identity" not in found["identity"]
     apart = found["uniform"]["nats_per_token"] - found["identity"]["nats_per_token"]
-    np.testing.assert_allclose(found["uniform"]["minus_first"], apart, rtol=1e-5)
+    np.testing.assert_allclose(found["uniform"]["minus_identity"], apart, rtol=1e-5)
     assert found["closer"]["squared_error"] > 0
     assert found["closer"]["draw_error"] == 0
     assert {path.name for path in tmp_path.glob("*.png")} == {"likelihood.png", "errors.png"}
@@ -58,6 +62,27 @@ def test_likelihood_has_a_row_for_each_order_and_the_bound(folder, tmp_path):
     run("text", *argv)
     assert (tmp_path / "units.jsonl").read_bytes() == begin, "a unit was done again"
     assert {row["order"]: row for row in rows(tmp_path)} == found
+
+
+def test_rows_are_those_that_the_run_held_out(tmp_path):
+    (tmp_path / "books").mkdir()
+    for i in range(12):
+        (tmp_path / "books" / f"{i}.txt").write_text(f"The {i}th cat sat on the {i}th mat. " * 20)
+    trained = Train(source=str(tmp_path / "books"), held_out=0.3, length=LENGTH, vocab=300)
+    task = trained.task()
+    test = task.read(task.prepare(tmp_path / "data"), "test")["tokens"]
+    network = trained.layout_of(task).network
+    write_model(tmp_path, **network)
+    fields = {name: getattr(trained, name) for name in Train.names}
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"task": {"name": "text", **fields}}))
+    words = task.tokenizer_in(tmp_path / "data")
+    flags = HeldOutFlags(checkpoint=tmp_path, data=tmp_path / "data")
+    found = held_out_rows(flags, words, 4, LENGTH)
+    number = len(test)
+    np.testing.assert_array_equal(found, np.asarray(test)[[i * number // 4 for i in range(4)]])
+    short = held_out_rows(dataclasses.replace(flags, length=5), words, 4, LENGTH)
+    np.testing.assert_array_equal(short, found[:, :5])
 
 
 def genppl(folder, out, *flags):
