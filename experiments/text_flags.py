@@ -61,8 +61,8 @@ class GenPpl(HeldOutFlags):
 
     judge: pathlib.Path
     """folder of a causal model with its tokenizer.json: Hugging Face's (Llama-2-7B, GPT-2, SmolLM2-135M) or a run's"""
-    number: Count = 64
-    """samples of each row"""
+    number: Annotated[int, Range(2, INT32)] = 64
+    """samples of each row; two are the fewest that have an interval"""
     steps: tuple[Count, ...] = (8, 16, 32, 64, 128)
     """the numbers of steps"""
     oracle: str = "top_prob,margin,neg_entropy"

@@ -62,6 +62,14 @@ def test_bound_and_its_error_are_unbiased(tables, num_draws):
     assert_unbiased(found, toy.exact_loss(tables[0]))
 
 
+@pytest.mark.parametrize("num_draws", [2, 6, 40])
+def test_bound_from_features_fits_their_budget_and_is_that_from_logits(num_draws):
+    x_0, params = np.random.default_rng(2).integers(0, 5, (3, 12)), toy.net_params(3)
+    nets = (toy.context_net, toy.features_net)
+    one, other = (bound(net, params, x_0, mask_id=toy.MASK, num_draws=num_draws, batch_size=7).nats for net in nets)
+    np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
 def test_order_is_the_brute_force_sum_and_order_nll(tables):
     found = scored(along_order, X_0, ORDER, batch_size=3)
     for i in range(2):
