@@ -177,7 +177,7 @@ def _pictures(folder: pathlib.Path, rows: Sequence[Row]) -> list[pathlib.Path]:
     paths = [folder / f"genppl-{what}.png" for what in ("axes", "front")]
     title = f"{real['n']} samples of {real['length']} tokens"
     plots.panels(paths[0], by_calls, x_label="network calls", title=title, log_x=True)
-    plots.panels(paths[1], {quality: (front, {})}, x_label=variety, title=f"{title}: better is lower and further right")
+    plots.panels(paths[1], {quality: (front, {})}, x_label=variety, title=f"{title} (better: down and right)")
     return paths
 
 

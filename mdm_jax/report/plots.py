@@ -98,7 +98,7 @@ def panels(
     for axes, (y_label, (series, intervals)) in zip(all_axes, parts.items(), strict=True):
         _lines(axes, series, intervals, 1, log_x)
         axes.set(xlabel=x_label, ylabel=y_label)
-    figure.legend(*all_axes[0].get_legend_handles_labels(), frameon=False, loc="outside right upper")
+    figure.legend(*all_axes[0].get_legend_handles_labels(), frameon=False, loc="outside right center")
     figure.suptitle(title, fontsize=11)
     _save(figure, path)
 
