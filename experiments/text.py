@@ -9,6 +9,9 @@ the loss; and a masked model, which learns all orders, ends near a causal model 
     python -m experiments.text train --source books/ --held-out 0.05 --loss causal --out runs/text-arm
     python -m experiments.text train --source books/ --held-out 0.05 --loss causal --order closer --out runs/text-closer
     python -m experiments.text evaluate --checkpoint runs/text-mdm
+    python -m experiments.text likelihood --checkpoint runs/text-mdm
+    python -m experiments.text genppl --checkpoint runs/text-mdm --judge SmolLM2-135M
+    python -m experiments.text sample --checkpoint runs/text-mdm --infill "It was [12] night"
 """
 
 import dataclasses
@@ -18,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from experiments.commands.flags import ExportFlags, TaskFlags, TrainFlags
 from experiments.common import run
+from experiments.text_flags import GenPpl, Likelihood, Sample
 from mdm_jax.errors import InputError
 from mdm_jax.ranges import Count, NotNegative, Positive, Range, Seed
 
@@ -231,6 +235,9 @@ COMMANDS = {
     "prepare": (Prepare, "experiments.text_commands:prepare"),
     "train": (Train, "experiments.text_commands:train"),
     "evaluate": (Evaluate, "experiments.text_commands:evaluate"),
+    "likelihood": (Likelihood, "experiments.text_likelihood:likelihood"),
+    "genppl": (GenPpl, "experiments.text_genppl:genppl"),
+    "sample": (Sample, "experiments.text_sample:sample"),
     "export": (ExportFlags, "experiments.commands.evaluate:export"),
 }
 

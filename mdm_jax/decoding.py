@@ -123,10 +123,10 @@ def _watched(
 ) -> Row:
     """The loop, driven by hand."""
     traced = None if is_greedy(temperature) else jnp.asarray(temperature, jnp.float32)
-    one_step = jax.jit(lambda params, state: step(loop, params, selector, oracle, keys, state, traced))
+    one_step = jax.jit(lambda params, keys, state: step(loop, params, selector, oracle, keys, state, traced))
     state = init(loop, tokens)
     while is_unfinished(loop, selector, state).any():
-        state = one_step(params, state)
+        state = one_step(params, keys, state)
         now, reveal_step = jax.device_get((state.tokens[0], state.reveal_step[0]))
         watch(np.where(now == loop.mask_id, BLANK, now), reveal_step)
     return Row(state.tokens, state.reveal_step, state.log_prob, state.nfe)

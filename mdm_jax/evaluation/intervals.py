@@ -28,3 +28,13 @@ def mean_interval(values: Sequence[float] | NDArray[np.floating], z: float = Z_9
     array = np.asarray(values, np.float64)
     error = z * array.std(ddof=1) / math.sqrt(len(array)) if len(array) > 1 else 0.0
     return float(array.mean() - error), float(array.mean() + error)
+
+
+def ratio_interval(
+    values: Sequence[float] | NDArray[np.number], weights: Sequence[float] | NDArray[np.number], z: float = Z_95
+) -> tuple[float, float, float]:
+    """Σ values / Σ weights of independent pairs, and the ends of its normal interval, by linearisation."""
+    array, sizes = np.asarray(values, np.float64), np.asarray(weights, np.float64)
+    ratio = float(array.sum() / sizes.sum())
+    low, high = mean_interval((array - ratio * sizes) / sizes.mean(), z)
+    return ratio, ratio + low, ratio + high

@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,10 @@ with of_extra("experiments"):
     from matplotlib.patches import Rectangle
 
 
+Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
+"""name -> (x values, y values) of a line, or (lower ends, upper ends) of its band"""
+
+
 def _save(figure: Figure, path: pathlib.Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure)
@@ -24,7 +29,7 @@ def _save(figure: Figure, path: pathlib.Path) -> None:
 
 def curves(
     path: pathlib.Path,
-    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    series: Series,
     *,
     x_label: str,
     y_label: str,
@@ -33,7 +38,7 @@ def curves(
     legend: str = "order",
     lines: Mapping[str, float] | None = None,
     is_share: bool = True,
-    intervals: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
+    intervals: Series | None = None,
 ) -> None:
     """Saves a figure with one line for each name.
 
@@ -52,23 +57,49 @@ def curves(
     """
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
-    if log_x:
-        axes.set_xscale("log")
-    for name, (x, shares) in series.items():
-        scale = 100 if is_share else 1
-        (line,) = axes.plot(x, scale * np.asarray(shares), marker="o", markersize=3.5, label=name)
-        if intervals and name in intervals:
-            low, high = (scale * np.asarray(ends) for ends in intervals[name])
-            axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+    _lines(axes, series, intervals or {}, 100 if is_share else 1, log_x)
     axes.set(xlabel=x_label, ylabel=y_label, title=title)
     if is_share:
         axes.set_ylim(-2, 102)
     else:
         axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.3)
     for i, (name, value) in enumerate((lines or {}).items()):
         axes.axvline(value, color="grey", linestyle=("--", ":")[i % 2], label=f"{name}: {value:.4g}")
     axes.legend(title=legend, frameon=False)
+    _save(figure, path)
+
+
+def _lines(axes: Any, series: Series, intervals: Series, scale: float, log_x: bool) -> None:
+    """A line for each name, and a band where it has intervals."""
+    if log_x:
+        axes.set_xscale("log")
+    for name, (x, values) in series.items():
+        (line,) = axes.plot(x, scale * np.asarray(values), marker="o", markersize=3.5, label=name)
+        if name in intervals:
+            low, high = (scale * np.asarray(ends) for ends in intervals[name])
+            axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+    axes.grid(alpha=0.3)
+
+
+def panels(
+    path: pathlib.Path, parts: Mapping[str, tuple[Series, Series]], *, x_label: str, title: str, log_x: bool = False
+) -> None:
+    """Saves a figure with panels side by side, of the same names and x axis, each with its own y axis.
+
+    Args:
+      path: the PNG file.
+      parts: label of a y axis, with the unit -> (series, intervals), as for `curves`.
+      x_label: the label of the x axes, with the unit.
+      title: the title of the figure.
+      log_x: whether the x axes are logarithmic.
+    """
+    figure = Figure(figsize=(4.5 * len(parts) + 2, 4), layout="constrained")
+    all_axes = figure.subplots(1, len(parts), squeeze=False)[0]
+    for axes, (y_label, (series, intervals)) in zip(all_axes, parts.items(), strict=True):
+        _lines(axes, series, intervals, 1, log_x)
+        axes.set(xlabel=x_label, ylabel=y_label)
+    figure.legend(*all_axes[0].get_legend_handles_labels(), frameon=False, loc="outside right center")
+    figure.suptitle(title, fontsize=11)
     _save(figure, path)
 
 
