@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from mdm_jax.data import builders
 from mdm_jax.data.pipeline import Batches
 from mdm_jax.errors import InputError
+from mdm_jax.files import open_lock
 from mdm_jax.tasks.text import documents, encode, rows
 from mdm_jax.tasks.text.task import Text
 
@@ -202,6 +203,13 @@ def test_prepare_killed_goes_on_and_leaves_no_process(tmp_path, words):
     while is_alive(process.pid):
         assert time.monotonic() < deadline, "processes of the pool are left"
         time.sleep(0.1)
+
+
+def test_data_that_another_process_prepares_are_refused_until_it_ends(tmp_path, words):
+    task = text(words, corpora.write_lines(tmp_path / "corpus", TEXTS))
+    with open_lock(task.folder(tmp_path / "data")), pytest.raises(InputError, match="is in use by process"):
+        task.prepare(tmp_path / "data")
+    assert len(prepared(task, tmp_path / "data")["train"])
 
 
 def is_alive(group):

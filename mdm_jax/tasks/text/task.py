@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mdm_jax.data import builders
 from mdm_jax.data.checks import Records, Say, Split, silent
 from mdm_jax.errors import InputError
-from mdm_jax.files import local_path, read_json, write_whole
+from mdm_jax.files import local_path, open_lock, read_json, write_whole
 from mdm_jax.report.board import Board, View
 from mdm_jax.tasks.base import Scores, Tokens, fields_of
 from mdm_jax.tasks.text import VERSION, encode
@@ -150,33 +150,41 @@ class Text:
         from mdm_jax.tasks.text import builder  # imports tfds
 
         folder = self.folder(data_dir)
-        parts, counts = folder / "parts", dict.fromkeys(encode.SPLITS, 0)
-        rows: Callable[[Split], Iterator[NDArray[Any]]] = lambda split: iter(())  # noqa: E731
-        is_there = (folder / VERSION).exists()
-        if not is_there:
-            if self.words is not None:
-                end_id_of(self.words, self.end_token)  # before anything is written
-            words = make_tokenizer(folder, self.words, self.vocab, self.origins, self.reading, say)
-            end_id = end_id_of(words, self.end_token)
-            made = write_streams(
-                parts,
-                self.origins,
-                self.reading,
-                words,
-                end_id=end_id,
-                dtype=self.dtype,
-                workers=self.workers,
-                say=say,
-            )
-            rows = functools.partial(self._rows, parts, end_id)
-            counts = {split: self._count(made[split], rows(split)) for split in encode.SPLITS}
-            self._check_counts(made, counts)
-            write_whole(folder / MADE, json.dumps({"task": fields_of(self), **made}, indent=1) + "\n")
-        config = builder.Config(folder.name, length=self.length, dtype=self.dtype, counts=counts, rows=rows)
-        found = builder.prepare(data_dir, config)
-        if not is_there:
+        config = functools.partial(builder.Config, folder.name, length=self.length, dtype=self.dtype)
+        if (folder / VERSION).exists():
+            return builder.prepare(data_dir, config())
+        if self.words is not None:
+            end_id_of(self.words, self.end_token)  # before anything is written
+        with open_lock(folder):
+            parts = folder / "parts"
+            counts, rows = self._write(folder, parts, say)
+            found = builder.prepare(data_dir, config(counts=counts, rows=rows))
             shutil.rmtree(parts, ignore_errors=True)
         return found
+
+    def _write(
+        self, folder: pathlib.Path, parts: pathlib.Path, say: Say
+    ) -> tuple[dict[Split, int], Callable[[Split], Iterator[NDArray[Any]]]]:
+        """Writes all but the rows: the number of rows of each split, and what gives them."""
+        words = make_tokenizer(folder, self.words, self.vocab, self.origins, self.reading, say)
+        end_id = end_id_of(words, self.end_token)
+        made = write_streams(
+            parts,
+            self.origins,
+            self.reading,
+            words,
+            end_id=end_id,
+            dtype=self.dtype,
+            workers=self.workers,
+            say=say,
+        )
+        rows = functools.partial(self._rows, parts, end_id)
+        counts = {split: self._count(made[split], rows(split)) for split in encode.SPLITS}
+        for split, number in counts.items():
+            if not number:
+                raise InputError(self._why_none(made, split))
+        write_whole(folder / MADE, json.dumps({"task": fields_of(self), **made}, indent=1) + "\n")
+        return counts, rows
 
     def read(self, made: Any, split: Split) -> Records:
         """The rows of a split; they stay on disk if they are many."""
@@ -207,25 +215,22 @@ class Text:
         """The number of rows; documents in rows of their own have to be counted."""
         return counts["tokens"] // self.length if self.packing == "joined" else sum(map(len, rows))
 
-    def _check_counts(self, made: Mapping[str, Mapping[str, int]], counts: Mapping[Split, int]) -> None:
-        """Raises InputError if a split has no row."""
-        total = sum(made[split]["documents"] for split in encode.SPLITS)
-        for split in (split for split, number in counts.items() if not number):
-            source = self.source if split == "train" or self.test_source is None else self.test_source
-            documents, tokens = made[split]["documents"], made[split]["tokens"]
-            if total and not documents and self.test_source is None:
-                what = "held out" if split == "test" else "trained on"
-                raise InputError(
-                    f"none of the documents of {source} is {what}, {total} in all, with a share of {self.held_out} "
-                    "held out: give another --held-out or a --test-source, or end a document at each empty line of a "
-                    ".txt file (--empty-lines)"
-                )
-            if not documents:
-                raise InputError(f"{source} has no document with a visible character")
-            raise InputError(
-                f"the documents of {source} for the {split} split have {tokens} tokens, fewer than a row of "
-                f"{self.length}: give a smaller --length"
+    def _why_none(self, made: Mapping[str, Mapping[str, int]], split: Split) -> str:
+        """Why a split has no row, and what to do."""
+        source = self.source if split == "train" or self.test_source is None else self.test_source
+        total = sum(made[name]["documents"] for name in encode.SPLITS)
+        if not made[split]["documents"] and (self.test_source is not None or not total):
+            return f"{source} has no document with a visible character"
+        if not made[split]["documents"]:
+            return (
+                f"none of the documents of {source} is {'held out' if split == 'test' else 'trained on'}, {total} in "
+                f"all, with a share of {self.held_out} held out: give another --held-out or a --test-source, or end a "
+                "document at each empty line of a .txt file (--empty-lines)"
             )
+        return (
+            f"the documents of {source} for the {split} split have {made[split]['tokens']} tokens, fewer than a row of "
+            f"{self.length}: give a smaller --length"
+        )
 
     def statistics(self, records: Records) -> dict[str, float]:
         """Nothing: `counts` has it."""
