@@ -1,4 +1,4 @@
-"""RESULTS.md, the README's tables and the figures are those of the results files; numbers in the README come from them."""
+"""RESULTS.md, the tables of the README and the figures are what the results files say."""
 
 import json
 import pathlib

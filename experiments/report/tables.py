@@ -43,7 +43,7 @@ def results() -> Lines:
     lines = [
         ("9x9 Sudoku, random order", normal["random"], plain["random"], ""),
         ("9x9 Sudoku, top probability", normal["top_prob"], plain["top_prob"], f"{CONTRADICTS} contradicts it"),
-        ("9x9 Sudoku, top probability, noise on log scores", normal["top_prob"], noisy, "as in the paper"),
+        ("9x9 Sudoku, top probability, noise on log scores", normal["top_prob"], noisy, "the likely cause"),
         ("9x9 Sudoku, margin", normal["margin"], plain["margin"], ""),
         ("Zebra, margin; ours is 3x3 to 4x4 only, 0.8M", zebra.PAPER["mdm", "margin"], small, "falls short"),
     ]
