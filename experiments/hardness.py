@@ -12,9 +12,10 @@ between the two. `small` takes about three minutes on two CPU cores.
 import dataclasses
 import pathlib
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from experiments.common import Results, main, say_written
+from experiments.common import Results, Row, main, say_written
 from mdm_jax.ranges import Seed
 
 if TYPE_CHECKING:
@@ -65,7 +66,6 @@ def reproduce(flags: Reproduce) -> None:
     import numpy as np
 
     from mdm_jax.progress import Bar
-    from mdm_jax.report import plots
     from mdm_jax.theory import belief_propagation as bp
     from mdm_jax.theory import predicates, thresholds
     from mdm_jax.theory.planted import planted_csp
@@ -81,7 +81,6 @@ def reproduce(flags: Reproduce) -> None:
     for name, degree in lines.items():
         paper = PAPER[name] if scale.num_values == 3 else None
         results.add(predicate=predicate.name, threshold=name, degree=degree, neighbours=2 * degree, paper=paper)
-    curves: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in DAMPING}
     for number, neighbours in enumerate(Bar(scale.neighbours, desc="neighbours", leave=False)):
         rng = np.random.default_rng([flags.seed, number])
         instances = [planted_csp(rng, predicate, num, neighbours / 2) for _ in range(scale.instances)]
@@ -95,8 +94,6 @@ def reproduce(flags: Reproduce) -> None:
             beliefs = bp.propagate(predicate, graph, start, **options)
             values = np.asarray(beliefs.marginals.argmax(axis=-1))
             scores = [bp.overlap(v, i.assignment, scale.num_values) for v, i in zip(values, instances, strict=True)]
-            curves[name][0].append(neighbours)
-            curves[name][1].append(float(np.mean(scores)))
             results.add(
                 predicate=predicate.name,
                 start=name,
@@ -111,17 +108,30 @@ def reproduce(flags: Reproduce) -> None:
             )
     results.add(predicate=predicate.name, num_latents=num, **sweep_times(predicate, num, scale.neighbours[-1] / 2))
     results.finish()
-    path = flags.out / "hardness.png"
+    plot(flags.out / "hardness.png", results.rows)
+    say_written(flags.out / "hardness.png")
+
+
+def plot(path: pathlib.Path, rows: Sequence[Row]) -> None:
+    """Draws the overlap from both starts against the neighbours, with the thresholds."""
+    from experiments.commands.curves import grouped
+    from mdm_jax.report import plots
+
+    lines = {}
+    for row in rows:
+        if "threshold" in row:
+            paper = f" (paper {row['paper']:g})" if "paper" in row else ""
+            name = row["threshold"].replace("_", "-").title()
+            lines[f"{name}\n{row['neighbours']:.3g}{paper}"] = row["neighbours"]
+    measured = [row | {"from": f"from a {row['start']} start"} for row in rows if "start" in row]
     plots.curves(
         path,
-        curves,
+        grouped(measured, "neighbours", "overlap", by="from"),
         x_label="neighbours of a latent, (k - 1) d = 6 P / N",
         y_label="overlap with the planted values (%)",
-        title=f"Belief propagation, {predicate.name}, N = {num:,}",
-        legend="start",
-        lines={name.replace("_", "-"): 2 * degree for name, degree in lines.items()},
+        title=f"Belief propagation, {measured[0]['predicate']}, N = {measured[0]['num_latents']:,}",
+        lines=lines,
     )
-    say_written(path)
 
 
 def sweep_times(

@@ -124,44 +124,52 @@ def reproduce(flags: Reproduce) -> None:
     results.finish()
     lines = ",\n".join(json.dumps(row) for row in by_position)
     (flags.out / "positions.json").write_text(f"[\n{lines}\n]\n")
-    draw(flags, base_flags.steps, results.rows, by_position)
+    pictures = [flags.out / f"imbalance-{what}.png" for what in ("positions", "latents")]
+    plot_positions(pictures[0], by_position, scale)
+    plot_latents(pictures[1], results.rows)
+    say_written(flags.out / "positions.json", *pictures)
 
 
-def draw(flags: Reproduce, steps: int, rows: Sequence[Row], by_position: Sequence[Row]) -> None:
-    """Draws the errors of the model by position, and by the number of masked latents."""
+LABEL = "squared error of the log-probability (nats²)"
+
+
+def plot_positions(path: pathlib.Path, by_position: Sequence[Row], scale: Scale) -> None:
+    """Draws the errors of the model by position, at one number of masked latents."""
     import numpy as np
 
     from mdm_jax.report import plots
 
-    scale, pictures = SCALES[flags.scale], [flags.out / f"imbalance-{what}.png" for what in ("positions", "latents")]
     N, P = scale.num_latents, scale.num_observations
     panels = {
-        f"against: {row['compared'].removeprefix('model, ')}": np.array(row["mean_low_high"], float)
+        f"the model against the {row['compared'].removeprefix('model, ')} conditionals": np.array(
+            row["mean_low_high"], float
+        )
         for row in by_position
         if row["masked_latents"] == scale.figure_latents and row["compared"].startswith("model")
     }
-    label = "squared error of the log-probability (nats²)"
-    title = f"{steps} steps, {scale.figure_latents} of {N} latents masked, N = {N}, P = {P}"
-    plots.positions(pictures[0], panels, N, y_label=label, title=title)
-    curves: dict[str, tuple[list[float], list[float]]] = {}
-    intervals: dict[str, tuple[list[float], list[float]]] = {}
+    title = f"{scale.budget.steps} steps of training, {scale.figure_latents} of {N} latents masked, N = {N}, P = {P}"
+    plots.positions(path, panels, N, y_label=LABEL, title=title)
+
+
+def plot_latents(path: pathlib.Path, rows: Sequence[Row]) -> None:
+    """Draws the errors of the model by the number of masked latents."""
+    from experiments.commands.curves import grouped
+    from mdm_jax.report import plots
+
+    own = []
     for against, kind in itertools.product(("exact", "proxy"), ("latents", "observations")):
-        own = [row for row in rows if row["compared"] == f"model, {against}" and f"{kind}_error" in row]
-        ends = [row[f"{kind}_error_ci"] for row in own]
-        name = f"{kind}, {against}"
-        curves[name] = [row["masked_latents"] for row in own], [row[f"{kind}_error"] for row in own]
-        intervals[name] = [low for low, _ in ends], [high for _, high in ends]
+        for row in rows:
+            if row["compared"] == f"model, {against}" and f"{kind}_error" in row:
+                error = {"error": row[f"{kind}_error"], "error_ci": row[f"{kind}_error_ci"]}
+                own.append(error | {"masked": row["masked_latents"], "of": f"{kind}, {against}"})
     plots.curves(
-        pictures[1],
-        curves,
-        x_label=f"latents masked, of {N}",
-        y_label=label,
-        title="Error at latents and at observations",
-        legend="at, against",
+        path,
+        grouped(own, "masked", "error", by="of"),
+        x_label="latents masked",
+        y_label=LABEL,
+        title=f"Error at latents and observations, {rows[0]['dataset']}, with 95% intervals",
         is_share=False,
-        intervals=intervals,
     )
-    say_written(flags.out / "positions.json", *pictures)
 
 
 COMMANDS = {"reproduce": (Reproduce, "experiments.imbalance:reproduce")}

@@ -6,6 +6,8 @@ margin often reveals tokens together that depend on each other.
 """
 
 import functools
+import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ import numpy as np
 
 import mdm_jax
 from experiments.commands.curves import grouped
-from experiments.common import Results, say_written
+from experiments.common import Results, Row, say_written
 from experiments.nae_sat import AGREEMENT, ORDERS, Exact
 from mdm_jax.evaluation.intervals import mean_interval
 from mdm_jax.evaluation.puzzles import fill_in
@@ -58,13 +60,17 @@ def exact(flags: Exact) -> None:
                 nfe=filled.nfe,
             )
     results.finish()
-    path = flags.out / "exact.png"
+    plot(flags.out / "exact.png", results.rows)
+    say_written(flags.out / "exact.png")
+
+
+def plot(path: pathlib.Path, rows: Sequence[Row]) -> None:
+    """Draws the agreement against the tokens per step."""
     plots.curves(
         path,
-        grouped(results.rows, "tokens_per_step", "accuracy"),
+        grouped(rows, "tokens_per_step", "accuracy"),
         x_label="tokens revealed per step",
         y_label=AGREEMENT,
-        title=f"The exact predictor, N = {flags.num_latents}, P = {flags.num_observations}",
+        title=f"The exact predictor, {rows[0]['dataset']}, with 95% intervals",
         log_x=True,
     )
-    say_written(path)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from experiments.commands.curves import grouped, plot_training
@@ -86,8 +87,7 @@ def report(flags: Reproduce, rows: list[Row]) -> list[pathlib.Path]:
         stem, title = "{}-{}".format(*sizes), "N={}, P={}".format(*sizes)
         own = [row for row in rows if row["dataset"] == title]
         training, steps = (flags.out / f"{kind}-{stem}.png" for kind in ("training", "steps"))
-        over_training = [row for row in own if "examples" in row]
-        plot_training(training, over_training, "accuracy", y_label=AGREEMENT)
+        plot_over_training(training, own)
         by_steps = sorted((row for row in own if "num_steps" in row), key=lambda row: row["num_steps"])
         plots.curves(
             steps,
@@ -99,3 +99,12 @@ def report(flags: Reproduce, rows: list[Row]) -> list[pathlib.Path]:
         )
         pictures += [training, steps]
     return pictures
+
+
+def plot_over_training(path: pathlib.Path, rows: Sequence[Row]) -> None:
+    """Draws the agreement over the training of a model, with the span of the paper's figures."""
+    spans = {}
+    for ours, theirs in (("random", "vanilla"), ("margin", "margin")):
+        values = [row[theirs] for row in PAPER.values()]
+        spans[ours] = min(values), max(values)
+    plot_training(path, [row for row in rows if "examples" in row], "accuracy", y_label=AGREEMENT, paper=spans)

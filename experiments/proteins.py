@@ -16,6 +16,7 @@ import dataclasses
 import pathlib
 import re
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from experiments.common import Results, Row, run, say, say_written
@@ -221,28 +222,26 @@ def recovered(
 
 
 def _pictures(folder: pathlib.Path, rows: list[Row]) -> list[pathlib.Path]:
-    """A picture for each number of tokens per step: recovered residues against the share masked, by order."""
-    from mdm_jax.report import plots
-
+    """A picture for each number of tokens per step."""
     paths = []
     for k in dict.fromkeys(row["tokens_per_step"] for row in rows):
-        own = [row for row in rows if row["tokens_per_step"] == k]
-        curves, intervals = {}, {}
-        for name in dict.fromkeys(row["oracle"] for row in own):
-            of_order = [row for row in own if row["oracle"] == name]
-            ends = [row["recovered_ci"] for row in of_order]
-            curves[name] = [100 * row["masked"] for row in of_order], [row["recovered"] for row in of_order]
-            intervals[name] = [low for low, _ in ends], [high for _, high in ends]
         paths.append(folder / f"recovered-{k}.png")
-        plots.curves(
-            paths[-1],
-            curves,
-            x_label="residues masked (%)",
-            y_label="masked residues recovered (%)",
-            title=f"{own[0]['n']} antibody domains, {k} residues a step",
-            intervals=intervals,
-        )
+        plot(paths[-1], [row for row in rows if row["tokens_per_step"] == k])
     return paths
+
+
+def plot(path: pathlib.Path, rows: Sequence[Row]) -> None:
+    """Draws recovered residues against the share masked, by order, at one number of tokens per step."""
+    from experiments.commands.curves import grouped
+    from mdm_jax.report import plots
+
+    plots.curves(
+        path,
+        grouped([row | {"percent": round(100 * row["masked"])} for row in rows], "percent", "recovered"),
+        x_label="residues masked (%)",
+        y_label="masked residues recovered (%)",
+        title=f"{rows[0]['n']} antibody domains, {rows[0]['tokens_per_step']} residues a step, with 95% intervals",
+    )
 
 
 COMMANDS = {"recover": (Recover, "experiments.proteins:recover")}

@@ -185,16 +185,17 @@ def draw(flags: Reproduce, best: dict[str, Best], rows: Sequence[Row]) -> list[A
     names = {learner: f"{learner}, b = {exponents[learner]:.3f}" for learner in best}
     plots.curves(
         path,
-        {names[learner]: (found.budgets.tolist(), found.nats.mean(axis=0).tolist()) for learner, found in best.items()},
-        intervals={
-            names[learner]: (found.nats.min(axis=0).tolist(), found.nats.max(axis=0).tolist())
+        {
+            names[learner]: plots.Curve(
+                found.budgets.tolist(), *(end(found.nats, axis=0).tolist() for end in (np.mean, np.min, np.max))
+            )
             for learner, found in best.items()
         },
         x_label="compute of training, 6 N D (FLOPs)",
         y_label="held-out loss (nats per token)",
         title="The lowest loss of all sizes at each budget",
         log_x=True,
-        legend="class",
         is_share=False,
+        from_zero=False,
     )
     return [path]

@@ -1,18 +1,20 @@
 """The demo trains a small model on 6x6 Sudokus. It solves 6x6 puzzles, and 9x9 ones with the shipped weights."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from experiments.commands.curves import plot_training, training_rows
 from experiments.commands.decode import TWO_ORDERS, Decoded, add_row, one_by_one
 from experiments.commands.train import train_model
 from experiments.commands.view import Page, record_at
-from experiments.common import Results, say_written
+from experiments.common import Results, Row, say_written, table
+from experiments.measured import interval, percent
 from experiments.sudoku import ORDERS, SHIPPED, Train, held_out
 from experiments.sudoku_flags import Demo
 from experiments.trained import load_run
 from mdm_jax.data.difficulty import DIFFICULTIES
-from mdm_jax.report import plots
+from mdm_jax.report.plots import words
+from mdm_jax.report.puzzle_pictures import Board, reveal_order
 from mdm_jax.tasks.base import Records, take
 from mdm_jax.tasks.sudoku import puzzle as sudoku
 
@@ -77,10 +79,35 @@ def demo(flags: Demo) -> None:
         pages.append(Page(path, title, model, layout, records, view, index=example))
         for name, decode, how in decoders:
             pages[-1].add(name, decode, decoded[name], how)
-    results.finish()
+    results.finish(shown=conclusion)
     say_written(*pictures)
     for page in pages:
         page.write()
+
+
+def demo_table(rows: Sequence[Row]) -> list[Row]:
+    """The table of the README: a line for each order."""
+    lines = []
+    for row in rows:
+        if row["dataset"] == "6x6":
+            own = {other["dataset"]: other for other in rows if other["oracle"] == row["oracle"]}
+            line = {"order": words(row["oracle"]), f"6x6 solved, of {row['n']}": percent(row["solved"])}
+            line["95% interval"] = interval(row["solved_ci"])
+            for dataset in DIFFICULTIES:
+                if dataset in own:
+                    of = own[dataset]["n"]
+                    line[f"9x9 {dataset}, of {of}"] = str(round(of * own[dataset]["solved"]))
+            lines.append(line)
+    return lines
+
+
+def conclusion(rows: Sequence[Row]) -> str:
+    """What the demo ends with."""
+    solved = {row["oracle"]: percent(row["solved"]) for row in rows if row["dataset"] == "6x6"}
+    return (
+        f"{table(demo_table(rows))}\n\nThe same weights solve {solved['margin']} of the 6x6 puzzles by margin and "
+        f"{solved['random']} in random order: they differ in the order alone."
+    )
 
 
 def telling_example(decoded: Mapping[str, Decoded], records: Records) -> int:
@@ -93,9 +120,9 @@ def telling_example(decoded: Mapping[str, Decoded], records: Records) -> int:
 def plot_order(path: pathlib.Path, decoded: Mapping[str, Decoded], records: Records, title: str) -> None:
     """Draws the puzzle that tells the most, in both orders."""
     solutions, example = records["solution"], telling_example(decoded, records)
-    plots.reveal_order(
+    reveal_order(
         path,
-        {name: (decoded[name].answers[example], decoded[name].steps[example]) for name in TWO_ORDERS},
+        {name: Board(decoded[name].answers[example], decoded[name].steps[example]) for name in TWO_ORDERS},
         solutions[example],
         box=sudoku.BOXES[sudoku.size_of(solutions.shape[1])],
         title=title,

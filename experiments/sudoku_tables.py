@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from experiments.commands.curves import grouped, plot_training
@@ -16,6 +17,7 @@ from experiments.trained import load_run
 from mdm_jax.data.difficulty import DIFFICULTIES
 from mdm_jax.errors import InputError
 from mdm_jax.report import plots
+from mdm_jax.report.plots import Curve
 from mdm_jax.tasks.base import Layout, Records, held_out, take
 from mdm_jax.tasks.sudoku.rules import Rule
 from mdm_jax.tasks.sudoku.task import Sudoku
@@ -122,23 +124,89 @@ def report(flags: Reproduce, rows: list[Row]) -> list[pathlib.Path]:
         title = Sudoku(size=size, difficulty=difficulty, num_train=1, num_test=1).title
         own = [row for row in measured if row["dataset"] == title and row.get("tokens_per_step", 1) == 1]
         print_table(f"Table {number}, {difficulty} puzzles", own, PUZZLE_COLUMNS)
-    pictures = []
-    by_tokens = [row for row in measured if row["method"] == "mdm" and row["dataset"].endswith("normal")]
-    if by_tokens:
-        pictures.append(flags.out / "tokens-per-step.png")
-        plots.curves(
-            pictures[-1],
-            grouped(sorted(by_tokens, key=lambda row: row["tokens_per_step"]), "tokens_per_step", "solved"),
-            x_label="cells revealed per step",
-            y_label="puzzles of the normal set solved (%)",
-            title="One model, four orders",
-            log_x=True,
-        )
-    if by_rule := [row | {"rule": row["hardest_rule"].replace("_", " ")} for row in rows if "hardest_rule" in row]:
-        pictures.append(flags.out / "hardest-rule.png")
-        title = "By the hardest rule that a person would need"
-        plots.bars(pictures[-1], grouped(by_rule, "rule", "solved"), y_label="solved (%)", title=title)
-    if over_training := [row for row in rows if "examples" in row and row["method"] == "mdm"]:
-        pictures.append(flags.out / "examples.png")
-        plot_training(pictures[-1], over_training, "solved", y_label="held-out Sudokus solved (%)")
-    return pictures
+    masked = [row for row in rows if row["method"] == "mdm"]
+    pictures = {"tokens-per-step": plot_tokens_per_step, "hardest-rule": plot_hardest_rule, "examples": plot_examples}
+    if not any("examples" in row for row in masked):  # the model was given
+        del pictures["examples"]
+    paths = [flags.out / f"{name}.png" for name in pictures] if masked else []
+    for path, draw in zip(paths, pictures.values(), strict=False):
+        draw(path, masked)
+    return paths
+
+
+def plot_tokens_per_step(path: pathlib.Path, rows: Sequence[Row]) -> None:
+    """Draws puzzles solved against cells per step, with the paper's figures where these are of puzzles of its size."""
+    own = [row for row in rows if row["dataset"].endswith("normal") and "nfe" in row]
+    plots.curves(
+        path,
+        grouped(sorted(own, key=lambda row: row["tokens_per_step"]), "tokens_per_step", "solved"),
+        x_label="cells revealed per step",
+        y_label="puzzles of the normal set solved (%)",
+        title="One model, four orders, with 95% intervals",
+        log_x=True,
+        paper={row["oracle"]: (row["paper"], row["paper"]) for row in own if "paper" in row},
+        paper_x=1,
+    )
+
+
+def plot_hardest_rule(path: pathlib.Path, rows: Sequence[Row]) -> None:
+    """Draws puzzles solved by the hardest rule that they need."""
+    own = [row for row in rows if "hardest_rule" in row]
+    named = [row | {"rule": row["hardest_rule"].replace("_", "\n") + f"\n({row['n']} puzzles)"} for row in own]
+    plots.bars(
+        path,
+        grouped(named, "rule", "solved"),
+        x_label="the hardest rule that a person would need",
+        y_label="puzzles solved (%)",
+        title="By the hardest rule, with 95% intervals",
+    )
+
+
+def plot_examples(path: pathlib.Path, rows: Sequence[Row]) -> None:
+    """Draws puzzles solved over training; the method of a model without an order takes the order's place."""
+    own = [row | {"oracle": row["method"]} if row["oracle"] == "greedy" else row for row in rows if "examples" in row]
+    plot_training(path, own, "solved", y_label="held-out Sudokus solved (%)")
+
+
+def plot_both_sets(path: pathlib.Path, rows: Sequence[Row]) -> None:
+    """Draws Tables 2 and 5: each order on each set, beside the paper's figures."""
+    of = {"normal": "", "hard": ", hard set"}
+    own = [row for row in rows if row.get("tokens_per_step") == 1 and "paper" in row and row["dataset"] in of]
+    named = [row | {"order": f"{plots.words(row['oracle'])}{of[row['dataset']]}"} for row in own]
+    plots.dots(
+        path,
+        {
+            "paper": Curve([row["order"] for row in named], [row["paper"] for row in named]),
+            "ours": _alone([row | {"oracle": row["order"]} for row in named]),
+        },
+        x_label="puzzles solved (%)",
+        title="Tables 2 and 5, one cell per step, with 95% intervals",
+    )
+
+
+def plot_noise(path: pathlib.Path, rows: Sequence[Row], readings: Sequence[Row]) -> None:
+    """Draws Table 2 beside our figures without noise, and with noise on log scores and digits drawn."""
+    plain = [row for row in rows if row["dataset"] == "normal" and row.get("tokens_per_step") == 1 and "paper" in row]
+    with_noise = {"decoder": "strict", "values": "drawn", "noise": "annealed", "score": "log"}
+    without = with_noise | {"noise": "none", "score": "-"}  # the random order, which noise makes no less random
+    noisy = [
+        row
+        for row in readings
+        if all(row[name] == value for name, value in (without if row["oracle"] == "random" else with_noise).items())
+    ]
+    series = {
+        "paper": Curve([row["oracle"] for row in plain], [row["paper"] for row in plain]),
+        "ours, no noise, likeliest digit": _alone(plain),
+        "ours, noise on log scores, digit drawn": _alone(noisy),
+    }
+    plots.dots(
+        path,
+        series,
+        x_label="puzzles of the normal set solved (%)",
+        title="9x9 Sudoku (Table 2), one model, three orders, with 95% intervals",
+    )
+
+
+def _alone(rows: Sequence[Row]) -> Curve:
+    """The share solved in each order, as one series."""
+    return grouped([row | {"all": ""} for row in rows], "oracle", "solved", by="all")[""]

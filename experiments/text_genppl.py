@@ -161,23 +161,22 @@ def _pictures(folder: pathlib.Path, rows: Sequence[Row]) -> list[pathlib.Path]:
     """Both axes of the figure by network calls, and one axis against the other."""
     (real, *sampled), quality, variety = rows, "nats per token, by the judge", "entropy of a sample (nats)"
     calls = [row["nfe"] for row in sampled]
-    by_calls: dict[str, Any] = {}
+    by_calls: dict[str, dict[str, plots.Curve]] = {}
     fields = {quality: "nats_per_token", variety: "entropy"}
     for label, field in fields.items():
-        ends = [min(calls), max(calls)], [real[field]] * 2
-        series, intervals = {REAL: ends}, {}
+        curves = {REAL: plots.Curve([min(calls), max(calls)], [real[field]] * 2)}
         for name, own in _by_order(sampled, "nfe").items():
-            series[name] = [row["nfe"] for row in own], [row[field] for row in own]
-            intervals[name] = tuple([row[f"{field}_ci"][i] for row in own] for i in (0, 1))
-        by_calls[label] = series, intervals
+            low, high = ([row[f"{field}_ci"][i] for row in own] for i in (0, 1))
+            curves[name] = plots.Curve([row["nfe"] for row in own], [row[field] for row in own], low, high)
+        by_calls[label] = curves
     front = {
-        name: ([row["entropy"] for row in own], [row["nats_per_token"] for row in own])
+        name: plots.Curve([row["entropy"] for row in own], [row["nats_per_token"] for row in own])
         for name, own in {REAL: [real], **_by_order(sampled, "entropy")}.items()
     }
     paths = [folder / f"genppl-{what}.png" for what in ("axes", "front")]
     title = f"{real['n']} samples of {real['length']} tokens"
     plots.panels(paths[0], by_calls, x_label="network calls", title=title, log_x=True)
-    plots.panels(paths[1], {quality: (front, {})}, x_label=variety, title=f"{title} (better: down and right)")
+    plots.panels(paths[1], {quality: front}, x_label=variety, title=f"{title} (better: down and right)")
     return paths
 
 

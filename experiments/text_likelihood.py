@@ -146,12 +146,11 @@ def _pictures(folder: pathlib.Path, found: dict[str, Row]) -> list[pathlib.Path]
         if own:
             plots.curves(
                 folder / file,
-                {name: (x, mean) for name, (x, mean, _, _) in own.items()},
+                {name: plots.Curve(*curve) for name, curve in own.items()},
                 x_label=x_label,
                 y_label=y_label,
                 title=title,
                 is_share=False,
-                intervals={name: (low, high) for name, (_, _, low, high) in own.items()},
             )
             paths.append(folder / file)
     return paths

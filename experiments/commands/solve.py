@@ -1,6 +1,7 @@
 """`solve` prints answers to a few records, and the steps at which their parts were filled in."""
 
 import sys
+from typing import Any
 
 from experiments.commands.decode import add_row, decoders_for
 from experiments.commands.flags import SolveFlags
@@ -18,6 +19,7 @@ def solve(flags: SolveFlags) -> None:
     model, task, layout = load_run(flags.experiment, flags.checkpoint)
     flags.check_fit(task, questions)
     pages: list[Page] = []
+    answers: list[dict[str, Any]] = []
     for question in questions:
         sys.stdout.write(question.intro)
         show = question.show or task.show
@@ -28,9 +30,11 @@ def solve(flags: SolveFlags) -> None:
             fields = {"dataset": question.dataset, **how}
             decoded = add_row(results, task, layout, decode, question.records, fields, seed=flags.seed)
             pages[-1].add(name, decode, decoded, how)
+            answered = {"answers": decoded.answers.tolist(), "steps": decoded.steps.tolist()}
+            answers.append({"dataset": question.dataset, "order": name, **answered})
             for i, label in enumerate(question.labels):
                 record = record_at(question.records, i)
                 text = show(decoded.answers[i], decoded.steps[i], record)
                 sys.stdout.write(f"\n{label}order {name}: {text}")
-    results.finish()
+    results.finish(fields={"decoded": answers})
     pages[0].write()

@@ -8,6 +8,7 @@ from typing import Any
 
 from experiments.common import Row, table
 from mdm_jax.report import plots
+from mdm_jax.report.plots import Curve
 
 WIDTH = 120
 """Columns of the terminal."""
@@ -98,8 +99,14 @@ def plot(path: pathlib.Path, rows: Sequence[Row], model: str) -> None:
     series = {}
     for temperature in dict.fromkeys(row["temperature"] for row in ours):
         these = [row for row in ours if row["temperature"] == temperature]
-        series[f"{temperature:g}"] = ([row["oracle"] for row in these], [row["overhead"] for row in these])
-    title = f"{model}: what choosing the order and the tokens costs"
+        low, high = ([row["overhead_range"][end] for row in these] for end in (0, 1))
+        names = [plots.words(row["oracle"]) for row in these]
+        series[f"temperature {temperature:g}"] = Curve(names, [row["overhead"] for row in these], low, high)
     plots.bars(
-        path, series, y_label="added to the network's time (%)", title=title, legend="temperature", is_share=False
+        path,
+        series,
+        x_label="order",
+        y_label="added to the network's time (%)",
+        title=f"{model}: what choosing order and tokens costs (median and range of turns)",
+        is_share=False,
     )

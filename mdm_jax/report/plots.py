@@ -1,138 +1,311 @@
-"""Draws figures with matplotlib, without a display."""
+"""Draws figures with matplotlib, without a display. All figures have one style, and are saved as PNG and as SVG.
+
+A name has one colour and one marker in all figures. The colours are those of Okabe and Ito, which people with any
+colour vision tell apart. Curves are named where they are, not in a legend.
+"""
 
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mdm_jax.errors import of_extra
+from mdm_jax.report.labels import coinciding, label_curves
 
 with of_extra("experiments"):
-    from matplotlib import colormaps
+    import matplotlib as mpl
+    from matplotlib.axes import Axes
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+
+BLUE, SKY, GREEN, ORANGE, RED, PINK, BLACK = (
+    *("#0072B2", "#56B4E9", "#009E73", "#E69F00"),
+    *("#D55E00", "#CC79A7", "#222222"),
+)
+"""Okabe and Ito 2008. Orange is darker on paper than yellow, which is left out."""
+STYLES = {
+    "random": (RED, "o"),
+    "margin": (BLUE, "s"),
+    "top_prob": (SKY, "^"),
+    "neg_entropy": (GREEN, "D"),
+    "left_to_right": (PINK, "<"),
+    "token_prob": (ORANGE, "v"),
+    "vanilla": (BLACK, "x"),
+    "arm": (ORANGE, "v"),
+    "arm_ordered": (PINK, "<"),
+}
+"""The colour and the marker of a name. Other names take those of OTHERS in turn."""
+OTHERS = ((BLUE, "s"), (RED, "o"), (GREEN, "D"), (PINK, "<"), (ORANGE, "v"), (SKY, "^"))
+WORDS = {
+    "top_prob": "top probability",
+    "neg_entropy": "entropy",
+    "left_to_right": "left to right",
+    "token_prob": "token's probability",
+    "arm": "AR, reading order",
+    "arm_ordered": "AR, rules' order",
+}
+"""What names are called in figures."""
+ROOM = 45
+"""Characters of the labels of ticks that an axis has room for."""
+STYLE: dict[str, Any] = {
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.alpha": 0.25,
+    "lines.markersize": 4.5,
+    "svg.hashsalt": "mdm_jax",  # the same figure is the same file
+}
 
 
-Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
-"""name -> (x values, y values) of a line, or (lower ends, upper ends) of its band"""
+class Curve(NamedTuple):
+    """Points of a figure, with the ends of their intervals if they have any."""
+
+    x: Sequence[Any]
+    y: Sequence[float]
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
 
 
-def _save(figure: Figure, path: pathlib.Path) -> None:
+def words(name: str) -> str:
+    """What a name is called in figures."""
+    return WORDS.get(name, name)
+
+
+def figure_of(size: tuple[float, float]) -> Figure:
+    """An empty figure, in inches."""
+    return Figure(figsize=size, layout="constrained")
+
+
+def save(figure: Figure, path: pathlib.Path) -> None:
+    """Saves a figure as PNG at `path`, and as SVG beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=150, bbox_inches="tight")
+    with mpl.rc_context(STYLE):
+        figure.savefig(path, dpi=150, bbox_inches="tight")
+        figure.savefig(path.with_suffix(".svg"), bbox_inches="tight", metadata={"Date": None})
 
 
 def curves(
     path: pathlib.Path,
-    series: Series,
+    series: Mapping[str, Curve],
     *,
     x_label: str,
     y_label: str,
     title: str,
     log_x: bool = False,
-    legend: str = "order",
     lines: Mapping[str, float] | None = None,
     is_share: bool = True,
-    intervals: Series | None = None,
+    from_zero: bool = True,
+    paper: Mapping[str, tuple[float, float]] | None = None,
+    paper_x: float | None = None,
 ) -> None:
-    """Saves a figure with one line for each name.
+    """Saves a figure with one line for each name, and its intervals as a band.
 
     Args:
       path: the PNG file.
-      series: name -> (x values, y values).
+      series: by name.
       x_label: the label of the x axis, with the unit.
       y_label: the label of the y axis, with the unit.
       title: the title of the figure.
       log_x: whether the x axis is logarithmic.
-      legend: the title of the legend.
       lines: name -> x of a vertical line.
       is_share: whether values are shares in [0, 1]. They are drawn in percent, on an axis from 0 to 100. If not, the
-        axis starts at 0 and ends at the largest value.
-      intervals: name -> (lower ends, upper ends), drawn as bands.
+        axis ends at the largest value.
+      from_zero: whether the axis of values that are no shares starts at 0, not at the smallest value.
+      paper: name -> lowest and highest value in the paper, for some of the series.
+      paper_x: the x of the paper's values; None for the whole axis.
     """
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot()
-    _lines(axes, series, intervals or {}, 100 if is_share else 1, log_x)
-    axes.set(xlabel=x_label, ylabel=y_label, title=title)
-    if is_share:
-        axes.set_ylim(-2, 102)
-    else:
-        axes.set_ylim(bottom=0)
-    for i, (name, value) in enumerate((lines or {}).items()):
-        axes.axvline(value, color="grey", linestyle=("--", ":")[i % 2], label=f"{name}: {value:.4g}")
-    axes.legend(title=legend, frameon=False)
-    _save(figure, path)
+    scale = 100 if is_share else 1
+    drawn = {name: np.asarray(curve.y, float) * scale for name, curve in series.items()}
+    with mpl.rc_context(STYLE):
+        figure = figure_of((7.5, 4.2))
+        axes = figure.add_subplot()
+        if log_x:
+            axes.set_xscale("log")
+        axes.set_ylim(*_limits(drawn, is_share, from_zero))
+        styles, height = _styles(series), np.ptp(axes.get_ylim())
+        named = {words(name): (np.asarray(series[name].x, float), y) for name, y in drawn.items()}
+        groups = coinciding(named, height)
+        below = {name: len(group) - 1 - i for group in groups for i, name in enumerate(group)}
+        for name, curve in series.items():
+            width = 1.7 + 1.7 * below[words(name)]  # what lies below another curve stays to be seen
+            _draw_curve(axes, curve, styles[name], scale, width)
+        axes.set(xlabel=x_label, ylabel=y_label, title=title)
+        ticks = sorted({x for curve in series.values() for x in curve.x})
+        if sum(len(f"{x:,}") + 1 for x in ticks) <= ROOM:  # the values that were measured
+            axes.set_xticks(ticks)
+        elif not log_x:
+            axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.4g}" if x < 1000 else f"{x:,.0f}"))
+        axes.xaxis.set_minor_locator(NullLocator())
+        for name, x in (lines or {}).items():
+            axes.axvline(x, color=BLACK, linestyle="--", linewidth=1)
+            axes.annotate(
+                name, (x, 0.02), xycoords=("data", "axes fraction"), xytext=(4, 0), textcoords="offset points",
+                va="bottom", fontsize=9,
+            )  # fmt: skip
+        for name, ends in (paper or {}).items():
+            _draw_paper(axes, name, (scale * ends[0], scale * ends[1]), paper_x, styles[name][0])
+        label_curves(axes, named, groups, {words(name): color for name, (color, _) in styles.items()})
+        save(figure, path)
 
 
-def _lines(axes: Any, series: Series, intervals: Series, scale: float, log_x: bool) -> None:
-    """A line for each name, and a band where it has intervals."""
-    if log_x:
-        axes.set_xscale("log")
-    for name, (x, values) in series.items():
-        (line,) = axes.plot(x, scale * np.asarray(values), marker="o", markersize=3.5, label=name)
-        if name in intervals:
-            low, high = (scale * np.asarray(ends) for ends in intervals[name])
-            axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
-    axes.grid(alpha=0.3)
+def _draw_curve(axes: Axes, curve: Curve, style: tuple[str, str], scale: float, width: float) -> None:
+    """A line with its points, and its intervals as a band."""
+    color, marker = style
+    (line,) = axes.plot(curve.x, scale * np.asarray(curve.y), color=color, marker=marker, linewidth=width)
+    if curve.low is not None and curve.high is not None:
+        low, high = scale * np.asarray(curve.low), scale * np.asarray(curve.high)
+        axes.fill_between(curve.x, low, high, color=line.get_color(), alpha=0.18, linewidth=0)
 
 
 def panels(
-    path: pathlib.Path, parts: Mapping[str, tuple[Series, Series]], *, x_label: str, title: str, log_x: bool = False
+    path: pathlib.Path, parts: Mapping[str, Mapping[str, Curve]], *, x_label: str, title: str, log_x: bool = False
 ) -> None:
     """Saves a figure with panels side by side, of the same names and x axis, each with its own y axis.
 
     Args:
       path: the PNG file.
-      parts: label of a y axis, with the unit -> (series, intervals), as for `curves`.
+      parts: label of a y axis, with the unit -> curves by name.
       x_label: the label of the x axes, with the unit.
       title: the title of the figure.
       log_x: whether the x axes are logarithmic.
     """
-    figure = Figure(figsize=(4.5 * len(parts) + 2, 4), layout="constrained")
-    all_axes = figure.subplots(1, len(parts), squeeze=False)[0]
-    for axes, (y_label, (series, intervals)) in zip(all_axes, parts.items(), strict=True):
-        _lines(axes, series, intervals, 1, log_x)
-        axes.set(xlabel=x_label, ylabel=y_label)
-    figure.legend(*all_axes[0].get_legend_handles_labels(), frameon=False, loc="outside right center")
-    figure.suptitle(title, fontsize=11)
-    _save(figure, path)
+    with mpl.rc_context(STYLE):
+        figure = figure_of((4.5 * len(parts) + 2, 4))
+        for axes, (y_label, series) in zip(
+            figure.subplots(1, len(parts), squeeze=False)[0], parts.items(), strict=True
+        ):
+            styles = _styles(series)
+            if log_x:
+                axes.set_xscale("log")
+            for name, curve in series.items():
+                _draw_curve(axes, curve, styles[name], 1, 1.7)
+            axes.set(xlabel=x_label, ylabel=y_label)
+        lines = [Line2D([], [], color=color, marker=marker) for color, marker in styles.values()]
+        figure.legend(lines, list(map(words, series)), frameon=False, loc="outside right center")
+        figure.suptitle(title, fontsize=11)
+        save(figure, path)
+
+
+def _limits(drawn: Mapping[str, np.ndarray], is_share: bool, from_zero: bool) -> tuple[float, float]:
+    """The ends of the y axis. Shares that are all high have an axis that begins above 0."""
+    least, most = min(float(np.min(y)) for y in drawn.values()), max(float(np.max(y)) for y in drawn.values())
+    if not is_share:
+        room = 0.06 * (most if from_zero else most - least)
+        return 0.0 if from_zero else least - room, most + room
+    return (10 * (least // 10) - 10.5 if least >= 45 else -2.0), 102.0
+
+
+def _styles(names: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """The colour and the marker of each name."""
+    others = (OTHERS[i % len(OTHERS)] for i in range(len(names)))
+    return {name: STYLES.get(name) or next(others) for name in names}
+
+
+def _draw_paper(axes: Axes, name: str, ends: tuple[float, float], x: float | None, color: str) -> None:
+    """Draws the paper's value, or the span of its values, at an x or over the whole axis."""
+    low, high = ends
+    text = f"paper, {words(name)}: {low:.4g}" + (f" to {high:.4g}%" if high > low else "%")
+    if x is None:
+        axes.axhspan(low, high, facecolor="none", edgecolor=color, hatch="////", alpha=0.35, linewidth=0.5)
+        axes.annotate(
+            text, (0.01, high), xycoords=("axes fraction", "data"), xytext=(0, 2), textcoords="offset points",
+            color=color, fontsize=9,
+        )  # fmt: skip
+    else:
+        axes.plot([x], [low], marker="*", markersize=13, markerfacecolor="white", markeredgecolor=color, zorder=5)
+        axes.annotate(
+            text, (x, low), xytext=(9, 0), textcoords="offset points", color=color, fontsize=9, va="center",
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5},
+        )  # fmt: skip
 
 
 def bars(
     path: pathlib.Path,
-    series: Mapping[str, tuple[Sequence[str], Sequence[float]]],
+    series: Mapping[str, Curve],
     *,
+    x_label: str,
     y_label: str,
     title: str,
-    legend: str = "order",
     is_share: bool = True,
 ) -> None:
     """Saves a figure with groups of bars, one bar for each name. Values are drawn in percent.
 
     Args:
       path: the PNG file.
-      series: name -> (groups, which are the same for all names; values, 1 for 100%).
+      series: by name; x are the groups, which are the same for all names.
+      x_label: the label of the x axis.
       y_label: the label of the y axis, with the unit.
       title: the title of the figure.
-      legend: the title of the legend.
       is_share: whether the axis runs from 0 to 100%. If not, it fits the bars.
     """
-    figure = Figure(figsize=(7.5, 4), layout="constrained")
-    axes = figure.add_subplot()
-    width = 0.8 / len(series)
-    for i, (name, (groups, shares)) in enumerate(series.items()):
-        axes.bar(np.arange(len(groups)) + i * width, 100 * np.asarray(shares), width, label=name)
-        axes.set_xticks(np.arange(len(groups)) + 0.4 - width / 2, groups, rotation=20)
-    axes.set(ylabel=y_label, title=title)
-    if is_share:
-        axes.set_ylim(0, 102)
-    figure.legend(title=legend, frameon=False, loc="outside right upper")  # the bars leave no room inside
-    _save(figure, path)
+    with mpl.rc_context(STYLE):
+        figure = figure_of((7.5, 4))
+        axes = figure.add_subplot()
+        width = 0.84 / len(series)
+        for i, (name, curve) in enumerate(series.items()):
+            y, (color, _) = 100 * np.asarray(curve.y), _styles(series)[name]
+            error = None
+            if curve.low is not None and curve.high is not None:
+                error = np.maximum(0, [y - 100 * np.asarray(curve.low), 100 * np.asarray(curve.high) - y])
+            places = np.arange(len(curve.x)) + (i + 0.5) * width - 0.42
+            axes.bar(places, y, width, label=words(name), color=color, yerr=error, ecolor="0.25", error_kw={"lw": 0.8})
+            axes.set_xticks(np.arange(len(curve.x)), [str(x) for x in curve.x], fontsize=9)
+        axes.set(xlabel=x_label, ylabel=y_label, title=title)
+        axes.grid(axis="x", visible=False)
+        if is_share:
+            axes.set_ylim(0, 102)
+        figure.legend(frameon=False, loc="outside lower center", ncols=min(len(series), 4))
+        save(figure, path)
+
+
+def dots(path: pathlib.Path, series: Mapping[str, Curve], *, x_label: str, title: str) -> None:
+    """Saves a figure with a row for each name of x, in it a dot for each series, with its interval and its value.
+
+    Args:
+      path: the PNG file.
+      series: by name; x are the names of the rows, y shares. One whose name begins with "paper" is drawn hollow.
+      x_label: the label of the axis of values, with the unit.
+      title: the title of the figure.
+    """
+    rows = list(dict.fromkeys(name for curve in series.values() for name in curve.x))
+    step = 0.72 / len(series)
+    with mpl.rc_context(STYLE):
+        figure = figure_of((7.5, 1.0 + 0.24 * len(rows) * len(series)))
+        axes = figure.add_subplot()
+        for i, (name, curve) in enumerate(series.items()):
+            is_paper, (color, marker) = name.startswith("paper"), OTHERS[i % len(OTHERS)]
+            color, marker = (BLACK, "*") if is_paper else (color, marker)
+            for j, row in enumerate(curve.x):
+                place, y = rows.index(row) + (i + 0.5) * step - 0.36, 100 * curve.y[j]
+                high = y
+                if curve.low is not None and curve.high is not None:
+                    high = 100 * curve.high[j]
+                    axes.plot([100 * curve.low[j], high], [place, place], color=color, linewidth=3, alpha=0.35)
+                axes.plot(
+                    [y], [place], marker=marker, color=color, markersize=11 if is_paper else 7, linestyle="none",
+                    markerfacecolor="white" if is_paper else color, label=None if j else name,
+                )  # fmt: skip
+                axes.annotate(
+                    f"{y:.4g}%", (high, place), xytext=(8, 0), textcoords="offset points", color=color,
+                    va="center", fontsize=9,
+                )  # fmt: skip
+        axes.set_yticks(range(len(rows)), [words(row) for row in rows])
+        axes.set(xlabel=x_label, title=title, xlim=(0, 109), ylim=(len(rows) - 0.5, -0.5))
+        axes.set_xticks(range(0, 101, 20))
+        axes.grid(axis="y", visible=False)
+        axes.hlines(np.arange(1, len(rows)) - 0.5, 0, 109, color="0.85", linewidth=0.8)
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        figure.legend(frameon=False, loc="outside lower center", ncols=len(series))
+        save(figure, path)
 
 
 def positions(
@@ -149,63 +322,24 @@ def positions(
       y_label: the label of the y axis, with the unit.
       title: the title of the figure.
     """
-    figure = Figure(figsize=(7.5, 2.2 * len(series) + 0.8), layout="constrained")
-    for axes, (name, values) in zip(figure.subplots(len(series), 1, squeeze=False)[:, 0], series.items(), strict=True):
-        indices = np.arange(len(values))
-        for kind, part in (("latents", slice(0, num_latents)), ("observations", slice(num_latents, None))):
-            mean, low, high = values[part].T
-            axes.bar(indices[part], mean, 1.0, yerr=(mean - low, high - mean), ecolor="0.35", label=kind)
-        axes.set_title(name, fontsize=10)
-    axes.set_xlabel("position")
-    axes.legend(frameon=False)
-    figure.supylabel(y_label, fontsize=9)
-    figure.suptitle(title, fontsize=11)
-    _save(figure, path)
-
-
-def reveal_order(
-    path: pathlib.Path,
-    boards: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    solution: np.ndarray,
-    *,
-    box: tuple[int, int],
-    title: str,
-) -> None:
-    """Saves a figure of a square puzzle, filled in under several orders. Colours show the step of each cell.
-
-    Given cells are grey. Wrong digits are red and crossed out.
-
-    Args:
-      path: the PNG file.
-      boards: name of the order -> (digits [C], reveal_step [C], -1 for givens).
-      solution: [C].
-      box: the numbers of rows and columns of a box.
-      title: the title of the figure.
-    """
-    size = int(np.sqrt(len(solution)))
-    last = max(int(steps.max()) for _, steps in boards.values())
-    colors = colormaps["viridis"]
-    figure = Figure(figsize=(0.45 * size * len(boards) + 1.2, 0.5 * size + 0.9), layout="constrained")
-    panels = figure.subplots(1, len(boards), squeeze=False)[0]
-    for axes, (name, (digits, steps)) in zip(panels, boards.items(), strict=True):
-        for cell, (digit, step) in enumerate(zip(digits, steps, strict=True)):
-            row, column = divmod(cell, size)
-            is_given, is_wrong = step < 0, digit != solution[cell]
-            shade = (0.88, 0.88, 0.88, 1.0) if is_given else colors(step / max(last, 1))
-            axes.add_patch(Rectangle((column, row), 1, 1, facecolor=shade, edgecolor="none"))
-            is_dark = not is_given and step < 0.6 * last
-            color = "red" if is_wrong else "white" if is_dark else "black"
-            weight = "bold" if is_given or is_wrong else "normal"
-            axes.text(column + 0.5, row + 0.5, str(digit), ha="center", va="center", color=color, fontweight=weight)
-            if is_wrong:
-                axes.plot([column + 0.15, column + 0.85], [row + 0.85, row + 0.15], color="red", linewidth=1)
-        for line in range(size + 1):
-            axes.plot([0, size], [line, line], color="black", linewidth=1.8 if line % box[0] == 0 else 0.4)
-            axes.plot([line, line], [0, size], color="black", linewidth=1.8 if line % box[1] == 0 else 0.4)
-        wrong = int((digits != solution).sum())
-        axes.set(xlim=(0, size), ylim=(size, 0), xticks=[], yticks=[], aspect="equal")
-        axes.set_title(f"{name}: {'solved' if wrong == 0 else f'{wrong} wrong'}", fontsize=10)
-    bar = figure.colorbar(ScalarMappable(Normalize(0, last), colors), ax=list(panels), shrink=0.8)
-    bar.set_label("network call that revealed the cell")
-    figure.suptitle(title, fontsize=11)
-    _save(figure, path)
+    with mpl.rc_context(STYLE):
+        figure = figure_of((7.5, 2.2 * len(series) + 0.8))
+        panels = figure.subplots(len(series), 1, squeeze=False)[:, 0]
+        for axes, (name, values) in zip(panels, series.items(), strict=True):
+            indices = np.arange(len(values))
+            parts = (("latents", RED, slice(0, num_latents)), ("observations", BLUE, slice(num_latents, None)))
+            for kind, color, part in parts:
+                mean, low, high = values[part].T
+                error = (mean - low, high - mean)
+                axes.bar(indices[part], mean, 0.9, yerr=error, ecolor="0.25", error_kw={"lw": 0.8}, color=color)
+                axes.annotate(
+                    kind, (float(indices[part].mean()), 0.97), xycoords=("data", "axes fraction"), color=color,
+                    ha="center", va="top", fontweight="bold",
+                )  # fmt: skip
+            axes.set_title(name)
+            axes.grid(axis="x", visible=False)
+            axes.margins(x=0.01, y=0.2)
+        axes.set_xlabel("position in the sequence, latents first")
+        figure.supylabel(y_label, fontsize=10)
+        figure.suptitle(title, fontsize=11)
+        save(figure, path)

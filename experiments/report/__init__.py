@@ -1,0 +1,1 @@
+"""Every table and figure that is made from the committed results."""

@@ -1,0 +1,95 @@
+"""Names the curves of a figure beside it, each in its colour. Curves that coincide are named in one place."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdm_jax.errors import of_extra
+
+with of_extra("experiments"):
+    from matplotlib.axes import Axes
+
+SAME = 0.015
+"""Curves that differ by at most this share of the axis coincide."""
+APART = 0.05
+"""A curve is told from the others where it is this share of the axis away from them."""
+LINE = 13.0
+"""Points from a line of text to the next."""
+
+Drawn = Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
+"""By name, the x and the y of a curve."""
+
+
+def coinciding(drawn: Drawn, height: float) -> list[list[str]]:
+    """The names in groups: those of one group lie on each other where both have points; `height` is the axis's."""
+    groups: list[list[str]] = []
+    for name, (x, y) in drawn.items():
+        for group in groups:
+            other_x, other_y = drawn[group[0]]
+            shared = np.isin(x, other_x)
+            if shared.any() and np.abs(np.interp(x, other_x, other_y) - y)[shared].max() <= SAME * height:
+                group.append(name)
+                break
+        else:
+            groups.append([name])
+    return groups
+
+
+def spread(places: Sequence[float], heights: Sequence[float]) -> list[float]:
+    """Moves places apart, which ascend, until labels of these heights do not overlap."""
+    found = list(places)
+    for _ in range(200):
+        for i in range(len(found) - 1):
+            lack = max(0.0, (heights[i] + heights[i + 1]) / 2 - (found[i + 1] - found[i]))
+            found[i], found[i + 1] = found[i] - lack / 2, found[i + 1] + lack / 2
+    return found
+
+
+def label_curves(axes: Axes, drawn: Drawn, groups: Sequence[Sequence[str]], colors: Mapping[str, str]) -> None:
+    """Writes each name to the right of the axes, with a line to the last point that tells its curve from the others."""
+    bottom, top = axes.get_ylim()
+    height = top - bottom
+    anchors = {group[0]: _last_apart(drawn, group, groups, height) for group in groups}
+    ordered = sorted(groups, key=lambda group: anchors[group[0]][1])
+    unit = 72 * axes.figure.get_figheight() * 0.78 / height  # points of one unit of y, about
+    heights = [(LINE * len(group) + 3) / unit for group in ordered]
+    places = spread([anchors[group[0]][1] for group in ordered], heights)
+    for group, place in zip(ordered, places, strict=True):
+        x, y = anchors[group[0]]
+        axes.annotate(
+            "",
+            (x, y),
+            xytext=(1.025, (place - bottom) / height),
+            textcoords="axes fraction",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": "0.55", "linewidth": 0.7, "shrinkA": 0, "shrinkB": 3},
+            zorder=1,
+        )
+        for i, name in enumerate(group):
+            axes.annotate(
+                f"= {name}" if i else name,
+                (1.03, (place - bottom) / height),
+                xycoords="axes fraction",
+                xytext=(0, LINE * ((len(group) - 1) / 2 - i)),
+                textcoords="offset points",
+                color=colors[name],
+                va="center",
+                fontsize=9.5,
+                fontweight="bold",
+                annotation_clip=False,
+            )
+
+
+def _last_apart(
+    drawn: Drawn, group: Sequence[str], groups: Sequence[Sequence[str]], height: float
+) -> tuple[float, float]:
+    """The last point of a curve that is apart from those of other groups, or the point that is furthest from them."""
+    x, y = drawn[group[0]]
+    others = [drawn[other[0]] for other in groups if other is not group]
+    if not others:
+        return float(x[-1]), float(y[-1])
+    apart = np.min([np.abs(y - np.interp(x, *other)) for other in others], axis=0)
+    far = np.flatnonzero(apart >= APART * height)
+    at = int(far[-1]) if len(far) else int(np.argmax(apart))
+    return float(x[at]), float(y[at])

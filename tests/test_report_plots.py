@@ -1,0 +1,106 @@
+"""Figures say what they are to say: what coincides is named once, ticks are what was measured, all in PNG and SVG."""
+
+import itertools
+import re
+import xml.etree.ElementTree as ElementTree
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from PIL import Image
+
+from mdm_jax.report import plots
+from mdm_jax.report.labels import coinciding, spread
+from mdm_jax.report.plots import Curve
+from mdm_jax.report.puzzle_pictures import Board, animation, reveal_order
+
+SVG = "{http://www.w3.org/2000/svg}"
+SOLUTION = np.array([1, 2, 3, 4, 3, 4, 1, 2, 2, 1, 4, 3, 4, 3, 2, 1])
+STEPS = np.array([-1, 0, 1, 2, 3, -1, 4, -1, -1, 5, -1, 6, 7, -1, 8, -1])
+
+
+@pytest.fixture
+def texts_of():
+    """The texts of a figure, as its SVG file has them."""
+
+    def read(path):
+        tree = ElementTree.parse(path.with_suffix(".svg"))
+        return [" ".join(node.itertext()).strip() for node in tree.iter(f"{SVG}text")]
+
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        yield read
+
+
+def orders(*, apart):
+    ticks = [1, 2, 3, 4, 6, 8, 12, 81]
+    high = [0.97, 0.98, 0.97, 0.96, 0.93, 0.88, 0.8, 0.0]
+    return {
+        "random": Curve(ticks, [0.3, 0.25, 0.24, 0.2, 0.15, 0.1, 0.05, 0.0], [0.2] * 8, [0.4] * 8),
+        "top_prob": Curve(ticks, high),
+        "margin": Curve(ticks, [share + apart for share in high]),
+    }
+
+
+def test_ticks_are_the_values_measured_and_the_paper_is_drawn_in(tmp_path, texts_of):
+    path = tmp_path / "curves.png"
+    labels = {"x_label": "cells per step", "y_label": "solved (%)", "title": "Orders"}
+    paper = {"margin": (0.8949, 0.8949)}
+    plots.curves(path, orders(apart=0), log_x=True, paper=paper, paper_x=1, **labels)
+    assert path.read_bytes().startswith(b"\x89PNG")
+    texts = texts_of(path)
+    assert [text for text in texts if text.isdigit()][:8] == ["1", "2", "3", "4", "6", "8", "12", "81"]
+    assert {"cells per step", "solved (%)", "Orders", "paper, margin: 89.49%"} <= set(texts)
+
+
+@pytest.mark.parametrize(("apart", "name"), [(0, "= margin"), (0.1, "margin")])
+def test_curves_that_coincide_are_named_together_and_others_alone(tmp_path, texts_of, apart, name):
+    path = tmp_path / "curves.png"
+    plots.curves(path, orders(apart=apart), x_label="x", y_label="y", title="t")
+    assert {"random", "top probability", name} <= set(texts_of(path))
+
+
+def test_same_figure_is_the_same_file(tmp_path):
+    for name in ("a", "b"):
+        plots.bars(tmp_path / f"{name}.png", orders(apart=0), x_label="x", y_label="y", title="t")
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+
+
+def test_coinciding_compares_shared_points_only():
+    x = np.arange(4.0)
+    drawn = {"a": (x, x), "b": (x[:2], x[:2] + 0.01), "c": (x[2:], x[2:] + 1), "d": (x + 10, x)}
+    assert coinciding(drawn, 1.0) == [["a", "b"], ["c"], ["d"]]
+
+
+def test_spread_keeps_the_order_and_leaves_room():
+    places = spread([1.0, 1.1, 1.2, 9.0], [1.0, 1.0, 2.0, 1.0])
+    gaps = np.diff(places)
+    assert (gaps >= np.array([1.0, 1.5, 1.5]) - 1e-6).all()
+    assert places[-1] == 9.0
+
+
+def test_dots_show_the_paper_and_ours_with_their_values(tmp_path, texts_of):
+    path = tmp_path / "dots.png"
+    ours = Curve(["random", "margin"], [0.303, 0.972], [0.28, 0.96], [0.33, 0.98])
+    plots.dots(path, {"paper": Curve(["margin"], [0.8949]), "ours": ours}, x_label="solved (%)", title="t")
+    assert {"30.3%", "97.2%", "89.49%", "paper", "ours", "random", "margin"} <= set(texts_of(path))
+
+
+def test_order_picture_counts_wrong_cells(tmp_path, texts_of):
+    wrong = np.where(STEPS == 8, 1, SOLUTION)
+    boards = {"random": Board(wrong, STEPS), "margin": Board(SOLUTION, STEPS)}
+    reveal_order(tmp_path / "order.png", boards, SOLUTION, box=(2, 2), title="4x4")
+    texts = texts_of(tmp_path / "order.png")
+    assert {"random: 1 wrong", "margin: solved"} <= set(texts)
+    assert len([text for text in texts if re.fullmatch("[1-4]", text)]) >= 32
+
+
+def test_animation_has_a_frame_for_the_givens_and_one_for_each_step(tmp_path):
+    animation(tmp_path / "order.gif", {"margin": Board(SOLUTION, STEPS)}, SOLUTION, box=(2, 2), title="4x4")
+    with Image.open(tmp_path / "order.gif") as image:
+        assert image.n_frames == 1 + 9
+        shown = []
+        for frame in range(image.n_frames):
+            image.seek(frame)
+            shown.append(np.asarray(image.convert("L")))
+            assert image.info["duration"] >= 180
+    assert all((before != after).any() for before, after in itertools.pairwise(shown))
