@@ -132,6 +132,23 @@ def corpora_place(path):
     return find_places(str(path))[0]
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "empty_lines", "texts"),
+    [
+        ("bom.txt", b"\xef\xbb\xbfa\n", False, ["a\n"]),
+        ("bom.jsonl", b'\xef\xbb\xbf{"text": "a"}', False, ["a"]),
+        ("kept.txt", b"a\r\n\n  b", False, ["a\r\n\n  b"]),
+        ("empty.txt", b"\n\na\r\n\r\n \t\nb\nc\n\n", True, ["a\r\n", "b\nc\n"]),
+        ("surrogate.jsonl", b'{"text": "a\\ud83d b\\ud83d\\ude42"}\n\n', False, ["a\ufffd b🙂"]),
+        ("blank.jsonl", b'{"text": " \\n"}\n{"text": ""}\n{"text": "a"}\n', False, ["a"]),
+    ],
+)
+def test_documents_are_what_the_file_says(tmp_path, name, data, empty_lines, texts):
+    (tmp_path / name).write_bytes(data)
+    found = documents.read_pieces(corpora_place(tmp_path / name), field="text", empty_lines=empty_lines)
+    assert [piece.text for piece in found] == texts
+
+
 def test_processes_change_nothing(tmp_path, words, monkeypatch):
     monkeypatch.setattr(encode, "BATCH", 200)
     source = corpora.write_lines(tmp_path / "corpus", TEXTS)

@@ -9,6 +9,7 @@ import pytest
 from commands import assert_refused
 
 import mdm_jax
+from mdm_jax.text.tokenizer import read_tokenizer
 
 SMALL = ("--layers", 1, "--width", 16, "--heads", 2, "--steps", 4, "--batch-size", 8, "--evaluate-limit", 8)
 
@@ -27,9 +28,10 @@ def flags(home, *more, length=16):
 
 @pytest.fixture(scope="module")
 def trained(home):
-    """A masked and a causal model."""
-    for loss in ("subset", "causal"):
-        commands.run("text", "train", *flags(home, *SMALL, "--loss", loss, "--out", home / loss))
+    """A masked model of padded documents, and a causal model."""
+    for loss, packing in (("subset", "documents"), ("causal", "joined")):
+        more = ("--loss", loss, "--packing", packing, "--out", home / loss)
+        commands.run("text", "train", *flags(home, *SMALL, *more))
     return home
 
 
@@ -57,14 +59,14 @@ def test_train_and_evaluate_give_one_loss(trained, tmp_path):
 
 @pytest.mark.parametrize("name", ["subset", "causal"])
 def test_trained_model_generates_text_with_the_tokenizer_beside_it(trained, name):
-    model = mdm_jax.load(trained / name)
-    assert model.config.num_tokens == 301
-    (found,) = mdm_jax.generate(model, ["the old"], tokenizer=trained / name, num_new=4)
-    assert isinstance(found.text, str)
-    from mdm_jax.text.tokenizer import read_tokenizer
-
-    ids = read_tokenizer(trained / name).encode("the old")
+    model, ids = mdm_jax.load(trained / name), read_tokenizer(trained / name).encode("the old")
     assert (ids[0] == 300) == (name == "causal"), "an autoregressive model wants its start"
+    blocks = {} if name == "causal" else {"block_length": 2}
+    prompts, options = ["the", "the old sea"], {"tokenizer": trained / name, "num_new": 4, **blocks}
+    together = mdm_jax.generate(model, prompts, **options)
+    alone = [mdm_jax.generate(model, [prompt], numbers=[i], **options)[0] for i, prompt in enumerate(prompts)]
+    assert [found.tokens for found in together] == [found.tokens for found in alone]
+    assert all(isinstance(found.text, str) for found in together)
 
 
 @pytest.mark.slow
@@ -98,7 +100,7 @@ def test_wrong_flags_are_refused(trained, tmp_path):
         "text",
         [
             (train("--order", "closer"), "--loss subset is over all orders"),
-            (train("--batch-size", 100_000), "batch_size=100000: choose 1 to"),
+            (train("--batch-size", 100_000), "choose 1 to"),
             (train("--model", "sudoku-9"), "unknown preset"),
             (train("--width", 15), "num_heads"),
             (train("--loss", "causal", "--order-seed", 1, out=trained / "causal"), "order_seed 0 -> 1"),
