@@ -53,7 +53,7 @@ class Reproduce:
     tokenizer: pathlib.Path | None = None
     """a tokenizer.json, or its folder (None: one is trained)"""
     scale: Literal["smoke", "small", "paper"] = "small"
-    """smoke: seconds; small: 4,000 to 130,000 parameters, by bytes, on two CPU cores; paper: SMDM's 66M to 1,028M on
+    """smoke: seconds; small: 9,000 to 300,000 parameters, by bytes, on two CPU cores; paper: SMDM's 66M to 1,028M on
     accelerators"""
     minutes: Annotated[float, Range(0, 1e6)] | None = None
     """save and stop after this long; the same command goes on"""
@@ -113,13 +113,13 @@ SCALES = {
     ),
     "small": Scale(
         budgets={
-            1e11: _own((1, 16), (1, 32), (1, 48)),
-            3.2e11: _own((1, 32), (1, 48), (2, 48)),
-            1e12: _own((1, 48), (2, 48), (2, 64)),
+            1e11: _own((1, 24), (1, 32), (2, 32)),
+            3.2e11: _own((1, 48), (2, 48), (2, 64)),
+            1e12: _own((2, 48), (2, 64), (2, 96)),
         },
-        length=512,
+        length=256,
         vocab=257,
-        batch_size=4,
+        batch_size=8,
         learning_rate=3e-3,
         repeats=3,
         evaluate_limit=512,
