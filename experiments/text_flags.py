@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 from typing import Annotated
 
+from experiments.commands.flags import ViewerFlags
 from experiments.flags import DecodeFlags
 from mdm_jax.ranges import INT32, Count, NotNegative, Range, Seed
 
@@ -84,7 +85,7 @@ class GenPpl(HeldOutFlags):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Sample(DecodeFlags, MaskedModelFlags):
+class Sample(DecodeFlags, MaskedModelFlags, ViewerFlags):
     """Continue prompts or fill in their gaps, several times each; on a terminal the order shows by colour."""
 
     prompt: tuple[str, ...] = ()

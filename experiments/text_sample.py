@@ -8,6 +8,7 @@ It is `mdm-jax generate` with several samples of a prompt, in several orders.
 
 import functools
 import sys
+from collections.abc import Callable
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from mdm_jax.correction import Remask
 from mdm_jax.errors import InputError
 from mdm_jax.evaluation.order_statistics import describe
 from mdm_jax.generation import Generated, generate
+from mdm_jax.report.film import Film, write_text
 from mdm_jax.text.prompts import Prompt, gaps
 from mdm_jax.text.watch import Screen, plain
 from mdm_jax.typing import Oracle, Selector
@@ -33,11 +35,19 @@ def sample(flags: Sample) -> None:
     prompts |= {text: gaps(text) for text in flags.infill}
     selector, oracles = _selector(flags), flags.oracles()
     ours = load_masked(flags)
-    for asked, prompt in (prompts or {"": ""}).items():
+    prompts = prompts or {"": ""}
+    for asked, prompt in prompts.items():
         for name, oracle in oracles.items():
             sys.stdout.write(f"{plain(asked) or 'from nothing'}, order {name}\n")
-            for found in _generated(flags, ours, prompt, oracle, selector):
+            for found in _printed(flags, ours, prompt, _drawing(flags, ours, oracle, selector)):
                 results.add(method="mdm", prompt=asked, oracle=name, selector=repr(selector), **_row(found))
+    if flags.viewer is not None:
+        films = {name: Film() for name in oracles}
+        title, prompt = next(iter(prompts.items()))
+        for name, film in films.items():
+            _drawing(flags, ours, oracles[name], selector)([prompt], watch=film)
+        traces = {name: film.trace() for name, film in films.items()}
+        write_text(flags.viewer, traces, functools.partial(piece, ours.words), title=title or "From nothing")
     results.finish(shown=lambda rows: table([{k: v for k, v in row.items() if k != "text"} for row in rows]))
 
 
@@ -45,9 +55,9 @@ def _selector(flags: Sample) -> Selector:
     return flags.selector() if flags.remask_steps is None else Remask(flags.remask_steps, noise=0.0)
 
 
-def _generated(flags: Sample, ours: Masked, prompt: Prompt, oracle: Oracle, selector: Selector) -> list[Generated]:
-    """The samples of a prompt, which are printed: on a terminal one after the other, step by step, in colours."""
-    draw = functools.partial(
+def _drawing(flags: Sample, ours: Masked, oracle: Oracle, selector: Selector) -> Callable[..., list[Generated]]:
+    """`generate`, with the flags as arguments."""
+    return functools.partial(
         generate,
         ours.model,
         tokenizer=ours.words,
@@ -60,6 +70,10 @@ def _generated(flags: Sample, ours: Masked, prompt: Prompt, oracle: Oracle, sele
         seed=flags.seed,
         batch_size=flags.batch_size,
     )
+
+
+def _printed(flags: Sample, ours: Masked, prompt: Prompt, draw: Callable[..., list[Generated]]) -> list[Generated]:
+    """The samples of a prompt, which are printed: on a terminal one after the other, step by step, in colours."""
     if not sys.stdout.isatty():
         found = draw([prompt] * flags.number)
         before = prompt if isinstance(prompt, str) else ""

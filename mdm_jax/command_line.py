@@ -158,6 +158,12 @@ def parser() -> Parser:
     )
     add("--watch", action="store_true", help="show the order by colour while one prompt fills in, on a terminal")
     add(
+        "--viewer",
+        metavar="FILE.html",
+        type=pathlib.Path,
+        help="write a page that plays how one prompt was filled in",
+    )
+    add(
         "--json",
         metavar="FILE",
         type=pathlib.Path,
@@ -189,18 +195,22 @@ def generate(flags: argparse.Namespace) -> None:
         if flags.json.is_dir() or not flags.json.absolute().parent.is_dir():
             raise InputError(f"--json {flags.json} is no file in a folder that there is")
     is_terminal = sys.stdout.isatty()
-    if flags.watch and len(asked) > 1:
-        raise InputError(f"--watch shows one prompt, and there are {len(asked)}")
+    if flags.viewer is not None:
+        check_place(flags.viewer)
+    for name in ("watch", "viewer"):
+        if getattr(flags, name) and len(asked) > 1:
+            raise InputError(f"--{name} shows one prompt, and there are {len(asked)}")
     oracle, selector = oracle_of(flags.oracle), selector_of(flags)
     tokenizer = tokenizer_of(flags, asked)
     from mdm_jax.generation import generate
     from mdm_jax.loading import load
+    from mdm_jax.report.film import Film, write_text
     from mdm_jax.text.watch import Screen, plain
 
     model = load(flags.model, mesh=mesh_of(flags))
-    watch = None
-    if flags.watch and is_terminal and not getattr(model.config, "causal", False):
-        watch = Screen(functools.partial(piece, tokenizer))
+    is_masked = not getattr(model.config, "causal", False)
+    screen = Screen(functools.partial(piece, tokenizer)) if flags.watch and is_terminal and is_masked else None
+    film = None if flags.viewer is None else Film(screen)
     found = generate(
         model,
         asked,
@@ -219,12 +229,14 @@ def generate(flags: argparse.Namespace) -> None:
         suppressed=flags.suppress,
         batch_size=flags.batch_size,
         seed=flags.seed,
-        watch=watch,
+        watch=film or screen,
         progress="generate" if len(asked) > flags.batch_size else None,
     )
     if flags.json is not None:
         write_whole(flags.json, "".join(map(json_line, asked, found)))
-    if watch is None:
+    if film is not None:
+        write_text(flags.viewer, {flags.oracle: film.trace()}, functools.partial(piece, tokenizer), title="Text")
+    if screen is None:
         text = "".join(f"{shown_result(prompt, one, len(found))}\n" for prompt, one in zip(asked, found, strict=True))
         sys.stdout.write(plain(text) if is_terminal else text)
 

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 import toy
-from commands import ENV, ROOT, assert_refused
+from commands import ENV, ROOT, assert_refused, page_of
 from languages import write_model, write_tokenizer
 
 import mdm_jax
@@ -124,9 +124,9 @@ def test_bad_input_is_refused_in_one_line(folder, tmp_path):
     )
 
 
-def test_command_on_a_terminal_shows_the_order_and_elsewhere_plain_text(folder):
+def test_command_on_a_terminal_shows_the_order_and_elsewhere_plain_text_and_the_page_plays_it(folder, tmp_path):
     command = [sys.executable, "-m", "mdm_jax.command_line", "generate", "--model", str(folder), "--prompt", "the cat"]
-    command += ["--num-new", "4", "--seed", "1", "--watch"]
+    command += ["--num-new", "4", "--seed", "1", "--watch", "--viewer", str(tmp_path / "page.html")]
     flat = subprocess.run(command, cwd=ROOT, env=ENV, capture_output=True, check=False)
     assert (flat.returncode, b"\x1b" in flat.stdout) == (0, False)
     ours, theirs = os.openpty()
@@ -140,6 +140,11 @@ def test_command_on_a_terminal_shows_the_order_and_elsewhere_plain_text(folder):
     frames = shown.split(b"\x1b[J")[1:]
     assert [frame.decode().count("·") for frame in frames] == [3, 2, 1, 0]
     assert frames[0].startswith(b"the cat")
+    (panel,) = page_of(tmp_path / "page.html")["panels"]
+    assert (panel["name"], panel["targets"]) == ("margin", 4)
+    assert sorted(event[0] for event in panel["events"]) == [0, 1, 2, 3]
+    texts = [event[2] for event in sorted(panel["events"], key=lambda event: event[1])]
+    assert "".join(texts).strip() in flat.stdout.decode()
 
 
 def read_terminal(file):

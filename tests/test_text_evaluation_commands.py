@@ -6,7 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from commands import assert_refused, rows, run
+from commands import assert_refused, page_of, rows, run
 from languages import MASK, write_model, write_tokenizer
 
 import mdm_jax
@@ -168,7 +168,9 @@ def test_sample_prints_and_records_several_samples_of_each(folder, tmp_path):
     assert found[0]["text"] != found[1]["text"]
     assert all(one["text"].startswith("the ") and one["text"].endswith(" on") for one in found[4:])
     assert f"1. the cat{found[0]['text']}" in text
-    run("text", "sample", *flags, "--num-new", LENGTH)
+    run("text", "sample", *flags, "--num-new", LENGTH, "--viewer", tmp_path / "page.html")
+    (panel,) = page_of(tmp_path / "page.html")["panels"]
+    assert [event[1] for event in panel["events"]] == list(range(LENGTH)), "from left to right"
     assert [(one["prompt"], one["tokens"]) for one in rows(tmp_path)] == [("", LENGTH)] * 3
 
 

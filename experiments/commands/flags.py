@@ -155,7 +155,7 @@ class ViewerFlags:
     """The page that shows what was decoded."""
 
     viewer: pathlib.Path | None = None
-    """write a page (.html) that plays how the first record was filled in, in every order side by side"""
+    """write a page (.html) that plays how the first input was filled in, in every order side by side"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
