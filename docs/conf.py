@@ -12,7 +12,7 @@ sys.path.insert(0, str(DOCS.parent))
 import mdm_jax  # noqa: E402 (the checkout's)
 
 project = "mdm_jax"
-copyright = "2026, the mdm_jax authors"  # noqa: A001 (Sphinx's name)
+copyright = "2026, the mdm_jax authors"
 release = mdm_jax.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 source_suffix = {".md": "markdown", ".ipynb": "markdown"}
@@ -21,7 +21,7 @@ html_title = "mdm_jax"
 html_theme_options = {"show_toc_level": 2}
 myst_heading_anchors = 4
 autodoc_member_order = "bysource"
-autodoc_typehints_format = "short"
+autodoc_typehints = "none"  # docstrings have dtypes, shapes and units
 autodoc_preserve_defaults = True
 
 PLACED = re.compile(r"<!-- the page is ../(\w+\.md) -->\n")
