@@ -21,7 +21,7 @@ html_title = "mdm_jax"
 html_theme_options = {"show_toc_level": 2}
 myst_heading_anchors = 4
 autodoc_member_order = "bysource"
-autodoc_typehints_format = "short"
+autodoc_typehints = "none"  # docstrings have dtypes, shapes and units
 autodoc_preserve_defaults = True
 
 PLACED = re.compile(r"<!-- the page is ../(\w+\.md) -->\n")

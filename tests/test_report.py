@@ -54,8 +54,8 @@ def test_every_image_is_drawn_by_the_report_and_shown_in_a_page():
     committed = {path.name for path in IMAGES.iterdir()}
     drawn = set(FIGURES) | {f"{pathlib.Path(name).stem}.svg" for name in FIGURES if name.endswith(".png")}
     assert committed == drawn
-    shown = {*PAGES, *(path.relative_to(ROOT) for path in (ROOT / "docs").glob("*.md"))}
-    text = "".join((ROOT / page).read_text() for page in shown)
+    docs = (path for pattern in ("*.md", "notebooks/*.ipynb") for path in (ROOT / "docs").glob(pattern))
+    text = "".join(path.read_text() for path in (*(ROOT / page for page in PAGES), *docs))
     assert all(f"images/{name}" in text for name in FIGURES), "an image that no page shows"
 
 
@@ -67,4 +67,4 @@ def test_report_draws_a_figure_from_its_results_file(tmp_path):
 
 def test_out_that_is_a_file_is_refused_in_one_line(tmp_path):
     (tmp_path / "file").write_text("")
-    assert_refused("report", [(["build", "--out", tmp_path / "file"], "is not a folder")])
+    assert_refused("report", [(["build", "--out", tmp_path / "file"], "docs/images cannot be made")])

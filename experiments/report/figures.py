@@ -72,8 +72,9 @@ FIGURES: dict[str, Draw] = {
     "zebra-training.png": of_rows(zebra_table.plot_over_training, "zebra-small"),
     "zebra-sizes.png": of_rows(zebra_table.plot_sizes, "zebra-small"),
     "throughput-6m.png": of_rows(throughput_report.plot, "throughput-6m", "sudoku_6m"),
-} | {
+}
+"""By the name of the file in docs/images. A PNG file has an SVG one beside it."""
+FIGURES |= {
     f"proteins-{k}.png": of_rows(proteins.plot, "proteins/antiberty", tokens_per_step=k)
     for k in dict.fromkeys(row["tokens_per_step"] for row in measured.rows("proteins/antiberty"))
 }
-"""By the name of the file in docs/images. A PNG file has an SVG one beside it."""

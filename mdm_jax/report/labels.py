@@ -1,13 +1,12 @@
 """Names the curves of a figure beside it, each in its colour. Curves that coincide are named in one place."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mdm_jax.errors import of_extra
-
-with of_extra("experiments"):
+if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SAME = 0.015
@@ -46,13 +45,13 @@ def spread(places: Sequence[float], heights: Sequence[float]) -> list[float]:
     return found
 
 
-def label_curves(axes: Axes, drawn: Drawn, groups: Sequence[Sequence[str]], colors: Mapping[str, str]) -> None:
+def label_curves(axes: "Axes", drawn: Drawn, groups: Sequence[Sequence[str]], colors: Mapping[str, str]) -> None:
     """Writes each name to the right of the axes, with a line to the last point that tells its curve from the others."""
     bottom, top = axes.get_ylim()
     height = top - bottom
     anchors = {group[0]: _last_apart(drawn, group, groups, height) for group in groups}
     ordered = sorted(groups, key=lambda group: anchors[group[0]][1])
-    unit = 72 * axes.figure.get_figheight() * 0.78 / height  # points of one unit of y, about
+    unit = 72 * axes.bbox.height / axes.figure.dpi / height  # points of one unit of y, about
     heights = [(LINE * len(group) + 3) / unit for group in ordered]
     places = spread([anchors[group[0]][1] for group in ordered], heights)
     for group, place in zip(ordered, places, strict=True):

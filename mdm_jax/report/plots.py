@@ -50,7 +50,7 @@ WORDS = {
 """What names are called in figures."""
 ROOM = 45
 """Characters of the labels of ticks that an axis has room for."""
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.size": 10,
     "axes.titlesize": 11,
     "axes.spines.top": False,
