@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 
 from mdm_jax.data import builders
 from mdm_jax.data.checks import Records, Split
+from mdm_jax.progress import Bar
 from mdm_jax.tasks import text
 
 SHARD = 1 << 28
-"""Bytes of a shard, about."""
+"""The least bytes of a shard, about, if there are several."""
+MOST_SHARDS = 256
+"""Their files are open all at once when rows are read at random."""
 
 
 class Config(tfds.core.BuilderConfig):
@@ -60,10 +63,20 @@ class TextBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type:
     def _shards(self, split: Split, count: int) -> list[Callable[[], Iterator[tuple[int, Records]]]]:
         """The shards of a split, which are written one after the other."""
         config = self.builder_config
-        size = max(1, SHARD // (config.length * np.dtype(config.dtype).itemsize))
-        chunks = ({"tokens": rows} for rows in config.rows(split))
-        records = builders.numbered(chunks, count, f"{split} rows")
+        size = max(SHARD // (config.length * np.dtype(config.dtype).itemsize), -(-count // MOST_SHARDS), 1)
+        records = _records(config.rows(split), count, f"{split} rows")
         return [functools.partial(itertools.islice, records, size) for _ in range(-(-count // size))]
+
+
+def _records(rows: Iterator[NDArray[Any]], count: int, label: str) -> Iterator[tuple[int, Records]]:
+    """Each row as a record: one and the same, as tfds keeps all that it is given until a shard is written."""
+    record: dict[str, NDArray[Any]] = {}
+    item = 0, record
+    with Bar(total=count, desc=label, unit="", unit_scale=True, leave=False) as bar:
+        for chunk in rows:
+            for record["tokens"] in chunk:
+                yield item
+                bar.update()
 
 
 def prepare(data_dir: str | os.PathLike[str], config: Config) -> tfds.core.DatasetBuilder:
