@@ -163,10 +163,11 @@ class Train(Prepare, TrainFlags):
         return loss, bound if name == "uniform" else loss
 
     def recorded(self) -> dict[str, Any]:
-        """The loss, the order, and the ids that `generate` needs."""
+        """The loss, the order, the name of the prepared data, and the mask that `generate` needs."""
         task = self.task()
         known = {} if self.loss == "causal" else {"mask_token_id": task.masked.mask_id}
-        return {"loss": self.loss, "order": self.order, "order_seed": self.order_seed, **known}
+        chosen = {"loss": self.loss, "order": self.order, "order_seed": self.order_seed}
+        return {**chosen, "dataset": task.folder(self.data).name, **known}
 
     def fitted(self, config: "ModelConfig") -> "ModelConfig":
         """The network with SMDM's initialisation, and the layers, width, heads and positions of the flags."""

@@ -1,15 +1,17 @@
 """Files and folders that a user names: which are accepted, and how much of them is read."""
 
 import contextlib
+import datetime
 import errno
 import json
 import math
 import os
 import pathlib
 import re
+import socket
 import stat
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from mdm_jax.errors import InputError, RunError, shown
 
@@ -17,6 +19,8 @@ MOST_JSON = 1 << 24
 """The most bytes of a JSON file; none of ours is larger."""
 DEEPEST = 32
 """The most levels of nested lists and objects; ours have four."""
+LOCK = "lock"
+"""Name of the lock file of a folder. It says which process holds the lock, or held it last."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
@@ -141,6 +145,50 @@ def write_whole(path: pathlib.Path, data: str | bytes) -> None:
     """Writes a file whole or not at all; RunError if the disk is full, InputError if it cannot be written otherwise."""
     with whole_file(path) as file:
         file.write(data.encode() if isinstance(data, str) else data)
+
+
+def open_lock(folder: pathlib.Path) -> TextIO:
+    """Makes a folder, and locks it until what is returned is closed.
+
+    Raises:
+      InputError: the folder cannot be written to, or another process has locked it.
+    """
+    try:
+        file = (make_folder(folder) / LOCK).open("a+")
+    except OSError as error:
+        raise InputError(f"the folder {folder} cannot be written to: {_reason(error)}") from error
+    try:
+        take_lock(file, folder)
+    except InputError:
+        file.close()
+        raise
+    return file
+
+
+def take_lock(file: TextIO, folder: pathlib.Path) -> None:
+    """Locks the open lock file of a folder until it is closed or its process dies.
+
+    Raises:
+      InputError: another process has locked it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        raise InputError(
+            f"{folder} is in use by {file.read(300).strip() or 'another process'}; wait for its end, or take another "
+            "folder"
+        ) from None
+    except OSError:  # a file system without such locks
+        return
+    file.truncate(0)
+    since = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
+    file.write(f"process {os.getpid()} on {socket.gethostname()}, since {since}\n")
+    file.flush()
 
 
 def _no_number(name: str) -> None:

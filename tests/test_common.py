@@ -98,7 +98,7 @@ def test_results_that_cannot_be_written_are_refused_before_the_work(tmp_path, pl
         Results("sudoku", "evaluate", out=tmp_path / place, seed=3)
 
 
-MODULES = ["sudoku", "zebra", "nae_sat", "throughput.__main__", "imbalance", "hardness"]
+MODULES = ["sudoku", "zebra", "nae_sat", "text", "throughput.__main__", "imbalance", "hardness"]
 PLACES = ["gs://bucket/run", "s3://bucket/run", "https://host/a.csv", "GS://b", "/dev/zero", "PIPE"]
 
 

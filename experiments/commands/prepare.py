@@ -21,7 +21,7 @@ def prepare(flags: TaskFlags) -> None:
     results.finish()
 
 
-def load_splits(task: Task, data_dir: pathlib.Path) -> dict[str, Records]:
+def load_splits(task: Task, data_dir: pathlib.Path) -> dict[Split, Records]:
     """Reads both splits into memory. The first process writes them if they are not on disk yet."""
     numbers = "" if task.num_train is None else f"{task.num_train} + {task.num_test} of "
     say(f"{task.name}: {numbers}{task.title} in {data_dir} ...")

@@ -1,19 +1,13 @@
 """One writer per folder: a lock that the system releases when its holder dies."""
 
 import contextlib
-import datetime
 import os
 import pathlib
-import socket
 import threading
 from collections.abc import Iterator
-from typing import TextIO
 
-from mdm_jax.errors import InputError
+from mdm_jax.files import LOCK, take_lock
 from mdm_jax.training.distributed import is_lead
-
-LOCK = "lock"
-"""Name of the lock file. It says which process holds the lock, or held it last."""
 
 _held: dict[str, int] = {}
 """The folders that this process has locked, and the thread of each, which may lock it again."""
@@ -39,30 +33,9 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
         yield
         return
     with file:
-        _take(file, folder)
+        take_lock(file, folder)
         _held[name] = me
         try:
             yield
         finally:
             del _held[name]
-
-
-def _take(file: TextIO, folder: pathlib.Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        raise InputError(
-            f"{folder} is in use by {file.read(300).strip() or 'another process'}; wait for its end, or take another "
-            "folder"
-        ) from None
-    except OSError:  # a file system without such locks
-        return
-    file.truncate(0)
-    since = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
-    file.write(f"process {os.getpid()} on {socket.gethostname()}, since {since}\n")
-    file.flush()

@@ -22,7 +22,7 @@ SHARD = 1 << 28
 
 
 class Config(tfds.core.BuilderConfig):
-    """The name of a dataset, and what it is written from."""
+    """The name of a dataset, and what it is written from; none of it if it is there."""
 
     def __init__(
         self,
@@ -30,10 +30,10 @@ class Config(tfds.core.BuilderConfig):
         *,
         length: int,
         dtype: str,
-        counts: Mapping[Split, int],
-        rows: Callable[[Split], Iterator[NDArray[Any]]],
+        counts: Mapping[Split, int] | None = None,
+        rows: Callable[[Split], Iterator[NDArray[Any]]] = lambda split: iter(()),
     ) -> None:
-        self.length, self.dtype, self.counts, self.rows = length, dtype, counts, rows
+        self.length, self.dtype, self.counts, self.rows = length, dtype, counts or {}, rows
         super().__init__(name=name)
 
 

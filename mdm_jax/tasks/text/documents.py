@@ -161,8 +161,9 @@ def _text_of(row: Any, field: str, where: str) -> str:
 
 
 def _of_parquet(place: Place, field: str) -> Iterator[tuple[str, bool]]:
-    import pyarrow
-    import pyarrow.parquet
+    with of_extra("text"):
+        import pyarrow
+        import pyarrow.parquet
 
     number = 0
     try:
@@ -205,8 +206,8 @@ def _opened(place: Place) -> IO[bytes] | io.BufferedIOBase:
         if place.compression == ".gz":
             return gzip.open(place.path, "rb")
         if place.compression == ".zst":
-            import pyarrow
-
+            with of_extra("text"):
+                import pyarrow
             stream: Any = pyarrow.input_stream(place.path, compression="zstd")
             return io.BufferedReader(stream, BLOCK)
         return open(place.path, "rb", buffering=BLOCK)

@@ -21,16 +21,17 @@ from numpy.typing import NDArray
 
 from mdm_jax.data.checks import Split
 from mdm_jax.errors import RunError
-from mdm_jax.files import make_folder, read_json, write_whole
+from mdm_jax.files import make_folder, read_json, whole_file, write_whole
 from mdm_jax.tasks.text.documents import Piece, read_pieces
 from mdm_jax.tasks.text.sources import Place
 from mdm_jax.text.tokenizer import Tokenizer, read_tokenizer
 
 BATCH = 1 << 20
 """Characters that a process encodes at once, about."""
-PART = 1 << 28
+PART = 1 << 27
 """Characters of a part, about."""
 SPLITS: tuple[Split, ...] = ("train", "test")
+COUNTED = ("documents", "bytes", "tokens")
 
 
 class Origin(NamedTuple):
@@ -105,7 +106,7 @@ def encode(
     records = read_records(folder)
     at, done = (records[-1]["origin"], records[-1]["pieces"]) if records else (0, 0)
     progress(sum(record["characters"] for record in records))
-    number, part = len(records), _Part(dtype)
+    number, part = len(records), _Part()
     work = _batches(origins, reading, at, done)
     with _encoder(tokenizer, end_id, dtype, workers) as run:
         for batch, streams in run(work):
@@ -113,7 +114,7 @@ def encode(
             progress(batch.characters)
             if part.characters >= PART:
                 part.write(folder, number)
-                number, part = number + 1, _Part(dtype)
+                number, part = number + 1, _Part()
     if part.characters:
         part.write(folder, number)
     return counted(read_records(folder))
@@ -127,13 +128,14 @@ def read_records(folder: pathlib.Path) -> list[dict[str, Any]]:
     return records
 
 
-def counted(records: Iterable[dict[str, Any]]) -> dict[str, Any]:
+def counted(records: Iterable[dict[str, Any]]) -> dict[str, dict[str, int]]:
     """The sums of the records' counts, by split."""
-    total: dict[str, Any] = {split: collections.Counter() for split in SPLITS}
+    total = {split: dict.fromkeys(COUNTED, 0) for split in SPLITS}
     for record in records:
         for split in SPLITS:
-            total[split].update(record[split])
-    return {split: dict(counts) for split, counts in total.items()}
+            for name in COUNTED:
+                total[split][name] += record[split][name]
+    return {split: total[split] for split in SPLITS}
 
 
 def read_stream(folder: pathlib.Path, split: Split, dtype: str, block: int = 1 << 22) -> Iterator[NDArray[Any]]:
@@ -177,13 +179,11 @@ def _batches(origins: Sequence[Origin], reading: Reading, at: int, done: int) ->
 class _Part:
     """The streams of a part while they grow."""
 
-    def __init__(self, dtype: str) -> None:
+    def __init__(self) -> None:
         self.characters = 0
         self._streams: dict[Split, list[NDArray[Any]]] = {split: [] for split in SPLITS}
-        self._counts: dict[Split, dict[str, int]] = {
-            split: {"documents": 0, "bytes": 0, "tokens": 0} for split in SPLITS
-        }
-        self._end, self._dtype = (0, 0), dtype
+        self._counts = {split: dict.fromkeys(COUNTED, 0) for split in SPLITS}
+        self._end = 0, 0
 
     def add(self, batch: _Batch, streams: tuple[NDArray[Any], ...]) -> None:
         self.characters += batch.characters
@@ -198,8 +198,9 @@ class _Part:
     def write(self, folder: pathlib.Path, number: int) -> None:
         """Writes the streams, then the record, without which they do not count."""
         for split in SPLITS:
-            tokens = np.concatenate([np.zeros(0, self._dtype), *self._streams[split]])
-            write_whole(folder / f"{number:06d}.{split}", tokens.tobytes())
+            with whole_file(folder / f"{number:06d}.{split}") as file:
+                for tokens in self._streams[split]:
+                    file.write(tokens.data)
         origin, done = self._end
         record: dict[str, Any] = {"origin": origin, "pieces": done, "characters": self.characters}
         record |= {split: self._counts[split] for split in SPLITS}

@@ -6,7 +6,7 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -14,24 +14,19 @@ from numpy.typing import NDArray
 
 from mdm_jax.data import builders
 from mdm_jax.data.checks import Records, Say, Split, silent
-from mdm_jax.errors import InputError, shown
-from mdm_jax.files import make_folder, read_json, write_whole
-from mdm_jax.progress import Bar
+from mdm_jax.errors import InputError
+from mdm_jax.files import local_path, open_lock, read_json, write_whole
 from mdm_jax.report.board import Board, View
-from mdm_jax.tasks.base import Scores, Tokens
+from mdm_jax.tasks.base import Scores, Tokens, fields_of
 from mdm_jax.tasks.text import VERSION, encode
 from mdm_jax.tasks.text.layouts import Causal, Masked
+from mdm_jax.tasks.text.prepare import end_id_of, make_tokenizer, write_streams
 from mdm_jax.tasks.text.rows import cut_rows, document_rows
 from mdm_jax.tasks.text.sources import find_places
-from mdm_jax.text.bpe import train_bpe
-from mdm_jax.text.tokenizer import FILE, Tokenizer, copy_tokenizer, read_tokenizer
+from mdm_jax.text.tokenizer import Tokenizer, read_tokenizer
 
-TRAINED_ON = 1 << 28
-"""The most characters that a tokenizer is trained on, an equal part of each file."""
-PER_WORKER = 1 << 23
-"""Bytes of a corpus for which a further process is worth its start."""
-COUNTS = "counts.json"
-"""The file with the numbers of documents, bytes and tokens."""
+MADE = "made.json"
+"""The file that says what was prepared, and of how many documents, bytes and tokens."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,8 +124,15 @@ class Text:
         return f"{self.length}-{builders.digest(*options, *places)}"
 
     def folder(self, data_dir: str | os.PathLike[str]) -> pathlib.Path:
-        """Where the dataset lies, with its tokenizer."""
-        return pathlib.Path(data_dir) / self.name / self.dataset
+        """Where the dataset lies, with its tokenizer. Once it is prepared, the source may be gone."""
+        parent = local_path(data_dir) / self.name
+        try:
+            return parent / self.dataset
+        except InputError:
+            found = [path for path in parent.glob(f"{self.length}-*/{MADE}") if self._made(path) == fields_of(self)]
+            if len(found) != 1:
+                raise
+            return found[0].parent
 
     def prepare(self, data_dir: str | os.PathLike[str], *, say: Say = silent) -> Any:
         """Writes the rows as a tfds dataset if it is not there yet. A call that was killed can be repeated: it goes on.
@@ -148,119 +150,87 @@ class Text:
         from mdm_jax.tasks.text import builder  # imports tfds
 
         folder = self.folder(data_dir)
-        parts, counts = folder / "parts", dict.fromkeys(encode.SPLITS, 0)
-        is_there = (folder / VERSION).exists()
-        if not is_there:
-            words = self._make_tokenizer(folder, say)
-            self._encode(folder, parts, words, say)
-            counts = {split: sum(map(len, self._rows(parts, words, split))) for split in encode.SPLITS}
-            self._check_counts(folder, counts)
-        words = read_tokenizer(folder)
-        made = builder.prepare(
-            data_dir,
-            builder.Config(
-                self.dataset,
-                length=self.length,
-                dtype=self.dtype,
-                counts=counts,
-                rows=functools.partial(self._rows, parts, words),
-            ),
-        )
-        if not is_there:
+        config = functools.partial(builder.Config, folder.name, length=self.length, dtype=self.dtype)
+        if (folder / VERSION).exists():
+            return builder.prepare(data_dir, config())
+        if self.words is not None:
+            end_id_of(self.words, self.end_token)  # before anything is written
+        with open_lock(folder):
+            parts = folder / "parts"
+            counts, rows = self._write(folder, parts, say)
+            found = builder.prepare(data_dir, config(counts=counts, rows=rows))
             shutil.rmtree(parts, ignore_errors=True)
-        return made
+        return found
+
+    def _write(
+        self, folder: pathlib.Path, parts: pathlib.Path, say: Say
+    ) -> tuple[dict[Split, int], Callable[[Split], Iterator[NDArray[Any]]]]:
+        """Writes all but the rows: the number of rows of each split, and what gives them."""
+        words = make_tokenizer(folder, self.words, self.vocab, self.origins, self.reading, say)
+        end_id = end_id_of(words, self.end_token)
+        made = write_streams(
+            parts,
+            self.origins,
+            self.reading,
+            words,
+            end_id=end_id,
+            dtype=self.dtype,
+            workers=self.workers,
+            say=say,
+        )
+        rows = functools.partial(self._rows, parts, end_id)
+        counts = {split: self._count(made[split], rows(split)) for split in encode.SPLITS}
+        for split, number in counts.items():
+            if not number:
+                raise InputError(self._why_none(made, split))
+        write_whole(folder / MADE, json.dumps({"task": fields_of(self), **made}, indent=1) + "\n")
+        return counts, rows
 
     def read(self, made: Any, split: Split) -> Records:
-        """The rows of a split, on disk if they are many."""
+        """The rows of a split; they stay on disk if they are many."""
         return builders.open_split(made, split)
 
     def tokenizer_in(self, data_dir: str | os.PathLike[str]) -> Tokenizer:
         """The tokenizer of the prepared data."""
         return read_tokenizer(self.folder(data_dir))
 
-    def counts(self, data_dir: str | os.PathLike[str]) -> dict[str, dict[str, int]]:
+    def counts(self, data_dir: str | os.PathLike[str]) -> dict[Split, dict[str, int]]:
         """The documents, bytes and tokens of each split of the prepared data."""
-        found: dict[str, dict[str, int]] = read_json(self.folder(data_dir) / COUNTS, "counts")
-        return found
+        made = read_json(self.folder(data_dir) / MADE, "what was prepared")
+        return {split: made[split] for split in encode.SPLITS}
 
-    def end_id(self, words: Tokenizer) -> int:
-        """The token that ends a document; InputError if it is not known."""
-        if self.end_token is not None:
-            found = words.backend.token_to_id(self.end_token)
-            if found is None:
-                raise InputError(f"{words.place} has no token {shown(self.end_token)}")
-            return int(found)
-        if words.end_ids:
-            return words.end_ids[0]
-        raise InputError(f"the folder of {words.place} does not say which token ends a text: name it with --end-token")
+    @staticmethod
+    def _made(path: pathlib.Path) -> Any:
+        """The fields of the task that prepared the data."""
+        made = read_json(path, "what was prepared")
+        return made.get("task") if isinstance(made, dict) else None
 
-    def _make_tokenizer(self, folder: pathlib.Path, say: Say) -> Tokenizer:
-        """Trains or copies the tokenizer, unless it is there."""
-        if not (folder / FILE).exists():
-            if self.words is not None:
-                self.end_id(self.words)
-                copy_tokenizer(self.words, make_folder(folder))
-            else:
-                say(f"trains a tokenizer of {self.vocab} tokens ...")
-                train_bpe(self._texts(), self.vocab, folder)
-        return read_tokenizer(folder)
-
-    def _texts(self) -> Iterator[str]:
-        """What a tokenizer is trained on: the beginning of each file, up to an equal share."""
-        most = max(1, TRAINED_ON // len(self.origins))
-        for origin in self.origins:
-            left = most
-            for piece, split in encode.read_sided(origin, self.reading):
-                if split == "train":
-                    yield piece.text[:left]
-                    left -= len(piece.text)
-                if left <= 0:
-                    break
-
-    def _encode(self, folder: pathlib.Path, parts: pathlib.Path, words: Tokenizer, say: Say) -> None:
-        sizes = [origin.place.num_bytes() for origin in self.origins]
-        size = None if None in sizes else sum(filter(None, sizes))
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = self.workers or max(1, min(cores, cores if size is None else size // PER_WORKER))
-        say(f"encodes {len(sizes)} files in {workers} processes ...")
-        with Bar(total=size, desc="text", unit="B", unit_scale=True, leave=False) as bar:
-            counts = encode.encode(
-                parts,
-                self.origins,
-                self.reading,
-                folder / FILE,
-                end_id=self.end_id(words),
-                dtype=self.dtype,
-                workers=workers,
-                progress=bar.update,
-            )
-        write_whole(folder / COUNTS, json.dumps(counts) + "\n")
-
-    def _rows(self, parts: pathlib.Path, words: Tokenizer, split: Split) -> Iterator[NDArray[Any]]:
+    def _rows(self, parts: pathlib.Path, end_id: int, split: Split) -> Iterator[NDArray[Any]]:
         stream = encode.read_stream(parts, split, self.dtype)
         if self.packing == "joined":
             return cut_rows(stream, self.length)
-        return document_rows(stream, self.length, end_id=self.end_id(words), pad_id=self.vocab_size + 1)
+        return document_rows(stream, self.length, end_id=end_id, pad_id=self.vocab_size + 1)
 
-    def _check_counts(self, folder: pathlib.Path, counts: Mapping[Split, int]) -> None:
-        """Raises InputError if a split has no row."""
-        found = read_json(folder / COUNTS, "counts")
-        for split, number in counts.items():
-            documents, tokens = (found[split].get(name, 0) for name in ("documents", "tokens"))
-            if number:
-                continue
-            source = self.source if split == "train" or self.test_source is None else self.test_source
-            total = sum(found[name].get("documents", 0) for name in encode.SPLITS)
-            if documents == 0 and total and self.test_source is None:
-                what = "held out" if split == "test" else "trained on"
-                raise InputError(
-                    f"none of the {total} documents of {source} is {what}, with a share of {self.held_out} held out: "
-                    "give another --held-out or a --test-source, or end a document at each empty line: --empty-lines"
-                )
-            have = f"{documents} documents of {tokens} tokens" if tokens else "no document"
-            raise InputError(
-                f"{source} has {have} for the {split} split: a row has {self.length}; give a smaller --length"
+    def _count(self, counts: Mapping[str, int], rows: Iterator[NDArray[Any]]) -> int:
+        """The number of rows; documents in rows of their own have to be counted."""
+        return counts["tokens"] // self.length if self.packing == "joined" else sum(map(len, rows))
+
+    def _why_none(self, made: Mapping[str, Mapping[str, int]], split: Split) -> str:
+        """Why a split has no row, and what to do."""
+        source = self.source if split == "train" or self.test_source is None else self.test_source
+        total = sum(made[name]["documents"] for name in encode.SPLITS)
+        if not made[split]["documents"] and (self.test_source is not None or not total):
+            return f"{source} has no document with a visible character"
+        if not made[split]["documents"]:
+            return (
+                f"none of the documents of {source} is {'held out' if split == 'test' else 'trained on'}, {total} in "
+                f"all, with a share of {self.held_out} held out: give another --held-out or a --test-source, or end a "
+                "document at each empty line of a .txt file (--empty-lines)"
             )
+        return (
+            f"the documents of {source} for the {split} split have {made[split]['tokens']} tokens, fewer than a row of "
+            f"{self.length}: give a smaller --length"
+        )
 
     def statistics(self, records: Records) -> dict[str, float]:
         """Nothing: `counts` has it."""
