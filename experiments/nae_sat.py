@@ -14,7 +14,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from experiments.commands.flags import EvaluateFlags, GeneratedFlags, NamedLossFlags, ReproduceFlags
+from experiments.commands.flags import EvaluateFlags, ReproduceFlags, TaskFlags, TrainFlags
 from experiments.commands.scales import Budget
 from experiments.common import run
 from mdm_jax.errors import InputError
@@ -39,7 +39,7 @@ AGREEMENT = "observations that agree with the latents (%)"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Prepare(GeneratedFlags):
+class Prepare(TaskFlags):
     """Draw sequences and write them as a tfds dataset."""
 
     experiment: ClassVar[str] = "nae_sat"
@@ -66,7 +66,7 @@ class Prepare(GeneratedFlags):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Train(Prepare, NamedLossFlags):
+class Train(Prepare, TrainFlags):
     """Train a model; the same command again goes on from its newest checkpoint."""
 
     names: ClassVar[tuple[str, ...]] = ("num_latents", "num_observations", "num_train", "num_test", "seed", "length")

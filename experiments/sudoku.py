@@ -21,11 +21,11 @@ import tyro
 from experiments.commands.flags import (
     EvaluateFlags,
     ExportFlags,
-    GeneratedFlags,
     MethodsFlags,
     PuzzleTrainFlags,
     Question,
     SolveFlags,
+    TaskFlags,
 )
 from experiments.common import run, say
 from experiments.sudoku_flags import Demo, Readings
@@ -57,7 +57,7 @@ SHIPPED = pathlib.Path("sudoku-6m")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Prepare(GeneratedFlags):
+class Prepare(TaskFlags):
     """Generate puzzles and write them as a tfds dataset. Training and held-out puzzles never share a solution."""
 
     experiment: ClassVar[str] = "sudoku"

@@ -19,7 +19,7 @@ import math
 import pathlib
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from experiments.commands.flags import ExportFlags, TaskFlags, TrainFlags
+from experiments.commands.flags import DataFlags, ExportFlags, FitFlags
 from experiments.common import run
 from experiments.text_flags import GenPpl, Likelihood, Sample
 from mdm_jax.errors import InputError
@@ -36,7 +36,7 @@ Order = Literal["identity", "much-closer", "closer", "uniform"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Prepare(TaskFlags):
+class Prepare(DataFlags):
     """Read a corpus, cut it into rows of tokens, and write them as a tfds dataset."""
 
     experiment: ClassVar[str] = "text"
@@ -87,7 +87,7 @@ class Prepare(TaskFlags):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Train(Prepare, TrainFlags):
+class Train(Prepare, FitFlags):
     """Train a model; the same command again goes on from its newest checkpoint."""
 
     names: ClassVar[tuple[str, ...]] = (

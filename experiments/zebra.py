@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from experiments.commands.flags import (
     EvaluateFlags,
-    GeneratedFlags,
     MethodsFlags,
     PuzzleTrainFlags,
     Question,
     SolveFlags,
+    TaskFlags,
 )
 from experiments.common import Row, run
 from mdm_jax.ranges import Count, Range
@@ -50,7 +50,7 @@ PAPER_SET = "3x3-to-6x6"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Prepare(GeneratedFlags):
+class Prepare(TaskFlags):
     """Generate puzzles and write them as a tfds dataset.
 
     No held-out puzzle is a training puzzle, nor one with other names or another order of clues.

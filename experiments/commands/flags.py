@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TaskFlags(abc.ABC):
+class DataFlags(abc.ABC):
     """The flags of `prepare`, which name a task and its data."""
 
     experiment: ClassVar[str]
@@ -41,8 +41,8 @@ class TaskFlags(abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GeneratedFlags(TaskFlags):
-    """The flags of `prepare` for a task that makes its records."""
+class TaskFlags(DataFlags):
+    """The flags of `prepare` for a task that makes as many records as are wanted."""
 
     num_train: Count = 100_000
     """records to train on"""
@@ -62,7 +62,7 @@ class LossFlags:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainFlags(TaskFlags, RunFlags):
+class FitFlags(DataFlags, RunFlags):
     """The flags of `train`, but for the loss."""
 
     names: ClassVar[tuple[str, ...]]
@@ -115,7 +115,7 @@ class TrainFlags(TaskFlags, RunFlags):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NamedLossFlags(TrainFlags, LossFlags):
+class TrainFlags(FitFlags, TaskFlags, LossFlags):
     """The flags of `train`, with the loss by its name."""
 
     def losses(self, layout: "Layout") -> "tuple[Loss, Loss]":
@@ -130,7 +130,7 @@ class NamedLossFlags(TrainFlags, LossFlags):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PuzzleTrainFlags(NamedLossFlags):
+class PuzzleTrainFlags(TrainFlags):
     """The flags of `train` for a puzzle, which has several layouts."""
 
     layout: str

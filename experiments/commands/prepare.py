@@ -2,7 +2,7 @@
 
 import pathlib
 
-from experiments.commands.flags import TaskFlags
+from experiments.commands.flags import DataFlags
 from experiments.common import Results, say
 from mdm_jax.data.checks import Split
 from mdm_jax.tasks.base import Records, Task
@@ -11,7 +11,7 @@ from mdm_jax.training.distributed import barrier, is_lead
 SPLITS: tuple[Split, ...] = ("train", "test")
 
 
-def prepare(flags: TaskFlags) -> None:
+def prepare(flags: DataFlags) -> None:
     """Adds a row for each split."""
     results = Results(flags.experiment, "prepare", out=flags.out, seed=flags.seed)
     task = flags.task()

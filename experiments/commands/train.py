@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from experiments.commands.decode import TWO_ORDERS, add_row, measure, one_by_one
-from experiments.commands.flags import TrainFlags
+from experiments.commands.flags import FitFlags, TrainFlags
 from experiments.commands.prepare import load_splits
 from experiments.common import Results, say
 from experiments.flags import RunFlags, resolve_dtype
@@ -48,7 +48,7 @@ def train(flags: TrainFlags) -> None:
     results.finish(earlier=earlier, fields={"mesh": dict(mesh.shape), "processes": jax.process_count()})
 
 
-def train_model(flags: TrainFlags, orders: tuple[str, ...] = TWO_ORDERS) -> tuple[Model, Records]:
+def train_model(flags: FitFlags, orders: tuple[str, ...] = TWO_ORDERS) -> tuple[Model, Records]:
     """Trains a model, from the newest checkpoint if there is one.
 
     Args:
@@ -114,7 +114,7 @@ def flops_of(config: ModelConfig, length: int) -> float | None:
     return None if flops is None else 3 * flops
 
 
-def network(flags: TrainFlags, task: Task) -> ModelConfig:
+def network(flags: FitFlags, task: Task) -> ModelConfig:
     """The preset, with the changes that the flags and the layout make."""
     changes = computed_in(flags, flags.out) | dict(flags.layout_of(task).network)
     changes |= {} if flags.dropout is None else {"dropout": flags.dropout}
@@ -153,7 +153,7 @@ class Run:
     """the parameters to start from; None for new ones"""
 
 
-def begin(flags: TrainFlags, task: Task, config: ModelConfig, orders: Sequence[str]) -> Run:
+def begin(flags: FitFlags, task: Task, config: ModelConfig, orders: Sequence[str]) -> Run:
     """Checks the flags before the data are made, which may take long.
 
     Args:
