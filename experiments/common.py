@@ -27,6 +27,7 @@ from typing import Any
 import mdm_jax
 from experiments.endings import of_the_user, silence_writers
 from experiments.plugins import PLUGIN, import_plugins
+from experiments.usage import examples_of, grouped
 from mdm_jax.endings import ended_well
 from mdm_jax.errors import InputError, one_line
 from mdm_jax.files import check_place, finite, is_full, make_folder, write_whole
@@ -48,13 +49,15 @@ def parse(experiment: str, description: str, flags: Mapping[str, Callable[..., A
     """Parses the flags in `argv`. An error is one line on stderr and exit code 2."""
     import tyro
 
-    errors = io.StringIO()
+    errors, said = io.StringIO(), io.StringIO()
     try:
-        with contextlib.redirect_stderr(errors):
+        with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(said):
             return tyro.extras.subcommand_cli_from_dict(
                 dict(flags), prog=f"python -m experiments.{experiment}", description=description, args=list(argv)
             )
     except SystemExit as stop:
+        command = next((word for word in argv if word in flags), "")
+        sys.stdout.write(grouped(said.getvalue(), examples_of(experiment, command, description)))
         if stop.code == 2:
             lines = [line.strip("│╭╮╰╯ ") for line in errors.getvalue().splitlines()]
             words = [line for line in lines if line and not line.startswith("─") and "full helptext" not in line]

@@ -83,12 +83,12 @@ def label_curves(axes: "Axes", drawn: Drawn, groups: Sequence[Sequence[str]], co
 def _last_apart(
     drawn: Drawn, group: Sequence[str], groups: Sequence[Sequence[str]], height: float
 ) -> tuple[float, float]:
-    """The last point of a curve that is apart from those of other groups, or the point that is furthest from them."""
+    """The end of a curve, or if that does not tell it from the others, the last point that does."""
     x, y = drawn[group[0]]
     others = [drawn[other[0]] for other in groups if other is not group]
-    if not others:
-        return float(x[-1]), float(y[-1])
-    apart = np.min([np.abs(y - np.interp(x, *other)) for other in others], axis=0)
+    apart = (
+        np.min([np.abs(y - np.interp(x, *other)) for other in others], axis=0) if others else np.full(len(x), np.inf)
+    )
     far = np.flatnonzero(apart >= APART * height)
-    at = int(far[-1]) if len(far) else int(np.argmax(apart))
+    at = int(far[-1]) if apart[-1] < SAME * height and len(far) else -1
     return float(x[at]), float(y[at])
