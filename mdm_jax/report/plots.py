@@ -160,7 +160,7 @@ def curves(
 def _limits(drawn: Mapping[str, np.ndarray], is_share: bool) -> tuple[float, float]:
     """The ends of the y axis. Shares that are all high have an axis that begins above 0."""
     if not is_share:
-        return 0.0, 1.06 * max(float(np.max(y)) for y in drawn.values())
+        return 0.0, 1.06 * max(float(np.max(y)) for y in drawn.values()) or 1.0
     least = min(float(np.min(y)) for y in drawn.values())
     return (10 * (least // 10) - 10.5 if least >= 45 else -2.0), 102.0
 
