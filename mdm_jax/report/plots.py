@@ -198,7 +198,7 @@ def _limits(drawn: Mapping[str, np.ndarray], is_share: bool, from_zero: bool) ->
     """The ends of the y axis. Shares that are all high have an axis that begins above 0."""
     least, most = min(float(np.min(y)) for y in drawn.values()), max(float(np.max(y)) for y in drawn.values())
     if not is_share:
-        room = 0.06 * (most if from_zero else most - least)
+        room = 0.06 * (most if from_zero else most - least) or 1.0
         return 0.0 if from_zero else least - room, most + room
     return (10 * (least // 10) - 10.5 if least >= 45 else -2.0), 102.0
 
