@@ -119,7 +119,7 @@ def test_page_has_a_row_and_a_true_transcript_of_every_format(tmp_path, monkeypa
     assert {form for line in said.values() for form in known if f": read as {form}" in line} == set(known)
 
 
-@pytest.mark.parametrize("experiment", ["sudoku", "nae_sat", "zebra", "llada"])
+@pytest.mark.parametrize("experiment", ["sudoku", "nae_sat", "zebra", "llada", "text", "scaling"])
 def test_pages_show_every_command_of_an_experiment_and_no_other(experiment):
     commands = importlib.import_module(module_of(experiment)).COMMANDS
     used = set()

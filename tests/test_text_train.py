@@ -58,7 +58,7 @@ def test_train_and_evaluate_give_one_loss(trained, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["subset", "causal"])
-def test_trained_model_generates_text_with_the_tokenizer_beside_it(trained, name):
+def test_trained_model_generates_text_with_the_tokenizer_beside_it_and_once_exported(trained, tmp_path, name):
     model, ids = mdm_jax.load(trained / name), read_tokenizer(trained / name).encode("the old")
     assert (ids[0] == 300) == (name == "causal"), "an autoregressive model wants its start"
     blocks = {} if name == "causal" else {"block_length": 2}
@@ -67,6 +67,10 @@ def test_trained_model_generates_text_with_the_tokenizer_beside_it(trained, name
     alone = [mdm_jax.generate(model, [prompt], numbers=[i], **options)[0] for i, prompt in enumerate(prompts)]
     assert [found.tokens for found in together] == [found.tokens for found in alone]
     assert all(isinstance(found.text, str) for found in together)
+    exported = tmp_path / "exported"
+    commands.run("text", "export", "--checkpoint", trained / name, "--dtype", "float32", "--out", exported)
+    again = mdm_jax.generate(mdm_jax.load(exported), prompts, **{**options, "tokenizer": exported})
+    assert [found.text for found in again] == [found.text for found in together]
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from experiments.commands.view import Page, check_viewer, order_row, record_at, 
 from experiments.common import Results
 from experiments.trained import load_run
 from mdm_jax import loading
+from mdm_jax.text.tokenizer import FILE, copy_tokenizer, read_tokenizer
 
 
 def evaluate(flags: EvaluateFlags) -> None:
@@ -40,6 +41,9 @@ def evaluate(flags: EvaluateFlags) -> None:
 
 
 def export(flags: Any) -> None:
-    """Writes weights and config, which are read without a checkpoint library."""
+    """Writes weights and config, which are read without a checkpoint library, and the tokenizer of a run of text."""
     path = loading.export(flags.checkpoint, flags.out, dtype=flags.dtype)
+    words = loading.run_folder(flags.checkpoint)[0] / FILE
+    if words.exists():
+        copy_tokenizer(read_tokenizer(words), flags.out)
     sys.stdout.write(f"{path}: {path.stat().st_size:,} bytes\n")
