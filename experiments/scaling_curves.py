@@ -2,8 +2,9 @@
 
 import dataclasses
 import itertools
+import pathlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,8 @@ from mdm_jax.training.lock import locked
 
 RESAMPLED = 10_000
 """Sets of losses that the interval of a factor of compute comes from."""
+LARGEST = 1_000.0
+"""Of a factor beyond this nothing is said: a power law does not hold so far from the budgets that it was fitted to."""
 COLUMNS = {
     "learner": "class",
     "exponent": "b",
@@ -52,7 +55,8 @@ def reproduce(flags: Reproduce) -> None:
         results.finish(seconds=journal.seconds)
         laws_found = [row for row in results.rows if "exponent" in row]
         say(table([{COLUMNS[name]: row[name] for name in COLUMNS if name in row} for row in laws_found]))
-        say_written(*draw(flags, best, laws_found))
+        plot(flags.out / "scaling.png", results.rows)
+        say_written(flags.out / "scaling.png")
 
 
 def train_flags(flags: Reproduce, scale: Scale, learner: str, budget: float, net: Network, repeat: int) -> Train:
@@ -156,8 +160,8 @@ def laws(best: dict[str, Best], seed: int) -> list[Row]:
         if first is None:
             first = own, drawn
         else:
-            row["compute"] = float(factor(middle, own, first[0]))
-            row["compute_ci"] = np.quantile(factor(middle, drawn, first[1]), [0.025, 0.975]).tolist()
+            factors = [factor(middle, own, first[0]), *np.quantile(factor(middle, drawn, first[1]), [0.025, 0.975])]
+            row["compute"], *row["compute_ci"] = (float(x) if x < LARGEST else f"over {LARGEST:,.0f}" for x in factors)
         rows.append(row | {"log_scale": own[0], "n": len(x)})
     return rows
 
@@ -178,11 +182,10 @@ def gaps(best: dict[str, Best]) -> list[Row]:
     return rows
 
 
-def draw(flags: Reproduce, best: dict[str, Best], rows: Sequence[Row]) -> list[Any]:
+def plot(path: pathlib.Path, rows: Sequence[Row]) -> None:
     """Draws the lowest losses, with the range of the repeats."""
-    path = flags.out / "scaling.png"
-    exponents = {row["learner"]: row["exponent"] for row in rows}
-    names = {learner: f"{learner}, b = {exponents[learner]:.3f}" for learner in best}
+    best = lowest([row for row in rows if "steps" in row])
+    names = {row["learner"]: f"{row['learner']}, b = {row['exponent']:.3f}" for row in rows if "exponent" in row}
     plots.curves(
         path,
         {
@@ -198,4 +201,3 @@ def draw(flags: Reproduce, best: dict[str, Best], rows: Sequence[Row]) -> list[A
         is_share=False,
         from_zero=False,
     )
-    return [path]

@@ -76,7 +76,7 @@ def test_transformer_with_groups_says_what_it_cannot_take():
 # A kind of a user's own: the module of docs/extending.md, word for word.
 
 PAGE = (pathlib.Path(__file__).parents[1] / "docs" / "extending.md").read_text()
-MODULE = next(block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "nnx.Module" in block)
+MODULE = next(block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "class MixerConfig" in block)
 
 
 @pytest.fixture

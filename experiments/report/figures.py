@@ -15,6 +15,7 @@ from experiments import (
     nae_sat_exact,
     nae_sat_table,
     proteins,
+    scaling_curves,
     sudoku_tables,
     zebra_table,
 )
@@ -67,6 +68,7 @@ FIGURES: dict[str, Draw] = {
     "nae-sat-training.png": of_rows(nae_sat_table.plot_over_training, "nae_sat-small"),
     "nae-sat-exact.png": of_rows(nae_sat_exact.plot, "nae_sat-exact"),
     "hardness.png": of_rows(hardness.plot, "hardness-small"),
+    "scaling.png": of_rows(scaling_curves.plot, "scaling-small"),
     "imbalance-positions.png": imbalance_positions,
     "imbalance-latents.png": of_rows(imbalance.plot_latents, "imbalance-small"),
     "zebra-training.png": of_rows(zebra_table.plot_over_training, "zebra-small"),

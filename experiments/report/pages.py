@@ -75,6 +75,7 @@ TABLES: dict[str, Callable[[], Lines]] = {
     "zebra riddle": tables.riddle,
     "thresholds": tables.thresholds,
     "overlaps": tables.overlaps,
+    "scaling": tables.scaling,
     "imbalance": tables.imbalance,
     "proteins": tables.proteins,
     "costs": tables.costs,

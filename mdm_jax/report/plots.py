@@ -138,11 +138,11 @@ def curves(
             _draw_curve(axes, curve, styles[name], scale, width)
         axes.set(xlabel=x_label, ylabel=y_label, title=title)
         ticks = sorted({x for curve in series.values() for x in curve.x})
-        if sum(len(f"{x:,}") + 1 for x in ticks) <= ROOM:  # the values that were measured
+        if sum(len(_tick(x)) + 1 for x in ticks) <= ROOM:  # the values that were measured
             axes.set_xticks(ticks)
         elif not log_x:
             axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.4g}" if x < 1000 else f"{x:,.0f}"))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _tick(x)))
         axes.xaxis.set_minor_locator(NullLocator())
         for name, x in (lines or {}).items():
             axes.axvline(x, color=BLACK, linestyle="--", linewidth=1)
@@ -154,6 +154,13 @@ def curves(
             _draw_paper(axes, name, (scale * ends[0], scale * ends[1]), paper_x, styles[name][0])
         label_curves(axes, named, groups, {words(name): color for name, (color, _) in styles.items()})
         save(figure, path)
+
+
+def _tick(x: float) -> str:
+    """The label of a value of x: 0.5, 81, 12,000, 3.2e11."""
+    if abs(x) >= 1e7:
+        return f"{x:.2g}".replace("e+", "e")
+    return f"{x:,.4g}" if x < 1000 else f"{x:,.0f}"
 
 
 def _draw_curve(axes: Axes, curve: Curve, style: tuple[str, str], scale: float, width: float) -> None:
