@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import inspect
+import json
 import pathlib
 import re
 import subprocess
@@ -117,6 +118,19 @@ def test_page_has_a_row_and_a_true_transcript_of_every_format(tmp_path, monkeypa
     assert set(said) >= {path for path, _ in shown}
     assert {path: what_is_said(module, path) for path, _ in shown} == {path: said[path] for path, _ in shown}
     assert {form for line in said.values() for form in known if f": read as {form}" in line} == set(known)
+
+
+def test_every_field_of_the_committed_results_is_explained():
+    known = set()
+    for page in ("results_fields.md", "throughput.md"):
+        for line in (ROOT / "docs" / page).read_text().splitlines():
+            known |= set(re.findall(r"`(\w+)`", line.split("|")[1] if line.startswith("| ") else line))
+    found = set()
+    for path in (ROOT / "experiments" / "results").rglob("*.json"):
+        record = json.loads(path.read_text())
+        if isinstance(record, dict):
+            found |= set(record).union(*record["rows"])
+    assert {re.sub("_(ci|range)$", "", name) for name in found} - known == set()
 
 
 @pytest.mark.parametrize("experiment", ["sudoku", "nae_sat", "zebra", "llada", "text", "scaling"])
