@@ -24,12 +24,13 @@ def test_lowest_loss_of_all_sizes_counts_in_each_repeat():
 
 
 def test_law_and_factor_of_compute_of_exact_power_laws_are_theirs():
-    # 2 A C^-b is the loss of A (C / 2^(1/b))^-b: so much more compute is needed for an equal loss.
-    first, second = laws({"first": curve(20, 0.05), "twice": curve(40, 0.05)}, seed=0)
+    # 1.1 A C^-b is the loss of A (C / 1.1^(1/b))^-b: so much more compute is needed for an equal loss.
+    first, second, far = laws({"first": curve(20, 0.05), "second": curve(22, 0.05), "far": curve(40, 0.05)}, seed=0)
     assert first["exponent"] == pytest.approx(0.05)
     assert second["exponent"] == pytest.approx(0.05)
     assert first["exponent_ci"] == pytest.approx([0.05, 0.05], abs=1e-9)
-    assert second["compute"] == pytest.approx(2 ** (1 / 0.05), rel=1e-6)
+    assert second["compute"] == pytest.approx(1.1 ** (1 / 0.05), rel=1e-6)
+    assert far["compute"] == "over 1,000", "2^20"
     assert "compute" not in first
 
 
