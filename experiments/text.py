@@ -188,10 +188,18 @@ class Train(Prepare, FitFlags):
         )
 
     def write_beside(self, task: "Task") -> None:
-        """Copies the tokenizer to the run."""
-        from experiments.text_commands import copy_words
+        """Writes the tokenizer beside the run, so that `generate` reads text for its model.
 
-        copy_words(self, task)
+        An autoregressive model wants its start in front of every text. A model of one order that is not from left to
+        right continues no text, and gets no tokenizer.
+        """
+        from mdm_jax.tasks.text.task import Text
+        from mdm_jax.text.tokenizer import write_tokenizer
+
+        assert isinstance(task, Text)
+        if self.loss != "causal" or self.order_class == "identity":
+            start_id = task.vocab_size if self.loss == "causal" else None
+            write_tokenizer(task.tokenizer_in(self.data), self.out, start_id=start_id)
 
 
 def num_swaps(name: Order, length: int) -> int | None:

@@ -14,9 +14,9 @@ from experiments.trained import load_run
 from mdm_jax.loading import Model
 from mdm_jax.models import kinds
 from mdm_jax.sharding import make_mesh
-from mdm_jax.tasks.base import Layout, Records, Task, take
+from mdm_jax.tasks.base import Layout, Records, take
 from mdm_jax.tasks.text.task import Text
-from mdm_jax.text.tokenizer import FILE, Tokenizer, write_tokenizer
+from mdm_jax.text.tokenizer import FILE, Tokenizer
 from mdm_jax.training.checkpoint import trained_seconds
 from mdm_jax.training.held_out import held_out_loss
 
@@ -103,17 +103,3 @@ def bytes_per_token(words: Tokenizer, layout: Layout, test: Records) -> float:
     num_tokens = int((~layout.examples(rows)["is_prompt"]).sum())
     texts = [words.decode(row[row < words.num_tokens]) for row in np.asarray(rows["tokens"])]
     return sum(len(text.encode()) for text in texts) / num_tokens
-
-
-def copy_words(flags: Train, task: Task) -> None:
-    """Writes the tokenizer beside the run, so that `generate` reads text for its model.
-
-    An autoregressive model wants its start in front of every text. A model of one order that is not from left to right
-    continues no text, and gets no tokenizer.
-    """
-    assert isinstance(task, Text)
-    words = task.tokenizer_in(flags.data)
-    if flags.loss != "causal":
-        write_tokenizer(words, flags.out, start_id=None)
-    elif flags.order_class == "identity":
-        write_tokenizer(words, flags.out, start_id=task.vocab_size)
