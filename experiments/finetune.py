@@ -6,6 +6,7 @@ right. Trained whole, or by low-rank adapters, of which a checkpoint is small. d
 
     python -m experiments.finetune train --model DIR --data FILE.jsonl --out RUN
     python -m experiments.finetune train --model DIR --data FILE.jsonl --out RUN --lora-rank 8 --learning-rate 2e-4
+    python -m experiments.finetune train --model DIR --data FILE.jsonl --held-out TEST.jsonl --out RUN
     mdm-jax generate --model RUN --prompt ...
 """
 

@@ -5,7 +5,8 @@ propagation that starts at the planted assignment stays there from about 50 neig
 nothing below 64 neighbours, the Kesten-Stigum threshold. No efficient algorithm is believed to fill in the masks
 between the two. `small` takes about three minutes on two CPU cores.
 
-    python -m experiments.hardness
+    python -m experiments.hardness reproduce --scale smoke
+    python -m experiments.hardness reproduce
     python -m experiments.hardness reproduce --scale paper
 """
 

@@ -5,7 +5,8 @@ and l P / N observations masked, the error of the conditionals is far larger at 
 compares with the same model after 25 times as many steps. This also compares with the exact conditionals.
 `small` takes about half an hour on two free CPU cores.
 
-    python -m experiments.imbalance
+    python -m experiments.imbalance reproduce --scale smoke
+    python -m experiments.imbalance reproduce
     python -m experiments.imbalance reproduce --scale paper
 """
 

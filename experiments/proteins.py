@@ -7,6 +7,7 @@ order are paired. 26M parameters take about 0.1 s of CPU time for a chain and a 
 
     python -m experiments.proteins recover --model DIR --sequences FILE.fasta
     python -m experiments.proteins recover --model DIR --sequences FILE.fasta --tokens-per-step 4 16 --limit 16
+    python -m experiments.proteins recover --model DIR --sequences FILE.fasta --oracle random,margin --masked 50
 
 DIR is a Hugging Face folder of a BertForMaskedLM with its vocab.txt, such as AntiBERTy's (docs/pretrained.md says how
 to make it). Chains are cut behind their J region, since such models are trained on variable domains.

@@ -9,6 +9,7 @@ loss counts (Hoffmann et al. 2022). N leaves out embeddings and the head. A powe
 class of orders. `small` took 74 minutes on two CPU cores that other programs used too.
 
     python -m experiments.scaling reproduce --source novels-train.txt --test-source novels-test.txt
+    python -m experiments.scaling reproduce --scale smoke --source "books/*.txt" --held-out 0.05
     python -m experiments.scaling reproduce --scale paper --source "slimpajama/*.jsonl.zst" --tokenizer llama2/
 """
 

@@ -2,11 +2,14 @@
 
 import contextlib
 import dataclasses
+import importlib
 import io
+import pathlib
 import re
 
 import pytest
 
+import experiments
 from experiments import sudoku
 from experiments.common import parse
 from experiments.usage import GROUPS, examples_of, grouped
@@ -34,6 +37,17 @@ def test_help_has_every_flag_once_under_its_group_and_ends_with_three_examples(c
     examples = under["examples"].split("\n")[:-1]
     assert len(examples) == 3
     assert examples[0].startswith(f"  python -m experiments.sudoku {command} ")
+
+
+def test_every_command_has_three_examples():
+    folder = pathlib.Path(experiments.__file__).parent
+    paths = [path for path in folder.rglob("*.py") if re.search("^COMMANDS = ", path.read_text(), re.MULTILINE)]
+    assert len(paths) > 10
+    for path in paths:
+        name = path.parent.name if path.stem == "__main__" else path.stem
+        found = importlib.import_module(".".join(("experiments", *path.relative_to(folder).with_suffix("").parts)))
+        for command in found.COMMANDS:
+            assert len(examples_of(name, command, found.__doc__)) == 3, (path, command)
 
 
 def test_flag_of_no_group_stays_with_the_options():

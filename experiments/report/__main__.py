@@ -3,6 +3,7 @@
 It takes about a minute on one CPU core.
 
     python -m experiments.report
+    python -m experiments.report build
     python -m experiments.report build --out DIR
 """
 
