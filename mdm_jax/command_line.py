@@ -2,178 +2,21 @@
 
 import argparse
 import functools
-import importlib
-import importlib.metadata
 import json
-import pathlib
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
+from mdm_jax.arguments import parser
 from mdm_jax.endings import ended_well
 from mdm_jax.errors import InputError, RunError, shown
 from mdm_jax.files import check_place, finite, write_whole
-from mdm_jax.ranges import FLOAT32, INT32, Range, check_number
 
 if TYPE_CHECKING:
     from mdm_jax.generation import Generated
     from mdm_jax.text.prompts import Prompt
     from mdm_jax.text.tokenizer import Tokenizer
     from mdm_jax.typing import Oracle, Selector
-
-COUNT = Range(1, INT32)
-ORACLES = "margin, top_prob, neg_entropy, token_prob, random, left_to_right, top_log_prob, log_margin"
-"""For the help, which imports no JAX."""
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse, which says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Ends with exit code 2."""
-        self.exit(2, f"error: {InputError(message)}; see {self.prog} --help\n")
-
-
-def number(kind: type, range: Range) -> Callable[[str], Any]:
-    """Reads a number of a flag, within its range."""
-
-    def read(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = text
-        try:
-            check_number("it", value, range, whole=kind is int)
-        except InputError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-        return value
-
-    return read
-
-
-def ids(text: str) -> list[int]:
-    """Reads token ids, with commas."""
-    return [number(int, Range(0, INT32))(part) for part in text.split(",")]
-
-
-def parser() -> Parser:
-    """The flags of every command."""
-    top = Parser(prog="mdm-jax", description="Masked diffusion models: text in any order.", allow_abbrev=False)
-    top.add_argument("--version", action="version", version=_version())
-    generate = top.add_subparsers(dest="command", required=True, parser_class=Parser).add_parser(
-        "generate",
-        allow_abbrev=False,
-        help="continue prompts, or fill in their gaps",
-        description="Continue prompts, or fill in their gaps, with a masked model in the order that you choose. "
-        "A causal model continues them from left to right.",
-    )
-    add = generate.add_argument
-    add("--model", required=True, metavar="DIR", help="folder of a model, or the name of shipped weights")
-    add(
-        "--tokenizer",
-        metavar="FILE",
-        type=pathlib.Path,
-        help="a tokenizer.json (default: the one in the model's folder)",
-    )
-    add("--prompt", metavar="TEXT", action="append", default=[], help="a text to continue; may be repeated")
-    add(
-        "--infill",
-        metavar="TEXT",
-        action="append",
-        default=[],
-        help=r"a text in which [20] is a gap of 20 tokens; \[ is a bracket",
-    )
-    add(
-        "--prompts",
-        metavar="FILE",
-        type=pathlib.Path,
-        help="a prompt a line: a text, or in a .jsonl file a text or an object with prompt, tokens, messages or infill",
-    )
-    add("--chat", action="store_true", help="texts are what a user says: put them into the chat template")
-    add("--num-new", metavar="N", type=number(int, COUNT), default=128, help="tokens to generate behind a prompt (128)")
-    add("--oracle", metavar="NAME", default="margin", help=f"the order: {ORACLES} (margin)")
-    steps = generate.add_mutually_exclusive_group()
-    count = functools.partial(steps.add_argument, metavar="N", type=number(int, COUNT))
-    count("--tokens-per-step", help="reveal so many tokens in a step (1)")
-    count("--num-steps", help="or: reveal all (with blocks: each block) in so many steps")
-    count("--remask-steps", help="or: the same, where a step may also take tokens back")
-    score, budget = number(float, Range(infinite=True)), number(float, Range(0, infinite=True))
-    steps.add_argument("--threshold", metavar="X", type=score, help="or: reveal all that score at least this")
-    steps.add_argument(
-        "--entropy-budget", metavar="NATS", type=budget, help="or: reveal the longest prefix within this"
-    )
-    count("--search-width", help="or: one token a step, following the so many likeliest fillings (a beam search)")
-    add(
-        "--block-length",
-        metavar="N",
-        type=number(int, COUNT),
-        help="decode in blocks of this length, from the first mask",
-    )
-    add(
-        "--temperature",
-        metavar="T",
-        type=number(float, Range(0, FLOAT32)),
-        default=0.0,
-        help="of the tokens drawn; 0 takes the likeliest (0)",
-    )
-    add(
-        "--top-p",
-        metavar="P",
-        type=number(float, Range(above=0, most=1)),
-        default=1.0,
-        help="draw among the likeliest tokens of this probability (1)",
-    )
-    add(
-        "--guidance",
-        metavar="W",
-        type=number(float, Range(0, FLOAT32)),
-        default=0.0,
-        help="classifier-free guidance, at two calls a step (0: none)",
-    )
-    add(
-        "--end",
-        choices=("free", "never", "last"),
-        default="free",
-        help="tokens that end the text: as they come, never, or revealed last (free)",
-    )
-    add("--end-ids", metavar="ID,ID", type=ids, help="ids that end the text (default: as the model's folder says)")
-    add("--suppress", metavar="ID,ID", type=ids, default=[], help="ids that are never predicted")
-    add(
-        "--mask-id",
-        metavar="ID",
-        type=number(int, Range(0, INT32)),
-        help="the mask token's id (default: as the model's folder says)",
-    )
-    add("--batch-size", metavar="N", type=number(int, COUNT), default=8, help="prompts in a batch (8)")
-    add("--seed", metavar="N", type=number(int, Range(0, below=1 << 32)), default=0, help="of all draws (0)")
-    add(
-        "--fsdp",
-        metavar="N",
-        type=number(int, COUNT),
-        default=1,
-        help="devices that the parameters are sharded over (1)",
-    )
-    add(
-        "--tensor", metavar="N", type=number(int, COUNT), default=1, help="devices that each matrix is sharded over (1)"
-    )
-    add("--watch", action="store_true", help="show the order by colour while one prompt fills in, on a terminal")
-    add(
-        "--viewer",
-        metavar="FILE.html",
-        type=pathlib.Path,
-        help="write a page that plays how one prompt was filled in",
-    )
-    add(
-        "--json",
-        metavar="FILE",
-        type=pathlib.Path,
-        help="write a JSON line for each prompt, with what is known of each token",
-    )
-    return top
-
-
-def _version() -> str:
-    return f"mdm_jax {importlib.import_module('mdm_jax').__version__}, jax {importlib.metadata.version('jax')}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -138,7 +138,7 @@ def ours(names):
 CORE = {
     module_name(path): path
     for path in FILES
-    if path.parent == ROOT / "mdm_jax" and path.stem not in ("__init__", "loading", "command_line", "progress")
+    if path.parent == ROOT / "mdm_jax" and path.stem not in ("__init__", "loading", "arguments", "command_line", "progress")
 }
 BELOW = {
     "errors": set(),
