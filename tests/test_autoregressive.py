@@ -192,6 +192,7 @@ def test_decoder_piece_by_piece_over_a_used_cache_equals_the_whole(config, dtype
     assert np.linalg.norm(got - want) < error * np.linalg.norm(want)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("temperature", [0, 0.6, 1.0])
 def test_sample_equals_the_plain_loop_with_the_documented_keys(temperature):
     log_p_of = functools.partial(recall_log_p, PARAMS)
@@ -268,6 +269,7 @@ def test_sample_with_other_keys_prompts_temperatures_and_parameters_is_traced_on
     assert len(results) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.eight_devices
 def test_sample_sharded_over_eight_devices_equals_one_device():
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -288,6 +290,7 @@ def test_sample_under_jit_takes_prompt_lengths_outside_for_the_nearest_inside():
     jax.tree.map(np.testing.assert_array_equal, got, call(np.array([1, 4, 4, 1])))
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_sample_under_the_key_reuse_checker_and_strict_promotion_is_clean(temperature):
     with jax.debug_key_reuse(True), jax.numpy_dtype_promotion("strict"):

@@ -78,6 +78,7 @@ def test_of_one_layer_is_exact_with_an_oracle_that_draws():
     assert_same(*both(SHALLOW, oracle=oracle, selector=mdm_jax.Binomial(6), temperature=1.0))
 
 
+@pytest.mark.slow
 def test_one_trace_serves_every_temperature_step_count_and_key():
     class Counting:
         is_causal = False
@@ -136,6 +137,7 @@ def test_of_several_layers_keeps_what_it_should_and_so_is_not_exact():
     assert not np.allclose(kept.log_prob, plain.log_prob, atol=ROUNDING), "or nothing is kept"
 
 
+@pytest.mark.slow
 def test_rows_do_not_depend_on_each_other():
     keys = jax.random.split(KEY, 5)
     run = functools.partial(

@@ -27,6 +27,7 @@ from mdm_jax.training.objectives import masked_loss
 from mdm_jax.training.state import OptimizerConfig, abstract_state
 
 
+@pytest.mark.slow
 def test_checkpoint_flipped_bit_is_caught_and_the_one_before_is_used(tmp_path, finished, capsys):
     folder = shutil.copytree(finished[0], tmp_path / "run")
     damage(folder / "checkpoints" / "10" / "params")
@@ -147,6 +148,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("name", DAMAGES)
 def test_checkpoint_damaged_in_any_way_is_passed_over_and_the_run_ends_the_same(tmp_path, capsys, finished, name):
     folder, expected = finished
@@ -207,7 +209,7 @@ def broken_off(tmp_path_factory):
     return folder, tiny.final_state(folder)
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (1, 2, 4)])
 def test_checkpoint_of_eight_devices_restores_onto_any_other_mesh(tmp_path, broken_off, sizes):
     tmp_path, saved = shutil.copytree(broken_off[0], tmp_path / "run"), broken_off[1]
@@ -237,7 +239,7 @@ def graded(values):
     return lambda params: {"grade": next(left), "other": 0.0}
 
 
-@pytest.mark.thinned(3)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "values", "best"),
     [
@@ -291,6 +293,7 @@ def test_best_of_one_metric_does_not_count_for_another(tmp_path):
     chex.assert_trees_all_equal(best, sixth)
 
 
+@pytest.mark.slow
 def test_best_of_a_metric_that_the_evaluation_does_not_give_is_named(tmp_path):
     with pytest.raises(InputError, match="gives no 'accuracy'; choose one of grade, other"):
         tiny.train(tmp_path, steps=4, evaluate=graded([0.5]), loop={"evaluate_every": 2, "best_metric": "accuracy"})

@@ -124,6 +124,7 @@ def test_bad_input_is_refused_in_one_line(folder, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_command_on_a_terminal_shows_the_order_and_elsewhere_plain_text_and_the_page_plays_it(folder, tmp_path):
     command = [sys.executable, "-m", "mdm_jax.command_line", "generate", "--model", str(folder), "--prompt", "the cat"]
     command += ["--num-new", "4", "--seed", "1", "--watch", "--viewer", str(tmp_path / "page.html")]

@@ -105,6 +105,7 @@ def test_temperature_zero_that_is_traced_takes_the_lowest_of_tied_ids():
     np.testing.assert_array_equal(traced(0.0).token, [[1, 0]])
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("temperature", [0.0, 1e-46, 1.0])
 def test_tokens_drawn_are_never_of_a_group_in_which_no_token_can_be(temperature):
     logits = np.random.default_rng(12).normal(size=(1, 50, 661)).astype(np.float32)
@@ -160,6 +161,7 @@ def test_tail_of_a_large_vocabulary_18_nats_behind_is_drawn_at_its_rate():
     assert_tail_is_drawn(6000, 200_000, 18.4, 6000)
 
 
+@pytest.mark.slow
 def test_tokens_drawn_from_bfloat16_logits_follow_their_float32_softmax():
     # Ids 1..200 are 8 nats behind id 0, which in bfloat16 noise would come far too often or never (see PEERS 2).
     logits = np.concatenate([[8.0], np.zeros(200)])
@@ -215,6 +217,7 @@ def test_tokens_drawn_at_a_position_do_not_depend_on_length_batch_or_neighbours(
     np.testing.assert_array_equal(np.asarray(draw(keys, changed).token)[:, others], whole[:, others])
 
 
+@pytest.mark.slow
 def test_tokens_drawn_over_several_groups_are_uniform_and_independent_of_each_other():
     tokens = np.asarray(read(np.zeros((2, 1000, 8100), np.float32), temperature=1.0).token)
     toy.assert_frequencies(tokens // 900, np.full(9, 1 / 9))
@@ -224,6 +227,7 @@ def test_tokens_drawn_over_several_groups_are_uniform_and_independent_of_each_ot
     toy.assert_frequencies(tokens % 254 < 40, [1 - 32 * 40 / 8100, 32 * 40 / 8100])
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("temperature", [0.5, 2.0])
 def test_tokens_drawn_over_groups_follow_the_softmax_of_the_tempered_logits(temperature):
     logits = np.random.default_rng(9).normal(size=700).astype(np.float32)
@@ -332,7 +336,7 @@ def test_confidence_from_hidden_is_that_from_logits_where_it_is_wanted(chunks, w
         assert field.dtype == other.dtype
 
 
-@pytest.mark.thinned(3)
+@pytest.mark.thinned(2)
 @pytest.mark.eight_devices
 @pytest.mark.parametrize("vocab_size", [1536, 2000, 2004, 2048, 126464])
 def test_confidence_from_a_head_sharded_over_the_vocabulary_is_the_same_and_gathers_no_logits(in_chunks_of, vocab_size):
@@ -412,6 +416,7 @@ def test_confidence_of_unusable_logits_or_keys_is_refused():
             mdm_jax.confidence_from_logits(key, jnp.zeros((2, 2, 3)))
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_confidence_under_strict_promotion_and_the_key_reuse_checker_is_the_same(temperature):
     logits = jnp.asarray(np.random.default_rng(8).normal(size=(2, 3, 5)), jnp.bfloat16)

@@ -77,6 +77,7 @@ def test_batches_resumed_go_on_as_if_never_stopped(steps):
     assert_same(take(resumed, 12), never_stopped[steps:])
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("count", [2, 3, 6])
 def test_batches_of_all_processes_together_are_the_batch_of_one(count):
     whole = take(Batches(records(40), batch_size=12, seed=5), 8)
@@ -87,6 +88,7 @@ def test_batches_of_all_processes_together_are_the_batch_of_one(count):
     assert_same(joined, whole)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 4)])
 def test_batches_state_moves_to_another_number_of_processes(before, after):
     def start(index, count):

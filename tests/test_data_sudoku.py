@@ -70,6 +70,7 @@ def without_each_clue(puzzle):
     return fewer
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(("size", "num"), [(4, 40), (6, 40), (9, 12)])
 def test_generate_minimal_puzzle_has_the_one_solution_that_comes_with_it(size, num):
     puzzles, solutions = sudoku.generate(num, size=size, seed=3)
@@ -79,6 +80,7 @@ def test_generate_minimal_puzzle_has_the_one_solution_that_comes_with_it(size, n
         assert reference_solutions(puzzle, 2) == [solution.tolist()]
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(("size", "num"), [(4, 20), (6, 20), (9, 2)])
 def test_generate_minimal_puzzle_becomes_ambiguous_without_any_one_clue(size, num):
     for puzzle in sudoku.generate(num, size=size, seed=4)[0]:

@@ -39,6 +39,7 @@ def assert_evenly_drawn(elements, num_expected):
     assert chi_square < (num_expected - 1) + 5 * np.sqrt(2 * (num_expected - 1))
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(("size", "num_moves"), [(4, 8 * 8 * 2), (6, 48 * 72)])
 def test_random_symmetries_move_cells_in_every_way_that_keeps_the_units_evenly(size, num_moves):
     cells, _ = sudoku_symmetry.random_symmetries(np.random.default_rng(1), 30 * num_moves, size)
@@ -53,6 +54,7 @@ def test_random_symmetries_4x4_give_each_pair_of_a_move_and_a_renaming_evenly():
     assert_evenly_drawn(np.concatenate([cells, digits], axis=1), 128 * 24)
 
 
+@pytest.mark.slow
 def test_random_symmetries_9x9_rows_columns_turns_and_digits_are_even():
     num = 40_000
     cells, digits = sudoku_symmetry.random_symmetries(np.random.default_rng(3), num, 9)

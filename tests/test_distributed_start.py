@@ -130,6 +130,7 @@ def test_start_two_slurm_nodes_are_one_run_and_drive_all_gpus():
     check_together(run(TOGETHER, *[((), slurm(i, port, nodes=2)) for i in range(2)]), gpus="all")
 
 
+@pytest.mark.slow
 def test_start_missing_peer_ends_both_roles_with_one_line():
     ports = [free_port() for _ in range(3)]
     lead, other, task = run(

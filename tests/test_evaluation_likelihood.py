@@ -78,6 +78,7 @@ def test_choices_of_one_token_cost_one_call_and_sum_to_all_probability(model):
     assert len(calls) == 1
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("order", ["all", "left_to_right"])
 def test_likelihood_depends_on_no_batch_and_padding(model, order, tmp_path):
     unpadded = mdm_jax.load(write_model(tmp_path, vocab_size=24, max_length=128, pad_id=None))

@@ -35,6 +35,7 @@ def test_shapes_are_few_and_waste_less_than_half():
         assert length <= padded_length(length) < 1.5 * length
 
 
+@pytest.mark.slow
 def test_each_prompt_is_continued_as_if_alone_in_a_sequence_of_its_own_length():
     params = init_params(CONFIG, jax.random.key(0))
     rng = np.random.default_rng(0)

@@ -79,6 +79,7 @@ def run(program, *arguments):
     )
 
 
+@pytest.mark.slow
 def test_own_program_trains_samples_and_loads_shipped_weights_without_the_extra(tmp_path):
     done = run(WITHOUT + OWN_PROGRAM, tmp_path / "run")
     assert done.returncode == 0, done.stderr[-2000:]

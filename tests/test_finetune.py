@@ -196,6 +196,7 @@ def test_command_says_in_one_line_what_does_not_fit(base, tmp_path):
     assert_refused("finetune", cases)
 
 
+@pytest.mark.slow
 def test_causal_model_is_trained_from_left_to_right_and_evaluated_on_a_file_of_its_own(tmp_path):
     model = tmp_path / "causal"
     write(model, FAMILIES["llama"][0] | {"eos_token_id": 2}, random_tensors(FAMILIES["llama"][1]))

@@ -215,6 +215,7 @@ def test_metrics_with_a_damaged_line_are_read_without_it(tmp_path, line):
     assert read_metrics(tmp_path) == [{"step": 1, "loss": 2.5}, {"step": 2, "loss": None}]
 
 
+@pytest.mark.slow
 def test_run_whose_metrics_have_damaged_lines_goes_on(tmp_path):
     with pytest.raises(tiny.CrashError):
         tiny.train(tmp_path, steps=8, stop=6)
@@ -234,6 +235,7 @@ def test_folder_that_is_named_by_no_number_is_no_checkpoint(run):
     assert mdm_jax.load(folder).config == tiny.CONFIG
 
 
+@pytest.mark.slow
 def test_pipe_or_device_in_a_checkpoint_is_damage_and_nothing_waits_for_it(run):
     folder, _ = run
     files = [path for path in (folder / "checkpoints" / "3").rglob("*") if path.is_file()]
@@ -253,6 +255,7 @@ def test_pipe_or_device_in_a_checkpoint_is_damage_and_nothing_waits_for_it(run):
         assert f"{files[0].name} in it is no regular file" in done.stdout, done
 
 
+@pytest.mark.slow
 def test_seconds_of_all_calls_add_up(tmp_path):
     assert trained_seconds(tmp_path) == 0
     with pytest.raises(tiny.CrashError):
@@ -265,6 +268,7 @@ def test_seconds_of_all_calls_add_up(tmp_path):
     assert trained_seconds(tmp_path) > first
 
 
+@pytest.mark.slow
 def test_what_happens_is_said_where_there_is_no_terminal(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("mdm_jax.progress.SECONDS", 0.0)
     with pytest.raises(tiny.CrashError):

@@ -177,6 +177,7 @@ def test_suppressed_ids_never_come_and_top_p_leaves_the_nucleus_alone(model):
     assert tokens == {0, 3, 4}
 
 
+@pytest.mark.slow
 def test_search_is_that_of_search_sample_and_edits_hold_in_it(model):
     unwanted = mdm_jax.generate(model, PROMPTS[:1], num_new=3, mask_id=MASK)[0].tokens[0]
     found = mdm_jax.generate(model, PROMPTS[:2], num_new=3, mask_id=MASK, search_width=3, suppressed=[unwanted])
@@ -206,6 +207,7 @@ def test_chat_puts_messages_into_the_template_and_the_template_may_refuse(model,
         mdm_jax.generate(model, [[{"role": "system", "content": "x"}]], tokenizer=tokenizer)
 
 
+@pytest.mark.slow
 def test_causal_model_continues_prompts_as_autoregressive_sample_does(tmp_path, tokenizer):
     model = mdm_jax.load(write_model(tmp_path, causal=True, pad_id=None))
     found = mdm_jax.generate(model, PROMPTS, num_new=5, temperature=1.0, seed=3)

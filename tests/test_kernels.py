@@ -61,6 +61,7 @@ def test_attention_float32_equals_the_formula(monkeypatch, kv_heads, causal, pad
     assert np.isfinite(got).all()
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize(("kv_heads", "causal", "padded"), CASES)
 def test_attention_bfloat16_is_within_its_rounding(kv_heads, causal, padded):
     # The operands are bfloat16 already: rounded inside are the weights and the result, each by at most 2^-9 of a value.
@@ -160,6 +161,7 @@ def padded(side, length):
     return np.arange(length)[None] < np.array(PADDINGS[side])
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("side", PADDINGS)
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("length", [6, 7])
@@ -230,6 +232,7 @@ def test_splash_attention_takes_long_sequences_in_half_precision(monkeypatch, dt
         assert tpu.takes(q) is taken
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.eight_devices
 @pytest.mark.parametrize("batch", [2, 3])
 def test_splash_attention_over_a_mesh_takes_batches_that_do_not_divide(batch):
@@ -311,6 +314,7 @@ SPECS = [
 ]
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("num_devices", [1, 8])
 @pytest.mark.parametrize(("spec", "left", "right"), SPECS)
 def test_einsum_bfloat16_rounds_operands_and_nothing_else(monkeypatch, spec, left, right, num_devices):
@@ -323,6 +327,7 @@ def test_einsum_bfloat16_rounds_operands_and_nothing_else(monkeypatch, spec, lef
     np.testing.assert_allclose(got, np.einsum(spec, *rounded), atol=1e-5)
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("num_devices", [1, 8])
 @pytest.mark.parametrize(("spec", "left", "right"), SPECS)
 def test_einsum_bfloat16_gradients_are_products_of_rounded_operands(monkeypatch, spec, left, right, num_devices):

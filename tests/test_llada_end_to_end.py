@@ -141,6 +141,7 @@ def test_problem_that_is_too_long_for_the_model_counts_as_wrong(tmp_path, data):
     assert found["mmlu"]["score"] == 0
 
 
+@pytest.mark.slow
 def test_mmlu_takes_the_likeliest_letter_of_a_random_model(tmp_path, ignorant, data):
     evaluate(ignorant, data, tmp_path, "--task", "mmlu", "--shots", 1)
     lines = (tmp_path / "answers" / "mmlu-likelihood" / "000000.jsonl").read_text().splitlines()

@@ -66,6 +66,7 @@ def test_loss_over_many_keys_is_unbiased_for_every_row_with_and_without_a_prompt
         assert_unbiased(over_keys(ESTIMATORS[name], seed, 8000, is_prompt=jnp.asarray(prompts)), exact)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("name", THREE)
 def test_loss_without_a_prompt_equals_the_loss_of_an_empty_prompt(name):
     loss = functools.partial(
@@ -243,6 +244,7 @@ def test_variance_at_equal_network_rows_is_lowest_for_subset_loss(capsys):
     assert variance["subset"] < 0.8 * variance["order"]
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("name", ["elbo cosine", "subset", "order"])
 def test_loss_of_a_row_that_is_all_prompt_is_zero_and_its_gradient_finite(name):
     is_prompt = jnp.asarray([[True] * 4, [True, False, True, True], [False] * 4])
@@ -263,6 +265,7 @@ def test_loss_of_a_row_that_is_all_prompt_is_zero_and_its_gradient_finite(name):
         assert all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(grads))
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("name", ["elbo linear", "subset", "order"])
 def test_loss_of_features_equals_the_loss_of_their_logits(name):
     x_0 = jnp.tile(jnp.asarray(X_0), (4, 1))
@@ -379,6 +382,7 @@ CALLS = {
 }
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("name", CALLS)
 def test_losses_under_the_key_reuse_checker_reuse_no_key(name):
     with jax.debug_key_reuse(True):
@@ -391,6 +395,7 @@ def test_losses_under_strict_dtype_promotion_promote_nothing_implicitly(name):
         jax.eval_shape(CALLS[name], jax.random.key(0))
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("name", THREE)
 def test_loss_of_a_row_does_not_depend_on_the_tokens_of_the_others(name):
     loss = jax.jit(lambda x_0: ESTIMATORS[name](toy.context_net, PARAMS, jax.random.key(1), x_0, mask_id=MASK))

@@ -103,6 +103,7 @@ def test_mask_last_without_a_prompt_counts_from_the_first_of_the_order():
     np.testing.assert_array_equal(is_masked, [[1, 1, 1, 1], [1, 1, 0, 1], [0, 1, 0, 0]])
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("mask_id", [1, 4, 6], ids=["below V", "equal to V", "above V"])
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
 def test_reverse_posterior_matches_a_plain_numpy_walk(schedule, mask_id):
@@ -143,6 +144,7 @@ def test_reverse_posterior_of_bfloat16_predictions_is_normalised_in_float32():
     np.testing.assert_allclose(np.asarray(probs)[..., :1000], np.exp(toy.log_softmax(log_p)), rtol=1e-5)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
 def test_forward_then_reverse_with_the_truth_known_gives_the_forward_law_at_the_earlier_time(schedule):
     # q(x_s | x_0) = sum over x_t of q(x_t | x_0) q(x_s | x_t, x_0), over all 2^3 masked states of length 3.

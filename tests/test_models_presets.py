@@ -41,6 +41,7 @@ COUNTS = {
 }
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("name", COUNTS)
 def test_preset_has_exactly_its_number_of_parameters(name):
     count, embedding = COUNTS[name]
@@ -56,6 +57,7 @@ def test_preset_arm_is_within_a_tenth_of_a_percent_of_its_source():
     assert num_params(presets.arm_42m) == pytest.approx(42_654_528, rel=1e-3)
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("name", COUNTS)
 def test_preset_traces_at_its_full_length(name):
     # One layer tells as much about shapes and dtypes as thirty-two.

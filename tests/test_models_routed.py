@@ -45,6 +45,7 @@ def drawn(dtype):
     return x, jnp.asarray(chosen), jnp.asarray(shares, jnp.float32), *kernels
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-6), ("bfloat16", 2**-6)])
 def test_experts_sorted_and_all_at_once_equal_the_definition_and_so_do_their_gradients(dtype, bound):
     x, chosen, *rest = drawn(dtype)
@@ -93,6 +94,7 @@ def test_over_a_mesh_that_splits_experts_gives_the_same():
     assert without_rule(params)[0] < 0.05, "norms alone"
 
 
+@pytest.mark.slow
 def test_decoding_with_a_cache_gives_the_tokens_of_whole_sequences():
     params, x_init = lively(), jnp.full((3, 12), 11, jnp.int32).at[:, :3].set(TOKENS[:3, :3])
     options = {"mask_id": 11, "block_length": 12}

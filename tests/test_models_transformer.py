@@ -140,6 +140,7 @@ def test_transformer_llama_block_stack_equals_numpy():
     np.testing.assert_allclose(logits_of(LLAMA, params, tokens), want, atol=2e-5 * np.abs(want).max())
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("change", [{}, {"positions": "learned", "tie_head": True, "pad_id": PAD}])
 def test_transformer_shifted_logits_are_those_of_the_position_before(change):
     plain = dataclasses.replace(TINY, **change)
@@ -167,6 +168,7 @@ def jacobian_over_positions(config):
     return np.abs(jacobian[:, :LENGTH]).sum(axis=-1)
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("positions", ["rope", "learned"])
 def test_transformer_causal_future_gradients_are_exactly_zero(positions):
     jacobian = jacobian_over_positions(dataclasses.replace(TINY, causal=True, positions=positions))
@@ -220,7 +222,7 @@ COMBINATIONS = [
 ]
 
 
-@pytest.mark.thinned(4)
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("options", COMBINATIONS, ids=lambda options: "-".join(str(x) for x in options.values()))
 def test_transformer_remat_and_bfloat16_agree_with_plain(options):
     config = dataclasses.replace(TINY, num_layers=1, **options)
@@ -251,6 +253,7 @@ def test_transformer_remat_and_bfloat16_agree_with_plain(options):
     assert relative(low_flat, flat) < 0.06
 
 
+@pytest.mark.slow
 def test_transformer_param_dtype_is_that_of_every_parameter():
     config = dataclasses.replace(GPT2, param_dtype="bfloat16", dtype="bfloat16")
     params, tokens = lively_params(config), draw_tokens()
@@ -260,6 +263,7 @@ def test_transformer_param_dtype_is_that_of_every_parameter():
     np.testing.assert_array_equal(logits_of(config, params, tokens), want)
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("config", [LLAMA, GPT2])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_features_times_head_are_the_logits(config, dtype):
@@ -274,7 +278,7 @@ def test_features_times_head_are_the_logits(config, dtype):
     np.testing.assert_allclose(logits_of(config, params, tokens), want, atol=1e-5 * np.abs(want).max())
 
 
-@pytest.mark.thinned(3)
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(
     ("config", "bound"),
     [
@@ -322,6 +326,7 @@ def test_dropout_keys_differ_repeat_and_switch_off():
     assert relative(first, off) > 0.1
 
 
+@pytest.mark.slow
 def test_dropout_residual_branches_vanish_at_a_rate_near_one():
     # With all but one in a million dropped, every sub-layer's output is 0, and so is the embedding: final_norm(0).
     config = dataclasses.replace(GPT2, dropout=1 - 1e-6)
@@ -378,6 +383,7 @@ def test_init_params_spreads_are_gpt2s():
     assert relative(other["head"]["kernel"], params["head"]["kernel"]) > 1
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("config", [LLAMA, GPT2, GROUPED])
 def test_num_params_counts_what_init_makes(config):
     params = lively_params(config)
@@ -429,6 +435,7 @@ def test_config_from_json_defaults_may_be_left_out():
     assert TransformerConfig.from_json({name: fields[name] for name in required} | {"num_extra_tokens": 2}) == TINY
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize(
     "change",
     [{}, {"num_layers": 3}, {"num_layers": 12, "tie_head": True}, {"use_bias": True, "norm": "layer", "mlp": "gelu"}],

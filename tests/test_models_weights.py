@@ -257,6 +257,7 @@ def run_folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.eight_devices
 def test_load_onto_a_mesh_puts_each_parameter_to_its_shards(run_folder, tmp_path):
     mesh = make_mesh(2, 2, 2)

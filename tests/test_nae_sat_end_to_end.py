@@ -66,6 +66,7 @@ def test_network_of_padded_sequences_takes_their_length():
     assert (flags.task().length, network(flags, flags.task()).max_length) == (24, 24)
 
 
+@pytest.mark.slow
 def test_evaluate_has_a_row_for_each_order_and_number_of_steps(tmp_path):
     train = [*DATA, "--data", tmp_path / "data", "--model", "sudoku_800k", "--dtype", "float32", "--steps", 2]
     train += ["--batch-size", 16, "--evaluate-limit", 8]

@@ -42,6 +42,7 @@ def test_uniform_order_of_neighbouring_rows_is_independent():
     toy.assert_frequencies(pairs, np.full(36, 1 / 36))
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(
     "draw",
     [mdm_jax.uniform_order, functools.partial(mdm_jax.near_identity_order, num_swaps=3)],
@@ -65,6 +66,7 @@ def test_near_identity_order_without_swaps_is_the_identity():
     np.testing.assert_array_equal(orders_of(jax.random.key(0), 2, 1, 0), [[0], [0]])
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("num_swaps", [1, 2, 5])
 def test_near_identity_order_has_the_parity_of_its_swaps(num_swaps):
     # Each swap of two distinct positions flips the parity; a swap of a position with itself would not.
@@ -73,6 +75,7 @@ def test_near_identity_order_has_the_parity_of_its_swaps(num_swaps):
     assert {parity(row) for row in orders.tolist()} == {num_swaps % 2}
 
 
+@pytest.mark.slow
 def test_near_identity_order_with_one_swap_exchanges_every_pair_equally_often():
     orders = orders_of(jax.random.key(5), 15_000, 6, 1)
     moved = [tuple(np.flatnonzero(row != np.arange(6))) for row in orders]
@@ -92,6 +95,7 @@ def test_near_identity_order_after_two_swaps_follows_the_exact_law_of_two_transp
     toy.assert_frequencies(drawn, [law[order] for order in sorted(law)])
 
 
+@pytest.mark.slow
 def test_near_identity_order_of_many_swaps_moves_more_than_few():
     def moved(swaps):
         return (orders_of(jax.random.key(7), 200, 32, swaps) != np.arange(32)).sum(axis=-1).mean()

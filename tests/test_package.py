@@ -135,11 +135,8 @@ def ours(names):
     return {name for name in names if name.split(".")[0] in ("mdm_jax", "experiments")}
 
 
-CORE = {
-    module_name(path): path
-    for path in FILES
-    if path.parent == ROOT / "mdm_jax" and path.stem not in ("__init__", "loading", "arguments", "command_line", "progress")
-}
+NOT_CORE = ("__init__", "loading", "arguments", "command_line", "progress")
+CORE = {module_name(path): path for path in FILES if path.parent == ROOT / "mdm_jax" and path.stem not in NOT_CORE}
 BELOW = {
     "errors": set(),
     "ranges": {"errors"},

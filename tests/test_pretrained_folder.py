@@ -28,7 +28,7 @@ def written(folder, name, dtype="float32", **options):
     return fields, tensors
 
 
-@pytest.mark.thinned(3)
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_tensors_come_back_bit_for_bit_whatever_their_dtype_and_number_of_files(name, dtype, tmp_path):
@@ -55,6 +55,7 @@ def test_tensors_of_several_dtypes_keep_their_own(tmp_path):
     assert read(tmp_path / "ours") == read(tmp_path / "theirs")
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.eight_devices
 @pytest.mark.parametrize("name", ["llada", "gpt2", "smdm", "llada_moe"])
 def test_read_onto_a_mesh_puts_each_parameter_to_its_shards(name, tmp_path):
@@ -290,6 +291,7 @@ def test_write_into_the_folder_of_another_model_or_of_a_model_without_family_is_
     assert read(tmp_path / "theirs") == before
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("name", ["llada", "bert"])
 def test_load_and_export_take_such_folders_as_they_take_ours(name, tmp_path):
     fields, _ = written(tmp_path / "theirs", name, "bfloat16")

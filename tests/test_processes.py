@@ -145,6 +145,7 @@ def losses(folder):
     return [line["loss_per_token"] for line in read_metrics(folder)]
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(tmp_path):
     for process in tiny.run_two(tmp_path / "run", "--steps", "6", "--mesh.fsdp", "2"):
         tiny.finish(process)

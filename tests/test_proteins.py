@@ -118,6 +118,7 @@ def model(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_command_compares_orders_on_the_same_masks(model, tmp_path):
     chains = write_fasta(tmp_path / "chains.fasta", [chain(100 + i, i) for i in range(5)])
     argv = ["--model", model, "--sequences", chains, "--limit", "3", "--oracle", "random,left_to_right"]

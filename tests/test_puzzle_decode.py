@@ -58,6 +58,7 @@ def test_answer_of_a_masked_layout_is_the_grid_and_its_steps():
     assert not any((row == layout.mask_id).any() or (row == layout.pad_id).all() for row in idle)
 
 
+@pytest.mark.slow
 def test_answer_of_a_masked_model_does_not_depend_on_the_batch_and_takes_the_steps_that_its_masks_want():
     layout = zebra_layouts.get("in-place", SIZE)
     config = TransformerConfig(vocab_size=layout.num_tokens, max_length=layout.length, pad_id=layout.pad_id, **NETWORK)

@@ -108,6 +108,7 @@ def test_remasking_sample_with_every_reading_equals_the_plain_loop(remask, tempe
             assert_same(got, reference(x_init, num_steps, noise, anneal, remask, temperature))
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_remasking_sample_strict_without_noise_is_sample_with_top_k(temperature):
     options = {"oracle": ORACLE, "temperature": temperature}
@@ -117,7 +118,7 @@ def test_remasking_sample_strict_without_noise_is_sample_with_top_k(temperature)
         assert_same(got, mdm_jax.sample(toy.context_net, PARAMS, KEY, X_INIT, mask_id=M, selector=selector, **options))
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("remask", [True, False], ids=["remask", "strict"])
 def test_remasking_sample_tells_a_denoiser_which_positions_it_reads(remask):
     options = {"num_steps": 4, "noise": 0.5, "remask": remask}
@@ -168,6 +169,7 @@ def test_remasking_sample_of_tied_scores_reveals_the_lowest_index_first(remask):
     assert reveal_step == [0, 1, 2]
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(("anneal", "scale"), [(True, 2 / 3), (False, 1.0)])
 def test_remasking_sample_with_noise_reveals_first_by_the_softmax_of_score_over_noise(anneal, scale):
     # The Gumbel-max trick. Step 1 of 3 leaves 2 of 3 masks, with noise 0.7 * 2/3 if annealed.
@@ -251,6 +253,7 @@ def test_remasking_sample_of_a_row_is_the_same_in_another_place_and_alone_with_p
     np.testing.assert_allclose(alone.log_prob[0], together.log_prob[2], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_remasking_sample_sharded_over_eight_devices_equals_one_device():
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     x_init, keys = jnp.asarray(X_INIT[:8]), row_keys(8)
@@ -261,6 +264,7 @@ def test_remasking_sample_sharded_over_eight_devices_equals_one_device():
     assert_same(eight, one)
 
 
+@pytest.mark.slow
 def test_remasking_sample_with_other_numbers_keys_and_parameters_is_traced_once():
     traces, results = [], set()
 

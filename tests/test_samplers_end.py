@@ -112,6 +112,7 @@ jitted = {name: jax.jit(run, static_argnums=3) for name, run in SAMPLERS.items()
 LOGITS = st.sampled_from([0.0, 1.0, -2.0, 80.0, 3e38, -3e38, NAN, INF, -INF])
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("name", SAMPLERS)
 @settings(max_examples=30, deadline=None)
 @given(
@@ -163,6 +164,7 @@ causal = jax.jit(
 )
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("logit", [NAN, INF, -INF, 0.0])
 def test_prompts_are_continued_whatever_the_network_gives(logit):
     def flat(params, tokens):
@@ -263,7 +265,7 @@ def layouts():
     yield "zebra", start, layout.mask_id, layout.num_tokens, layout.zero
 
 
-@pytest.mark.thinned(4)
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "start", "mask_id", "vocab_size", "zero"), list(layouts()))
 def test_cell_without_a_legal_token_holds_up_no_other_in_the_layouts_of_puzzles(name, start, mask_id, vocab_size, zero):
     x_init = jnp.asarray(np.repeat(start, 2, axis=0))
@@ -288,6 +290,7 @@ def test_cell_without_a_legal_token_holds_up_no_other_in_the_layouts_of_puzzles(
         assert np.isnan(got.log_prob).tolist() == [True, False]
 
 
+@pytest.mark.slow
 def test_network_of_the_library_with_damaged_parameters_ends_and_shows_it():
     config = TransformerConfig(
         vocab_size=4, num_extra_tokens=1, max_length=L, num_layers=1, num_heads=2, width=8, mlp_width=8
@@ -322,6 +325,7 @@ def test_id_without_a_row_is_refused_where_it_can_be_seen_and_not_a_number_where
         mdm_jax.sample(denoiser, params, KEY, np.full((B, L), 4), mask_id=5)
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("loss", [mdm_jax.subset_loss, mdm_jax.order_loss])
 def test_loss_of_an_id_beyond_the_logits_is_refused_or_not_a_number(loss):
     params = jnp.zeros((L, V))
@@ -347,7 +351,7 @@ def test_a_million_steps_of_which_few_reveal_anything_are_passed_over(selector):
     assert got.nfe == 8
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("selector", [mdm_jax.TopK(60, mdm_jax.Cosine()), mdm_jax.Binomial(60)])
 def test_steps_that_are_passed_over_change_no_draw(selector, monkeypatch):
     x_init = jnp.asarray([[V] * 8, [V] * 3 + [1] * 5])
@@ -405,6 +409,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_samplers_end_where_xla_is_free_to_optimise():
     # XLA may drop a loop without end, and the tests' own process does not optimise.
     command = [sys.executable, "-c", ENDLESS, str(commands.ROOT / "tests")]
@@ -528,6 +533,7 @@ def test_block_longer_than_all_integers_is_the_sequence():
 # Promises about keys and types.
 
 
+@pytest.mark.slow
 def test_keys_of_other_generators_give_rows_that_do_not_depend_on_one_another():
     for kind in ("rbg", "unsafe_rbg"):
         key = jax.random.key(3, impl=kind)

@@ -208,7 +208,7 @@ def test_sample_greedy_with_every_selector_equals_the_plain_loop(name, block_len
             assert_same(got, reference(row_keys(), X_INIT, name, selector, block_length, 0.0))
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "block_length"), [("random", None), ("noisy margin", 3)])
 def test_sample_at_temperature_one_with_every_planning_selector_equals_the_plain_loop(name, block_length):
     for which, selector in enumerate(SELECTORS[:3]):
@@ -217,13 +217,14 @@ def test_sample_at_temperature_one_with_every_planning_selector_equals_the_plain
         assert_same(got, reference(row_keys(), X_INIT, name, selector, block_length, 1.0))
 
 
-@pytest.mark.thinned(3)
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("selector", SELECTORS, ids=str)
 def test_sample_with_each_selector_itself_in_blocks_at_temperature_two_equals_the_plain_loop(selector):
     got = sample(KEY, X_INIT, oracle=ORACLES["token_prob"], selector=selector, temperature=2.0, block_length=3)
     assert_same(got, reference(row_keys(), X_INIT, "token_prob", selector, 3, 2.0))
 
 
+@pytest.mark.slow
 def test_sample_greedy_with_binomial_equals_the_plain_loop():
     got = sample(KEY, X_INIT, oracle=ORACLES["margin"], selector=SELECTORS[3], temperature=0.0)
     assert_same(got, reference(row_keys(), X_INIT, "margin", SELECTORS[3], None, 0.0))
@@ -283,6 +284,7 @@ def test_sample_of_a_batch_without_masks_calls_no_network():
 STOCHASTIC = {"oracle": ORACLES["noisy margin"], "selector": mdm_jax.TopK(3), "temperature": 1.0, "block_length": 3}
 
 
+@pytest.mark.slow
 def test_sample_of_a_permuted_batch_with_the_rows_keys_is_permuted():
     keys, permutation = jax.random.split(KEY, B), np.array([3, 0, 4, 1, 2])
     got, permuted = sample(keys, X_INIT, **STOCHASTIC), sample(keys[permutation], X_INIT[permutation], **STOCHASTIC)
@@ -345,7 +347,7 @@ class TracedNet:
         return toy.context_net(params, tokens)
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(
     "selectors",
     [
@@ -526,7 +528,7 @@ def reverse_chain_law(schedule, num_steps, x_row):
     return [law.get(tuple(x), 0.0) for x in toy.sequences(2, 3)]
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", [mdm_jax.Linear(), mdm_jax.Cosine()], ids=str)
 def test_vanilla_sample_follows_the_exact_law_of_the_reverse_process(schedule):
     params, _ = tiny_conditionals()
@@ -596,6 +598,7 @@ def test_sample_by_margin_at_temperature_one_follows_the_exact_law_of_the_adapti
         toy.assert_frequencies(code(got.tokens, 2), [left_to_right[tuple(x)] for x in toy.sequences(2, 3)])
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("name", ["random", "margin"])
 def test_sample_of_the_ideal_denoiser_one_token_a_step_follows_the_joint_in_any_order(name):
     joint = toy.random_joint(4, 2, 3)
@@ -632,6 +635,7 @@ def test_log_prob_equals_the_sum_recomputed_from_the_reveal_steps_at_temperature
     np.testing.assert_allclose(got.log_prob, total, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_sample_inside_jit_with_a_traced_temperature_equals_the_plain_call():
     inside = jax.jit(lambda key, temperature: sample(key, X_INIT, temperature=temperature))
     for temperature in (0.7, 0.0):
@@ -645,6 +649,7 @@ def test_sample_of_features_equals_the_sample_of_their_logits():
     np.testing.assert_array_equal(got.tokens, sample(KEY, X_INIT, **STOCHASTIC).tokens)
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("block_length", [None, 3])
 def test_sample_tells_a_selective_denoiser_which_positions_are_open(block_length):
     options = {"block_length": block_length, **STOCHASTIC}
@@ -690,6 +695,7 @@ def notebook_noise(key, c):
     return c.top_prob + noise
 
 
+@pytest.mark.slow
 def test_sample_with_an_oracle_from_a_notebook_that_draws_works_unchanged_and_row_by_row():
     options = {"oracle": notebook_noise, "temperature": 0.0}
     got = sample(KEY, X_INIT, **options)
@@ -707,6 +713,7 @@ def test_sample_with_the_margin_written_as_a_lambda_equals_the_margin():
     jax.tree.map(np.testing.assert_array_equal, got, sample(KEY, X_INIT))
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(
     ("selector", "temperature"), [(SELECTORS[3], 1.0), (SELECTORS[5], 0.0)], ids=["plans", "chooses"]
 )

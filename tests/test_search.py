@@ -91,6 +91,7 @@ def test_without_doubt_search_costs_what_sample_costs_and_with_it_at_most_width_
     assert (wide.log_prob >= plain.log_prob - 1e-6).sum() >= 3, "a wider search rarely ends lower"
 
 
+@pytest.mark.slow
 def test_row_does_not_depend_on_other_rows_or_on_padding():
     params, x_init = net_params(4), rows(4)
     together = search(context_net, params, x_init, width=3, doubt=0)

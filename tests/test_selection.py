@@ -157,6 +157,7 @@ def test_top_k_plan_of_rows_with_other_starts_is_their_own():
     np.testing.assert_array_equal(got, [2, 1, 2, 2])
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("schedule", [mdm_jax.Linear(), mdm_jax.Cosine()], ids=str)
 def test_binomial_plan_of_many_rows_follows_the_binomial_law_of_the_step(schedule):
     rows, num_steps = 4000, 5
@@ -184,6 +185,7 @@ def test_binomial_plan_of_rows_with_nothing_left_is_zero():
     np.testing.assert_array_equal(plan(mdm_jax.Binomial(6), KEY, zero + 2, zero + 4, zero), zero)
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("toward", [0.0, 1.0])
 def test_binomial_counts_do_not_hang_on_the_last_bit_of_a_probability_of_one_half(toward):
     @dataclasses.dataclass(frozen=True)
@@ -248,6 +250,7 @@ def test_selectors_made_twice_are_equal_and_their_numbers_are_leaves():
     assert jax.tree.structure(mdm_jax.TopK(5)) != jax.tree.structure(mdm_jax.TopK(5, mdm_jax.Cosine()))
 
 
+@pytest.mark.thinned(5)
 @pytest.mark.parametrize(
     "selector",
     [mdm_jax.PerStep(2), mdm_jax.TopK(3), mdm_jax.Binomial(3), mdm_jax.Threshold(0.5), mdm_jax.EntropyBudget(0.5)],

@@ -72,6 +72,7 @@ def test_train_learns_and_started_again_goes_on_where_it_was(trained):
     assert max(steps) == 150
 
 
+@pytest.mark.slow
 def test_train_keeps_the_checkpoint_that_did_best_on_held_out_puzzles(trained):
     folder, _ = trained
     lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -429,6 +430,7 @@ def test_readings_stand_beside_the_paper_the_nearest_first():
     assert lines[-1]["random"] == 0.06
 
 
+@pytest.mark.slow
 def test_exported_weights_answer_as_the_checkpoint_and_sets_are_asked_for_by_name(trained, tmp_path):
     run_folder = trained[0] / "run"
     whole = run_alone(

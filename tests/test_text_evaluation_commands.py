@@ -37,6 +37,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_likelihood_has_a_row_for_each_order_and_the_bound(folder, tmp_path):
     flags = ["--checkpoint", folder / "model", "--text", folder / "held-out.txt", "--limit", 5, "--num-draws", 8]
     argv = ["likelihood", *flags, "--proxy", folder / "other", "--out", tmp_path]
@@ -157,6 +158,7 @@ def test_order_is_compared_with_the_vanilla_row_of_its_steps_or_of_the_nearest_c
     assert verdicts([row("margin", 4.0, 5.0)]) == []
 
 
+@pytest.mark.slow
 def test_sample_prints_and_records_several_samples_of_each(folder, tmp_path):
     flags = ["--checkpoint", folder / "model", "--oracle", "left_to_right", "--out", tmp_path]
     infill, prompt = ["--infill", "the [4] on"], ["--prompt", "the cat", "a", "--num-new", 5]

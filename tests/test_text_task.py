@@ -36,6 +36,7 @@ def causal_nats(layout, model, tokens):
     return np.asarray(loss.nll(*model, loss.draw(jax.random.key(0), jax.tree.map(jnp.asarray, batch)), paired=True))
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("name", ["identity", "much-closer", "closer", "uniform"])
 def test_pi_learner_is_a_causal_model_of_the_permuted_row(name):
     order = fixed_order(name, L, seed=3)
@@ -85,6 +86,7 @@ def test_row_alone_is_as_in_a_batch_with_padding_behind_it(kind):
     np.testing.assert_allclose(alone, together[1:3, : start + 5], atol=1e-5)
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("kind", [Masked, Causal])
 def test_padding_is_neither_masked_nor_scored(kind):
     layout = kind(L, V, pads=True)
@@ -117,6 +119,7 @@ def test_loss_of_an_order_without_orders_is_refused_and_defaults_are_those_of_th
     assert optimizer.learning_rate * optimizer.final_fraction == pytest.approx(4e-5)
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("loss", ["subset", "elbo", "order", "causal"])
 def test_every_loss_starts_at_the_entropy_of_a_guess(loss):
     chosen = flags(loss=loss)

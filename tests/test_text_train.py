@@ -45,6 +45,7 @@ def test_prepare_says_what_there_is(home):
         assert 1 < row["bytes_per_token"] < 8
 
 
+@pytest.mark.slow
 def test_train_and_evaluate_give_one_loss(trained, tmp_path):
     for name, method in (("subset", "mdm"), ("causal", "arm")):
         (row,) = commands.rows(trained / name)
@@ -57,6 +58,7 @@ def test_train_and_evaluate_give_one_loss(trained, tmp_path):
         assert again["bits_per_byte"] == pytest.approx(row["bits_per_byte"], rel=1e-5)
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("name", ["subset", "causal"])
 def test_trained_model_generates_text_with_the_tokenizer_beside_it_and_once_exported(trained, tmp_path, name):
     model, ids = mdm_jax.load(trained / name), read_tokenizer(trained / name).encode("the old")

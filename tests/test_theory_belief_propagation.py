@@ -30,6 +30,7 @@ def exact_marginals(predicate, clauses, answers, num_variables, known=None):
     return found / found.sum(axis=1, keepdims=True)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(
     ("predicate", "answers"),
     [
@@ -91,6 +92,7 @@ def test_instances_of_a_batch_end_each_for_itself_as_if_alone():
         np.testing.assert_allclose(together.marginals[i], alone.marginals, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("degree", "found"), [(2.5, False), (8.0, True)])
 def test_random_start_finds_the_planted_assignment_above_the_kesten_stigum_threshold_alone(degree, found):
     predicate = predicates.nae(3, 2)  # threshold 4.5

@@ -55,6 +55,7 @@ def plain_conditionals(distribution, tokens, mask_id, vocab_size):
     return found / found.sum(axis=1, keepdims=True)
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("make", [lambda: nae_bits(4, 5), noisy_ternary])
 def test_bayes_denoiser_equals_enumeration_of_all_sequences_for_random_evidence(make):
     distribution, rng = make(), np.random.default_rng(2)
@@ -99,7 +100,7 @@ def test_bayes_denoiser_answers_uniformly_on_impossible_evidence():
     np.testing.assert_allclose(possible[4], [0, 1, 0], atol=1e-6)
 
 
-@pytest.mark.thinned(3)
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("oracle", ["random", "left_to_right", "top_prob", "margin", "neg_entropy", "token_prob"])
 def test_one_token_at_a_time_is_exact_under_every_order(oracle):
     distribution = nae_bits()
@@ -111,6 +112,7 @@ def test_one_token_at_a_time_is_exact_under_every_order(oracle):
     assert distribution.consistent(np.asarray(result.tokens)).min() == 1
 
 
+@pytest.mark.slow
 def test_one_token_at_a_time_under_margin_samples_the_distribution_itself():
     # Frequencies of all 32 values of 3 latents and 2 observations, of 20,000 samples, against the exact ones.
     distribution = nae_bits(3, 2)
@@ -126,6 +128,7 @@ def test_one_token_at_a_time_under_margin_samples_the_distribution_itself():
     assert statistic < stats.chi2.ppf(1 - 1e-6, len(wanted) - 1)
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("oracle", ["random", "margin"])
 def test_several_tokens_at_a_time_lose_consistency_the_more_the_worse(oracle):
     distribution, params = nae_bits(), states(nae_bits())

@@ -215,6 +215,7 @@ def test_what_cannot_be_measured_is_refused_in_one_line_before_anything_runs(tmp
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 def test_start_with_weights_that_are_damaged_says_so_in_one_line(tmp_path, capfd):
     config = TransformerConfig(num_layers=1, num_heads=1, width=8, mlp_width=8, vocab_size=4, max_length=4)
     write_config(tmp_path, {"model": config.to_json()})
@@ -292,6 +293,7 @@ def test_own_oracle_is_measured(tmp_path, monkeypatch):
     assert (row["oracle"], row["nfe"]) == ("my_throughput_orders:peaked", 3)
 
 
+@pytest.mark.slow
 def test_busy_machine_and_impossible_roofline_are_said_on_the_terminal_in_the_rows_and_in_the_table(
     tmp_path, monkeypatch, capsys
 ):

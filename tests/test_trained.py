@@ -53,7 +53,7 @@ TASKS = {
 }
 
 
-@pytest.mark.thinned(6)
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize(("game", "name"), TASKS)
 def test_task_that_is_none_or_not_the_networks_is_one_line(folders, tmp_path, game, name):
     folder = folders[game]
@@ -95,6 +95,7 @@ def test_file_that_a_config_names_is_opened_only_if_the_user_names_it(tmp_path):
     assert "leave one of them out" in done[3][1][-1]
 
 
+@pytest.mark.slow
 def test_parameters_that_are_or_make_no_finite_numbers_end_every_command_with_one_line(tmp_path):
     whole = write_sudoku(tmp_path / "whole", "triples")
     huge = write_sudoku(tmp_path / "huge", "triples", scale=1e15)

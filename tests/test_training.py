@@ -126,6 +126,7 @@ def test_training_learns_to_copy_and_its_model_then_samples_it(tmp_path):
     np.testing.assert_array_equal(result.tokens, np.repeat(x_init[:, :1], 6, axis=1))
 
 
+@pytest.mark.slow
 def test_training_crashed_and_started_again_ends_bit_for_bit_as_if_never_stopped(tmp_path):
     dropout = dataclasses.replace(tiny.CONFIG, dropout=0.1)
     whole = tiny.train(tmp_path / "whole", steps=12, config=dropout)

@@ -59,7 +59,7 @@ def focal_weight(k, num_times):
     return (num_times - k) * 2 * num_times / (num_times + 1)
 
 
-@pytest.mark.thinned(3)
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(
     ("options", "exact"),
     [
@@ -136,6 +136,7 @@ def test_reweighted_gradient_is_finite_where_the_network_is_certain(gamma, is_ri
         assert (gradient[0, 2] == 0).all()
 
 
+@pytest.mark.slow
 def test_reweighted_loss_under_the_key_reuse_checker_and_strict_promotion_is_the_same():
     tokens, *_ = drawn(20, num_values=4)
     batch = {"tokens": jnp.asarray(tokens, jnp.int32), "is_prompt": jnp.zeros(tokens.shape, bool)}
@@ -176,6 +177,7 @@ def test_skewed_nll_is_the_mean_over_masked_tokens_times_the_number_of_free_ones
     np.testing.assert_allclose(nll, expected, rtol=1e-5)
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("skew", [1.0, 3.0])
 def test_skewed_draw_masks_as_many_free_tokens_as_its_law_says_any_of_them_and_never_the_prompt(skew):
     length, prompt = 8, np.array([0, 5])

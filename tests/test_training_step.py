@@ -185,6 +185,7 @@ def test_step_that_is_not_finite_changes_nothing_and_is_counted(tmp_path, kind):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((state.params, state.ema)))
 
 
+@pytest.mark.slow
 def test_step_that_is_not_finite_leaves_parameters_average_and_optimizer_bit_for_bit():
     optimizer, init = OptimizerConfig(num_steps=9, ema_decay=0.9), functools.partial(init_params, tiny.CONFIG)
     step = make_train_step(
@@ -255,6 +256,7 @@ def test_evaluation_whose_predictions_are_not_finite_ends_the_run_as_such_steps_
     assert int(tiny.final_state(tmp_path).step) == 1
 
 
+@pytest.mark.slow
 def test_run_of_which_most_steps_were_skipped_says_so_however_often_it_is_started(tmp_path):
     for _ in range(2):
         with pytest.raises(RunError, match=r"6 of 9 steps were skipped.*no trained model"):
@@ -280,6 +282,7 @@ def test_loop_bad_settings_are_named(options, message):
         LoopConfig(**options)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(
     ("name", "change"),
     [

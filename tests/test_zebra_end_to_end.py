@@ -45,6 +45,7 @@ def trained(tmp_path_factory):
     return folder, flags, printed
 
 
+@pytest.mark.slow
 def test_train_says_what_it_was_trained_on_and_started_again_trains_no_step_more(trained):
     folder, flags, _ = trained
     before = (folder / "all" / "mdm" / "metrics.jsonl").read_text()
