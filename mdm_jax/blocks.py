@@ -47,6 +47,24 @@ def window_positions(start: Array, block_length: int) -> Array:
     return start[:, None] + jnp.arange(block_length, dtype=jnp.int32)[None]
 
 
+def behind_end(is_masked: Array, is_end: Array, is_target: Array) -> Array:
+    """The masks of each gap behind its first end, bool [B, L]; a gap is a run of targets.
+
+    Args:
+      is_masked: bool [B, L], the targets that are masked.
+      is_end: bool [B, L], the revealed targets with a token that ends a text. It counts as the end of
+        its gap if no mask of the gap stands before it.
+      is_target: bool [B, L], the masks and what was revealed.
+    """
+    places = jnp.broadcast_to(jnp.arange(is_masked.shape[1], dtype=jnp.int32), is_masked.shape)
+
+    def last(is_one: Array) -> Array:
+        return jax.lax.cummax(jnp.where(is_one, places, -1), axis=1)
+
+    given = last(~is_target)
+    return is_masked & (last(is_end & (last(is_masked) <= given)) > given)
+
+
 def take_positions(output: Array | Features, positions: Array) -> Array | Features:
     """The logits [B, L, V], or the Features, at positions int32 [B, W] of each row."""
     if isinstance(output, Features):

@@ -70,6 +70,7 @@ def unmasking(
     temperature: float,
     *,
     edit: Edit | None,
+    ends: tuple[int, ...],
     guidance: float,
     watch: Watch | None,
 ) -> Callable[[Array, Array], Row]:
@@ -81,7 +82,7 @@ def unmasking(
     def decode(keys: Array, x_init: Array) -> Row:
         tokens, keys, _ = check_arguments(model.denoiser, keys, x_init, mask, oracle)
         length = check_block_length(block_length, tokens.shape[1])
-        loop = Loop(network, mask, length, from_target=block_length is not None, edit=edit)
+        loop = Loop(network, mask, length, from_target=block_length is not None, edit=edit, ends=ends)
         if watch is not None:
             check_loop(loop, tokens, selector)
             return _watched(loop, model.params, keys, tokens, oracle, selector, temperature, watch)

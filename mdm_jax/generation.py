@@ -22,7 +22,10 @@ End = Literal["free", "never", "last"]
 
 
 class Generated(NamedTuple):
-    """What was generated for a prompt: up to the first token that ends the text, in every gap."""
+    """What was generated for a prompt: up to the first token that ends the text, in every gap.
+
+    What stands behind it is not predicted any more.
+    """
 
     text: str | None
     """what is behind the prompt, or a prompt with gaps with them filled in; None without a tokenizer"""
@@ -122,9 +125,8 @@ def generate(
         pad_id = getattr(model.config, "pad_id", None) if watch is None else None
         oracle = with_last(oracle, ends) if end == "last" else oracle
         if search_width is None:
-            decode = unmasking(
-                model, mask, oracle, selector, block_length, temperature, edit=edit, guidance=guidance, watch=watch
-            )
+            how: dict[str, Any] = {"edit": edit, "ends": ends, "guidance": guidance, "watch": watch}
+            decode = unmasking(model, mask, oracle, selector, block_length, temperature, **how)
         else:
             others = (selector, block_length, temperature, guidance, watch)
             decode = searching(model, mask, oracle, search_width, edit=edit, unused=others)

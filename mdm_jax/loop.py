@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from mdm_jax.blocks import leftmost_block, put_window, take_positions, window_positions, window_start
+from mdm_jax.blocks import behind_end, leftmost_block, put_window, take_positions, window_positions, window_start
 from mdm_jax.confidence import read_confidence
 from mdm_jax.oracles import score_rows
 from mdm_jax.randomness import split_rows
@@ -96,6 +96,8 @@ class Loop:
       block_length: positions of a block; the length of the sequence if there are no blocks.
       from_target: whether the blocks of a row begin at its first target, not at its left end.
       edit: hashable; maps the logits that are read, float32 [B, P, V], to others (`edits`). None for no change.
+      ends: ids that end a text. Once one is the first of its gap, with no mask before it, the masks behind it are
+        filled with it unseen: their `reveal_step` stays -1. Not with a corrector.
     """
 
     network: Network
@@ -103,6 +105,7 @@ class Loop:
     block_length: int
     from_target: bool = False
     edit: Callable[[Array], Array] | None = None
+    ends: tuple[int, ...] = ()
 
 
 def init(loop: Loop, x_init: Array) -> State:
@@ -205,7 +208,16 @@ def step(
         return state._replace(j=state.j + idle, step=state.step + jnp.where(has_open, idle, 0))
 
     state = reveal(state) if num_reveal is None else jax.lax.cond(jnp.any(num_reveal > 0), reveal, wait, state)
+    if loop.ends and not corrects:
+        state = state._replace(tokens=_ended(loop, state))
     return state._replace(step=state.step + has_open.astype(jnp.int32))
+
+
+def _ended(loop: Loop, state: State) -> Array:
+    """The tokens, with the masks behind the end of a text filled, int32 [B, L]."""
+    is_masked, is_revealed = state.tokens == loop.mask_id, state.reveal_step >= 0
+    is_end = is_revealed & jnp.isin(state.tokens, jnp.array(loop.ends))
+    return jnp.where(behind_end(is_masked, is_end, is_masked | is_revealed), loop.ends[0], state.tokens)
 
 
 def idle_steps(waits: Callable[[Array], Array], batch: int) -> Array:

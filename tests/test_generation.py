@@ -11,6 +11,7 @@ from languages import END, MASK, MODEL, USER, write_model, write_tokenizer
 
 import mdm_jax
 from mdm_jax import oracles
+from mdm_jax.blocks import behind_end
 from mdm_jax.correction import Remask
 from mdm_jax.loading import Model
 from mdm_jax.models.decoder import make_decoder
@@ -155,6 +156,41 @@ def test_positions_that_would_end_the_text_come_last(oracle):
     assert got.tokens[0].tolist() == [3, 1, 3, 2, 1]
     assert got.reveal_step[0].tolist() == [3, 2, 4, 1, 0]
     assert jnp.isfinite(got.log_prob).all()
+
+
+@pytest.mark.parametrize("block_length", [None, 4])
+def test_nothing_is_predicted_behind_the_end_of_a_gap(model, block_length):
+    tokens = [1, 2, 3, 4, 1, 2, 3, 4]  # by position; 3 ends a text
+    net = model._replace(
+        denoiser=by_place, params=jnp.full((64, 7), -9.0).at[jnp.arange(8), jnp.array(tokens)].set(9.0)
+    )
+    options = {"mask_id": 6, "num_new": 7, "oracle": oracles.left_to_right, "block_length": block_length}
+    [whole] = mdm_jax.generate(net, [[0]], **options)
+    [ended] = mdm_jax.generate(net, [[0]], end_ids=[3], **options)
+    assert (whole.tokens, whole.nfe) == (tokens[1:], 7)
+    assert (ended.tokens, ended.reveal_step, ended.nfe) == ([2], [0], 2)
+    [backwards] = mdm_jax.generate(net, [[0]], end_ids=[3], **options | {"oracle": from_right_to_left})
+    assert (backwards.tokens, backwards.nfe) == ([2], 4 if block_length else 7)  # masks before it
+
+
+@pytest.mark.parametrize(
+    ("row", "closed"),
+    [
+        ("p a m e m", "....."),  # a mask before the end
+        ("p a e m m", "...xx"),
+        ("p e m b m p m e", "..x.x..."),  # the next gap goes on
+        ("e m m p e m", ".xx..x"),
+        ("E m m", "..."),  # an end in the prompt is none
+    ],
+)
+def test_masks_behind_the_end_are_those_of_its_gap(row, closed):
+    kinds = np.array(row.split())[None]
+    found = behind_end(kinds == "m", kinds == "e", np.isin(kinds, list("mabe")))
+    assert "".join("x" if one else "." for one in found[0]) == closed
+
+
+def from_right_to_left(key, confidence):
+    return -oracles.left_to_right(key, confidence)
 
 
 def test_suppressed_ids_never_come_and_top_p_leaves_the_nucleus_alone(model):
