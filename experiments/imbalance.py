@@ -138,7 +138,7 @@ def plot_positions(path: pathlib.Path, by_position: Sequence[Row], scale: Scale)
     """Draws the errors of the model by position, at one number of masked latents."""
     import numpy as np
 
-    from mdm_jax.report import plots
+    from mdm_jax.report import bars
 
     N, P = scale.num_latents, scale.num_observations
     panels = {
@@ -149,7 +149,7 @@ def plot_positions(path: pathlib.Path, by_position: Sequence[Row], scale: Scale)
         if row["masked_latents"] == scale.figure_latents and row["compared"].startswith("model")
     }
     title = f"{scale.budget.steps} steps of training, {scale.figure_latents} of {N} latents masked, N = {N}, P = {P}"
-    plots.positions(path, panels, N, y_label=LABEL, title=title)
+    bars.positions(path, panels, N, y_label=LABEL, title=title)
 
 
 def plot_latents(path: pathlib.Path, rows: Sequence[Row]) -> None:

@@ -16,7 +16,7 @@ from experiments.sudoku import ORDERS, PAPER, Reproduce, Train, check_size
 from experiments.trained import load_run
 from mdm_jax.data.difficulty import DIFFICULTIES
 from mdm_jax.errors import InputError
-from mdm_jax.report import plots
+from mdm_jax.report import bars, plots
 from mdm_jax.report.plots import Curve
 from mdm_jax.tasks.base import Layout, Records, held_out, take
 from mdm_jax.tasks.sudoku.rules import Rule
@@ -153,7 +153,7 @@ def plot_hardest_rule(path: pathlib.Path, rows: Sequence[Row]) -> None:
     """Draws puzzles solved by the hardest rule that they need."""
     own = [row for row in rows if "hardest_rule" in row]
     named = [row | {"rule": row["hardest_rule"].replace("_", "\n") + f"\n({row['n']} puzzles)"} for row in own]
-    plots.bars(
+    bars.bars(
         path,
         grouped(named, "rule", "solved"),
         x_label="the hardest rule that a person would need",
@@ -173,7 +173,7 @@ def plot_both_sets(path: pathlib.Path, rows: Sequence[Row]) -> None:
     of = {"normal": "", "hard": ", hard set"}
     own = [row for row in rows if row.get("tokens_per_step") == 1 and "paper" in row and row["dataset"] in of]
     named = [row | {"order": f"{plots.words(row['oracle'])}{of[row['dataset']]}"} for row in own]
-    plots.dots(
+    bars.dots(
         path,
         {
             "paper": Curve([row["order"] for row in named], [row["paper"] for row in named]),
@@ -199,7 +199,7 @@ def plot_noise(path: pathlib.Path, rows: Sequence[Row], readings: Sequence[Row])
         "ours, no noise, likeliest digit": _alone(plain),
         "ours, noise on log scores, digit drawn": _alone(noisy),
     }
-    plots.dots(
+    bars.dots(
         path,
         series,
         x_label="puzzles of the normal set solved (%)",

@@ -13,7 +13,7 @@ from experiments.commands.scales import Budget, Scale, chosen_methods
 from experiments.common import Row
 from experiments.zebra import ORDERS, PAPER, PAPER_SET, Reproduce, Train
 from experiments.zebra_given import riddles, solved_by_size
-from mdm_jax.report import plots
+from mdm_jax.report import bars
 from mdm_jax.tasks.base import held_out
 
 
@@ -109,7 +109,7 @@ def _named(rows: Sequence[Row], field: str) -> list[Row]:
 
 def plot_sizes(path: pathlib.Path, rows: Sequence[Row]) -> None:
     """Draws puzzles solved by their size."""
-    plots.bars(
+    bars.bars(
         path,
         grouped(_named(rows, "size"), "size", "solved"),
         x_label="size of the puzzle (houses x attributes)",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mdm_jax.report import plots
+from mdm_jax.report import bars, plots
 from mdm_jax.report.labels import coinciding, spread
 from mdm_jax.report.plots import Curve
 from mdm_jax.report.puzzle_pictures import Board, animation, reveal_order
@@ -61,7 +61,7 @@ def test_curves_that_coincide_are_named_together_and_others_alone(tmp_path, text
 
 def test_same_figure_is_the_same_file(tmp_path):
     for name in ("a", "b"):
-        plots.bars(tmp_path / f"{name}.png", orders(apart=0), x_label="x", y_label="y", title="t")
+        bars.bars(tmp_path / f"{name}.png", orders(apart=0), x_label="x", y_label="y", title="t")
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
 
 
@@ -81,7 +81,7 @@ def test_spread_keeps_the_order_and_leaves_room():
 def test_dots_show_the_paper_and_ours_with_their_values(tmp_path, texts_of):
     path = tmp_path / "dots.png"
     ours = Curve(["random", "margin"], [0.303, 0.972], [0.28, 0.96], [0.33, 0.98])
-    plots.dots(path, {"paper": Curve(["margin"], [0.8949]), "ours": ours}, x_label="solved (%)", title="t")
+    bars.dots(path, {"paper": Curve(["margin"], [0.8949]), "ours": ours}, x_label="solved (%)", title="t")
     assert {"30.3%", "97.2%", "89.49%", "paper", "ours", "random", "margin"} <= set(texts_of(path))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from experiments.common import Row, table
-from mdm_jax.report import plots
+from mdm_jax.report import bars, plots
 from mdm_jax.report.plots import Curve
 
 WIDTH = 120
@@ -102,7 +102,7 @@ def plot(path: pathlib.Path, rows: Sequence[Row], model: str) -> None:
         low, high = ([row["overhead_range"][end] for row in these] for end in (0, 1))
         names = [plots.words(row["oracle"]) for row in these]
         series[f"temperature {temperature:g}"] = Curve(names, [row["overhead"] for row in these], low, high)
-    plots.bars(
+    bars.bars(
         path,
         series,
         x_label="order",
