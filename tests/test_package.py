@@ -193,7 +193,7 @@ ONLY_IN = {
     "tensorflow_datasets": ["mdm_jax/data/", "mdm_jax/tasks/"],
     "tensorflow": [],
     "numba": ["mdm_jax/data/compiled.py"],
-    "matplotlib": [f"mdm_jax/report/{name}.py" for name in ("labels", "plots", "puzzle_pictures")],
+    "matplotlib": [f"mdm_jax/report/{name}.py" for name in ("bars", "labels", "plots", "puzzle_pictures")],
     "PIL": ["mdm_jax/report/puzzle_pictures.py"],
     "tensorboardX": ["mdm_jax/training/metrics.py"],
     "tqdm": ["mdm_jax/progress.py"],
