@@ -16,6 +16,8 @@ quick = pytest.fixture(scope="module", autouse=True)(toy.quick_compilation)
 
 MASK, PARAMS, KEY = toy.MASK, toy.net_params(0), jax.random.key(3)
 X_INIT = np.array([[MASK] * 7, [0, 1, 2, 3, 4, 0, 1], [MASK, 3, MASK, MASK, 1, MASK, 2]], np.int32)
+ROUNDING = 1e-5
+"""Sums of about ten float32 log-probabilities, each of some roundings (2^-24 of the value)."""
 
 
 def strict(denoiser, temperature):
@@ -34,7 +36,7 @@ def test_trace_of_a_strict_result_is_what_the_network_was_shown_and_at_reveal_su
     read = replay.at_reveal(toy.context_net, PARAMS, trace)
     np.testing.assert_array_equal(np.isnan(read.token_prob), X_INIT != MASK)
     np.testing.assert_array_equal(np.isnan(read.entropy), X_INIT != MASK)
-    np.testing.assert_allclose(np.nansum(np.log(read.token_prob), axis=1), result.log_prob, rtol=1e-5)
+    np.testing.assert_allclose(np.nansum(np.log(read.token_prob), axis=1), result.log_prob, rtol=ROUNDING)
 
 
 def test_at_reveal_in_chunks_is_that_of_calls_one_by_one(monkeypatch):
@@ -43,7 +45,7 @@ def test_at_reveal_in_chunks_is_that_of_calls_one_by_one(monkeypatch):
     whole = replay.at_reveal(toy.context_net, PARAMS, trace)
     monkeypatch.setattr(replay, "TOKENS", 3 * X_INIT.size)  # 4 calls, 3 at a time
     jax.tree.map(
-        functools.partial(np.testing.assert_allclose, rtol=1e-6),
+        functools.partial(np.testing.assert_allclose, rtol=ROUNDING / 10),
         replay.at_reveal(toy.context_net, PARAMS, trace),
         whole,
     )
@@ -51,7 +53,7 @@ def test_at_reveal_in_chunks_is_that_of_calls_one_by_one(monkeypatch):
         log_p = jax.nn.log_softmax(toy.context_net(PARAMS, jnp.asarray(trace.tokens[step])))
         now = trace.is_masked[step] & ~trace.is_masked[step + 1]
         entropy = -(np.exp(log_p) * log_p).sum(axis=-1)
-        np.testing.assert_allclose(whole.entropy[now], entropy[now], rtol=1e-5)
+        np.testing.assert_allclose(whole.entropy[now], entropy[now], rtol=ROUNDING)
 
 
 def test_recording_of_a_corrector_shows_what_was_taken_back_and_ends_in_its_result():
