@@ -12,7 +12,8 @@ import numpy as np
 from jax.sharding import Mesh
 from numpy.typing import NDArray
 
-from experiments.commands.train import HELD_OUT, computed_in, flops_of, losses, optimizer_of
+from experiments.commands.losses import losses
+from experiments.commands.train import HELD_OUT, computed_in, flops_of, optimizer_of
 from experiments.common import Results, say
 from experiments.finetune import Train
 from mdm_jax.data.pipeline import Batches

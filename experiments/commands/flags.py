@@ -120,7 +120,7 @@ class TrainFlags(FitFlags, TaskFlags, LossFlags):
 
     def losses(self, layout: "Layout") -> "tuple[Loss, Loss]":
         """The loss that is named, and the bound on the likelihood."""
-        from experiments.commands.train import losses
+        from experiments.commands.losses import losses
 
         return losses(self.loss, layout.mask_id, f"--layout {layout.name}")
 

@@ -27,7 +27,6 @@ from mdm_jax.training.config import check_config, read_config
 from mdm_jax.training.distributed import is_lead
 from mdm_jax.training.held_out import held_out_loss
 from mdm_jax.training.loop import LoopConfig, fit
-from mdm_jax.training.objectives import NAMED, Loss, causal_loss, masked_loss
 from mdm_jax.training.state import OptimizerConfig
 from mdm_jax.typing import Params
 
@@ -119,25 +118,6 @@ def network(flags: FitFlags, task: Task) -> ModelConfig:
     changes = computed_in(flags, flags.out) | dict(flags.layout_of(task).network)
     changes |= {} if flags.dropout is None else {"dropout": flags.dropout}
     return flags.fitted(kinds.adapted(presets.get(flags.model), changes))
-
-
-def losses(name: str, mask_id: int | None, what: str) -> tuple[Loss, Loss]:
-    """The loss that training minimises, and the bound on the likelihood that held-out records are measured with.
-
-    Args:
-      name: what `--loss` says.
-      mask_id: the mask token's id; None for an autoregressive model.
-      what: names the model in a message.
-
-    Raises:
-      InputError: the loss is for masked models, and this is none.
-    """
-    if mask_id is not None:
-        plain = masked_loss(mask_id)
-        return plain if name == "plain" else masked_loss(mask_id, NAMED[name]), plain
-    if name != "plain":
-        raise InputError(f"--loss {name} is for masked models, and {what} is not: leave it out")
-    return causal_loss(), causal_loss()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,23 @@
+"""The losses that `--loss` names."""
+
+from mdm_jax.errors import InputError
+from mdm_jax.training.objectives import NAMED, Loss, causal_loss, masked_loss
+
+
+def losses(name: str, mask_id: int | None, what: str) -> tuple[Loss, Loss]:
+    """The loss that training minimises, and the bound on the likelihood that held-out records are measured with.
+
+    Args:
+      name: what `--loss` says.
+      mask_id: the mask token's id; None for an autoregressive model.
+      what: names the model in a message.
+
+    Raises:
+      InputError: the loss is for masked models, and this is none.
+    """
+    if mask_id is not None:
+        plain = masked_loss(mask_id)
+        return plain if name == "plain" else masked_loss(mask_id, NAMED[name]), plain
+    if name != "plain":
+        raise InputError(f"--loss {name} is for masked models, and {what} is not: leave it out")
+    return causal_loss(), causal_loss()
