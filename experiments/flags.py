@@ -168,6 +168,9 @@ class DecodeFlags:
     """or: the same, where each step may also mask revealed tokens again"""
     search_width: Count | None = None
     """or: one token per step, by a beam search of this many partial answers, for up to as many times the calls"""
+    corrector: Literal["leave-one-out", "filled", "quality"] | None = None
+    """take tokens back that look wrong by now, up to N - 1 a step with --tokens-per-step N. leave-one-out: where others
+    say so, for a call more for each token; filled, quality: for a model trained with this --loss"""
     binomial_steps: Count | None = None
     """or: reveal a binomial number of tokens in each of this many steps (vanilla inference, with the random oracle)"""
     threshold: Annotated[float, Range(infinite=True)] | None = None

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mdm_jax.autoregressive import autoregressive_sample
     from mdm_jax.cached_sampling import cached_sample
     from mdm_jax.confidence import confidence_from_hidden, confidence_from_logits
-    from mdm_jax.correction import remasking_sample
+    from mdm_jax.correction import correcting_sample, remasking_sample
     from mdm_jax.errors import InputError
     from mdm_jax.generation import Generated, generate
     from mdm_jax.loading import Model, load
@@ -59,6 +59,7 @@ __all__ = [
     "causal_nll",
     "confidence_from_hidden",
     "confidence_from_logits",
+    "correcting_sample",
     "elbo_loss",
     "forward_mask",
     "generate",
@@ -91,7 +92,7 @@ _HOMES = {
     "autoregressive": ("autoregressive_sample",),
     "cached_sampling": ("cached_sample",),
     "confidence": ("confidence_from_hidden", "confidence_from_logits"),
-    "correction": ("remasking_sample",),
+    "correction": ("correcting_sample", "remasking_sample"),
     "errors": ("InputError",),
     "generation": ("Generated", "generate"),
     "loading": ("Model", "load"),

@@ -1,7 +1,9 @@
-"""Steps that can mask tokens again: the decoder of Ye et al. 2024.
+"""Steps that can mask tokens again.
 
-Kim et al. 2025 decoded their puzzles with that code and describe it only as "Gumbel noise with a
-coefficient of 0.5 to the oracle F" (D.2). The options cover the readings that this leaves open.
+`correcting_sample` takes back tokens that a judge finds wrong. `remasking_sample` is the decoder of
+Ye et al. 2024. Kim et al. 2025 decoded their puzzles with that code and describe it only as "Gumbel
+noise with a coefficient of 0.5 to the oracle F" (D.2). The options cover the readings that this
+leaves open.
 """
 
 import dataclasses
@@ -12,12 +14,13 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mdm_jax.errors import InputError, shown
+from mdm_jax.judges import JUDGES
 from mdm_jax.loop import Loop
 from mdm_jax.oracles import margin
 from mdm_jax.randomness import position_gumbel
-from mdm_jax.ranges import Range, check_number
+from mdm_jax.ranges import INT32, Range, check_number
 from mdm_jax.sampling import SampleResult, Whole, check_arguments, decode
-from mdm_jax.selection import TopK
+from mdm_jax.selection import PerStep, TopK
 from mdm_jax.typing import Array, Confidence, Denoiser, Oracle, Params
 
 
@@ -139,6 +142,103 @@ def remasking_sample(
     steps: Any = jnp.asarray(num_steps, jnp.int32)  # one trace for Python and NumPy integers
     selector = dataclasses.replace(selector, num_steps=steps)
     loop = Loop(Whole(denoiser), mask_id, tokens.shape[1])
+    return decode(loop, params, keys, tokens, oracle, selector, temperature)
+
+
+DOUBT = 0.5
+"""A token may be taken back where the probability that it is right is below this."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TakeBack(PerStep):
+    """`PerStep(k)` that masks again, in each step, up to k - 1 of the tokens of quality below tau.
+
+    Attributes:
+      tau: a probability.
+    """
+
+    tau: Array | float = DOUBT
+
+    def judges(self, num_reveal: Array) -> Array:
+        """Rows in which a token can be taken back at all, bool [B]."""
+        return (num_reveal > 1) & (self.tau > 0)
+
+    def doubts(self, quality: Array) -> Array:
+        """Whether the quality is below tau, bool [B, L]."""
+        return quality < self.tau
+
+
+def correcting_sample(
+    denoiser: Denoiser,
+    params: Params,
+    key: Array,
+    x_init: ArrayLike,
+    *,
+    mask_id: int,
+    judge: str = "leave-one-out",
+    k: int = 2,
+    tau: Array | float = DOUBT,
+    oracle: Oracle = margin,
+    temperature: Array | float = 1.0,
+) -> SampleResult:
+    """Fills in every mask of `x_init`, and takes tokens back on the way that look wrong by now.
+
+    Each step reveals the k best-scored masks of a row, as `sample` with `PerStep(k)`. Of the tokens
+    that it revealed before, the step masks those again whose quality is below `tau`, at most k - 1
+    (in a row that reveals fewer than k, fewer than it reveals), the lowest first. So a row of n
+    masks ends after at most n steps, whatever the network gives. With k = 1 or tau = 0 nothing can
+    be taken back, and this is `sample`.
+
+    The judge says what the quality of a token is, and what it costs (`judges`):
+
+    - "leave-one-out": its probability where it alone is masked. For any network. A step makes one
+      call more for each token that is judged: all that were revealed before, in the row with most.
+    - "filled": its probability once the masks are filled in, for a network trained on its own
+      answers (`--loss filled`). A step makes two calls.
+    - "quality": a trained head's (`--loss quality`), at `params["quality"]`. A step makes one call.
+
+    Args:
+      denoiser: the network, as in `sample`.
+      params: parameters of the network.
+      key: a typed key, scalar or one per row [B]; consumed.
+      x_init: int [B, L], with `mask_id` at every position to fill in; the rest is the prompt and
+        does not change.
+      mask_id: id of the mask token.
+      judge: a name in `judges.JUDGES`.
+      k: positions that a step reveals, at least 1.
+      tau: from 0 to 1; at 1 every step takes back as many as it may.
+      oracle: scores the masks; see `oracles`.
+      temperature: of the tokens drawn, as in `sample`.
+
+    Returns:
+      SampleResult. `nfe` counts the calls of the judge too. `reveal_step` and `log_prob` are of the
+      call that last revealed a position.
+
+    Raises:
+      InputError: as `sample`; or the judge is unknown, or `tau` is no probability; or the network
+        has not what the judge needs.
+
+    Example:
+      def denoiser(params, tokens):  # the first token looks like 0 while all are masked, and is 1
+          first = params[(tokens == 3).sum(axis=1, keepdims=True)]
+          return jnp.concatenate([first, jnp.tile(params[:1], (len(tokens), 3, 1))], axis=1)
+
+      given = (denoiser, jnp.zeros((5, 3)).at[:4, 1].set(9.0), jax.random.key(0), jnp.full((1, 4), 3))
+      options = {"mask_id": 3, "oracle": mdm_jax.oracles.left_to_right, "temperature": 0.0}
+      assert mdm_jax.sample(*given, **options).tokens.tolist() == [[0, 1, 1, 1]]
+      assert mdm_jax.correcting_sample(*given, k=2, **options).tokens.tolist() == [[1, 1, 1, 1]]
+    """
+    tokens, keys, mask_id = check_arguments(denoiser, key, x_init, mask_id, oracle)
+    if not isinstance(judge, str) or judge not in JUDGES:
+        raise InputError(f"judge must be one of {', '.join(JUDGES)}; got {shown(judge)}")
+    if not isinstance(k, jax.core.Tracer):
+        check_number("k", k, Range(1, INT32), whole=True)
+    if not isinstance(tau, jax.core.Tracer):
+        check_number("tau", float(tau) if isinstance(tau, jax.Array) else tau, Range(0, 1))
+    steps: Any = jnp.asarray(k, jnp.int32)  # one trace for Python and NumPy integers
+    selector = TakeBack(steps, tau=jnp.asarray(tau, jnp.float32))
+    loop = Loop(JUDGES[judge](denoiser, mask_id), mask_id, tokens.shape[1])
     return decode(loop, params, keys, tokens, oracle, selector, temperature)
 
 

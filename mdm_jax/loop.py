@@ -3,7 +3,8 @@
 A step plans how many positions of each row's open block to reveal. If any row reveals one, it calls
 the network, scores the open positions, chooses among them and writes their tokens. Samplers differ
 in the network and the selector that they pass. With a selector that corrects (`typing.Corrector`)
-all targets stay open, and a step may mask again what it does not choose.
+all targets stay open, and a step may mask again what it does not choose. With one that doubts
+(`typing.Doubter`) masks alone are open, and a step that reveals c tokens may mask c - 1 others again.
 
 The loop ends whatever the network, the oracle and the selector return. A block is finished after
 the selector's `num_steps` steps. Without that number each step of a block from the 1,025th on
@@ -19,17 +20,12 @@ import jax.numpy as jnp
 
 from mdm_jax.blocks import behind_end, leftmost_block, put_window, take_positions, window_positions, window_start
 from mdm_jax.confidence import read_confidence
+from mdm_jax.errors import InputError
 from mdm_jax.oracles import score_rows
 from mdm_jax.randomness import split_rows
-from mdm_jax.selection import choose_step, plan_step, waits_at
-from mdm_jax.typing import Array, Confidence, Corrector, Features, Oracle, Params, Selector
-
-NEAR = 16
-"""Steps that `idle_steps` plans ahead at first."""
-FAR = 1 << 12
-"""Plans that it makes at a time after these, steps times rows."""
-FARTHEST = 1 << 20
-"""Idle steps after which it stops looking."""
+from mdm_jax.selection import best, choose_step, plan_step, waits_at
+from mdm_jax.typing import Array, Confidence, Corrector, Doubter, Features, Oracle, Params, Selector
+from mdm_jax.waiting import idle_steps
 
 
 class State(NamedTuple):
@@ -62,6 +58,11 @@ class Reading(NamedTuple):
     """logits float [B, L or W, V], or Features; W is the block length"""
     memory: Any
     """the memory for the next call"""
+    quality: Array | None = None
+    """float32 [B, L]: at revealed positions that are read, a probability that the token is right; None if the network
+    does not judge"""
+    calls: Array | int = 1
+    """network calls of the size of the batch that this took"""
 
 
 class Network(Protocol):
@@ -82,7 +83,10 @@ class Network(Protocol):
         ...
 
     def read(self, params: Params, state: State, is_read: Array) -> Reading:
-        """Calls the network on `state.tokens`; `is_read`, bool [B, L], marks what will be read."""
+        """Calls the network on `state.tokens`.
+
+        `is_read`, bool [B, L], marks the masks to predict and, with a Doubter, the tokens to judge.
+        """
         ...
 
 
@@ -188,7 +192,11 @@ def step(
 
     def reveal(state: State) -> State:
         is_read = is_open if num_reveal is None else is_open & (num_reveal > 0)[:, None]
-        reading = loop.network.read(params, state, is_read)
+        is_judged = jnp.zeros_like(is_read)
+        if isinstance(selector, Doubter):
+            judges = has_open & selector.judges(left if num_reveal is None else num_reveal)
+            is_judged = judges[:, None] & (state.reveal_step >= 0) & (state.tokens != loop.mask_id)
+        reading = loop.network.read(params, state, is_read | is_judged)
         confidence, hidden = _confidence(loop, reading, state, token_keys, temperature, is_read)
         scores = score_rows(oracle, score_keys, confidence, hidden)
         if hasattr(selector, "perturb"):
@@ -197,7 +205,9 @@ def step(
         taken_back = None
         if isinstance(selector, Corrector):
             taken_back = selector.take_back(scores, confidence, is_open, is_chosen) & is_open & ~is_chosen
-        return _write(loop, state, is_chosen, taken_back, scores, confidence)._replace(memory=reading.memory)
+        elif isinstance(selector, Doubter):
+            taken_back = _worst(selector, reading.quality, is_judged, is_chosen)
+        return _write(loop, state, is_chosen, taken_back, scores, confidence, reading)
 
     def wait(state: State) -> State:
         def waits(ahead: Array) -> Array:
@@ -208,7 +218,7 @@ def step(
         return state._replace(j=state.j + idle, step=state.step + jnp.where(has_open, idle, 0))
 
     state = reveal(state) if num_reveal is None else jax.lax.cond(jnp.any(num_reveal > 0), reveal, wait, state)
-    if loop.ends and not corrects:
+    if loop.ends and not isinstance(selector, Corrector | Doubter):
         state = state._replace(tokens=_ended(loop, state))
     return state._replace(step=state.step + has_open.astype(jnp.int32))
 
@@ -218,33 +228,6 @@ def _ended(loop: Loop, state: State) -> Array:
     is_masked, is_revealed = state.tokens == loop.mask_id, state.reveal_step >= 0
     is_end = is_revealed & jnp.isin(state.tokens, jnp.array(loop.ends))
     return jnp.where(behind_end(is_masked, is_end, is_masked | is_revealed), loop.ends[0], state.tokens)
-
-
-def idle_steps(waits: Callable[[Array], Array], batch: int) -> Array:
-    """Counts the steps after this one that reveal nothing in any row, up to the first that does.
-
-    It plans `NEAR` steps, then `FAR` / B steps at a time, and stops after about `FARTHEST` steps.
-
-    Args:
-      waits: int32 scalar n -> bool [B], whether each row reveals nothing n steps from now.
-      batch: B.
-
-    Returns:
-      int32 scalar.
-    """
-    far = max(FAR // batch, NEAR)
-
-    def idle_from(first: Array | int, num: int) -> Array:
-        all_wait = jax.vmap(waits)(first + jnp.arange(num, dtype=jnp.int32)).all(axis=-1)
-        return jnp.where(all_wait.all(), num, jnp.argmin(all_wait).astype(jnp.int32))
-
-    def look_further(carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        idle, _ = carry
-        further = idle_from(idle + 1, far)
-        return idle + further, (further == far) & (idle < FARTHEST)
-
-    near = idle_from(1, NEAR)
-    return jax.lax.while_loop(lambda carry: carry[1], look_further, (near, near == NEAR))[0]
 
 
 def step_keys(keys: Array, step: Array) -> tuple[Array, ...]:
@@ -316,15 +299,29 @@ def written_log_prob(scores: Array, confidence: Confidence) -> Array:
     return jnp.where(jnp.isnan(scores), jnp.nan, confidence.token_log_prob)
 
 
+def _worst(selector: Doubter, quality: Array | None, is_judged: Array, is_chosen: Array) -> Array:
+    """Of the judged tokens that are doubted those of lowest quality, fewer than are chosen: bool [B, L]."""
+    if quality is None:
+        raise InputError(f"{type(selector).__name__} wants a network that judges tokens: use correcting_sample")
+    return best(-quality, selector.doubts(quality) & is_judged, is_chosen.sum(axis=-1, dtype=jnp.int32) - 1)
+
+
 def _write(
-    loop: Loop, state: State, is_chosen: Array, taken_back: Array | None, scores: Array, confidence: Confidence
+    loop: Loop,
+    state: State,
+    is_chosen: Array,
+    taken_back: Array | None,
+    scores: Array,
+    confidence: Confidence,
+    reading: Reading,
 ) -> State:
-    """Writes the chosen tokens, masks what is taken back, and counts one network call."""
+    """Writes the chosen tokens, masks what is taken back, and counts the network calls."""
     others = state.tokens if taken_back is None else jnp.where(taken_back, loop.mask_id, state.tokens)
     is_revealed = is_chosen & (state.tokens == loop.mask_id)
     return state._replace(
         tokens=jnp.where(is_chosen, confidence.token, others),
         reveal_step=jnp.where(is_revealed, state.nfe, state.reveal_step),
         log_prob=jnp.where(is_chosen, written_log_prob(scores, confidence), state.log_prob),
-        nfe=state.nfe + 1,
+        nfe=state.nfe + reading.calls,
+        memory=reading.memory,
     )

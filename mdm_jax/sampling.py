@@ -22,7 +22,7 @@ from mdm_jax.oracles import margin, random
 from mdm_jax.randomness import row_keys
 from mdm_jax.schedules import Schedule
 from mdm_jax.selection import Binomial, PerStep, check_selector, classes_in
-from mdm_jax.typing import Array, Corrector, Denoiser, Oracle, Params, Selector
+from mdm_jax.typing import Array, Corrector, Denoiser, Doubter, Oracle, Params, Selector
 
 
 class SampleResult(NamedTuple):
@@ -224,7 +224,7 @@ def decode_tokens(
 def check_loop(loop: Loop, tokens: Array, selector: Selector) -> None:
     """InputError for what is no selector, or a corrector of blocks."""
     check_selector(selector)
-    if isinstance(selector, Corrector) and loop.block_length < tokens.shape[1]:
+    if isinstance(selector, Corrector | Doubter) and loop.block_length < tokens.shape[1]:
         raise InputError(f"{type(selector).__name__} corrects whole sequences: give block_length=None")
 
 

@@ -111,3 +111,25 @@ class Corrector(Protocol):
     def take_back(self, scores: Array, confidence: Confidence, is_open: Array, is_chosen: Array) -> Array:
         """Positions to mask again, bool [B, L]; those that are open and not chosen are masked."""
         ...
+
+
+@runtime_checkable
+class Doubter(Protocol):
+    """A Selector that may also mask revealed tokens again, by their quality, but never overwrites one.
+
+    Masks alone are open to it. A step that reveals c positions of a row masks at most c - 1 others
+    of it, those of lowest quality. So each step makes progress, and the sampler ends. The sequence
+    is one block.
+    """
+
+    def judges(self, num_reveal: Array) -> Array:
+        """Rows whose revealed tokens the network shall judge, bool [B].
+
+        Args:
+          num_reveal: int32 [B], the planned number, or without a plan all masks that are left.
+        """
+        ...
+
+    def doubts(self, quality: Array) -> Array:
+        """Which tokens may be masked again, bool [B, L]; `quality` is a probability that each is right."""
+        ...

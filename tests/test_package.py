@@ -157,9 +157,11 @@ BELOW = {
     "sharding": {"errors", "typing"},
 }
 BELOW["losses"] = BELOW["draws"] | {"draws", "ranges", "checks", "logits"}
-BELOW["loop"] = {*BELOW["selection"], "selection", "oracles", "checks", "blocks"}
+BELOW["waiting"] = {"typing"}
+BELOW["loop"] = {*BELOW["selection"], "selection", "oracles", "checks", "blocks", "waiting"}
 BELOW["sampling"] = {*BELOW["loop"], "loop"}
-BELOW["correction"] = BELOW["sampling"] | {"sampling"}
+BELOW["judges"] = BELOW["sampling"] | {"sampling", "logits"}
+BELOW["correction"] = BELOW["judges"] | {"judges"}
 BELOW["autoregressive"] = {"errors", "ranges", "typing", "randomness", "checks", "confidence", "orders"}
 BELOW["edits"] = {"ranges", "typing", "checks", "loop"}
 BELOW["search"] = BELOW["sampling"] | {"sampling", "edits"}

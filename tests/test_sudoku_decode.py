@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.commands.decode import autoregressive, masked, measure, searching
+from experiments.commands.decode import autoregressive, correcting, masked, measure, searching
 from mdm_jax import PerStep, oracles
 from mdm_jax.loading import Model
 from mdm_jax.models.config import TransformerConfig
@@ -70,6 +70,20 @@ def test_answer_found_by_search_is_the_greedy_one_with_one_filling_and_costs_mor
     np.testing.assert_array_equal(found[1].steps, plain.steps)
     assert found[1].row["nfe"] == plain.row["nfe"] == (PUZZLES == 0).sum(axis=1).max()
     assert plain.row["nfe"] < found[4].row["nfe"] <= 4 * plain.row["nfe"]
+
+
+@pytest.mark.slow
+def test_answer_that_a_corrector_had_nothing_to_take_back_of_is_the_plain_one():
+    layout = sudoku_layouts.get("in-place", 4)
+    config = TransformerConfig(vocab_size=5, max_length=16, **SIZE)
+    model = Model(config, init_params(config, jax.random.key(0)), make_denoiser(config))
+    plain = measure(TASK, layout, masked(model, layout, oracles.margin), RECORDS)
+    for judge in ("leave-one-out", "filled"):
+        found = {k: measure(TASK, layout, correcting(model, layout, oracles.margin, judge, k), RECORDS) for k in (1, 4)}
+        np.testing.assert_array_equal(found[1].answers, plain.answers)
+        assert found[1].row["nfe"] == plain.row["nfe"]
+        assert (found[4].answers[PUZZLES != 0] == PUZZLES[PUZZLES != 0]).all()
+        assert found[4].row["nfe"] > -(-(PUZZLES == 0).sum(axis=1).max() // 4)
 
 
 def greedy(config, params, prompt):

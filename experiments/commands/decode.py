@@ -68,6 +68,12 @@ def searching(model: Model, layout: Layout, oracle: Oracle, width: int) -> Decod
     return _decoder(mdm_jax.search_sample, _skipping(model), model, layout, oracle, width=width)
 
 
+def correcting(model: Model, layout: Layout, oracle: Oracle, judge: str, k: int, *, temperature: float = 0.0) -> Decode:
+    """Decoding k tokens a step, of which the next steps may take some back."""
+    options = {"judge": judge, "k": k, "temperature": temperature}
+    return _decoder(mdm_jax.correcting_sample, _skipping(model), model, layout, oracle, **options)
+
+
 def cached(model: Model, layout: Layout, oracle: Oracle, selector: Selector, **options: Any) -> Decode:
     """Strict unmasking in blocks, with keys and values kept from step to step; options as for `cached_sample`."""
     if getattr(model.config, "pad_id", None) is not None:
@@ -148,7 +154,7 @@ def decoders_for(
             raise InputError(f"--{flag} is for masked models, and this one is not: leave it out")
         yield "greedy", autoregressive(model, temperature=flags.temperature), other
         return
-    _check_ways(flags)
+    _check_ways(flags, selector)
     in_blocks: dict[str, Any] = {"temperature": flags.temperature, "block_length": flags.block_length}
     for name, oracle in oracles.items():
         if flags.keep is not None:
@@ -157,13 +163,16 @@ def decoders_for(
             decode = remasking(model, layout, oracle, flags.remask_steps, temperature=flags.temperature)
         elif flags.search_width is not None:
             decode = searching(model, layout, oracle, flags.search_width)
+        elif flags.corrector is not None and isinstance(selector, mdm_jax.PerStep):
+            decode = correcting(model, layout, oracle, flags.corrector, selector.k, temperature=flags.temperature)
         else:
             decode = masked(model, layout, oracle, selector, **in_blocks)
-        how = {way: getattr(flags, way) for way in ("block_length", "keep", "remask_steps", "search_width")}
+        ways = ("block_length", "keep", "remask_steps", "search_width", "corrector")
+        how = {way: getattr(flags, way) for way in ways}
         yield name, decode, order_fields(name, selector) | how | other
 
 
-def _check_ways(flags: DecodeFlags) -> None:
+def _check_ways(flags: DecodeFlags, selector: Selector) -> None:
     """Raises InputError for flags that exclude each other."""
     if flags.keep is not None and flags.remask_steps is not None:
         raise InputError("--keep is for decoding in blocks, --remask-steps for whole sequences: leave one out")
@@ -173,6 +182,13 @@ def _check_ways(flags: DecodeFlags) -> None:
         raise InputError("--remask-steps takes back tokens of the whole sequence: leave --block-length out")
     if flags.search_width is not None and (flags.temperature or flags.block_length is not None):
         raise InputError("--search-width takes the likeliest tokens of whole sequences: no --temperature, no blocks")
+    if flags.corrector is None:
+        return
+    others = (flags.remask_steps, flags.search_width, flags.block_length, getattr(flags, "viewer", None))
+    if any(other is not None for other in others):
+        raise InputError("--corrector goes without --remask-steps, --search-width, --block-length and --viewer")
+    if not isinstance(selector, mdm_jax.PerStep) or selector.k < 2:
+        raise InputError("--corrector takes back fewer tokens than a step reveals: give --tokens-per-step 2 or more")
 
 
 def measure(task: Task, layout: Layout, decode: Decode, records: Records, **options: Any) -> Decoded:

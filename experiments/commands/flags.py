@@ -54,11 +54,14 @@ class TaskFlags(DataFlags):
 class LossFlags:
     """What training minimises."""
 
-    loss: Literal["plain", "subset", "elbo", "order", "left-to-right", "skewed", "reweighted", "aligned"] = "plain"
+    loss: Literal[
+        "plain", "subset", "elbo", "order", "left-to-right", "skewed", "reweighted", "aligned", "filled", "quality"
+    ] = "plain"
     """the loss. plain: subset for masked models, the likelihood for others. Others, for masked models, by their names
     in mdm_jax.training.objectives.NAMED: subset (of random size), elbo (a random time), order (one token of a random
     order), left-to-right (one token of that order), skewed (mostly large subsets), reweighted (Ye et al. 2024), aligned
-    (what the network's own order leaves)"""
+    (what the network's own order leaves), filled (also all tokens of its own answers), quality (also a head that says
+    which of its tokens are right)"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,6 +130,13 @@ class TrainFlags(FitFlags, TaskFlags, LossFlags):
     def recorded(self) -> dict[str, Any]:
         """The loss."""
         return {"loss": self.loss}
+
+    def fitted(self, config: "ModelConfig") -> "ModelConfig":
+        """The network, with a quality head if the loss trains one."""
+        from mdm_jax.models.kinds import adapted
+
+        fitted: ModelConfig = adapted(config, {"kind": "judged_transformer"}) if self.loss == "quality" else config
+        return fitted
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from mdm_jax.errors import InputError
 from mdm_jax.loading import Model, load
 from mdm_jax.models import kinds, presets
 from mdm_jax.models.config import ModelConfig
+from mdm_jax.models.judged import JudgedTransformerConfig, with_head
 from mdm_jax.sharding import check_batch, local_rows
 from mdm_jax.tasks.base import Records, Task, fields_of, take
 from mdm_jax.training.checkpoint import CHECKPOINTS, trained_seconds
@@ -183,8 +184,9 @@ def computed_in(flags: RunFlags, out: pathlib.Path) -> dict[str, Any]:
 
 
 def _initial_params(path: pathlib.Path, config: ModelConfig) -> Params:
-    """The parameters of a trained model; raises InputError unless it has the same architecture."""
+    """The parameters of a trained model; InputError unless it is the same network, but for a quality head."""
     params = load(path).params
+    params = with_head(config, params) if isinstance(config, JudgedTransformerConfig) else params
     if jax.tree.map(np.shape, params) != jax.tree.map(np.shape, kinds.param_shapes(config)):
         raise InputError(f"{path} is another network than the flags make: give those it was made with")
     return params

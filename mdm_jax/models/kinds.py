@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 
 from mdm_jax.errors import InputError, shown
-from mdm_jax.models import bert, decoder, denoiser, grouped, routed, transformer
+from mdm_jax.models import bert, decoder, denoiser, grouped, judged, routed, transformer
 from mdm_jax.models.config import ModelConfig, TransformerConfig
 from mdm_jax.typing import Array, Denoiser, Params
 
@@ -58,6 +58,13 @@ KINDS: dict[str, Kind] = {
         routed.RoutedDenoiser,
         routed.make_decoder,
         functools.partial(transformer.param_shapes, init=routed.init_params),
+    ),
+    "judged_transformer": Kind(
+        judged.JudgedTransformerConfig,
+        judged.init_params,
+        judged.JudgedDenoiser,
+        decoder.make_decoder,
+        functools.partial(transformer.param_shapes, init=judged.init_params),
     ),
     "bert": Kind(
         bert.BertConfig,

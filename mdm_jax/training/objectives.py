@@ -14,9 +14,12 @@ from mdm_jax.losses import nll
 from mdm_jax.masking import mask_where
 from mdm_jax.randomness import row_keys
 from mdm_jax.training.aligned import Aligned, Pool
+from mdm_jax.training.own_answers import Filled, Quality
 from mdm_jax.typing import Array, Confidence, Denoiser, Params
 
-NAMED: dict[str, Draw | Aligned] = {**DRAWS, "aligned": Aligned()}
+AnyDraw = Draw | Aligned | Filled | Quality
+
+NAMED: dict[str, AnyDraw] = {**DRAWS, "aligned": Aligned(), "filled": Filled(), "quality": Quality()}
 """The draws that training takes, by name."""
 
 Batch = dict[str, Array]
@@ -38,7 +41,7 @@ class Loss(NamedTuple):
     """(key, pool, the second output of `nll` for all rows) -> the next pool"""
 
 
-def masked_loss(mask_id: int, draw: Draw | Aligned = Subset()) -> Loss:  # noqa: B008 (frozen)
+def masked_loss(mask_id: int, draw: AnyDraw = Subset()) -> Loss:  # noqa: B008 (frozen)
     """A masked model's loss by its draw; `draws.Subset` has the lowest variance of those that bound the likelihood."""
     if isinstance(draw, Aligned):
         return _aligned_loss(mask_id, draw)
@@ -46,7 +49,8 @@ def masked_loss(mask_id: int, draw: Draw | Aligned = Subset()) -> Loss:  # noqa:
     def of_batch(key: Array, batch: Batch) -> Any:
         return draw(key, check_tokens(batch["tokens"], "tokens"), batch["is_prompt"])
 
-    return Loss(of_batch, partial(nll, mask_id=mask_id, draw=draw))
+    own = draw.nll if isinstance(draw, Filled | Quality) else partial(nll, draw=draw)
+    return Loss(of_batch, partial(own, mask_id=mask_id))
 
 
 def _aligned_loss(mask_id: int, draw: Aligned) -> Loss:
