@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mdm_jax.masking import forward_mask, mask_last, reverse_posterior
     from mdm_jax.oracles import with_noise
     from mdm_jax.orders import identity_order, inverse, near_identity_order, uniform_order
+    from mdm_jax.proposals import best_sample, stable_sample, symmetric_sample
     from mdm_jax.sampling import SampleResult, sample, vanilla_sample
     from mdm_jax.schedules import Cosine, Linear, Polynomial, Schedule
     from mdm_jax.search import search_sample
@@ -55,6 +56,7 @@ __all__ = [
     "Threshold",
     "TopK",
     "autoregressive_sample",
+    "best_sample",
     "cached_sample",
     "causal_nll",
     "confidence_from_hidden",
@@ -80,7 +82,9 @@ __all__ = [
     "schedules",
     "search_sample",
     "selection",
+    "stable_sample",
     "subset_loss",
+    "symmetric_sample",
     "token_nll",
     "uniform_order",
     "vanilla_sample",
@@ -100,6 +104,7 @@ _HOMES = {
     "masking": ("forward_mask", "mask_last", "reverse_posterior"),
     "oracles": ("with_noise",),
     "orders": ("identity_order", "inverse", "near_identity_order", "uniform_order"),
+    "proposals": ("best_sample", "stable_sample", "symmetric_sample"),
     "sampling": ("SampleResult", "sample", "vanilla_sample"),
     "search": ("search_sample",),
     "schedules": ("Cosine", "Linear", "Polynomial", "Schedule"),

@@ -7,7 +7,8 @@ their tokens. Source: Kim et al. 2025, section 2.
 
 import dataclasses
 import functools
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +37,10 @@ class SampleResult(NamedTuple):
     """float32 [B], nats: sum of log p_theta (temperature 1) of the tokens, when revealed"""
     nfe: Array
     """int32 scalar: network calls for the batch"""
+
+
+Decode: TypeAlias = Callable[[Array, Array], SampleResult]
+"""A sampler with all but keys [B] and x_init int32 [B, L] given."""
 
 
 def sample(

@@ -163,6 +163,7 @@ BELOW["losses"] = BELOW["draws"] | {"draws", "ranges", "checks", "logits"}
 BELOW["loop"] = {*BELOW["selection"], "selection", "oracles", "checks", "blocks"}
 BELOW["sampling"] = {*BELOW["loop"], "loop"}
 BELOW["correction"] = BELOW["sampling"] | {"sampling"}
+BELOW["proposals"] = BELOW["sampling"] | {"sampling"}
 BELOW["autoregressive"] = {"errors", "ranges", "typing", "randomness", "checks", "confidence", "orders"}
 BELOW["edits"] = {"ranges", "typing", "checks", "loop"}
 BELOW["search"] = BELOW["sampling"] | {"sampling", "edits"}
