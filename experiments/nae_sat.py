@@ -115,8 +115,8 @@ class Evaluate(EvaluateFlags):
         """One for each number of steps, or that of the other flags."""
         from mdm_jax import PerStep, TopK
 
-        if any(way is not None for way in (self.keep, self.remask_steps, self.search_width)):
-            raise InputError("--keep, --remask-steps and --search-width are for puzzles: leave them out")
+        if any(way is not None for way in (self.keep, self.remask_steps, self.search_width)) or self.proposals:
+            raise InputError("--keep, --remask-steps, --search-width and --proposals are for puzzles: leave them out")
         selector = self.selector()
         if self.step_counts and selector != PerStep(1):
             raise InputError("--step-counts says how many steps: leave the other flag for that out")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mdm_jax.correction import remasking_sample
     from mdm_jax.errors import InputError
     from mdm_jax.generation import Generated, generate
+    from mdm_jax.klass import Klass
     from mdm_jax.loading import Model, load
     from mdm_jax.logits import token_nll
     from mdm_jax.losses import causal_nll, elbo_loss, order_loss, order_nll, subset_loss
@@ -44,6 +45,7 @@ __all__ = [
     "Gap",
     "Generated",
     "InputError",
+    "Klass",
     "Linear",
     "Model",
     "Oracle",
@@ -98,6 +100,7 @@ _HOMES = {
     "correction": ("remasking_sample",),
     "errors": ("InputError",),
     "generation": ("Generated", "generate"),
+    "klass": ("Klass",),
     "loading": ("Model", "load"),
     "logits": ("token_nll",),
     "losses": ("causal_nll", "elbo_loss", "order_loss", "order_nll", "subset_loss"),

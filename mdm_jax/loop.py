@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from mdm_jax.blocks import leftmost_block, put_window, take_positions, window_positions, window_start
 from mdm_jax.confidence import read_confidence
+from mdm_jax.errors import InputError
 from mdm_jax.oracles import score_rows
 from mdm_jax.randomness import split_rows
 from mdm_jax.selection import choose_step, plan_step, waits_at
@@ -53,6 +54,8 @@ class State(NamedTuple):
     """int32 [B]: open positions of this block when it was opened"""
     memory: Any
     """a pytree of arrays that the network keeps from call to call"""
+    kept: tuple[Any, ...]
+    """what a selector that remembers keeps from call to call, else empty"""
 
 
 class Reading(NamedTuple):
@@ -105,8 +108,8 @@ class Loop:
     edit: Callable[[Array], Array] | None = None
 
 
-def init(loop: Loop, x_init: Array) -> State:
-    """The state before the first step, from tokens int32 [B, L] with masks."""
+def init(loop: Loop, x_init: Array, selector: Selector | None = None) -> State:
+    """The state before the first step, from tokens int32 [B, L] with masks; a selector that remembers is wanted."""
     batch, length = x_init.shape
     rows, zero = jnp.zeros(batch, jnp.int32), jnp.zeros((), jnp.int32)
     return State(
@@ -119,6 +122,7 @@ def init(loop: Loop, x_init: Array) -> State:
         j=rows,
         n_0=rows,
         memory=loop.network.init(batch, length),
+        kept=(selector.begin(batch, length),) if hasattr(selector, "begin") else (),
     )
 
 
@@ -177,6 +181,8 @@ def step(
     Returns:
       The state after the step.
     """
+    if hasattr(selector, "begin") and not state.kept:
+        raise InputError(f"{type(selector).__name__} remembers: make the state with init(loop, x_init, selector)")
     corrects = isinstance(selector, Corrector)
     state, is_open = _open_block(loop, state, corrects=corrects)
     has_open, left = is_open.any(axis=-1), is_open.sum(axis=-1, dtype=jnp.int32)
@@ -190,11 +196,13 @@ def step(
         scores = score_rows(oracle, score_keys, confidence, hidden)
         if hasattr(selector, "perturb"):
             scores = selector.perturb(noise_keys, scores, state.j)
-        is_chosen = choose_step(selector, scores, confidence, is_read, num_reveal)
+        kept = tuple(selector.remember(memory, confidence, is_read) for memory in state.kept)  # type: ignore[attr-defined]
+        is_chosen = choose_step(selector, scores, confidence, is_read, num_reveal, *kept)
         taken_back = None
         if isinstance(selector, Corrector):
             taken_back = selector.take_back(scores, confidence, is_open, is_chosen) & is_open & ~is_chosen
-        return _write(loop, state, is_chosen, taken_back, scores, confidence)._replace(memory=reading.memory)
+        written = _write(loop, state, is_chosen, taken_back, scores, confidence)
+        return written._replace(memory=reading.memory, kept=kept)
 
     def wait(state: State) -> State:
         def waits(ahead: Array) -> Array:

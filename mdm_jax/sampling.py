@@ -247,6 +247,6 @@ def _decode(
 ) -> tuple[SampleResult, Array]:
     del classes  # part of jit's cache key only
     plain = oracle.func if isinstance(oracle, jax.tree_util.Partial) else oracle
-    end = run(loop, params, selector, plain, keys, init(loop, x_init), temperature)
+    end = run(loop, params, selector, plain, keys, init(loop, x_init, selector), temperature)
     log_prob = jnp.where(has_unknown_ids(x_init, loop.network), jnp.nan, end.log_prob.sum(axis=-1))
     return SampleResult(end.tokens, end.reveal_step, log_prob, end.nfe), end.log_prob

@@ -160,6 +160,7 @@ BELOW = {
     "sharding": {"errors", "typing"},
 }
 BELOW["losses"] = BELOW["draws"] | {"draws", "ranges", "checks", "logits"}
+BELOW["klass"] = {*BELOW["selection"], "selection"}
 BELOW["loop"] = {*BELOW["selection"], "selection", "oracles", "checks", "blocks"}
 BELOW["sampling"] = {*BELOW["loop"], "loop"}
 BELOW["correction"] = BELOW["sampling"] | {"sampling"}

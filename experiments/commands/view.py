@@ -21,7 +21,7 @@ from mdm_jax.report.trajectory import write_html
 from mdm_jax.sampling import Decode
 from mdm_jax.tasks.base import Layout, Records, Task
 
-WAYS = ("block_length", "keep", "remask_steps", "search_width", "noise")
+WAYS = ("block_length", "keep", "remask_steps", "search_width", "noise", "proposals", "choose")
 ROW = ("method", "dataset", "oracle", "selector", "tokens_per_step", *WAYS)
 """The fields that name a row of the table of orders."""
 
