@@ -16,7 +16,7 @@ from experiments.sudoku_flags import Readings
 from experiments.trained import load_run
 from mdm_jax import Binomial, oracles
 from mdm_jax.errors import InputError
-from mdm_jax.evaluation.puzzles import Decode
+from mdm_jax.sampling import Decode
 from mdm_jax.typing import Array, Confidence
 
 

@@ -177,6 +177,8 @@ class DecodeFlags:
     """or: reveal all tokens with at least this score"""
     entropy_budget: Annotated[float, Range(0, infinite=True)] | None = None
     """or: reveal the longest prefix, by score, within this budget (nats)"""
+    klass: Share | None = None
+    """or: reveal all tokens with a probability above this that have hardly changed in the last two steps (KLASS)"""
     temperature: NotNegative = 0.0
     """sampling temperature of the tokens; 0 takes the likeliest"""
     block_length: Count | None = None
@@ -200,7 +202,7 @@ class DecodeFlags:
 
     def selector(self) -> "Selector":
         """The selector that the flags ask for."""
-        from mdm_jax import Binomial, EntropyBudget, InputError, PerStep, Threshold, TopK
+        from mdm_jax import Binomial, EntropyBudget, InputError, Klass, PerStep, Threshold, TopK
 
         made: dict[str, tuple[Callable[[Any], Selector], Any]] = {
             "--tokens-per-step": (PerStep, self.tokens_per_step),
@@ -210,6 +212,7 @@ class DecodeFlags:
             "--binomial-steps": (Binomial, self.binomial_steps),
             "--threshold": (Threshold, self.threshold),
             "--entropy-budget": (EntropyBudget, self.entropy_budget),
+            "--klass": (Klass, self.klass),
         }
         chosen = {flag: make for flag, make in made.items() if make[1] is not None}
         if len(chosen) > 1:

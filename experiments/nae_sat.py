@@ -115,8 +115,11 @@ class Evaluate(EvaluateFlags):
         """One for each number of steps, or that of the other flags."""
         from mdm_jax import PerStep, TopK
 
-        if any(way is not None for way in (self.keep, self.remask_steps, self.search_width, self.corrector)):
-            raise InputError("--keep, --remask-steps, --search-width and --corrector are for puzzles: leave them out")
+        ways = (self.keep, self.remask_steps, self.search_width, self.corrector)
+        if self.proposals or any(way is not None for way in ways):
+            raise InputError(
+                "--keep, --remask-steps, --search-width, --corrector and --proposals are for puzzles: leave them out"
+            )
         selector = self.selector()
         if self.step_counts and selector != PerStep(1):
             raise InputError("--step-counts says how many steps: leave the other flag for that out")

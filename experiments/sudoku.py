@@ -167,21 +167,29 @@ class Evaluate(GivenFlags, EvaluateFlags):
     """the file that the run took its puzzles from, if it took them from one"""
     difficulty: str | None = None
     """of held-out puzzles: normal, hard, or both with a comma (None: as in training)"""
+    ladder: pathlib.Path | None = None
+    """solve the sets that all models are compared on: our normal and hard ones, and the public lists in this folder"""
     out: pathlib.Path = pathlib.Path("runs/sudoku-evaluate")
     """folder of results.json"""
 
+    def about(self, task: Any) -> dict[str, Any]:
+        """On the ladder, the puzzles that the model was trained on."""
+        return {} if self.ladder is None else {"trained_on": task.title}
+
     def datasets(self, task: Any) -> "dict[str, Records]":
-        """The puzzles of a file, or held-out ones like the run's."""
+        """The sets of the ladder, the puzzles of a file, or held-out ones like the run's."""
         from mdm_jax.data.difficulty import DIFFICULTIES
         from mdm_jax.tasks.sudoku.files import read_puzzles
 
         check_size(self.checkpoint, task, self.size)
+        if self.ladder is not None:
+            from experiments.sudoku_ladder import ladder
+
+            self._check_alone("ladder", "puzzles", "difficulty", "source")
+            check_size(self.checkpoint, task, 9)
+            return ladder(self.ladder, self.limit)
         if self.puzzles is not None:
-            for name in ("difficulty", "source"):
-                if getattr(self, name) is not None:
-                    raise InputError(
-                        f"--{name} is for held-out puzzles, and --puzzles gives others: leave one of them out"
-                    )
+            self._check_alone("puzzles", "difficulty", "source")
             found = read_puzzles(self.puzzles, size=task.size, limit=self.limit)
             say(found.how)
             return {self.puzzles.name: {"puzzle": found.puzzles, "solution": found.solutions}}
@@ -192,6 +200,12 @@ class Evaluate(GivenFlags, EvaluateFlags):
             title = dataclasses.replace(task, difficulty=difficulty).title
             sets[title] = held_out(task, self.source, self.limit, difficulty)
         return sets
+
+    def _check_alone(self, given: str, *others: str) -> None:
+        """Raises InputError if the puzzles are named in another way too."""
+        for name in others:
+            if getattr(self, name) is not None:
+                raise InputError(f"--{given} names the puzzles, and so does --{name}: leave one of them out")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -207,6 +207,23 @@ def plot_noise(path: pathlib.Path, rows: Sequence[Row], readings: Sequence[Row])
     )
 
 
+WAYS = {"likeliest": "best of N", "stable": "stable answers", "symmetric": "vote of symmetric forms"}
+"""What the choices among proposals are called in figures."""
+
+
+def plot_planning(path: pathlib.Path, *files: Sequence[Row]) -> None:
+    """Draws puzzles solved against network calls, for each way to spend them; a file holds the rows of one way."""
+    rows = [row | {"way": WAYS.get(row.get("choose", ""), "beam search")} for file in files for row in file]
+    plots.curves(
+        path,
+        grouped(sorted(rows, key=lambda row: row["nfe"]), "nfe", "solved", by="way"),
+        x_label="network calls for each puzzle",
+        y_label="hard puzzles solved (%)",
+        title="More network calls, the same 6M weights, with 95% intervals",
+        log_x=True,
+    )
+
+
 def _alone(rows: Sequence[Row]) -> Curve:
     """The share solved in each order, as one series."""
     return grouped([row | {"all": ""} for row in rows], "oracle", "solved", by="all")[""]

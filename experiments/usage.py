@@ -4,13 +4,13 @@ import re
 from collections.abc import Sequence
 
 GROUPS = {
-    "data": """num-train num-test data size clues difficulty source augment layout puzzle puzzles riddle limit
+    "data": """num-train num-test data size clues difficulty source augment layout puzzle puzzles ladder riddle limit
         limit-9x9 num-latents num-observations length min-houses max-houses min-attributes max-attributes sequences""",
     "model": "model checkpoint init-from dropout dtype param-dtype layers width",
     "optimisation": """steps loss optimizer learning-rate warmup-steps final-fraction weight-decay beta1 beta2 clip-norm
         ema-decay max-skipped""",
-    "decoding": """oracle noise tokens-per-step num-steps remask-steps search-width corrector binomial-steps
-        threshold entropy-budget temperature block-length step-counts selector""",
+    "decoding": """oracle noise tokens-per-step num-steps remask-steps search-width corrector binomial-steps threshold
+        entropy-budget klass temperature block-length step-counts selector proposals choose""",
     "machine": "batch-size batch accumulate remat profile turns compute logits compare topology devices",
     "evaluation and output": """evaluate-every evaluate-limit best-metric best-mode checkpoint-every log-every methods
         minutes viewer seed out""",

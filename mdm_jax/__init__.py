@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from mdm_jax.correction import correcting_sample, remasking_sample
     from mdm_jax.errors import InputError
     from mdm_jax.generation import Generated, generate
+    from mdm_jax.klass import Klass
     from mdm_jax.loading import Model, load
     from mdm_jax.logits import token_nll
     from mdm_jax.losses import causal_nll, elbo_loss, order_loss, order_nll, subset_loss
     from mdm_jax.masking import forward_mask, mask_last, reverse_posterior
     from mdm_jax.oracles import with_noise
     from mdm_jax.orders import identity_order, inverse, near_identity_order, uniform_order
+    from mdm_jax.proposals import best_sample, stable_sample, symmetric_sample
     from mdm_jax.sampling import SampleResult, sample, vanilla_sample
     from mdm_jax.schedules import Cosine, Linear, Polynomial, Schedule
     from mdm_jax.search import search_sample
@@ -43,6 +45,7 @@ __all__ = [
     "Gap",
     "Generated",
     "InputError",
+    "Klass",
     "Linear",
     "Model",
     "Oracle",
@@ -55,6 +58,7 @@ __all__ = [
     "Threshold",
     "TopK",
     "autoregressive_sample",
+    "best_sample",
     "cached_sample",
     "causal_nll",
     "confidence_from_hidden",
@@ -81,7 +85,9 @@ __all__ = [
     "schedules",
     "search_sample",
     "selection",
+    "stable_sample",
     "subset_loss",
+    "symmetric_sample",
     "token_nll",
     "uniform_order",
     "vanilla_sample",
@@ -95,12 +101,14 @@ _HOMES = {
     "correction": ("correcting_sample", "remasking_sample"),
     "errors": ("InputError",),
     "generation": ("Generated", "generate"),
+    "klass": ("Klass",),
     "loading": ("Model", "load"),
     "logits": ("token_nll",),
     "losses": ("causal_nll", "elbo_loss", "order_loss", "order_nll", "subset_loss"),
     "masking": ("forward_mask", "mask_last", "reverse_posterior"),
     "oracles": ("with_noise",),
     "orders": ("identity_order", "inverse", "near_identity_order", "uniform_order"),
+    "proposals": ("best_sample", "stable_sample", "symmetric_sample"),
     "sampling": ("SampleResult", "sample", "vanilla_sample"),
     "search": ("search_sample",),
     "schedules": ("Cosine", "Linear", "Polynomial", "Schedule"),

@@ -125,7 +125,7 @@ def _watched(
     """The loop, driven by hand."""
     traced = None if is_greedy(temperature) else jnp.asarray(temperature, jnp.float32)
     one_step = jax.jit(lambda params, keys, state: step(loop, params, selector, oracle, keys, state, traced))
-    state = init(loop, tokens)
+    state = init(loop, tokens, selector)
     while is_unfinished(loop, selector, state).any():
         state = one_step(params, keys, state)
         now, reveal_step = jax.device_get((state.tokens[0], state.reveal_step[0]))

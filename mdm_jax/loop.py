@@ -49,6 +49,8 @@ class State(NamedTuple):
     """int32 [B]: open positions of this block when it was opened"""
     memory: Any
     """a pytree of arrays that the network keeps from call to call"""
+    kept: tuple[Any, ...]
+    """what a selector that remembers keeps from call to call, else empty"""
 
 
 class Reading(NamedTuple):
@@ -112,8 +114,8 @@ class Loop:
     ends: tuple[int, ...] = ()
 
 
-def init(loop: Loop, x_init: Array) -> State:
-    """The state before the first step, from tokens int32 [B, L] with masks."""
+def init(loop: Loop, x_init: Array, selector: Selector | None = None) -> State:
+    """The state before the first step, from tokens int32 [B, L] with masks; a selector that remembers is wanted."""
     batch, length = x_init.shape
     rows, zero = jnp.zeros(batch, jnp.int32), jnp.zeros((), jnp.int32)
     return State(
@@ -126,6 +128,7 @@ def init(loop: Loop, x_init: Array) -> State:
         j=rows,
         n_0=rows,
         memory=loop.network.init(batch, length),
+        kept=(selector.begin(batch, length),) if hasattr(selector, "begin") else (),
     )
 
 
@@ -184,6 +187,8 @@ def step(
     Returns:
       The state after the step.
     """
+    if hasattr(selector, "begin") and not state.kept:
+        raise InputError(f"{type(selector).__name__} remembers: make the state with init(loop, x_init, selector)")
     corrects = isinstance(selector, Corrector)
     state, is_open = _open_block(loop, state, corrects=corrects)
     has_open, left = is_open.any(axis=-1), is_open.sum(axis=-1, dtype=jnp.int32)
@@ -201,13 +206,14 @@ def step(
         scores = score_rows(oracle, score_keys, confidence, hidden)
         if hasattr(selector, "perturb"):
             scores = selector.perturb(noise_keys, scores, state.j)
-        is_chosen = choose_step(selector, scores, confidence, is_read, num_reveal)
+        kept = tuple(selector.remember(memory, confidence, is_read) for memory in state.kept)  # type: ignore[attr-defined]
+        is_chosen = choose_step(selector, scores, confidence, is_read, num_reveal, *kept)
         taken_back = None
         if isinstance(selector, Corrector):
             taken_back = selector.take_back(scores, confidence, is_open, is_chosen) & is_open & ~is_chosen
         elif isinstance(selector, Doubter):
             taken_back = _worst(selector, reading.quality, is_judged, is_chosen)
-        return _write(loop, state, is_chosen, taken_back, scores, confidence, reading)
+        return _write(loop, state, is_chosen, taken_back, scores, confidence, reading)._replace(kept=kept)
 
     def wait(state: State) -> State:
         def waits(ahead: Array) -> Array:

@@ -7,7 +7,8 @@ their tokens. Source: Kim et al. 2025, section 2.
 
 import dataclasses
 import functools
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +37,10 @@ class SampleResult(NamedTuple):
     """float32 [B], nats: sum of log p_theta (temperature 1) of the tokens, when revealed"""
     nfe: Array
     """int32 scalar: network calls for the batch"""
+
+
+Decode: TypeAlias = Callable[[Array, Array], SampleResult]
+"""A sampler with all but keys [B] and x_init int32 [B, L] given."""
 
 
 def sample(
@@ -242,6 +247,6 @@ def _decode(
 ) -> tuple[SampleResult, Array]:
     del classes  # part of jit's cache key only
     plain = oracle.func if isinstance(oracle, jax.tree_util.Partial) else oracle
-    end = run(loop, params, selector, plain, keys, init(loop, x_init), temperature)
+    end = run(loop, params, selector, plain, keys, init(loop, x_init, selector), temperature)
     log_prob = jnp.where(has_unknown_ids(x_init, loop.network), jnp.nan, end.log_prob.sum(axis=-1))
     return SampleResult(end.tokens, end.reveal_step, log_prob, end.nfe), end.log_prob

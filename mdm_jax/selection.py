@@ -61,7 +61,7 @@ class Planned:
         return best(scores, is_open, num_reveal)
 
 
-def _check_setting(name: str, value: Any, range: Range, *, whole: bool = False) -> None:
+def check_setting(name: str, value: Any, range: Range, *, whole: bool = False) -> None:
     """InputError unless `value` is a number within `range`; tracers and JAX's placeholders pass."""
     if isinstance(value, np.ndarray | jax.Array) and not isinstance(value, jax.core.Tracer) and value.ndim == 0:
         value = value.item()
@@ -124,10 +124,10 @@ def waits_at(selector: Selector, keys: Array, j: Array, n_0: Array, left: Array)
 
 
 def choose_step(
-    selector: Selector, scores: Array, confidence: Confidence, is_open: Array, num_reveal: Array | None
+    selector: Selector, scores: Array, confidence: Confidence, is_open: Array, num_reveal: Array | None, *memory: Any
 ) -> Array:
     """The open positions that the selector chooses, bool [B, L], or else the best-scored one."""
-    is_chosen = selector.choose(scores, confidence, is_open, num_reveal) & is_open
+    is_chosen = selector.choose(scores, confidence, is_open, num_reveal, *memory) & is_open
     lowest = jnp.finfo(jnp.float32).min
     finite = jnp.where(is_open, jnp.maximum(jnp.where(jnp.isnan(scores), lowest, scores), lowest), -jnp.inf)
     is_best = jax.nn.one_hot(jnp.argmax(finite, axis=-1), scores.shape[-1], dtype=bool)
@@ -151,7 +151,7 @@ class PerStep(Planned):
     k: int = 1
 
     def __post_init__(self) -> None:
-        _check_setting("k", self.k, Range(1, INT32), whole=True)
+        check_setting("k", self.k, Range(1, INT32), whole=True)
 
     def plan(self, key: Array, j: Array, n_0: Array, left: Array) -> Array:
         """min(k, left); a traced k below 1 counts as 1."""
@@ -185,7 +185,7 @@ class TopK(Planned):
     schedule: Schedule = dataclasses.field(default=Linear(), metadata={"static": True})
 
     def __post_init__(self) -> None:
-        _check_setting("num_steps", self.num_steps, Range(1, INT32), whole=True)
+        check_setting("num_steps", self.num_steps, Range(1, INT32), whole=True)
         check_schedule(self.schedule)
 
     def plan(self, key: Array, j: Array, n_0: Array, left: Array) -> Array:
@@ -219,7 +219,7 @@ class Binomial(Planned):
     schedule: Schedule = dataclasses.field(default=Linear(), metadata={"static": True})
 
     def __post_init__(self) -> None:
-        _check_setting("num_steps", self.num_steps, Range(1, INT32), whole=True)
+        check_setting("num_steps", self.num_steps, Range(1, INT32), whole=True)
         check_schedule(self.schedule)
 
     def plan(self, key: Array, j: Array, n_0: Array, left: Array) -> Array:
@@ -268,7 +268,7 @@ class Threshold:
     tau: float
 
     def __post_init__(self) -> None:
-        _check_setting("tau", self.tau, Range(infinite=True))
+        check_setting("tau", self.tau, Range(infinite=True))
 
     def plan(self, key: Array, j: Array, n_0: Array, left: Array) -> None:
         """None: the number is known only after the network call."""
@@ -302,7 +302,7 @@ class EntropyBudget:
     gamma: float
 
     def __post_init__(self) -> None:
-        _check_setting("gamma", self.gamma, Range(0, infinite=True))
+        check_setting("gamma", self.gamma, Range(0, infinite=True))
 
     def plan(self, key: Array, j: Array, n_0: Array, left: Array) -> None:
         """None: the number is known only after the network call."""

@@ -75,11 +75,13 @@ Oracle: TypeAlias = Callable[[Array, Confidence], Array]
 class Selector(Protocol):
     """Chooses how many of the best-scored positions a step reveals. A frozen dataclass and pytree.
 
-    Three members are optional. `num_steps` is the step of a block in which the sampler reveals all
+    Some members are optional. `num_steps` is the step of a block in which the sampler reveals all
     that is left; before it the plan may be 0 in any number of steps. A selector that plans without
     this number reveals at least one position in every step of a block from the 1,025th on. `waits`,
     with the arguments of `plan`, says whether the plan is 0, bool [B], at a lower cost.
-    `perturb(keys, scores, j)` returns the scores that `choose` gets.
+    `perturb(keys, scores, j)` returns the scores that `choose` gets. A selector that remembers has
+    `begin(batch, length)`, a pytree of arrays, and `remember(memory, confidence, is_open)`, which
+    returns it anew after a network call; `choose` gets that as its last argument.
     """
 
     def plan(self, key: Array, j: Array, n_0: Array, left: Array) -> Array | None:

@@ -15,7 +15,7 @@ import pytest
 
 from experiments.common import Results, check_paths, is_on_cpu, main, table
 from experiments.flags import DecodeFlags
-from mdm_jax import Binomial, EntropyBudget, InputError, PerStep, Threshold, TopK, oracles, with_noise
+from mdm_jax import Binomial, EntropyBudget, InputError, Klass, PerStep, Threshold, TopK, oracles, with_noise
 from mdm_jax.ranges import Seed
 
 
@@ -45,6 +45,7 @@ def hooks(monkeypatch, tmp_path):
         ({"binomial_steps": 7}, Binomial(7)),
         ({"threshold": 0.5}, Threshold(0.5)),
         ({"entropy_budget": 0.1}, EntropyBudget(0.1)),
+        ({"klass": 0.8}, Klass(0.8)),
     ],
 )
 def test_decode_flags_give_the_selector_they_name(flags, selector):

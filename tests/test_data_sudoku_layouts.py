@@ -243,3 +243,21 @@ def test_triples_of_hard_puzzles_have_no_order_of_the_rules():
 def test_get_unknown_layout_lists_the_known_ones():
     with pytest.raises(InputError, match=r"unknown layout 'rows'.*in-place, question-answer, shifted, triples, ord"):
         sudoku_layouts.get("rows")
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_symmetries_of_a_masked_layout_move_puzzle_and_answer_as_those_of_grids(name):
+    layout, num = sudoku_layouts.get(name, 9), 12
+    positions, ids = layout.symmetries(num, seed=5)
+    tokens, start = layout.examples(records(9))["tokens"], layout.start(records(9))
+    for sequences in (tokens, start):
+        forms = np.stack([ids[s][x[positions[s]]] for s, x in enumerate(sequences)])
+        np.testing.assert_array_equal(forms[0], sequences[0])
+        np.testing.assert_array_equal(np.sort(positions, axis=1), np.arange(sequences.shape[1])[None].repeat(num, 0))
+        if sequences is tokens:
+            answers = layout.answers(forms)
+            assert (answers[1:] != layout.answers(tokens)[1:]).any(axis=1).all()
+        else:
+            puzzles = layout.answers(forms) if layout.in_place else forms[:, :81] - layout.zero
+    assert sudoku.is_solved(answers, puzzles).all()
+    assert (ids[:, layout.mask_id] == layout.mask_id).all()

@@ -1,5 +1,6 @@
 """The normal and the hard set: generated, read from a file, and as a dataset on disk."""
 
+import pathlib
 import re
 
 import numpy as np
@@ -9,11 +10,14 @@ from mdm_jax.data import builders
 from mdm_jax.data.difficulty import check_unique
 from mdm_jax.errors import InputError
 from mdm_jax.tasks.sudoku import files as sudoku_files
+from mdm_jax.tasks.sudoku import public_lists
 from mdm_jax.tasks.sudoku import puzzle as sudoku
 from mdm_jax.tasks.sudoku import rules as sudoku_rules
 from mdm_jax.tasks.sudoku.sets import generate_rated, read_rated
+from mdm_jax.tasks.sudoku.symmetry import random_symmetries, transform
 from mdm_jax.tasks.sudoku.task import Sudoku
 
+SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
 FIELDS = {"puzzle", "solution", "order", "rule"}
 
 
@@ -207,3 +211,24 @@ def test_generated_puzzle_with_another_solution_would_be_noticed():
         check_unique(sudoku.solve, np.zeros_like(puzzles), solutions)
     with pytest.raises(AssertionError, match="another solution"):
         check_unique(sudoku.solve, puzzles, solutions[[1, 0, 2]])
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the files in shared/data are not there")
+def test_puzzles_of_the_public_lists_and_what_symmetry_makes_of_them_are_not_trained_on(tmp_path):
+    rng = np.random.default_rng(0)
+    related = []
+    for path in sorted(SHARED.glob("sudoku_*")):
+        read = sudoku_files.read_puzzles(path)
+        moves = random_symmetries(rng, len(read.puzzles), 9)
+        puzzles, solutions = (transform(grids, *moves) for grids in (read.puzzles, read.solutions))
+        assert public_lists.is_related(solutions).all(), path.name
+        related.append((puzzles[:150], solutions[:150]))
+    assert len(related) >= 4
+    others = sudoku.generate(60, clues=30, split="train")
+    assert not public_lists.is_related(others[1]).any()
+    both = [np.concatenate(grids) for grids in zip(*related, others, strict=True)]
+    path = write_csv(tmp_path / "some.csv", *both)
+    options = {"size": 9, "difficulty": None, "split": "train"}
+    np.testing.assert_array_equal(read_rated(path, 60, **options)["puzzle"], others[0])
+    with pytest.raises(InputError, match="has 60 puzzles for the train split, not 61"):
+        read_rated(path, 61, **options)

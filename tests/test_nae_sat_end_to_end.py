@@ -105,7 +105,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path):
         (["evaluate", "--checkpoint", "nowhere"], "there is no folder nowhere"),
         (evaluate, "sudoku-6m is a run of sudoku, not of nae_sat"),
         ([*evaluate, "--step-counts", 4, "--num-steps", 3], "--step-counts says how many"),
-        ([*evaluate, "--remask-steps", 3], "--search-width and --corrector are for puzzles"),
+        ([*evaluate, "--remask-steps", 3], "--corrector and --proposals are for puzzles"),
     ]
     commands.assert_refused("nae_sat", [([*argv, "--out", tmp_path / "out"], words) for argv, words in cases])
     assert not (tmp_path / "out" / "results.json").exists()

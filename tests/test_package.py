@@ -157,11 +157,13 @@ BELOW = {
     "sharding": {"errors", "typing"},
 }
 BELOW["losses"] = BELOW["draws"] | {"draws", "ranges", "checks", "logits"}
+BELOW["klass"] = {*BELOW["selection"], "selection"}
 BELOW["waiting"] = {"typing"}
 BELOW["loop"] = {*BELOW["selection"], "selection", "oracles", "checks", "blocks", "waiting"}
 BELOW["sampling"] = {*BELOW["loop"], "loop"}
 BELOW["judges"] = BELOW["sampling"] | {"sampling", "logits"}
 BELOW["correction"] = BELOW["judges"] | {"judges"}
+BELOW["proposals"] = BELOW["sampling"] | {"sampling"}
 BELOW["autoregressive"] = {"errors", "ranges", "typing", "randomness", "checks", "confidence", "orders"}
 BELOW["edits"] = {"ranges", "typing", "checks", "loop"}
 BELOW["search"] = BELOW["sampling"] | {"sampling", "edits"}

@@ -86,6 +86,12 @@ SAMPLERS = {
     "entropy": lambda p, key, x, m, t, k: mdm_jax.sample(
         table, p, key, x, mask_id=m, selector=mdm_jax.EntropyBudget(t), temperature=0
     ),
+    "klass": lambda p, key, x, m, t, k: mdm_jax.sample(
+        table, p, key, x, mask_id=m, selector=mdm_jax.Klass(t, t), temperature=t
+    ),
+    "stable": lambda p, key, x, m, t, k: mdm_jax.stable_sample(
+        functools.partial(mdm_jax.sample, table, p, mask_id=m, temperature=t), key, x, num=WIDTH
+    ),
     "hostile plan": lambda p, key, x, m, t, k: mdm_jax.sample(
         table, p, key, x, mask_id=m, selector=Hostile(k, k > 0), oracle=hostile_oracle, temperature=t
     ),
@@ -138,7 +144,7 @@ def test_any_network_and_any_numbers_end_in_tokens(name, logits, masked, mask_id
     assert (tokens != mask_id).all()
     np.testing.assert_array_equal(tokens[~is_masked], np.asarray(x_init)[~is_masked])
     np.testing.assert_array_equal(np.asarray(got.reveal_step) >= 0, is_masked)
-    most = {"search": L * WIDTH, "leave one out": L * L, "filled": 2 * L}
+    most = {"search": L * WIDTH, "stable": 2 * L * WIDTH, "leave one out": L * L, "filled": 2 * L}
     assert got.nfe <= most.get(name, max(L, number) + 1)
     possible = np.isfinite(logits) | (np.array(logits) == -INF)
     possible[:, mask_id : mask_id + 1] = True

@@ -1,12 +1,17 @@
 """Answers as grids, whatever the layout: tokens, and the step at which each cell was filled in."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.commands.decode import autoregressive, correcting, masked, measure, searching
+from experiments.commands.proposals import keepers
+from experiments.sudoku import Evaluate
 from mdm_jax import PerStep, oracles
+from mdm_jax.errors import InputError
 from mdm_jax.loading import Model
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.denoiser import make_denoiser
@@ -17,6 +22,7 @@ from mdm_jax.tasks.sudoku import layouts as sudoku_layouts
 from mdm_jax.tasks.sudoku import puzzle as sudoku
 from mdm_jax.tasks.sudoku import sets as sudoku_sets
 from mdm_jax.tasks.sudoku.task import Sudoku
+from mdm_jax.tasks.zebra.task import Zebra
 
 TASK = Sudoku(size=4, num_train=1, num_test=9)
 RECORDS = sudoku_sets.rated(*sudoku.generate(9, size=4, seed=3))
@@ -84,6 +90,67 @@ def test_answer_that_a_corrector_had_nothing_to_take_back_of_is_the_plain_one():
         assert found[1].row["nfe"] == plain.row["nfe"]
         assert (found[4].answers[PUZZLES != 0] == PUZZLES[PUZZLES != 0]).all()
         assert found[4].row["nfe"] > -(-(PUZZLES == 0).sum(axis=1).max() // 4)
+
+
+def test_answer_of_one_proposal_is_the_greedy_one_and_of_three_costs_three_times_as_much():
+    layout = sudoku_layouts.get("in-place", 4)
+    config = TransformerConfig(vocab_size=5, max_length=16, **SIZE)
+    model = Model(config, init_params(config, jax.random.key(0)), make_denoiser(config))
+    decode = masked(model, layout, oracles.margin)
+    plain = measure(TASK, layout, decode, RECORDS)
+    flags = Evaluate(proposals=(1, 3), choose="symmetric")
+    (_, one, how), (_, three, _) = keepers(flags, layout)
+    assert how == {"proposals": 1, "choose": "symmetric"}
+    found = measure(TASK, layout, one(decode), RECORDS)
+    np.testing.assert_array_equal(found.answers, plain.answers)
+    assert found.row["nfe"] == plain.row["nfe"]
+    assert measure(TASK, layout, three(decode), RECORDS).row["nfe"] == 3 * plain.row["nfe"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "layout", "said"),
+    [
+        ({"choose": "stable"}, "in-place", "give their number with --proposals"),
+        ({"proposals": (2,)}, "triples", "--proposals is for masked models"),
+        ({"proposals": (1, 2), "oracle": "random,margin"}, "in-place", "all proposals of margin would be the same"),
+        ({"proposals": (2,), "viewer": "a.html", "remask_steps": 3, "noise": 0.1}, "in-place", "--viewer shows one"),
+    ],
+)
+def test_proposals_that_make_no_sense_are_refused(flags, layout, said):
+    with pytest.raises(InputError, match=said):
+        keepers(Evaluate(**flags), sudoku_layouts.get(layout, 4))
+
+
+def test_proposals_of_symmetric_forms_want_a_layout_that_has_some():
+    layout = Zebra(num_train=1, num_test=1).layouts["in-place"]
+    with pytest.raises(InputError, match="names no symmetries"):
+        keepers(Evaluate(proposals=(2,), choose="symmetric"), layout)
+
+
+def test_ladder_holds_our_sets_and_the_lists_of_the_folder_and_says_which_it_lacks(tmp_path, capsys):
+    puzzles, solutions = sudoku.generate(3, clues=30, seed=1)
+    lines = ["".join(map(str, puzzle)) for puzzle in puzzles]
+    (tmp_path / "puzzles6_forum_hardest_1106").write_text("\n".join(["# a list", *lines]) + "\n")
+    nine = Sudoku(num_train=1, num_test=1, difficulty="normal")
+    flags = Evaluate(ladder=tmp_path, limit=2)
+    sets = flags.datasets(nine)
+    assert list(sets) == ["normal", "hard", "forum_hardest_1106"]
+    assert {len(records["puzzle"]) for records in sets.values()} == {2}
+    np.testing.assert_array_equal(sets["forum_hardest_1106"]["solution"], solutions[:2])
+    assert flags.about(nine) == {"trained_on": "normal"}
+    said = capsys.readouterr().err
+    assert all(f"holds no list {name}" in said for name in ("17_clue", "magictour_top1465", "forum_hardest_se11_1k"))
+    for other, words in (
+        ({"difficulty": "hard"}, "leave one of them out"),
+        ({"ladder": tmp_path / "none"}, "there is no such folder"),
+    ):
+        with pytest.raises(InputError, match=words):
+            dataclasses.replace(flags, **other).datasets(nine)
+    with pytest.raises(InputError, match="solves 4x4, not 9x9"):
+        flags.datasets(TASK)
+    (tmp_path / "puzzles6_forum_hardest_1106").unlink()
+    with pytest.raises(InputError, match="holds none of the lists"):
+        flags.datasets(nine)
 
 
 def greedy(config, params, prompt):

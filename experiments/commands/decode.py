@@ -12,12 +12,12 @@ from experiments.common import Results, Row
 from experiments.flags import DecodeFlags
 from mdm_jax.checks import gives_features
 from mdm_jax.errors import InputError
-from mdm_jax.evaluation.puzzles import Decode, fill_in, summary
+from mdm_jax.evaluation.puzzles import fill_in, summary
 from mdm_jax.kernels.skip_rows import SkipRows
 from mdm_jax.loading import Model
 from mdm_jax.models.kinds import make_decoder
 from mdm_jax.oracles import ORACLES
-from mdm_jax.sampling import SampleResult
+from mdm_jax.sampling import Decode, SampleResult
 from mdm_jax.tasks.base import Answers, Layout, Records, Scores, Task
 from mdm_jax.typing import Array, Denoiser, Oracle, Selector
 

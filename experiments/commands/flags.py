@@ -179,10 +179,21 @@ class EvaluateFlags(DecodeFlags, ViewerFlags):
     """the number of records, from the first (None: all)"""
     batch_size: Count = 128
     """records in a batch"""
+    proposals: tuple[Count, ...] = ()
+    """answer each record so many times and keep one answer, for so many times the calls; each number gives a row"""
+    choose: Literal["likeliest", "stable", "symmetric"] = "likeliest"
+    """which of the proposals is kept. likeliest: that of highest probability; stable: the one that comes back when half
+    of it is answered again, for half as many calls more; both want --noise or --temperature. symmetric: the proposals
+    answer symmetric forms of the record, and most of them give this one"""
     seed: Seed = 0
     """of all draws"""
     out: pathlib.Path
     """folder of results.json"""
+
+    def about(self, task: "Task") -> "Row":
+        """Fields of all rows, about the model."""
+        del task
+        return {}
 
     def selectors(self) -> "Sequence[Selector]":
         """The selectors to compare."""

@@ -14,14 +14,14 @@ from experiments.commands.decode import Decoded
 from experiments.common import Row, say_written, table
 from mdm_jax.errors import InputError
 from mdm_jax.evaluation import order_statistics, replay
-from mdm_jax.evaluation.puzzles import Decode
 from mdm_jax.files import make_folder
 from mdm_jax.loading import Model
 from mdm_jax.report.board import View
 from mdm_jax.report.trajectory import write_html
+from mdm_jax.sampling import Decode
 from mdm_jax.tasks.base import Layout, Records, Task
 
-WAYS = ("block_length", "keep", "remask_steps", "search_width", "corrector", "noise")
+WAYS = ("block_length", "keep", "remask_steps", "search_width", "corrector", "noise", "proposals", "choose")
 ROW = ("method", "dataset", "oracle", "selector", "tokens_per_step", *WAYS)
 """The fields that name a row of the table of orders."""
 

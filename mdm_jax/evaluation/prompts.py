@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mdm_jax.errors import InputError, shown
-from mdm_jax.evaluation.puzzles import Decode
 from mdm_jax.progress import Bar
 from mdm_jax.ranges import INT32, Range, check_number
+from mdm_jax.sampling import Decode
 from mdm_jax.typing import Array
 
 SMALLEST = 64

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,8 @@ from jax.sharding import Mesh
 from mdm_jax.errors import InputError, NotFiniteError, one_line
 from mdm_jax.evaluation.intervals import mean_interval, wilson
 from mdm_jax.progress import Bar
-from mdm_jax.sampling import SampleResult
+from mdm_jax.sampling import Decode
 from mdm_jax.sharding import fetch, place
-from mdm_jax.typing import Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +28,6 @@ class Filled:
     """network calls per batch, averaged over batches"""
     seconds: float
     """wall time of all batches, without compilation"""
-
-
-Decode = Callable[[Array, Array], SampleResult]
-"""(keys [B], x_init int32 [B, L]) -> result"""
 
 
 def fill_in(

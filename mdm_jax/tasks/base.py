@@ -17,7 +17,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +84,20 @@ class Layout(Protocol):
 
     def steps(self, values: NDArray[Any], tokens: Tokens) -> NDArray[Any]:
         """Moves values of tokens, [N, L], to the parts of the answers, [N, ...]; -1 where a part has no token."""
+        ...
+
+
+@runtime_checkable
+class Symmetric(Protocol):
+    """A layout of records with symmetries, which turn a sequence of the task into another one."""
+
+    def symmetries(self, num: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Draws symmetries, the first of which changes nothing.
+
+        Returns:
+          For each, the position that moves to each position, [num, L], and the new id of each token, [num, V]; the mask
+          keeps its id. Form s of a sequence x has the token `ids[s, x[positions[s, i]]]` at position i.
+        """
         ...
 
 

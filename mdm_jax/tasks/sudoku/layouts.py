@@ -15,6 +15,7 @@ from mdm_jax.data.checks import Records, lookup
 from mdm_jax.errors import InputError
 from mdm_jax.tasks.base import Tokens
 from mdm_jax.tasks.sudoku import puzzle as sudoku
+from mdm_jax.tasks.sudoku.symmetry import random_symmetries
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +92,17 @@ class Masked:
         extra = self.separator is not None, self.end is not None
         num_cells = (values.shape[1] - sum(extra)) // 2
         return values[:, num_cells + extra[0] :][:, :num_cells]
+
+    def symmetries(self, num: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Draws symmetries of sequences, as for `tasks.base.Symmetric`."""
+        cells, digits = random_symmetries(np.random.default_rng(seed), num, self.size)
+        cells[0], digits[0] = np.arange(self.size**2), np.arange(self.size + 1)
+        positions = np.tile(np.arange(self.length), (num, 1))
+        for first in (0,) if self.in_place else (0, self.size**2 + (self.separator is not None)):
+            positions[:, first : first + self.size**2] = first + cells
+        tokens = np.tile(np.arange(self.num_tokens), (num, 1))
+        tokens[:, self.zero : self.zero + self.size + 1] = self.zero + digits
+        return positions, tokens
 
     def _sequence(self, puzzles: NDArray[np.int8], answer: Tokens, end: int | None) -> Tokens:
         if self.in_place:

@@ -1,4 +1,7 @@
-"""Rated puzzles. The seven rules of `rules` solve the normal set and do not solve the hard set."""
+"""Rated puzzles. The seven rules of `rules` solve the normal set and do not solve the hard set.
+
+Training puzzles are none of the lists that models are evaluated on, nor related to one: see `public_lists`.
+"""
 
 import os
 from collections.abc import Callable, Iterator
@@ -11,6 +14,7 @@ from mdm_jax.data.difficulty import check_unique, choose, is_of
 from mdm_jax.errors import InputError
 from mdm_jax.tasks.sudoku import files as sudoku_files
 from mdm_jax.tasks.sudoku import puzzle as sudoku
+from mdm_jax.tasks.sudoku.public_lists import is_related
 
 RATING_VERSION = 1
 """Increase it when `rules.rate` gives another rating. The names of prepared data contain it."""
@@ -46,7 +50,8 @@ def generate_rated(
     def make(some: int, first: int) -> Records:
         puzzles, solutions = sudoku.generate(some, size=size, clues=clues, seed=seed, split=split, first=first)
         check_unique(sudoku.solve, puzzles, solutions)
-        return rated(puzzles, solutions)
+        kept = ~is_related(solutions) if split == "train" else slice(None)
+        return rated(puzzles[kept], solutions[kept])
 
     return choose(num, difficulty, make, kind=f"{size}x{size} puzzles", instead="another size, or clues")
 
@@ -83,6 +88,8 @@ def read_rated(
     if read.order is not None and read.rule is not None:
         records |= {"order": read.order, "rule": read.rule}
     is_chosen = is_of(records, difficulty) & np.equal(sudoku.in_test_split(read.solutions), split == "test")
+    if split == "train":
+        is_chosen &= ~is_related(read.solutions)
     if is_chosen.sum() < num:
         kind = f"{difficulty} puzzles" if difficulty else "puzzles"
         raise InputError(f"{path} has {is_chosen.sum()} {kind} for the {split} split, not {num}: ask for fewer")

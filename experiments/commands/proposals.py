@@ -1,0 +1,54 @@
+"""`--proposals N`: several answers to a record, of which one is kept."""
+
+import functools
+from collections.abc import Callable, Iterator
+
+import mdm_jax
+from experiments.commands.flags import EvaluateFlags
+from experiments.common import Row
+from mdm_jax.errors import InputError
+from mdm_jax.oracles import ORACLES
+from mdm_jax.sampling import Decode
+from mdm_jax.tasks.base import Layout, Symmetric
+
+
+def keepers(flags: EvaluateFlags, layout: Layout) -> list[tuple[str, Callable[[Decode], Decode], Row]]:
+    """What is made of each decoder: nothing, or for each number of proposals one that keeps one of so many answers.
+
+    Returns:
+      For each a label, the function of a decoder, and the fields that name it in a row.
+
+    Raises:
+      InputError: the flags do not fit each other or the layout.
+    """
+    if not flags.proposals:
+        if flags.choose != "likeliest":
+            raise InputError(f"--choose {flags.choose} is for several answers: give their number with --proposals")
+        return [("", lambda decode: decode, {})]
+    if layout.mask_id is None:
+        raise InputError("--proposals is for masked models, and this one is not: leave it out")
+    if flags.viewer is not None and flags.remask_steps is not None:
+        raise InputError("--viewer shows one decoding that takes tokens back: leave --proposals or --remask-steps out")
+    if flags.choose != "symmetric" and max(flags.proposals) > 1 and (alike := list(_without_chance(flags))):
+        raise InputError(f"all proposals of {alike[0]} would be the same: give --noise or --temperature")
+    return [
+        (f"{num} proposals", _keeper(flags, layout, num), {"proposals": num, "choose": flags.choose})
+        for num in flags.proposals
+    ]
+
+
+def _without_chance(flags: EvaluateFlags) -> Iterator[str]:
+    """The orders named that give the same answer each time; one of the user's own may draw."""
+    if not flags.noise and not flags.temperature:
+        yield from (name for name in flags.oracle.split(",") if name in ORACLES and name != "random")
+
+
+def _keeper(flags: EvaluateFlags, layout: Layout, num: int) -> Callable[[Decode], Decode]:
+    if flags.choose == "symmetric":
+        if not isinstance(layout, Symmetric):
+            raise InputError(f"the layout {layout.name} names no symmetries: --choose symmetric is not for it")
+        positions, tokens = layout.symmetries(num, flags.seed)
+        forms = {"positions": positions, "tokens": tokens}
+        return lambda decode: functools.partial(mdm_jax.symmetric_sample, decode, **forms)
+    keep = {"likeliest": mdm_jax.best_sample, "stable": mdm_jax.stable_sample}[flags.choose]
+    return lambda decode: functools.partial(keep, decode, num=num)

@@ -1,0 +1,181 @@
+"""Several answers, of which one is kept: equal to the decoder with one, and by the rule that is named with more."""
+
+import collections
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toy import MASK, PAD, bayes_net, context_net, net_params, quick_compilation, random_joint, sequences
+
+import mdm_jax
+from mdm_jax.sampling import SampleResult
+
+KEY = jax.random.key(7)
+PARAMS = net_params(1)
+quick = pytest.fixture(scope="module", autouse=True)(quick_compilation)
+
+
+def decode(keys, x_init):
+    return mdm_jax.sample(context_net, PARAMS, keys, x_init, mask_id=MASK)
+
+
+def rows(batch=3, length=6):
+    """Tokens with some of them masked, and a row that is given whole."""
+    rng = np.random.default_rng(2)
+    tokens = rng.integers(0, 5, (batch, length))
+    tokens[rng.random((batch, length)) < 0.6] = MASK
+    tokens[-1] = 3
+    return jnp.asarray(tokens, jnp.int32)
+
+
+def forms(num, length=6):
+    """Orders of the positions and of the ids but the mask's, the first as they are."""
+    rng = np.random.default_rng(3)
+    positions, tokens = np.tile(np.arange(length), (num, 1)), np.tile(np.arange(MASK + 1), (num, 1))
+    for form in range(1, num):
+        positions[form] = rng.permutation(length)
+        tokens[form, :MASK] = rng.permutation(MASK)
+    return {"positions": positions, "tokens": tokens}
+
+
+WAYS = {
+    "best": lambda x_init, num: mdm_jax.best_sample(decode, KEY, x_init, num=num),
+    "stable": lambda x_init, num: mdm_jax.stable_sample(decode, KEY, x_init, num=num),
+    "symmetric": lambda x_init, num: mdm_jax.symmetric_sample(decode, KEY, x_init, **forms(num, x_init.shape[1])),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_one_proposal_is_what_the_decoder_gives_element_for_element(way):
+    want = mdm_jax.sample(context_net, PARAMS, KEY, rows(), mask_id=MASK)
+    for one, other in zip(WAYS[way](rows(), 1), want, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_kept_is_whole_leaves_the_given_alone_and_depends_on_its_own_row_only(way):
+    x_init = rows()
+    got = WAYS[way](x_init, 4)
+    is_masked = np.asarray(x_init) == MASK
+    assert (got.tokens < MASK).all()
+    np.testing.assert_array_equal(got.tokens[~is_masked], x_init[~is_masked])
+    np.testing.assert_array_equal(got.reveal_step >= 0, is_masked)
+    steps = is_masked.sum(axis=1).max()
+    assert got.nfe == 4 * (steps + (-(-steps // 2) if way == "stable" else 0))
+    others = WAYS[way](x_init.at[1:].set(jnp.roll(x_init[1:], 1, axis=0)), 4)
+    np.testing.assert_array_equal(got.tokens[0], others.tokens[0])
+    if way != "symmetric":  # whose forms are for one length
+        padded = WAYS[way](jnp.pad(x_init, ((0, 0), (0, 2)), constant_values=PAD), 4)
+        np.testing.assert_array_equal(padded.tokens[:, :6], got.tokens)
+
+
+def test_best_of_many_from_the_ideal_model_is_the_likeliest_sequence_of_all():
+    joint = random_joint(0, 2, 3)
+    net = bayes_net(2, 3)
+
+    def exact(keys, x_init):
+        return mdm_jax.sample(net, jnp.asarray(joint), keys, x_init, mask_id=2, oracle=mdm_jax.oracles.random)
+
+    got = mdm_jax.best_sample(exact, KEY, jnp.full((2, 3), 2), num=64)
+    assert joint.max() > 0.2, "64 draws leave it out with a probability below 1e-6"
+    np.testing.assert_array_equal(got.tokens, np.tile(sequences(2, 3)[joint.argmax()], (2, 1)))
+    np.testing.assert_allclose(got.log_prob, np.log(joint.max()), rtol=1e-5)
+
+
+def test_not_a_number_is_never_the_likeliest():
+    def faulty(keys, x_init):
+        log_prob = jnp.where(jnp.arange(len(x_init)) % 2 == 0, jnp.nan, -jnp.inf)
+        tokens = jnp.broadcast_to(jnp.arange(len(x_init), dtype=jnp.int32)[:, None], x_init.shape)
+        return SampleResult(tokens, jnp.zeros_like(tokens), log_prob, jnp.int32(1))
+
+    got = mdm_jax.best_sample(faulty, KEY, jnp.full((2, 3), MASK), num=3)
+    assert jnp.isfinite(got.tokens).all()
+    got = mdm_jax.best_sample(lambda *given: faulty(*given)._replace(log_prob=-jnp.arange(6.0)), KEY, rows(2), num=3)
+    np.testing.assert_array_equal(got.tokens[:, 0], [0, 3])
+
+
+def all_equal(keys, x_init):
+    """Knows that all tokens are equal: fills up by the majority of what it sees. With nothing to see it guesses.
+
+    Half its guesses hold two tokens in equal parts. It likes these best.
+    """
+
+    def fill(key, row):
+        kind_key, place_key = jax.random.split(key)
+        is_wrong = jax.random.bernoulli(kind_key)
+        halves = jax.random.permutation(place_key, jnp.arange(6) % 2)
+        seen = jnp.where(row == MASK, 0, jnp.where(row == 1, 1, -1)).sum()
+        sure = jnp.full(6, (seen > 0).astype(jnp.int32))
+        guess = jnp.where(is_wrong, halves, jnp.full(6, jax.random.bernoulli(place_key).astype(jnp.int32)))
+        filled = jnp.where((row == MASK).all(), guess, sure)
+        return jnp.where(row == MASK, filled, row), jnp.where(is_wrong, -1.0, -2.0)
+
+    tokens, log_prob = jax.vmap(fill)(keys, x_init)
+    return SampleResult(tokens, jnp.where(x_init == MASK, 0, -1), log_prob, jnp.int32(1))
+
+
+def test_stable_keeps_an_answer_that_comes_back_where_there_is_one():
+    x_init = jnp.full((64, 6), MASK)
+    best, stable = (way(all_equal, KEY, x_init, num=3) for way in (mdm_jax.best_sample, mdm_jax.stable_sample))
+    wrong_best, wrong_stable = ((np.ptp(got.tokens, axis=1) > 0).mean() for got in (best, stable))
+    # Of half-and-half answers two tokens at least change, whichever three are masked. So a stable answer is wrong
+    # only where all three are, 1 in 8, and the likeliest where one of three is, 7 in 8: five standard deviations of 64.
+    assert wrong_stable < 1 / 8 + 5 * np.sqrt(7 / 64 / 64)
+    assert wrong_best > 7 / 8 - 5 * np.sqrt(7 / 64 / 64)
+    assert not ((np.ptp(stable.tokens, axis=1) > 0) & (np.ptp(best.tokens, axis=1) == 0)).any()
+    assert stable.nfe == 6
+
+
+def test_symmetric_keeps_what_most_forms_agree_on_as_plain_python_counts():
+    x_init = np.array([[MASK, 1, MASK, 0, 1, 0], [1, 1, MASK, MASK, 0, 1], [0] * 6])
+    rng = np.random.default_rng(4)
+    positions = np.stack([np.arange(6), *(rng.permutation(6) for _ in range(6))])
+    tokens = np.stack([np.arange(MASK + 1), *([1, 0, 2, 3, 4, 5] for _ in range(6))])
+    params = net_params(5, vocab_size=2, scale=3.0)
+
+    def greedy(keys, x_init):
+        return mdm_jax.sample(context_net, params, keys, x_init, mask_id=MASK, temperature=0)
+
+    got = mdm_jax.symmetric_sample(greedy, KEY, x_init, positions=positions, tokens=tokens)
+    counts = []
+    for row, kept, log_prob in zip(x_init, got.tokens, got.log_prob, strict=True):
+        found = []
+        for position, token in zip(positions, tokens, strict=True):
+            form = np.array([token[row[i]] for i in position])
+            answer = greedy(KEY, form[None])
+            back = np.empty(6, int)
+            for i, place in enumerate(position):
+                back[place] = token.tolist().index(int(answer.tokens[0, i]))
+            found.append((tuple(back.tolist()), float(answer.log_prob[0])))
+        votes = collections.Counter(answer for answer, _ in found)
+        counts.append(votes)
+        most = [(log, answer) for answer, log in found if votes[answer] == max(votes.values())]
+        assert tuple(kept.tolist()) == max(most)[1]
+        assert float(log_prob) == pytest.approx(max(most)[0], abs=1e-5)
+    assert max(map(len, counts)) > 1, "the forms disagree"
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda x: mdm_jax.best_sample(decode, KEY, x, num=0), "num must be a whole number, at least 1"),
+        (lambda x: mdm_jax.stable_sample(decode, KEY, x, num=2, share=0.0), "share must be a number, above 0"),
+        (lambda x: mdm_jax.best_sample(decode, KEY, x[0], num=2), "shape \\[batch, length\\]"),
+        (
+            lambda x: mdm_jax.symmetric_sample(decode, KEY, x, positions=[[0] * 6], tokens=[[0]]),
+            "positions must be permutations",
+        ),
+        (
+            lambda x: mdm_jax.symmetric_sample(decode, KEY, x, positions=[range(6)] * 2, tokens=[range(6)]),
+            "positions hold 2 forms and tokens 1",
+        ),
+        (
+            lambda x: mdm_jax.symmetric_sample(decode, KEY, x, positions=[range(5)], tokens=[range(6)]),
+            "positions are for 5 tokens, and x_init has 6",
+        ),
+    ],
+)
+def test_what_cannot_be_used_is_named(call, said):
+    with pytest.raises(mdm_jax.InputError, match=said):
+        call(rows())
