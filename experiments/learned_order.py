@@ -1,0 +1,52 @@
+"""A learned order beside the margin's, and beside the best that any order could do with the same network.
+
+Claim (Gt-Margin, arXiv:2602.09501; SAS, arXiv:2606.23567): a planner that was trained to rank masked positions by
+the probability of the truth reveals better than a rule on the network's confidence. Here the planner is a linear head
+on the last hidden state; the network is not trained further. `truth` is an upper bound that sees the answer: it first
+reveals positions at which the network's likeliest token is right. It tells how much an order can gain at all.
+
+    python -m experiments.learned_order reproduce
+    python -m experiments.learned_order reproduce --checkpoint sudoku-6m --difficulty hard --tokens-per-step 1 4
+    python -m experiments.learned_order reproduce --task zebra --checkpoint runs/zebra --limit 500
+"""
+
+import dataclasses
+import pathlib
+from typing import Literal
+
+from experiments.common import run
+from mdm_jax.ranges import Count, Positive, Seed
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reproduce:
+    """Train a head that orders the masks, and compare its order with others on held-out records."""
+
+    task: Literal["sudoku", "zebra", "nae_sat"] = "sudoku"
+    """the task that the model was trained on"""
+    checkpoint: pathlib.Path = pathlib.Path("sudoku-6m")
+    """a run's folder of a masked model, one of its checkpoints, or the name of shipped weights"""
+    difficulty: str | None = None
+    """of held-out puzzles: normal, hard, or both with a comma (None: as in training)"""
+    num_train: Count = 2_000
+    """records that the head is trained on, from the first of the training split"""
+    steps: Count = 500
+    """training steps of the head"""
+    batch_size: Count = 32
+    """records in a batch"""
+    learning_rate: Positive = 0.01
+    """of the head, falling to 0"""
+    tokens_per_step: tuple[Count, ...] = (1, 2, 4)
+    """how many tokens a step reveals"""
+    limit: Count = 200
+    """held-out records of each set"""
+    seed: Seed = 0
+    """of the head's batches and masks, and of all draws"""
+    out: pathlib.Path = pathlib.Path("runs/learned-order")
+    """folder of results.json and order.npz, the head"""
+
+
+COMMANDS = {"reproduce": (Reproduce, "experiments.learned_order_table:reproduce")}
+
+if __name__ == "__main__":
+    run("learned_order")

@@ -1,0 +1,79 @@
+"""A head that ranks masked positions: its loss, what it learns, and the command that compares its order."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from commands import assert_refused, rows, run
+
+import mdm_jax
+from mdm_jax.errors import InputError
+from mdm_jax.training.learned_order import fit_order, ranking_loss
+
+MASK, L = 4, 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Half:
+    """A network that knows the truth, 1, at the positions whose hidden state says so, and is as sure of 2 elsewhere."""
+
+    def features(self, params, tokens, is_read=None):
+        del is_read
+        knows = jnp.broadcast_to(params, tokens.shape)
+        return mdm_jax.Features(jnp.stack([knows, 1 - knows], axis=-1), jnp.array([[-5.0, 5, -5, -5], [-5, -5, 5, -5]]))
+
+    def __call__(self, params, tokens):
+        hidden, head = self.features(params, tokens)
+        return hidden @ head
+
+
+KNOWS = jnp.array([0.0, 1, 0, 1, 1, 0, 0, 1])
+EXAMPLES = {"tokens": np.ones((6, L), np.int32), "is_prompt": np.zeros((6, L), bool)}
+
+
+def test_loss_is_least_for_the_scores_that_it_ranks_by_and_nothing_without_masks():
+    log_p = jnp.log(jnp.array([[0.9, 0.05, 0.5, 0.2], [0.1, 0.2, 0.3, 0.4]]))
+    is_masked = jnp.array([[True, True, False, True], [False] * 4])
+    shares = np.exp(np.array(log_p[0])[[0, 1, 3]])
+    shares /= shares.sum()
+    least = ranking_loss(log_p, log_p, is_masked)
+    np.testing.assert_allclose(least, [-(shares * np.log(shares)).sum(), 0], rtol=1e-6)  # float32
+    for i in range(4):
+        assert (ranking_loss(log_p.at[0, i].add(0.5), log_p, is_masked)[0] > least[0]) == bool(is_masked[0, i])
+    assert jnp.isfinite(jax.grad(lambda scores: ranking_loss(scores, log_p, is_masked).sum())(log_p)).all()
+
+
+def test_head_learns_where_the_network_is_right_though_it_is_as_sure_elsewhere():
+    learned, losses = fit_order(Half(), KNOWS, EXAMPLES, mask_id=MASK, num_steps=60, batch_size=4, learning_rate=0.3)
+    assert losses[-5:].mean() < 0.1 * losses[:5].mean()
+    found = mdm_jax.sample(
+        Half(), KNOWS, jax.random.key(0), jnp.full((2, L), MASK), mask_id=MASK, oracle=learned, temperature=0.0
+    )
+    np.testing.assert_array_equal(np.argsort(found.reveal_step[0])[:4], np.flatnonzero(KNOWS))
+    with pytest.raises(InputError, match="must give Features"):
+        fit_order(lambda params, tokens: Half()(params, tokens), KNOWS, EXAMPLES, mask_id=MASK)
+
+
+@pytest.mark.slow
+def test_command_compares_orders_and_the_truths_solves_most(tmp_path):
+    flags = ["--difficulty", "hard", "--num-train", 8, "--steps", 3, "--limit", 6, "--tokens-per-step", 1]
+    run("learned_order", "reproduce", *flags, "--out", tmp_path)
+    found = {row["oracle"]: row for row in rows(tmp_path)}
+    assert list(found) == ["random", "margin", "learned", "truth"]
+    assert found["truth"]["solved"] >= max(row["solved"] for row in found.values())
+    assert found["truth"]["minus_margin"] == pytest.approx(found["truth"]["solved"] - found["margin"]["solved"])
+    assert np.load(tmp_path / "order.npz")["kernel"].ndim == 1
+
+
+def test_bad_input_is_one_line(tmp_path):
+    assert_refused(
+        "learned_order",
+        [
+            (["reproduce", "--steps", 0], "--steps"),
+            (["reproduce", "--checkpoint", tmp_path], str(tmp_path)),
+            (["reproduce", "--task", "zebra"], "is a run of sudoku, not of zebra"),
+            (["reproduce", "--difficulty", "easy", "--limit", 1], "easy"),
+        ],
+    )
