@@ -75,9 +75,7 @@ def test_klass_remembers_within_a_block_and_in_a_loop_driven_by_hand():
     want = sample(rows(), selector, block_length=4)
     np.testing.assert_array_equal(state.tokens, want.tokens)
     np.testing.assert_array_equal(state.reveal_step, want.reveal_step)
-    with pytest.raises(
-        mdm_jax.InputError, match=r"Klass remembers: make the state with init\("
-    ):
+    with pytest.raises(mdm_jax.InputError, match=r"Klass remembers: make the state with init\("):
         loop.step(settings, PARAMS, selector, oracles.top_prob, keys, loop.init(settings, rows()))
 
 
