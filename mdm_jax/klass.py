@@ -91,8 +91,12 @@ class Klass:
     def plan(self, key: Array, j: Array, n_0: Array, left: Array) -> None:
         """None: the number is known only after the network call."""
 
-    def choose(self, scores: Array, confidence: Confidence, is_open: Array, num_reveal: None, memory: Seen) -> Array:
-        """Positions that are sure and calm, and the best-scored one: bool [B, L]."""
+    def choose(
+        self, scores: Array, confidence: Confidence, is_open: Array, num_reveal: None, memory: Seen | None = None
+    ) -> Array:
+        """Positions that are sure and calm, and the best-scored one: bool [B, L]. Without a memory none is calm."""
         del num_reveal
-        is_sure = (confidence.top_prob > self.confidence) & (memory.calm >= CALLS)
-        return is_open & (is_sure | (rank_by_score(scores, is_open) == 0))
+        is_best = rank_by_score(scores, is_open) == 0
+        if memory is None:
+            return is_open & is_best
+        return is_open & (is_best | ((confidence.top_prob > self.confidence) & (memory.calm >= CALLS)))

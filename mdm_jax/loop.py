@@ -128,7 +128,7 @@ def init(loop: Loop, x_init: Array, selector: Selector | None = None) -> State:
         j=rows,
         n_0=rows,
         memory=loop.network.init(batch, length),
-        kept=(selector.begin(batch, length),) if hasattr(selector, "begin") else (),
+        kept=(selector.begin(batch, length),) if selector is not None and hasattr(selector, "begin") else (),
     )
 
 

@@ -192,8 +192,8 @@ def _decode(decode: Decode, keys: Array, x_init: Array) -> SampleResult:
     """Decodes proposals, keys [B, N] and tokens [B, N, L], as one batch; `nfe` in calls on B rows."""
     batch, num, length = x_init.shape
     found = decode(keys.reshape(-1), x_init.reshape(-1, length))
-    by_row = (field.reshape(batch, num, *field.shape[1:]) for field in found[:3])
-    return SampleResult(*by_row, nfe=num * found.nfe)
+    tokens, reveal_step, log_prob = (field.reshape(batch, num, *field.shape[1:]) for field in found[:3])
+    return SampleResult(tokens, reveal_step, log_prob, num * found.nfe)
 
 
 def _keep(proposed: SampleResult, rank: Array) -> SampleResult:
@@ -203,5 +203,5 @@ def _keep(proposed: SampleResult, rank: Array) -> SampleResult:
     is_first = rank == rank.max(axis=1, keepdims=True)
     kept = jnp.argmax(jnp.where(is_first, likely, -jnp.inf), axis=1)
     rows = jnp.arange(len(kept))
-    fields = (field[rows, kept] for field in proposed[:3])
-    return SampleResult(*fields, nfe=proposed.nfe)
+    tokens, reveal_step, log_prob = (field[rows, kept] for field in proposed[:3])
+    return SampleResult(tokens, reveal_step, log_prob, proposed.nfe)

@@ -48,7 +48,6 @@ def _keeper(flags: EvaluateFlags, layout: Layout, num: int) -> Callable[[Decode]
         if not isinstance(layout, Symmetric):
             raise InputError(f"the layout {layout.name} names no symmetries: --choose symmetric is not for it")
         positions, tokens = layout.symmetries(num, flags.seed)
-        forms = {"positions": positions, "tokens": tokens}
-        return lambda decode: functools.partial(mdm_jax.symmetric_sample, decode, **forms)
+        return lambda decode: functools.partial(mdm_jax.symmetric_sample, decode, positions=positions, tokens=tokens)
     keep = {"likeliest": mdm_jax.best_sample, "stable": mdm_jax.stable_sample}[flags.choose]
     return lambda decode: functools.partial(keep, decode, num=num)
