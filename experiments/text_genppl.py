@@ -98,7 +98,10 @@ def genppl(flags: GenPpl) -> None:
         fields={"judge": str(flags.judge), "verdicts": said},
         shown=lambda rows: "\n".join([_table(rows), "", *said]),
     )
-    say_written(*_pictures(flags.out, results.rows))
+    paths = {flags.out / "genppl-axes.png": plot_axes, flags.out / "genppl-front.png": plot_front}
+    for path, plot in paths.items():
+        plot(path, results.rows)
+    say_written(*paths)
 
 
 def _judge(folder: pathlib.Path) -> Judge:
@@ -157,27 +160,35 @@ def _table(rows: Sequence[Row]) -> str:
     return table([{head: row.get(name) for name, head in COLUMNS.items()} for row in rows])
 
 
-def _pictures(folder: pathlib.Path, rows: Sequence[Row]) -> list[pathlib.Path]:
-    """Both axes of the figure by network calls, and one axis against the other."""
-    (real, *sampled), quality, variety = rows, "nats per token, by the judge", "entropy of a sample (nats)"
+QUALITY, VARIETY = "nats per token, by the judge", "entropy of a sample (nats)"
+
+
+def plot_axes(path: pathlib.Path, rows: Sequence[Row]) -> None:
+    """Draws both axes of the figure, each by network calls."""
+    real, *sampled = rows
     calls = [row["nfe"] for row in sampled]
-    by_calls: dict[str, dict[str, plots.Curve]] = {}
-    fields = {quality: "nats_per_token", variety: "entropy"}
-    for label, field in fields.items():
+    parts: dict[str, dict[str, plots.Curve]] = {}
+    for label, field in {QUALITY: "nats_per_token", VARIETY: "entropy"}.items():
         curves = {REAL: plots.Curve([min(calls), max(calls)], [real[field]] * 2)}
         for name, own in _by_order(sampled, "nfe").items():
             low, high = ([row[f"{field}_ci"][i] for row in own] for i in (0, 1))
             curves[name] = plots.Curve([row["nfe"] for row in own], [row[field] for row in own], low, high)
-        by_calls[label] = curves
+        parts[label] = curves
+    plots.panels(path, parts, x_label="network calls", title=_title(real), log_x=True)
+
+
+def plot_front(path: pathlib.Path, rows: Sequence[Row]) -> None:
+    """Draws one axis of the figure against the other."""
+    real, *sampled = rows
     front = {
         name: plots.Curve([row["entropy"] for row in own], [row["nats_per_token"] for row in own])
         for name, own in {REAL: [real], **_by_order(sampled, "entropy")}.items()
     }
-    paths = [folder / f"genppl-{what}.png" for what in ("axes", "front")]
-    title = f"{real['n']} samples of {real['length']} tokens"
-    plots.panels(paths[0], by_calls, x_label="network calls", title=title, log_x=True)
-    plots.panels(paths[1], {quality: front}, x_label=variety, title=f"{title} (better: down and right)")
-    return paths
+    plots.panels(path, {QUALITY: front}, x_label=VARIETY, title=f"{_title(real)} (better: down and right)")
+
+
+def _title(real: Row) -> str:
+    return f"{real['n']} samples of {real['length']} tokens"
 
 
 def _by_order(rows: Sequence[Row], field: str) -> dict[str, list[Row]]:

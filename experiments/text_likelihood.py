@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import pathlib
 import zlib
+from collections.abc import Mapping
 from typing import Any, get_args
 
 import jax
@@ -33,6 +34,11 @@ from mdm_jax.report import plots
 BOUND = "all (bound)"
 PARTS = 16
 """The most points of a curve in the pictures."""
+PICTURES = {
+    "by_step": ("likelihood.png", "tokens revealed before", "nats of the next token", "Along an order"),
+    "by_position": ("errors.png", "position", "squared error of the log-probability (nats²)", "Against the proxy"),
+}
+"""By the field of a curve: the file, the labels of the axes, and the title."""
 
 
 def likelihood(flags: Likelihood) -> None:
@@ -55,8 +61,12 @@ def likelihood(flags: Likelihood) -> None:
         results.add(**common, order=name, **_summary(found[name], length), **_difference(name, found, length))
     (bounded,) = journal.rows(BOUND, functools.partial(_bounded, flags, ours, x_0))
     results.add(**common, order=BOUND, **_summary(bounded, length))
-    results.finish(seconds=journal.seconds)
-    say_written(*_pictures(flags.out, found))
+    curves = {field: {name: row[field] for name, row in found.items() if field in row} for field in PICTURES}
+    results.finish(seconds=journal.seconds, fields={"curves": curves})
+    paths = {field: flags.out / PICTURES[field][0] for field in PICTURES if curves[field]}
+    for field, path in paths.items():
+        plot(path, curves, field)
+    say_written(*paths.values())
 
 
 def orders_of(name: Any, seed: int, num: int, length: int) -> NDArray[np.int32]:
@@ -134,23 +144,8 @@ def _difference(name: str, found: dict[str, Row], length: int) -> Row:
     return {f"minus_{first}": float(difference.mean()), f"minus_{first}_ci": mean_interval(difference)}
 
 
-def _pictures(folder: pathlib.Path, found: dict[str, Row]) -> list[pathlib.Path]:
-    """Nats by the number of revealed tokens; with a proxy, the squared error by position."""
-    pictures = {
-        "by_step": ("likelihood.png", "tokens revealed before", "nats of the next token", "Along an order"),
-        "by_position": ("errors.png", "position", "squared error of the log-probability (nats²)", "Against the proxy"),
-    }
-    paths = []
-    for field, (file, x_label, y_label, title) in pictures.items():
-        own = {name: list(zip(*row[field], strict=True)) for name, row in found.items() if field in row}
-        if own:
-            plots.curves(
-                folder / file,
-                {name: plots.Curve(*curve) for name, curve in own.items()},
-                x_label=x_label,
-                y_label=y_label,
-                title=title,
-                is_share=False,
-            )
-            paths.append(folder / file)
-    return paths
+def plot(path: pathlib.Path, curves: Mapping[str, Mapping[str, Any]], field: str) -> None:
+    """Draws a curve for each order: the field `by_step` or `by_position` of the results' `curves`."""
+    _, x_label, y_label, title = PICTURES[field]
+    series = {name: plots.Curve(*zip(*points, strict=True)) for name, points in curves[field].items()}
+    plots.curves(path, series, x_label=x_label, y_label=y_label, title=title, is_share=False)

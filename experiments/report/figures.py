@@ -17,6 +17,8 @@ from experiments import (
     proteins,
     scaling_curves,
     sudoku_tables,
+    text_genppl,
+    text_likelihood,
     zebra_table,
 )
 from experiments.commands.curves import rows_over_training
@@ -56,6 +58,11 @@ def imbalance_positions(path: pathlib.Path) -> None:
     imbalance.plot_positions(path, by_position, imbalance.SCALES["small"])
 
 
+def likelihood_curves(name: str, field: str, path: pathlib.Path) -> None:
+    """The likelihood along each order, by step or by position."""
+    text_likelihood.plot(path, measured.record(name)["curves"], field)
+
+
 FIGURES: dict[str, Draw] = {
     "accuracy.png": lambda path: sudoku_tables.plot_examples(path, demo_training()),
     "order-9x9.png": functools.partial(order_picture, reveal_order),
@@ -69,6 +76,10 @@ FIGURES: dict[str, Draw] = {
     "nae-sat-exact.png": of_rows(nae_sat_exact.plot, "nae_sat-exact"),
     "hardness.png": of_rows(hardness.plot, "hardness-small"),
     "scaling.png": of_rows(scaling_curves.plot, "scaling-small"),
+    "text-likelihood.png": functools.partial(likelihood_curves, "text-likelihood", "by_step"),
+    "text-errors.png": functools.partial(likelihood_curves, "text-likelihood-early", "by_position"),
+    "genppl-axes.png": of_rows(text_genppl.plot_axes, "text-genppl"),
+    "genppl-front.png": of_rows(text_genppl.plot_front, "text-genppl"),
     "imbalance-positions.png": imbalance_positions,
     "imbalance-latents.png": of_rows(imbalance.plot_latents, "imbalance-small"),
     "zebra-training.png": of_rows(zebra_table.plot_over_training, "zebra-small"),

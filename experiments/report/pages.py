@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from experiments.measured import FOLDER, duration, markdown, record
-from experiments.report import tables
+from experiments.report import tables, text_tables
 from experiments.report.tables import Lines
 from mdm_jax.errors import InputError
 
@@ -75,7 +75,10 @@ TABLES: dict[str, Callable[[], Lines]] = {
     "zebra riddle": tables.riddle,
     "thresholds": tables.thresholds,
     "overlaps": tables.overlaps,
-    "scaling": tables.scaling,
+    "scaling": text_tables.scaling,
+    "likelihood": text_tables.likelihood,
+    "likelihood early": text_tables.proxy,
+    "genppl": text_tables.genppl,
     "imbalance": tables.imbalance,
     "proteins": tables.proteins,
     "costs": tables.costs,

@@ -6,7 +6,6 @@ from experiments import hardness, nae_sat, sudoku, zebra
 from experiments.common import Row
 from experiments.decoder_ablation import side_by_side
 from experiments.measured import interval, percent, rows, value
-from experiments.scaling_curves import lowest
 from experiments.sudoku_demo import demo_table
 from mdm_jax.report.plots import words
 from mdm_jax.tasks.language.settings import PAPER as LANGUAGE
@@ -199,26 +198,6 @@ def imbalance() -> Lines:
         for row in rows("imbalance-small")
         if row["masked_latents"] in (1, 6, 11)
     ]
-
-
-def scaling() -> Lines:
-    """The lowest loss of each class at each budget, the law, and the difference to the class before it."""
-    found = rows("scaling-small")
-    laws = {row["learner"]: row for row in found if "exponent" in row}
-    gaps = {row["learner"]: row for row in found if "minus" in row}
-    lines = []
-    for learner, best in lowest([row for row in found if "steps" in row]).items():
-        means, law, gap = best.nats.mean(axis=0), laws[learner], gaps.get(learner)
-        line = {"class": learner}
-        line |= {
-            f"{budget:.2g} FLOPs".replace("e+", "e"): f"{x:.3f}" for budget, x in zip(best.budgets, means, strict=True)
-        }
-        line |= {"b": f"{law['exponent']:.3f}", "95% interval": "{:.3f} to {:.3f}".format(*law["exponent_ci"])}
-        if gap is not None:
-            line["less the class above"] = f"{gap['nats']:+.3f}"
-            line["its 95% interval"] = "{:.3f} to {:.3f}".format(*gap["nats_ci"])
-        lines.append(line)
-    return lines
 
 
 def proteins() -> Lines:
