@@ -15,7 +15,7 @@ from mdm_jax.judges import HEAD
 from mdm_jax.loading import export
 from mdm_jax.models import kinds
 from mdm_jax.training.objectives import masked_loss
-from mdm_jax.training.own_answers import Filled, Guesses, Quality, Whole, guesses
+from mdm_jax.training.own_answers import Answered, Filled, Guesses, Quality, guesses
 
 quick = pytest.fixture(scope="module", autouse=True)(toy.quick_compilation)
 
@@ -41,7 +41,7 @@ def test_filled_loss_is_that_of_the_masks_and_that_of_all_free_tokens_given_the_
     assert (y != x_0).any()
     weight = np.linspace(1, 3, len(x_0))
     want = weight * (nats_of(z, x_0) * is_masked).sum(axis=1) + (nats_of(y, x_0) * is_free).sum(axis=1)
-    given = Whole(as_drawn(x_0, is_masked, weight), jnp.asarray(is_free))
+    given = Answered(as_drawn(x_0, is_masked, weight), jnp.asarray(is_free))
     for net in (toy.context_net, toy.features_net):
         got = Filled().nll(net, PARAMS, given, mask_id=toy.MASK, paired=True)
         np.testing.assert_allclose(got, want, rtol=1e-5)
@@ -111,10 +111,10 @@ def test_quality_head_of_a_run_is_saved_loaded_and_exported_with_the_weights(tmp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("draw", [Filled(), Quality()], ids=["filled", "quality"])
-def test_network_learns_to_tell_a_wrong_token_from_a_right_one(tmp_path, draw):
+def test_network_that_learned_on_its_own_answers_decodes_with_its_judge(tmp_path, draw):
     config = JUDGED if isinstance(draw, Quality) else tiny.CONFIG
     state = tiny.train(tmp_path, steps=300, loss=masked_loss(tiny.MASK, draw), config=config)
-    judge = {Filled: "filled", Quality: "quality"}[type(draw)]
+    judge = "quality" if isinstance(draw, Quality) else "filled"
     given = (kinds.make_denoiser(config), state.eval_params, KEY)
     x_init = jnp.asarray(tiny.data()["tokens"][:7]).at[:, 1:].set(tiny.MASK)
     got = mdm_jax.correcting_sample(*given, x_init, mask_id=tiny.MASK, judge=judge, k=3)

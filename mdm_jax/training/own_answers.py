@@ -22,7 +22,7 @@ from mdm_jax.randomness import one_key
 from mdm_jax.typing import Array, Denoiser, Features, Params
 
 
-class Whole(NamedTuple):
+class Answered(NamedTuple):
     """What `Filled` draws. Every field is [B, ...]."""
 
     masked: Masked
@@ -44,12 +44,12 @@ class Filled:
     Example: `make_train_step(..., masked_loss(mask_id, Filled()), ...)`, or `--loss filled`.
     """
 
-    def __call__(self, key: Array, x_0: Array, is_prompt: Array | None = None) -> Whole:
+    def __call__(self, key: Array, x_0: Array, is_prompt: Array | None = None) -> Answered:
         """Draws the masks; the key is consumed."""
         masked = Subset()(key, x_0, is_prompt)
-        return Whole(masked, free_positions(x_0, is_prompt)[masked.example])
+        return Answered(masked, free_positions(x_0, is_prompt)[masked.example])
 
-    def nll(self, denoiser: Denoiser, params: Params, drawn: Whole, *, mask_id: int, paired: bool) -> Array:
+    def nll(self, denoiser: Denoiser, params: Params, drawn: Answered, *, mask_id: int, paired: bool) -> Array:
         """The loss of drawn rows, float32 [B], nats."""
         del paired
         masked, is_free = drawn
