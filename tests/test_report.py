@@ -11,6 +11,7 @@ from experiments import measured
 from experiments.report import pages
 from experiments.report.build import PAGES
 from experiments.report.figures import FIGURES
+from experiments.sudoku_tables import plot_planning
 from mdm_jax.errors import InputError
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -63,6 +64,18 @@ def test_report_draws_a_figure_from_its_results_file(tmp_path):
     FIGURES["hardness.png"](tmp_path / "hardness.png")
     assert (tmp_path / "hardness.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "hardness.svg").read_text().startswith("<?xml")
+
+
+def test_planning_figure_has_a_curve_for_each_way_to_spend_calls(tmp_path):
+    def rows(solved, **way):
+        return [{"nfe": nfe, "solved": solved, "solved_ci": [solved - 0.1, solved + 0.1], **way} for nfe in (57, 456)]
+
+    ways = rows(0.3, search_width=8), rows(0.5, choose="stable"), rows(0.8, choose="symmetric")
+    plot_planning(tmp_path / "a.png", *ways)
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    text = (tmp_path / "a.svg").read_text()
+    assert all(f"<!-- {way} -->" in text for way in ("beam search", "stable answers", "vote of symmetric forms"))
+    assert "best of N" not in text
 
 
 def test_out_that_is_a_file_is_refused_in_one_line(tmp_path):
