@@ -161,11 +161,13 @@ def _table(rows: Sequence[Row]) -> str:
 
 
 QUALITY, VARIETY = "nats per token, by the judge", "entropy of a sample (nats)"
+FAR = 0.9
+"""Samples whose entropy is below this share of real text's are left out of the pictures."""
 
 
 def plot_axes(path: pathlib.Path, rows: Sequence[Row]) -> None:
     """Draws both axes of the figure, each by network calls."""
-    real, *sampled = rows
+    real, sampled, title = _drawn(rows)
     calls = [row["nfe"] for row in sampled]
     parts: dict[str, dict[str, plots.Curve]] = {}
     for label, field in {QUALITY: "nats_per_token", VARIETY: "entropy"}.items():
@@ -174,21 +176,29 @@ def plot_axes(path: pathlib.Path, rows: Sequence[Row]) -> None:
             low, high = ([row[f"{field}_ci"][i] for row in own] for i in (0, 1))
             curves[name] = plots.Curve([row["nfe"] for row in own], [row[field] for row in own], low, high)
         parts[label] = curves
-    plots.panels(path, parts, x_label="network calls", title=_title(real), log_x=True)
+    plots.panels(path, parts, x_label="network calls", title=title, log_x=True)
 
 
 def plot_front(path: pathlib.Path, rows: Sequence[Row]) -> None:
     """Draws one axis of the figure against the other."""
-    real, *sampled = rows
+    real, sampled, title = _drawn(rows)
     front = {
         name: plots.Curve([row["entropy"] for row in own], [row["nats_per_token"] for row in own])
         for name, own in {REAL: [real], **_by_order(sampled, "entropy")}.items()
     }
-    plots.panels(path, {QUALITY: front}, x_label=VARIETY, title=f"{_title(real)} (better: down and right)")
+    plots.panels(path, {QUALITY: front}, x_label=VARIETY, title=f"{title} (better: down and right)")
 
 
-def _title(real: Row) -> str:
-    return f"{real['n']} samples of {real['length']} tokens"
+def _drawn(rows: Sequence[Row]) -> tuple[Row, list[Row], str]:
+    """The row of real text, the others that are drawn, and a title, which names what lies far outside."""
+    real, *sampled = rows
+    title = f"{real['n']} samples of {real['length']} tokens"
+    far = [row for row in sampled if row["entropy"] < FAR * real["entropy"]]
+    if far and len(far) < len(sampled):
+        sampled = [row for row in sampled if row not in far]
+        names = ", ".join(f"{row['order']} ({row['nats_per_token']:.2f}, {row['entropy']:.2f})" for row in far)
+        title += f"; outside: {names}"
+    return real, sampled, title
 
 
 def _by_order(rows: Sequence[Row], field: str) -> dict[str, list[Row]]:

@@ -4,6 +4,7 @@ A name has one colour and one marker in all figures. The colours are those of Ok
 colour vision tell apart. Curves are named where they are, not in a legend.
 """
 
+import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -36,9 +37,13 @@ STYLES = {
     "vanilla": (BLACK, "x"),
     "arm": (ORANGE, "v"),
     "arm_ordered": (PINK, "<"),
+    "real text": ("#777777", "*"),
 }
 """The colour and the marker of a name. Other names take those of OTHERS in turn."""
-OTHERS = ((BLUE, "s"), (RED, "o"), (GREEN, "D"), (PINK, "<"), (ORANGE, "v"), (SKY, "^"))
+OTHERS = (
+    *((BLUE, "s"), (RED, "o"), (GREEN, "D"), (PINK, "<"), (ORANGE, "v"), (SKY, "^")),
+    *((RED, "P"), (PINK, "X"), (ORANGE, "h"), (BLUE, "d")),
+)
 WORDS = {
     "top_prob": "top probability",
     "neg_entropy": "entropy",
@@ -137,13 +142,7 @@ def curves(
             width = 1.7 + 1.7 * below[words(name)]  # what lies below another curve stays to be seen
             _draw_curve(axes, curve, styles[name], scale, width)
         axes.set(xlabel=x_label, ylabel=y_label, title=title)
-        ticks = sorted({x for curve in series.values() for x in curve.x})
-        if sum(len(_tick(x)) + 1 for x in ticks) <= ROOM:  # the values that were measured
-            axes.set_xticks(ticks)
-        elif not log_x:
-            axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _tick(x)))
-        axes.xaxis.set_minor_locator(NullLocator())
+        _set_ticks(axes, series, log_x)
         for name, x in (lines or {}).items():
             axes.axvline(x, color=BLACK, linestyle="--", linewidth=1)
             axes.annotate(
@@ -154,6 +153,19 @@ def curves(
             _draw_paper(axes, name, (scale * ends[0], scale * ends[1]), paper_x, styles[name][0])
         label_curves(axes, named, groups, {words(name): color for name, (color, _) in styles.items()})
         save(figure, path)
+
+
+def _set_ticks(axes: Axes, series: Mapping[str, Curve], log_x: bool) -> None:
+    """Ticks at the values of x that were measured, if there is room for them."""
+    ticks = sorted({round(x, 9) for curve in series.values() for x in curve.x})
+    if log_x:  # of neighbours that would lie on each other the last one stays
+        ticks = [x for x, following in itertools.pairwise([*ticks, float("inf")]) if following > 1.1 * x]
+    if sum(len(_tick(x)) + 1 for x in ticks) <= ROOM:
+        axes.set_xticks(ticks)
+    elif not log_x:
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _tick(x)))
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _tick(x: float) -> str:
@@ -195,6 +207,8 @@ def panels(
             for name, curve in series.items():
                 _draw_curve(axes, curve, styles[name], 1, 1.7)
             axes.set(xlabel=x_label, ylabel=y_label)
+            if log_x:
+                _set_ticks(axes, series, log_x)
         lines = [Line2D([], [], color=color, marker=marker) for color, marker in styles.values()]
         figure.legend(lines, list(map(words, series)), frameon=False, loc="outside right center")
         figure.suptitle(title, fontsize=11)
@@ -211,8 +225,10 @@ def _limits(drawn: Mapping[str, np.ndarray], is_share: bool, from_zero: bool) ->
 
 
 def styles_of(names: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """The colour and the marker of each name."""
-    others = (OTHERS[i % len(OTHERS)] for i in range(len(names)))
+    """The colour and the marker of each name. What has none of its own gets those that no other name has."""
+    own = {STYLES[name] for name in names if name in STYLES}
+    free = [style for style in OTHERS if style not in own] or list(OTHERS)
+    others = (free[i % len(free)] for i in range(len(names)))
     return {name: STYLES.get(name) or next(others) for name in names}
 
 
