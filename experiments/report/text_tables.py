@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from experiments.common import Row
 from experiments.measured import rows
 from experiments.scaling_curves import lowest
+from mdm_jax.report.plots import words
 
 Lines = list[dict[str, str]]
 WORDS = {"identity": "left to right", "closer": "closer (L/10 swaps)", "all (bound)": "all orders (the bound)"}
@@ -81,7 +82,7 @@ def _judged(row: Row) -> dict[str, str]:
     budget, width = row.get("entropy_budget"), row.get("search_width")
     how = str(row.get("num_steps", "")) or (f"{budget:g} nats" if budget else f"width {width}" if width else "")
     return {
-        "order": row["order"],
+        "order": words(row["order"]),
         "steps": how,
         "calls": f"{row['nfe']:.0f}" if "nfe" in row else "",
         "perplexity": f"{row['perplexity']:.0f}",
