@@ -44,6 +44,7 @@ def damage(folder):
         path.write_bytes(bytes(raw))
 
 
+@pytest.mark.slow
 def test_load_passes_over_a_damaged_checkpoint_and_names_it_if_it_was_asked_for(tmp_path, finished):
     folder = shutil.copytree(finished[0], tmp_path / "run")
     good = mdm_jax.load(folder / "checkpoints" / "5").params
@@ -224,6 +225,7 @@ def test_checkpoint_of_eight_devices_restores_onto_any_other_mesh(tmp_path, brok
     assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
+@pytest.mark.slow
 def test_load_of_a_run_on_eight_devices_gives_a_model_on_one(tmp_path):
     write_config(tmp_path, {"model": tiny.CONFIG.to_json()})
     tiny.train(tmp_path, steps=8, mesh=make_mesh(2, 2, 2))

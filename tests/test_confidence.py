@@ -336,7 +336,7 @@ def test_confidence_from_hidden_is_that_from_logits_where_it_is_wanted(chunks, w
         assert field.dtype == other.dtype
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.slow
 @pytest.mark.eight_devices
 @pytest.mark.parametrize("vocab_size", [1536, 2000, 2004, 2048, 126464])
 def test_confidence_from_a_head_sharded_over_the_vocabulary_is_the_same_and_gathers_no_logits(in_chunks_of, vocab_size):

@@ -342,7 +342,7 @@ def prepared(tmp_path_factory):
     return Sudoku(**OPTIONS).prepare(tmp_path_factory.mktemp("datasets"))
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.slow
 @pytest.mark.parametrize(("split", "num"), [("train", 8200), ("test", 40)])
 def test_sudoku_dataset_read_back_is_what_was_generated(prepared, split, num):
     puzzles, solutions = sudoku.generate(num, size=4, clues=6, seed=5, split=split)

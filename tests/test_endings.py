@@ -76,6 +76,7 @@ def test_ctrl_c_ends_a_command_in_one_line_and_its_folder_is_free_again(tmp_path
         assert (process.returncode, said) == (130, "stopped by Ctrl-C; the same command starts again\n")
 
 
+@pytest.mark.slow
 def test_second_command_in_one_folder_is_told_who_holds_it_until_that_one_is_killed(tmp_path):
     first = start(tmp_path)
     assert first.stdout.readline() == "begun\n"

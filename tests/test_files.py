@@ -189,7 +189,7 @@ def exported(tmp_path_factory):
     return run, weights
 
 
-@pytest.mark.thinned(3)
+@pytest.mark.thinned(6)
 @pytest.mark.parametrize("name", MODEL)
 def test_model_that_is_none_or_not_the_weights_is_one_line_before_anything_is_made(exported, name):
     for folder in exported:

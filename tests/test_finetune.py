@@ -167,6 +167,7 @@ def test_format_is_learned_whole_and_another_one_on_top_of_it_by_adapters(base, 
     assert (theirs.task["mask_token_id"], theirs.task["eos_token_id"]) == (MASK, END)
 
 
+@pytest.mark.slow
 def test_command_says_in_one_line_what_does_not_fit(base, tmp_path):
     causal = tmp_path / "causal"
     write(causal, FAMILIES["llama"][0] | {"eos_token_id": 2}, random_tensors(FAMILIES["llama"][1]))

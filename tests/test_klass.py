@@ -66,6 +66,7 @@ def test_klass_reveals_what_a_plain_loop_reveals_whatever_the_other_rows(confide
     assert int(got.nfe) < 12, "more than one position at a time"
 
 
+@pytest.mark.slow
 def test_klass_remembers_within_a_block_and_in_a_loop_driven_by_hand():
     selector, settings = mdm_jax.Klass(0.6, 0.05), loop.Loop(Whole(context_net), MASK, 4)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(4))

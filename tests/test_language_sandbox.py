@@ -15,7 +15,7 @@ from mdm_jax.tasks.language.sandbox import Limits, Verdict, check_sandbox, run_p
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or os.uname().machine not in jail.ARCHITECTURES, reason="the sandbox is Linux's"
 )
-QUICK = Limits(seconds=1)
+QUICK, PATIENT = Limits(seconds=1), Limits(seconds=30, patience=60.0)
 
 HARMLESS = """
 import collections, dataclasses, datetime, functools, hashlib, itertools, json, math, random, re, string, threading
@@ -106,7 +106,7 @@ CONTAINED = {
 @pytest.mark.parametrize("name", CONTAINED)
 def test_harmful_program_is_contained_and_has_failed(name):
     program, why = CONTAINED[name]
-    verdict = run_program(program, QUICK if why == "out of time" else Limits())
+    verdict = run_program(program, QUICK if why == "out of time" else PATIENT)
     assert not verdict.passed
     assert why in (verdict.why, None)
 

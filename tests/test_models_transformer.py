@@ -222,7 +222,7 @@ COMBINATIONS = [
 ]
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(8)
 @pytest.mark.parametrize("options", COMBINATIONS, ids=lambda options: "-".join(str(x) for x in options.values()))
 def test_transformer_remat_and_bfloat16_agree_with_plain(options):
     config = dataclasses.replace(TINY, num_layers=1, **options)

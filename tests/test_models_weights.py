@@ -269,6 +269,7 @@ def test_load_onto_a_mesh_puts_each_parameter_to_its_shards(run_folder, tmp_path
         assert placed == shardings(mesh, alone.params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_export_of_a_run_loads_as_the_run_with_its_parameters_rounded(run_folder, tmp_path, dtype):
     run = mdm_jax.load(run_folder)

@@ -91,6 +91,7 @@ def test_draws_guess_as_many_masks_as_they_say_and_know_what_is_free():
     np.testing.assert_array_equal(whole.is_free, ~is_prompt[whole.masked.example])
 
 
+@pytest.mark.slow
 def test_quality_head_of_a_run_is_saved_loaded_and_exported_with_the_weights(tmp_path):
     loss = masked_loss(tiny.MASK, Quality())
     state = tiny.train(tmp_path / "run", steps=3, loss=loss, config=JUDGED, loop={"checkpoint_every": 3})

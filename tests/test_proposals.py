@@ -53,6 +53,7 @@ def test_one_proposal_is_what_the_decoder_gives_element_for_element(way):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("way", WAYS)
 def test_what_is_kept_is_whole_leaves_the_given_alone_and_depends_on_its_own_row_only(way):
     x_init = rows()

@@ -78,6 +78,7 @@ def test_planning_figure_has_a_curve_for_each_way_to_spend_calls(tmp_path):
     assert "best of N" not in text
 
 
+@pytest.mark.slow
 def test_out_that_is_a_file_is_refused_in_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     assert_refused("report", [(["build", "--out", tmp_path / "file"], "docs/images cannot be made")])

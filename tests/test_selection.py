@@ -285,6 +285,7 @@ def test_entropy_budget_without_a_limit_takes_all_that_is_open():
     np.testing.assert_array_equal(got, is_open)
 
 
+@pytest.mark.slow
 def test_classes_in_tells_apart_what_jax_takes_for_one_structure():
     @jax.tree_util.register_dataclass
     @dataclasses.dataclass(frozen=True)

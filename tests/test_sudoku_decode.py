@@ -54,6 +54,7 @@ def test_answer_of_a_masked_layout_is_the_grid_and_its_steps(name):
     assert [row[field] for field in ("method", "n", "solved", "cells")] == ["mdm", 9, 1.0, 1.0]
 
 
+@pytest.mark.slow
 def test_answer_of_a_masked_model_takes_the_steps_that_its_masks_want():
     layout = sudoku_layouts.get("shifted", 4)
     config = TransformerConfig(vocab_size=31, max_length=34, shift_logits=True, **SIZE)
@@ -92,6 +93,7 @@ def test_answer_that_a_corrector_had_nothing_to_take_back_of_is_the_plain_one():
         assert found[4].row["nfe"] > -(-(PUZZLES == 0).sum(axis=1).max() // 4)
 
 
+@pytest.mark.slow
 def test_answer_of_one_proposal_is_the_greedy_one_and_of_three_costs_three_times_as_much():
     layout = sudoku_layouts.get("in-place", 4)
     config = TransformerConfig(vocab_size=5, max_length=16, **SIZE)

@@ -58,7 +58,7 @@ def test_train_and_evaluate_give_one_loss(trained, tmp_path):
         assert again["bits_per_byte"] == pytest.approx(row["bits_per_byte"], rel=1e-5)
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["subset", "causal"])
 def test_trained_model_generates_text_with_the_tokenizer_beside_it_and_once_exported(trained, tmp_path, name):
     model, ids = mdm_jax.load(trained / name), read_tokenizer(trained / name).encode("the old")

@@ -141,6 +141,7 @@ def test_training_crashed_and_started_again_ends_bit_for_bit_as_if_never_stopped
     assert first == second, "each step stands once in the metrics, with the same values"
 
 
+@pytest.mark.slow
 def test_training_finished_and_started_again_changes_nothing(tmp_path):
     first = tiny.train(tmp_path, steps=6)
     second = tiny.train(tmp_path, steps=6)

@@ -61,6 +61,7 @@ def test_train_says_what_it_was_trained_on_and_started_again_trains_no_step_more
     assert {(row["dataset"], row["n"], row["nfe"]) for row in found} == {("3x3-to-3x4", 8, 12)}
 
 
+@pytest.mark.slow
 def test_test_set_is_what_the_run_held_out(trained):
     from mdm_jax.data import builders
 
