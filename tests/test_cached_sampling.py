@@ -120,7 +120,7 @@ def test_over_a_mesh_gives_the_tokens_of_one_device():
     np.testing.assert_array_equal(over_mesh.reveal_step, alone.reveal_step)
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(9)
 @pytest.mark.parametrize("oracle", [oracles.margin, oracles.random])
 def test_of_one_block_is_exact_whatever_the_network(oracle):
     kept, plain = both(DEEP, oracle=oracle, selector=mdm_jax.TopK(4), block_length=50)

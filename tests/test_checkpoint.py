@@ -100,6 +100,7 @@ def test_config_of_another_run_or_a_newer_version_is_named(tmp_path):
         read_config(tmp_path)
 
 
+@pytest.mark.slow
 def test_checkpoint_of_an_older_step_is_refused(tmp_path):
     state = tiny.train(tmp_path, steps=10)
     with Checkpointer(tmp_path) as checkpointer, pytest.raises(RuntimeError, match="newest checkpoint is of step 10"):

@@ -70,6 +70,7 @@ def by_hand(x_init, judge, k, tau):
     return tokens, taken, calls
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("judge", JUDGES)
 def test_each_row_is_what_a_plain_loop_makes_of_it_and_every_call_is_counted(judge):
     taken = 0
@@ -85,6 +86,7 @@ def test_each_row_is_what_a_plain_loop_makes_of_it_and_every_call_is_counted(jud
     assert taken > 3, "or nothing was tested"
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("judge", JUDGES)
 def test_without_corrections_it_is_sample_element_for_element(judge):
     for k, tau in ((1, 1.0), (3, 0.0)):

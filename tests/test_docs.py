@@ -122,7 +122,7 @@ def test_page_has_a_row_and_a_true_transcript_of_every_format(tmp_path, monkeypa
 
 def test_every_field_of_the_committed_results_is_explained():
     known = set()
-    for page in ("results_fields.md", "throughput.md"):
+    for page in ("results_fields.md", "text_evaluation.md", "throughput.md"):
         for line in (ROOT / "docs" / page).read_text().splitlines():
             known |= set(re.findall(r"`(\w+)`", line.split("|")[1] if line.startswith("| ") else line))
     found = set()

@@ -130,7 +130,7 @@ def test_field_called_features_is_no_method():
 SELECTORS = [mdm_jax.Threshold(0.2), mdm_jax.Binomial(6), mdm_jax.TopK(5), mdm_jax.PerStep(3)]
 
 
-@pytest.mark.thinned(9)
+@pytest.mark.slow
 @pytest.mark.parametrize("sharded", [False, True])
 @pytest.mark.parametrize("selector", [*SELECTORS, None], ids=str)
 def test_sample_by_features_is_that_by_all_logits(selector, sharded):

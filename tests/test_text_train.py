@@ -98,6 +98,7 @@ def test_every_loss_and_order_trains_and_evaluates(home, tmp_path, how):
     assert again["nats_per_token"] == pytest.approx(row["nats_per_token"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_wrong_flags_are_refused(trained, tmp_path):
     def train(*more, out=tmp_path / "run"):
         return ["train", *flags(trained, *SMALL, *more, "--out", out)]

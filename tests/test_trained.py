@@ -53,7 +53,7 @@ TASKS = {
 }
 
 
-@pytest.mark.thinned(8)
+@pytest.mark.slow
 @pytest.mark.parametrize(("game", "name"), TASKS)
 def test_task_that_is_none_or_not_the_networks_is_one_line(folders, tmp_path, game, name):
     folder = folders[game]

@@ -177,7 +177,7 @@ def test_skewed_nll_is_the_mean_over_masked_tokens_times_the_number_of_free_ones
     np.testing.assert_allclose(nll, expected, rtol=1e-5)
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("skew", [1.0, 3.0])
 def test_skewed_draw_masks_as_many_free_tokens_as_its_law_says_any_of_them_and_never_the_prompt(skew):
     length, prompt = 8, np.array([0, 5])

@@ -164,6 +164,7 @@ def test_solve_without_a_model_gives_the_german_the_fish(tmp_path):
     assert [event[0] for event in panel["events"] if event[2] == "fish"] == [24]  # the 25th, as printed
 
 
+@pytest.mark.slow
 def test_solve_of_a_riddle_in_words_answers_in_its_words(tmp_path):
     lines = ["colour: red, green, blue", "pet: dog, cat, fish", "drink: tea, milk, gin", "question: Who has the dog?"]
     lines += ["red directly left of tea", "fish = green", "green right of milk", "tea left of gin", "cat = house 2"]
@@ -203,6 +204,7 @@ def test_reproduce_and_evaluate_meet_the_riddle_where_it_fits(tmp_path, monkeypa
     assert (row["dataset"], row["oracle"], row["n"]) == ("fish", "margin", 1)
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_line_and_code_two(trained, tmp_path):
     folder, flags, _ = trained
     checkpoint = ["--checkpoint", folder / "all" / "mdm", "--out", tmp_path / "out"]
@@ -246,6 +248,7 @@ def test_bad_input_is_one_line_and_code_two(trained, tmp_path):
     assert not (tmp_path / "new" / "config.json").exists(), "what did not start leaves no config behind"
 
 
+@pytest.mark.slow
 def test_reproduce_of_one_method_goes_on_where_it_was(trained, tmp_path):
     folder, _, printed = trained
     out, flags = folder / "all", ["reproduce", "--scale", "smoke", "--methods", "mdm", "--data", folder / "data"]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from experiments.measured import FOLDER, duration, markdown, record
-from experiments.report import tables, text_tables
+from experiments.report import planning_tables, tables, text_tables
 from experiments.report.tables import Lines
 from mdm_jax.errors import InputError
 
@@ -77,6 +77,7 @@ TABLES: dict[str, Callable[[], Lines]] = {
     "overlaps": tables.overlaps,
     "scaling": text_tables.scaling,
     "likelihood": text_tables.likelihood,
+    "learned order": planning_tables.learned_order,
     "likelihood early": text_tables.proxy,
     "genppl": text_tables.genppl,
     "imbalance": tables.imbalance,

@@ -98,6 +98,8 @@ OTHERS = {
     "sudoku-6m-remask": "a decoder that may take tokens back, 35 steps",
     "sudoku-6m-hard-search-1": "search of width 1",
     "sudoku-6m-hard-search-8": "search of width 8",
+    "sudoku-6m-hard-8": "8 cells a step",
+    "sudoku-6m-hard-leave-one-out": "8 cells a step, corrected by leave-one-out reads",
     "sudoku-blocks-none": "in blocks of 27 cells",
     "sudoku-blocks-prefix": "in blocks, keys and values of earlier blocks kept",
     "sudoku-blocks-dual": "in blocks, all keys and values kept",
