@@ -12,6 +12,7 @@ from mdm_jax.evaluation.order_statistics import (
     left_to_rightness,
     mean_at_reveal,
     mean_of,
+    relative_dependence,
     relative_jump,
 )
 
@@ -54,6 +55,13 @@ def plain_jump(steps, places):
     return np.mean(jumps) / np.mean(pairs)
 
 
+def plain_dependence(steps, related):
+    pairs = [(i, j) for i, j in itertools.combinations(range(len(steps)), 2) if min(steps[i], steps[j]) >= 0]
+    together = [related[i, j] for i, j in pairs if steps[i] == steps[j]]
+    everyone = [related[i, j] for i, j in pairs]
+    return np.mean(together) / np.mean(everyone) if together and any(everyone) else np.nan
+
+
 def test_statistics_of_orders_with_ties_and_givens_are_those_of_plain_loops():
     places = RNG.integers(0, 4, size=(7, 2))
     np.testing.assert_allclose(left_to_rightness(ORDERS), [plain_left_to_rightness(o) for o in ORDERS])
@@ -64,6 +72,9 @@ def test_statistics_of_orders_with_ties_and_givens_are_those_of_plain_loops():
     line = np.arange(7)[:, None]
     np.testing.assert_allclose(relative_jump(ORDERS), [plain_jump(o, line) for o in ORDERS])
     np.testing.assert_allclose(relative_jump(ORDERS[None])[0], relative_jump(ORDERS))
+    related = RNG.random((7, 7)) < 0.3
+    related |= related.T
+    np.testing.assert_allclose(relative_dependence(ORDERS, related), [plain_dependence(o, related) for o in ORDERS])
 
 
 def test_statistics_of_known_orders_are_known_numbers():
@@ -75,12 +86,16 @@ def test_statistics_of_known_orders_are_known_numbers():
     every = np.array(list(itertools.permutations(range(5))))
     assert kendall_tau(every, np.arange(5)).mean() == pytest.approx(0, abs=1e-12)
     assert relative_jump(every).mean() == pytest.approx(1)
+    related = np.array([[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]])  # two of the six pairs
+    found = relative_dependence([[0, 0, 1, 1], [0, 1, 0, 1], [0, 0, 0, 0], [0, 0, 1, 2]], related)
+    np.testing.assert_allclose(found, [3, 0, 1, 3])
 
 
 def test_statistic_without_anything_to_compare_is_nan_and_left_out_of_a_row():
     given, at_once, forward = np.full(4, -1), np.zeros(4, int), np.arange(4)
     assert np.isnan([left_to_rightness(given), kendall_tau(at_once, at_once), relative_jump(at_once)]).all()
     assert describe(at_once) == {"left_to_rightness": 1.0}
+    assert "relative_dependence" not in describe(forward, related=np.ones((4, 4)))
     one = describe(forward, others={"rules": [3, 2, 1, 0]})
     assert one == pytest.approx({"left_to_rightness": 1, "tau_reading": 1, "tau_rules": -1, "relative_jump": 0.6})
     means = mean_of([one, describe(forward[::-1].copy(), others={"rules": given}), describe(given)])
@@ -97,6 +112,8 @@ def test_order_of_a_wrong_shape_or_dtype_is_refused_in_one_line():
         lambda: left_to_rightness(np.zeros(3)),
         lambda: kendall_tau(np.zeros((2, 3), int), np.zeros(2, int)),
         lambda: relative_jump(np.zeros(3, int), np.zeros((2, 2))),
+        lambda: relative_dependence(np.zeros(3, int), np.zeros((2, 2))),
+        lambda: relative_dependence(np.zeros(3, int), np.triu(np.ones((3, 3)))),
     ):
         with pytest.raises(InputError):
             call()

@@ -104,6 +104,7 @@ def write_page(
         solution={name: view.solution(trace.tokens[-1, 0]) for name, trace in traces.items()},
         at_reveal=at_reveal,
         others={} if view.order is None else {"rules": view.order},
+        related=view.related,
         title=title,
     )
 
@@ -131,7 +132,8 @@ def order_row(task: Task, records: Records, decoded: Decoded) -> Row:
         view = task.view(record_at(records, i))
         others = {} if view.order is None else {"rules": view.order}
         coordinates = view.board.coordinates(len(steps))
-        described.append(order_statistics.describe(steps, others=others, coordinates=coordinates))
+        options = {"coordinates": coordinates, "related": view.related}
+        described.append(order_statistics.describe(steps, others=others, **options))
     return dict(order_statistics.mean_of(described))
 
 

@@ -76,6 +76,30 @@ def relative_jump(steps: ArrayLike, coordinates: ArrayLike | None = None) -> Val
     return _each(lambda order: _relative_jump(order, distances), orders)
 
 
+def relative_dependence(steps: ArrayLike, related: ArrayLike) -> Values:
+    """How often one step reveals two related positions, in units of what a random order has.
+
+    The share of related pairs among the pairs of positions of one step, divided by that among all pairs of revealed
+    positions. The tokens of one step are drawn independently of each other, so it says how often this is wrong for
+    certain: 1 is a random order on average, and 0 an order whose steps hold no related positions. NaN if every step
+    reveals one position.
+
+    Args:
+      steps: int [..., L].
+      related: bool [L, L], whether two positions depend on each other directly, such as two cells of one row of a
+        Sudoku; symmetric.
+
+    Returns:
+      float64 [...], at least 0.
+    """
+    orders, pairs = _orders(steps), np.asarray(related, bool)
+    if pairs.shape != orders.shape[-1:] * 2:
+        raise InputError(f"related must be bool ({orders.shape[-1]}, {orders.shape[-1]}), got {pairs.shape}")
+    if (pairs != pairs.T).any():
+        raise InputError("related must be symmetric: two positions depend on each other or do not")
+    return _each(lambda order: _relative_dependence(order, pairs), orders)
+
+
 def mean_at_reveal(values: ArrayLike, steps: ArrayLike) -> Values:
     """The mean over revealed positions of what was read at each when it was revealed, such as its entropy.
 
@@ -93,7 +117,11 @@ def mean_at_reveal(values: ArrayLike, steps: ArrayLike) -> Values:
 
 
 def describe(
-    steps: ArrayLike, *, others: Mapping[str, ArrayLike] | None = None, coordinates: ArrayLike | None = None
+    steps: ArrayLike,
+    *,
+    others: Mapping[str, ArrayLike] | None = None,
+    coordinates: ArrayLike | None = None,
+    related: ArrayLike | None = None,
 ) -> dict[str, float]:
     """The statistics of one order, without those that it is too short for.
 
@@ -101,15 +129,18 @@ def describe(
       steps: int [L].
       others: orders to compare with, [L], by name; the reading order 0..L-1 is always among them.
       coordinates: as for `relative_jump`.
+      related: as for `relative_dependence`; None leaves it out.
 
     Returns:
-      `left_to_rightness`, `tau_NAME` for each order to compare with, `relative_jump`.
+      `left_to_rightness`, `tau_NAME` for each order to compare with, `relative_jump`, `relative_dependence`.
     """
     order = _orders(steps)
     found = {"left_to_rightness": left_to_rightness(order)}
     for name, other in {"reading": np.arange(len(order)), **(others or {})}.items():
         found[f"tau_{name}"] = kendall_tau(order, other)
     found["relative_jump"] = relative_jump(order, coordinates)
+    if related is not None:
+        found["relative_dependence"] = relative_dependence(order, related)
     return {name: float(value) for name, value in found.items() if not np.isnan(value)}
 
 
@@ -162,3 +193,12 @@ def _relative_jump(steps: NDArray[np.integer], distances: Values) -> float:
     everyone = sums.sum() / (len(by_step) * (len(by_step) - 1))
     jump = float((np.diagonal(sums, 1) / (counts[:-1] * counts[1:])).mean())
     return jump / everyone if everyone else np.nan
+
+
+def _relative_dependence(steps: NDArray[np.integer], related: NDArray[np.bool_]) -> float:
+    is_revealed = steps >= 0
+    is_pair = np.triu(is_revealed[:, None] & is_revealed, 1)
+    together = is_pair & (steps[:, None] == steps)
+    if not (together.any() and related[is_pair].any()):
+        return np.nan
+    return float(related[together].mean() / related[is_pair].mean())

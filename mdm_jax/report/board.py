@@ -62,3 +62,5 @@ class View(NamedTuple):
     """what each part of an answer should be, int [P]; negative where nothing is known to be right"""
     order: NDArray[Any] | None = None
     """int [P], the order in which rules fill in the parts; negative where they do not. None if there are no rules"""
+    related: NDArray[np.bool_] | None = None
+    """bool [P, P], which parts depend on each other directly; None if the task does not say"""

@@ -16,6 +16,7 @@ HEADS = {
     "left_to_rightness": "left-to-rightness",
     "tau_reading": "τ, reading order",
     "relative_jump": "relative jump",
+    "relative_dependence": "relative dependence",
 }
 MEANINGS = {
     "left-to-rightness": "the share of positions that were the leftmost masked ones when they were revealed; 1 is from "
@@ -23,6 +24,7 @@ MEANINGS = {
     "τ": "Kendall's τ with another order; 1 is the same, 0 unrelated, -1 the reverse. Positions of one step are not "
     "compared.",
     "relative jump": "the mean distance from one step to the next; 1 is a random order, near 0 always a neighbour.",
+    "relative dependence": "how often a step reveals two positions that depend on each other; 1 is a random order.",
     "entropy at reveal": "that of the network's prediction when it was revealed, averaged over positions, in nats.",
 }
 """What the page says of its statistics."""
@@ -53,6 +55,7 @@ def page_data(
     solution: ArrayLike | Mapping[str, ArrayLike] | None = None,
     at_reveal: Mapping[str, AtReveal] | None = None,
     others: Mapping[str, ArrayLike] | None = None,
+    related: ArrayLike | None = None,
 ) -> dict[str, Any]:
     """What the page shows. Arguments as for `trajectory.write_html`."""
     if not results:
@@ -83,7 +86,7 @@ def page_data(
         "calls": sorted({event[0] for panel in panels for event in panel["events"]}),
         "parting": _parting(panels),
         "differs": _first_disagreement(decodings, pieces),
-        "statistics": _statistics(decodings, panels, said, others or {}, board),
+        "statistics": _statistics(decodings, panels, said, others or {}, related, board),
         "meanings": [[name, text] for name, text in MEANINGS.items() if said or name != "entropy at reveal"],
     }
 
@@ -205,6 +208,7 @@ def _statistics(
     panels: Sequence[Mapping[str, Any]],
     said: Mapping[str, AtReveal],
     others: Mapping[str, ArrayLike],
+    related: ArrayLike | None,
     board: Board,
 ) -> dict[str, Any]:
     """A table with a row for each decoding: heads, and rows of texts."""
@@ -213,7 +217,7 @@ def _statistics(
     found: list[dict[str, str]] = []
     for (name, order), panel in zip(steps.items(), panels, strict=True):
         line = {"order": name} | ({} if panel["solution"] is None else {"wrong": str(panel["wrong"])})
-        numbers = describe(order, others=others, coordinates=board.coordinates(len(order)))
+        numbers = describe(order, others=others, coordinates=board.coordinates(len(order)), related=related)
         line |= {HEADS.get(key, key.replace("tau_", "τ, ")): f"{value:.2f}" for key, value in numbers.items()}
         if len(steps) > 1 and not np.isnan(tau := kendall_tau(order, steps[first])):
             line[f"τ, {first}"] = f"{tau:.2f}"

@@ -32,6 +32,7 @@ def write_html(
     solution: ArrayLike | Mapping[str, ArrayLike] | None = None,
     at_reveal: Mapping[str, AtReveal] | None = None,
     others: Mapping[str, ArrayLike] | None = None,
+    related: ArrayLike | None = None,
     title: str = "In which order",
 ) -> None:
     """Writes a page that plays one or more decodings of one input, side by side.
@@ -45,6 +46,7 @@ def write_html(
       solution: int [L], the right tokens, negative where none is known; or one for each result, by name.
       at_reveal: by name, for the colours by confidence: `replay.at_reveal` of the results.
       others: orders int [L] to compare with, by name, such as that of the rules that solve a puzzle.
+      related: bool [L, L], which positions depend on each other directly, for `relative_dependence`.
       title: the head of the page.
 
     Raises:
@@ -59,6 +61,7 @@ def write_html(
         solution=solution,
         at_reveal=at_reveal,
         others=others,
+        related=related,
         title=title,
     )
     make_folder(place.parent)

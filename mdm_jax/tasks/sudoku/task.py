@@ -126,4 +126,14 @@ class Sudoku(Generated):
         digits = ["", *map(str, range(1, self.size + 1))]
         solution = np.where(record["solution"] > 0, record["solution"], -1)
         board = Board.grid(self.size, self.size, box=sudoku.BOXES[self.size])
-        return View(board, digits, 0, lambda answer: solution, record.get("order"))
+        return View(board, digits, 0, lambda answer: solution, record.get("order"), _peers(self.size))
+
+
+@functools.cache
+def _peers(size: int) -> NDArray[np.bool_]:
+    """Which pairs of different cells share a row, a column or a box, bool [size², size²]."""
+    rows, columns = np.divmod(np.arange(size**2), size)
+    high, wide = sudoku.BOXES[size]
+    boxes = rows // high * size + columns // wide
+    shared = [np.equal.outer(unit, unit) for unit in (rows, columns, boxes)]
+    return np.logical_or.reduce(shared) & ~np.eye(size**2, dtype=bool)
