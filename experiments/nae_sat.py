@@ -5,6 +5,7 @@ observations agree with the generated latents. By the margin between the two lik
 
     python -m experiments.nae_sat reproduce
     python -m experiments.nae_sat exact
+    python -m experiments.nae_sat schedules
     python -m experiments.nae_sat train --num-latents 25 --num-observations 275 --length 512 --out runs/nae-sat
     python -m experiments.nae_sat evaluate --checkpoint runs/nae-sat --step-counts 300 100 50
 """
@@ -147,6 +148,24 @@ class Exact:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Schedules:
+    """Reveal in random order by three schedules, with the exact conditionals, and measure what each loses."""
+
+    num_latents: Count = 10
+    """N: number of latent bits; all 2^N states are enumerated"""
+    num_observations: Annotated[int, Range(1, 100_000)] = 50
+    """P: number of observed triples of latents"""
+    num_steps: tuple[Count, ...] = (1, 2, 3, 4, 6, 10, 20, 30)
+    """how many steps"""
+    limit: Annotated[int, Range(2, 1 << 20)] = 4_000
+    """sequences: for the curve, for each divergence, and to generate by each schedule"""
+    seed: Seed = 0
+    """of the triples and all draws"""
+    out: pathlib.Path = pathlib.Path("runs/nae-sat-schedules")
+    """folder of the picture and results.json"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class SequenceBudget(Budget):
     """One training. The paper does not give the iterations and the batch, nor learning rates below its scale."""
 
@@ -210,6 +229,7 @@ COMMANDS = {
     "evaluate": (Evaluate, "experiments.commands.evaluate:evaluate"),
     "reproduce": (Reproduce, "experiments.commands.reproduce:reproduce"),
     "exact": (Exact, "experiments.nae_sat_exact:exact"),
+    "schedules": (Schedules, "experiments.nae_sat_schedules:schedules"),
 }
 
 if __name__ == "__main__":
