@@ -1,8 +1,8 @@
 """How many tokens each step should reveal: the theorem's divergence beside the measured one.
 
 Claim (Chen, Cong, Li 2025, arXiv:2511.04647): in random order, what parallel decoding loses follows from the
-information curve alone, and so does the schedule that loses least. Here the conditionals are exact, so that nothing else
-is lost. The curve, the divergence and the samples come from different draws.
+information curve alone, and so does the schedule that loses least. Here the conditionals are exact, so that nothing
+else is lost. The curve, the divergence and the samples come from different draws.
 """
 
 import functools
@@ -12,6 +12,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
 import mdm_jax
 from experiments.common import Results, Row, say_written, table
@@ -58,7 +59,10 @@ def schedules(flags: Schedules) -> None:
     options: dict[str, Any] = {"mask_id": distribution.MASK_ID}
     curves = entropies(denoiser, params, first, seed=flags.seed, **options)
     curve = curves.mean(axis=0)
-    measure = functools.partial(nll, denoiser, params, second, seed=flags.seed + 1, **options)
+
+    def measure(counts: Sequence[int]) -> NDArray[np.float64]:
+        return nll(denoiser, params, second, counts, seed=flags.seed + 1, **options)
+
     one_by_one = measure([1] * law.length)
     start = distribution.start(flags.limit, law.length)
     for num_steps in flags.num_steps:

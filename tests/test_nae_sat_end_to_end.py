@@ -3,6 +3,7 @@
 import json
 
 import commands
+import numpy as np
 import pytest
 from commands import page_of, rows, run
 
@@ -102,6 +103,10 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path):
         (["train", *DATA, "--best-metric", "nothing"], "--best-metric nothing is none of the evaluation's"),
         (["exact", "--num-latents", 30], "are too much to enumerate: give fewer latents"),
         (["exact", "--limit", 0], "--limit must be a whole number, at least 1"),
+        (
+            ["schedules", "--num-latents", 4, "--num-observations", 6, "--num-steps", 11],
+            "give at most the 10 positions",
+        ),
         (["evaluate", "--checkpoint", "nowhere"], "there is no folder nowhere"),
         (evaluate, "sudoku-6m is a run of sudoku, not of nae_sat"),
         ([*evaluate, "--step-counts", 4, "--num-steps", 3], "--step-counts says how many"),
@@ -122,6 +127,20 @@ def test_exact_predictor_is_right_throughout_one_at_a_time_and_loses_with_severa
         assert name == "left_to_right" or found[name, 2] < 0.99
     assert found["left_to_right", 6] == 1  # six latents, of which none knows of another, then what follows from them
     assert (tmp_path / "exact.png").stat().st_size > 5000
+
+
+@pytest.mark.slow
+def test_best_schedule_loses_least_and_as_much_as_the_theorem_says(tmp_path):
+    flags = ["--num-latents", 6, "--num-observations", 12, "--limit", 1000, "--num-steps", 1, 3, "--out", tmp_path]
+    run("nae_sat", "schedules", *flags)
+    found = {(row["schedule"], row["num_steps"]): row for row in rows(tmp_path)}
+    for row in found.values():
+        errors = [np.ptp(row[f"{name}_ci"]) / 2 for name in ("divergence", "measured")]
+        assert abs(row["divergence"] - row["measured"]) < 2 * sum(errors)
+        assert (sum(row["counts"]), row["nfe"]) == (18, len(row["counts"]))
+    assert found["best", 3]["divergence"] < min(found[name, 3]["divergence"] for name in ("linear", "cosine"))
+    assert found["best", 1]["counts"] == [18]
+    assert (tmp_path / "schedules.png").stat().st_size > 5000
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdm_jax.errors import InputError
+from mdm_jax.logits import float_logits
 from mdm_jax.selection import Planned
 from mdm_jax.typing import Array, Denoiser, Params
 
@@ -189,7 +190,8 @@ def _by_state(
         is_masked = (rank[:, None] >= begins).reshape(-1, length)
         is_next = is_masked & (rank[:, None] < ends).reshape(-1, length)
         tokens = jnp.repeat(tokens, len(counts), axis=0)
-        log_p = jax.nn.log_softmax(denoiser(params, jnp.where(is_masked, mask_id, tokens)), axis=-1)
+        logits = float_logits(denoiser(params, jnp.where(is_masked, mask_id, tokens)), mask_id)
+        log_p = jax.nn.log_softmax(logits, axis=-1)
         found: Array = read(log_p, tokens, is_masked, is_next)
         return found.reshape(-1, len(counts))
 
