@@ -63,11 +63,18 @@ class TransformerDenoiser:
 
     @functools.partial(jax.jit, static_argnums=(0, 1))
     def _apply(
-        self, method: str, params: Params, tokens: Array, dropout_key: Array | None, is_read: Array | None = None
+        self,
+        method: str,
+        params: Params,
+        tokens: Array,
+        dropout_key: Array | None,
+        is_read: Array | None = None,
+        state: Array | None = None,
     ) -> Any:
         """Under jit, so that programs that call one network in several places trace and lower it once."""
         rngs = None if dropout_key is None else {"dropout": dropout_key}
-        options: dict[str, Any] = {} if is_read is None else {"is_read": is_read}
+        given = {"is_read": is_read, "state": state}
+        options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         options |= {"deterministic": dropout_key is None, "rngs": rngs, "method": method}
         return self.network(self.config).apply({"params": params}, tokens, **options)
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 
 from mdm_jax.errors import InputError, shown
-from mdm_jax.models import bert, decoder, denoiser, grouped, judged, routed, transformer
+from mdm_jax.models import bert, decoder, denoiser, grouped, judged, looped, routed, transformer
 from mdm_jax.models.config import ModelConfig, TransformerConfig
 from mdm_jax.typing import Array, Denoiser, Params
 
@@ -65,6 +65,12 @@ KINDS: dict[str, Kind] = {
         judged.JudgedDenoiser,
         decoder.make_decoder,
         functools.partial(transformer.param_shapes, init=judged.init_params),
+    ),
+    "looped_transformer": Kind(
+        looped.LoopedTransformerConfig,
+        transformer.init_params,
+        looped.LoopedDenoiser,
+        param_shapes=transformer.param_shapes,
     ),
     "bert": Kind(
         bert.BertConfig,

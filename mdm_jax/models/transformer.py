@@ -259,6 +259,7 @@ class Transformer(nn.Module):
         deterministic: bool = True,
         start: Array | None = None,
         is_read: Array | None = None,
+        state: Array | None = None,
     ) -> Features:
         """What the logits are the product of: arguments and errors as for `__call__`.
 
@@ -270,6 +271,7 @@ class Transformer(nn.Module):
           is_read: bool [B, L], the tokens whose features are asked for; those of the others are finite and no more.
             The last layer computes so many positions, besides the keys and values of all, as the row that wants most
             does, rounded up to a quarter of L. None for all; not for pieces, nor for causal models.
+          state: float [B, L, D], added to the embeddings: hidden states of an earlier pass. None for none.
 
         Returns:
           Features(hidden [B, L, D] in the config's dtype, head [D, V] in the parameters').
@@ -285,6 +287,7 @@ class Transformer(nn.Module):
             )
         token_embedding = embedding_table(config, rows, "token_embedding")
         x, positions, is_real = self._read(token_embedding, tokens, start)
+        x = x if state is None else x + state.astype(x.dtype)
         x = nn.Dropout(config.dropout, deterministic=deterministic)(x.reshape(-1, config.width))
         block = nn.remat(self.block) if config.remat else self.block
         blocks = [block(config, deterministic, name=f"layers_{i}") for i in range(config.num_layers)]

@@ -14,10 +14,11 @@ from mdm_jax.losses import nll
 from mdm_jax.masking import mask_where
 from mdm_jax.randomness import row_keys
 from mdm_jax.training.aligned import Aligned, Pool
+from mdm_jax.training.every_loop import EveryLoop
 from mdm_jax.training.own_answers import Filled, Quality
 from mdm_jax.typing import Array, Confidence, Denoiser, Params
 
-AnyDraw = Draw | Aligned | Filled | Quality
+AnyDraw = Draw | Aligned | Filled | Quality | EveryLoop
 
 NAMED: dict[str, AnyDraw] = {**DRAWS, "aligned": Aligned(), "filled": Filled(), "quality": Quality()}
 """The draws that training takes, by name."""
@@ -49,7 +50,7 @@ def masked_loss(mask_id: int, draw: AnyDraw = Subset()) -> Loss:  # noqa: B008 (
     def of_batch(key: Array, batch: Batch) -> Any:
         return draw(key, check_tokens(batch["tokens"], "tokens"), batch["is_prompt"])
 
-    own = draw.nll if isinstance(draw, Filled | Quality) else partial(nll, draw=draw)
+    own = draw.nll if isinstance(draw, Filled | Quality | EveryLoop) else partial(nll, draw=draw)
     return Loss(of_batch, partial(own, mask_id=mask_id))
 
 

@@ -67,8 +67,8 @@ def make_train_step(
     def objective(params: Params, base: Params, drawn: Any, dropout_key: Array) -> tuple[Array, Any]:
         params = params if merge is None else merge(base, params)
 
-        def denoiser(params: Params, tokens: Array) -> Any:
-            options = {"dropout_key": dropout_key} if has_dropout else {}
+        def denoiser(params: Params, tokens: Array, **options: Any) -> Any:
+            options |= {"dropout_key": dropout_key} if has_dropout else {}
             with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # kernels that XLA cannot split read the mesh here
                 return network(gathered(mesh, params, rules), tokens, **options)
 
