@@ -1,6 +1,7 @@
 """A looped Transformer: one loop is the Transformer, more are a plain loop; the loss is the mean over loops."""
 
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +9,11 @@ import numpy as np
 import pytest
 import tiny
 import toy
+from commands import rows, run
 from test_training_objectives import as_drawn
 
 import mdm_jax
+from experiments.commands.losses import losses
 from mdm_jax.errors import InputError
 from mdm_jax.logits import scored_nll
 from mdm_jax.masking import mask_where
@@ -88,3 +91,24 @@ def test_sampler_takes_loops_from_the_parameters():
     sample = functools.partial(mdm_jax.sample, denoiser, mask_id=tiny.MASK, temperature=0)
     three, same = (sample(params, jax.random.key(0), x_init) for params in (PARAMS, with_loops(PARAMS, 3)))
     assert (three.tokens == same.tokens).all()
+
+
+def test_loops_are_refused_with_another_loss_or_an_autoregressive_model():
+    for name, mask_id in (("skewed", 0), ("plain", None)):
+        with pytest.raises(InputError, match="--num-loops 2 is for masked models and --loss plain"):
+            losses(name, mask_id, "it", num_loops=2)
+
+
+@pytest.mark.slow
+def test_smoke_trains_with_loops_and_without_and_counts_passes(tmp_path):
+    run("loops", "reproduce", "--scale", "smoke", "--data", tmp_path / "data", "--out", tmp_path / "out")
+    found = [row for row in rows(tmp_path / "out") if "passes" in row]
+    assert [(row["network"], row["num_loops"]) for row in found] == [
+        ("looped", 1),
+        ("looped", 3),
+        ("once, as many steps", 1),
+        ("once, as much compute", 1),
+    ]
+    assert all(row["passes"] == row["num_loops"] * row["nfe"] for row in found)
+    assert json.loads((tmp_path / "out" / "looped" / "config.json").read_text())["model"]["num_loops"] == 2
+    assert (tmp_path / "out" / "loops.png").stat().st_size > 5000

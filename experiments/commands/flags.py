@@ -121,21 +121,27 @@ class FitFlags(DataFlags, RunFlags):
 class TrainFlags(FitFlags, TaskFlags, LossFlags):
     """The flags of `train`, with the loss by its name."""
 
+    num_loops: Count | None = None
+    """apply the layers so many times, and train the prediction of each loop (None: once)"""
+
     def losses(self, layout: "Layout") -> "tuple[Loss, Loss]":
-        """The loss that is named, and the bound on the likelihood."""
+        """The loss that is named, at every loop if there are several, and the bound on the likelihood."""
         from experiments.commands.losses import losses
 
-        return losses(self.loss, layout.mask_id, f"--layout {layout.name}")
+        return losses(self.loss, layout.mask_id, f"--layout {layout.name}", num_loops=self.num_loops)
 
     def recorded(self) -> dict[str, Any]:
         """The loss."""
         return {"loss": self.loss}
 
     def fitted(self, config: "ModelConfig") -> "ModelConfig":
-        """The network, with a quality head if the loss trains one."""
+        """The network, with a quality head if the loss trains one, or with loops."""
         from mdm_jax.models.kinds import adapted
 
-        fitted: ModelConfig = adapted(config, {"kind": "judged_transformer"}) if self.loss == "quality" else config
+        changes: dict[str, Any] = {"kind": "judged_transformer"} if self.loss == "quality" else {}
+        if self.num_loops is not None:
+            changes = {"kind": "looped_transformer", "num_loops": self.num_loops}
+        fitted: ModelConfig = adapted(config, changes) if changes else config
         return fitted
 
 

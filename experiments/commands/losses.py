@@ -1,20 +1,28 @@
 """The losses that `--loss` names."""
 
 from mdm_jax.errors import InputError
+from mdm_jax.training.every_loop import EveryLoop
 from mdm_jax.training.objectives import NAMED, Loss, causal_loss, masked_loss
 
 
-def losses(name: str, mask_id: int | None, what: str) -> tuple[Loss, Loss]:
+def losses(name: str, mask_id: int | None, what: str, *, num_loops: int | None = None) -> tuple[Loss, Loss]:
     """The loss that training minimises, and the bound on the likelihood that held-out records are measured with.
 
     Args:
       name: what `--loss` says.
       mask_id: the mask token's id; None for an autoregressive model.
       what: names the model in a message.
+      num_loops: of a looped network, whose every loop is trained; None for another.
 
     Raises:
-      InputError: the loss is for masked models, and this is none.
+      InputError: the loss is for masked models, and this is none; or it is not for loops.
     """
+    if num_loops is not None:
+        if name != "plain" or mask_id is None:
+            raise InputError(
+                f"--num-loops {num_loops} is for masked models and --loss plain: leave it out, or the other flag"
+            )
+        return masked_loss(mask_id, EveryLoop()), masked_loss(mask_id)
     if mask_id is not None:
         plain = masked_loss(mask_id)
         return plain if name == "plain" else masked_loss(mask_id, NAMED[name]), plain

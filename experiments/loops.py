@@ -1,0 +1,37 @@
+"""Compute in depth: the same layers applied several times, beside several calls of a network.
+
+Claim (R-MDM, arXiv:2606.18022; chenglou/sudoku-solver): a network whose layers are applied R times solves what one of
+R times the parameters solves. A masked model has a second way to spend compute, more calls that each reveal less. So
+the table is a surface: loops by tokens a step, from one trained network, whose number of loops is chosen at inference.
+Beside it stand two networks without loops, trained for as many steps and for as much compute.
+
+    python -m experiments.loops reproduce --scale smoke
+    python -m experiments.loops reproduce
+    python -m experiments.loops reproduce --scale paper --minutes 60
+"""
+
+import dataclasses
+import pathlib
+from typing import ClassVar
+
+from experiments.commands.flags import ReproduceFlags
+from experiments.common import run
+from mdm_jax.ranges import Count
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reproduce(ReproduceFlags):
+    """Train networks with and without loops, and solve held-out Sudokus by each at several numbers of loops."""
+
+    experiment: ClassVar[str] = "loops"
+    table: ClassVar[str] = "experiments.loops_table"
+    limit: Count = 500
+    """the number of held-out puzzles of each set, from the first"""
+    out: pathlib.Path = pathlib.Path("runs/loops")
+    """folder of the runs, units.jsonl, the picture and results.json"""
+
+
+COMMANDS = {"reproduce": (Reproduce, "experiments.commands.reproduce:reproduce")}
+
+if __name__ == "__main__":
+    run("loops")

@@ -1,0 +1,186 @@
+"""The surface of loops by tokens a step."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import mdm_jax
+from experiments.commands.decode import masked, measure
+from experiments.commands.flags import Plan, Unit
+from experiments.commands.reproduce import print_table
+from experiments.common import Row
+from experiments.loops import Reproduce
+from experiments.sudoku import Train
+from mdm_jax import oracles
+from mdm_jax.loading import Model
+from mdm_jax.models.looped import with_loops
+from mdm_jax.report import plots
+from mdm_jax.tasks.base import Layout, Records, Task, held_out
+
+COLUMNS = {
+    "network": "network",
+    "dataset": "puzzles",
+    "num_loops": "loops",
+    "tokens_per_step": "cells a step",
+    "passes": "passes of the layers",
+    "solved": "solved",
+    "solved_ci": "95% interval",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoopsScale:
+    """The puzzles, the network and its training."""
+
+    size: int
+    clues: int | None
+    difficulties: tuple[Literal["normal", "hard"] | None, ...]
+    """of the held-out puzzles; the first also of those that are trained on"""
+    num_train: int
+    num_test: int
+    model: str
+    num_loops: int
+    """that are trained"""
+    steps: int
+    batch_size: int
+    learning_rate: float
+    loops: tuple[int, ...]
+    """at inference"""
+    tokens_per_step: tuple[int, ...]
+
+
+SCALES = {
+    "smoke": LoopsScale(
+        size=4,
+        clues=None,
+        difficulties=(None,),
+        num_train=100,
+        num_test=8,
+        model="sudoku_800k",
+        num_loops=2,
+        steps=2,
+        batch_size=8,
+        learning_rate=3e-3,
+        loops=(1, 3),
+        tokens_per_step=(8,),
+    ),
+    "small": LoopsScale(
+        size=6,
+        clues=12,
+        difficulties=(None,),
+        num_train=60_000,
+        num_test=1_000,
+        model="sudoku_800k",
+        num_loops=4,
+        steps=150,
+        batch_size=128,
+        learning_rate=3e-3,
+        loops=(1, 2, 3, 4, 6, 8, 16),
+        tokens_per_step=(1, 2, 4, 8, 24),
+    ),
+    "paper": LoopsScale(
+        size=9,
+        clues=None,
+        difficulties=("normal", "hard"),
+        num_train=1_000_000,
+        num_test=1_000,
+        model="sudoku_800k",
+        num_loops=16,
+        steps=50_000,
+        batch_size=2048,
+        learning_rate=2e-3,
+        loops=(1, 2, 4, 8, 16, 32, 64, 256, 1024),
+        tokens_per_step=(1, 2, 4, 8, 16, 64),
+    ),
+}
+
+
+def plans(flags: Reproduce) -> list[Plan]:
+    """A looped network, and two without loops: trained for as many steps, and for as much compute."""
+    scale = SCALES[flags.scale]
+    networks: dict[str, dict[str, Any]] = {
+        "looped": {"num_loops": scale.num_loops},
+        "once, as many steps": {},
+        "once, as much compute": {"steps": scale.num_loops * scale.steps},
+    }
+    found = []
+    for name, changes in networks.items():
+        options: dict[str, Any] = {"steps": scale.steps, **changes}
+        train = Train(
+            size=scale.size,
+            clues=scale.clues,
+            difficulty=scale.difficulties[0],
+            num_train=scale.num_train,
+            num_test=scale.num_test,
+            data=flags.data,
+            seed=flags.seed,
+            model=scale.model,
+            dtype="float32",
+            batch_size=scale.batch_size,
+            optimizer="muon",
+            learning_rate=scale.learning_rate,
+            warmup_steps=min(50, scale.steps // 4),
+            checkpoint_every=max(options["steps"] // 6, 1),
+            evaluate_every=max(options["steps"] // 3, 1),
+            evaluate_limit=64,
+            out=flags.out / name.replace(", ", "-").replace(" ", "-"),
+            **options,
+        )
+        layout, units = train.layout_of(train.task()), []
+        for difficulty in scale.difficulties:
+            task = dataclasses.replace(train.task(), difficulty=difficulty)
+            records = held_out(task, flags.limit)
+            for loops in scale.loops if name == "looped" else (1,):
+                units += [_unit(name, task, layout, records, loops, k, seed=flags.seed) for k in scale.tokens_per_step]
+        found.append(Plan(train, layout, units))
+    return found
+
+
+def _unit(name: str, task: Task, layout: Layout, records: Records, loops: int, k: int, *, seed: int) -> Unit:
+    """Solves by the margin, k cells a step, with so many loops."""
+    label = f"{name} {task.title} {loops} {k}"
+
+    def work(model: Model) -> list[Row]:
+        model = model._replace(params=with_loops(model.params, loops)) if name == "looped" else model
+        decode = masked(model, layout, oracles.margin, mdm_jax.PerStep(k))
+        row = measure(task, layout, decode, records, seed=seed, progress=label).row
+        fields: Row = {"method": layout.method, "network": name, "dataset": task.title, "oracle": "margin"}
+        return [{**fields, "num_loops": loops, "tokens_per_step": k, "passes": loops * row["nfe"], **row}]
+
+    return Unit(label, work)
+
+
+def report(flags: Reproduce, rows: list[Row]) -> list[pathlib.Path]:
+    """Prints the surface, and draws it."""
+    print_table("Solved by the margin", [row for row in rows if "passes" in row], COLUMNS)
+    path = flags.out / "loops.png"
+    plot(path, rows)
+    return [path]
+
+
+def plot(path: pathlib.Path, rows: Sequence[Row]) -> None:
+    """Draws puzzles solved against passes of the layers, a curve for each number of loops."""
+    measured = [row for row in rows if "passes" in row]
+    first = measured[0]["dataset"]
+    by_name: dict[str, list[Row]] = {}
+    for row in sorted(measured, key=lambda row: row["passes"]):
+        if row["dataset"] == first:
+            name = f"{row['num_loops']} loops" if row["network"] == "looped" else row["network"]
+            by_name.setdefault(name, []).append(row)
+    series = {
+        name: plots.Curve(
+            [row["passes"] for row in own],
+            [row["solved"] for row in own],
+            *([row["solved_ci"][i] for row in own] for i in (0, 1)),
+        )
+        for name, own in by_name.items()
+    }
+    plots.curves(
+        path,
+        series,
+        x_label="passes of the layers for a puzzle: loops times network calls",
+        y_label="puzzles solved (%)",
+        title=f"{first} Sudokus by the margin: loops or more steps, with 95% intervals",
+        log_x=True,
+    )
