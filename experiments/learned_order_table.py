@@ -42,7 +42,7 @@ def reproduce(flags: Reproduce) -> None:
         seed=flags.seed,
         progress="head",
     )
-    np.savez(make_folder(flags.out) / "order.npz", kernel=np.asarray(learned.kernel))
+    np.savez(make_folder(flags.out) / "order.npz", **dataclasses.asdict(jax.device_get(learned)))
     orders: dict[str, Any] = {"random": oracles.random, "margin": oracles.margin, "learned": learned}
     for name, records in sets.items():
         for k in flags.tokens_per_step:

@@ -70,6 +70,7 @@ TABLES: dict[str, Callable[[], Lines]] = {
     "nae-sat paper": tables.table_1_paper,
     "nae-sat": tables.table_1,
     "nae-sat exact": tables.exact,
+    "nae-sat schedules": planning_tables.schedules,
     "zebra": tables.table_3,
     "zebra 5x5": tables.zebra_5x5,
     "zebra riddle": tables.riddle,

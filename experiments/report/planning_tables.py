@@ -1,4 +1,4 @@
-"""The tables of RESULTS.md about planning: how much an order can gain."""
+"""The tables of RESULTS.md about planning: what an order can gain, and what a schedule loses."""
 
 from experiments.measured import interval, percent, rows
 from mdm_jax.report.plots import words
@@ -18,4 +18,21 @@ def learned_order() -> list[dict[str, str]]:
             "its 95% interval": interval(row.get("minus_margin_ci")),
         }
         for row in rows("sudoku-6m-learned-order")
+    ]
+
+
+def schedules() -> list[dict[str, str]]:
+    """What a schedule loses, by the theorem and measured."""
+    return [
+        {
+            "steps": str(row["num_steps"]),
+            "schedule": row["schedule"],
+            "theorem (nats)": f"{row['divergence']:.2f}",
+            "measured": f"{row['measured']:.2f}",
+            "95% interval": " to ".join(f"{end:.2f}" for end in row["measured_ci"]),
+            "observations that agree": percent(row["accuracy"]),
+            "sequences without a contradiction": percent(row["all_agree"]),
+        }
+        for row in rows("nae_sat-schedules")
+        if row["num_steps"] > 1
     ]

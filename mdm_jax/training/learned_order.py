@@ -1,8 +1,9 @@
-"""A learned order: a linear head on the last hidden state of a frozen network, which scores the masked positions.
+"""A learned order: a linear head on the last hidden state and the confidence of a frozen network.
 
-The head is trained to rank the masks of a row by the log-probability that the network gives the truth there. It needs
-no reinforcement learning, and the network stays what it is. Sources: the rank by the truth is that of Gt-Margin
-(arXiv:2602.09501), the loss that of ListNet (Cao et al. 2007).
+The head is trained to rank the masks of a row by the log-probability that the network gives the truth there, in states
+that its own order meets. It needs no reinforcement learning, and the network stays what it is. Before training it is
+the order of the margin. Sources: the rank by the truth is that of Gt-Margin (arXiv:2602.09501), the loss that of
+ListNet (Cao et al. 2007), the pool of states that of PUMA (arXiv:2602.10314).
 """
 
 import dataclasses
@@ -14,34 +15,42 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from mdm_jax import oracles
 from mdm_jax.checks import call, gives_features
-from mdm_jax.draws import Subset
+from mdm_jax.confidence import read_confidence
 from mdm_jax.errors import InputError
 from mdm_jax.logits import scored_nll
 from mdm_jax.masking import mask_where
 from mdm_jax.progress import Bar
+from mdm_jax.randomness import row_keys
+from mdm_jax.training.aligned import Aligned, Pool
 from mdm_jax.typing import Array, Confidence, Denoiser, Features, Params
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LearnedOrder:
-    """An oracle: the score of a position is w · h, with h the network's last hidden state there.
+    """An oracle: the score of a position is w · h + v · c.
 
-    It is a pytree, so that other weights compile nothing. The network must give Features.
+    h is the network's last hidden state there, and c its margin, its largest probability and its entropy in nats. It is
+    a pytree, so that other weights compile nothing. The network must give Features.
 
     Attributes:
       kernel: w, float32 [D].
+      weights: v, float32 [3].
     """
 
     kernel: Array
+    weights: Array
 
     wants_hidden: ClassVar[bool] = True
 
     def __call__(self, key: Array, confidence: Confidence, hidden: Array) -> Array:
         """The scores, float32 [B, L]."""
-        del key, confidence
-        return jnp.einsum("bld,d->bl", hidden.astype(jnp.float32), self.kernel, precision="highest")
+        c = jnp.stack([oracles.margin(key, confidence), confidence.top_prob, confidence.entropy], axis=-1)
+        parts = ((hidden.astype(jnp.float32), self.kernel), (c, self.weights))
+        of_hidden, of_confidence = (jnp.einsum("bld,d->bl", x, w, precision="highest") for x, w in parts)
+        return of_hidden + of_confidence
 
 
 def ranking_loss(scores: Array, log_p: Array, is_masked: Array) -> Array:
@@ -77,7 +86,9 @@ def fit_order(
     seed: int = 0,
     progress: str | None = None,
 ) -> tuple[LearnedOrder, np.ndarray]:
-    """Trains the head on subsets of random size of the examples; the network does not change.
+    """Trains the head in states that its own order meets, with true tokens; the network does not change.
+
+    A pool of examples is revealed by the current order, as `Aligned` does by another, from the same network call.
 
     Args:
       denoiser: the network, which gives Features.
@@ -100,31 +111,35 @@ def fit_order(
     optimizer = optax.adam(schedule)
 
     @jax.jit
-    def step(kernel: Array, state: Any, key: Array, x_0: Array, is_prompt: Array) -> tuple[Array, Any, Array]:
-        masked = Subset()(key, x_0, is_prompt)
+    def step(learned: LearnedOrder, state: Any, key: Array, pool: Pool, fresh: Any) -> Any:
+        key_draw, key_advance = jax.random.split(key)
+        masked, pool = Aligned()(key_draw, fresh[0], fresh[1], pool)
         output = call(denoiser, params, mask_where(masked.x_0, masked.is_masked, mask_id))
         assert isinstance(output, Features)
         log_p = -scored_nll(output, masked.x_0, masked.is_masked, mask_id=mask_id)
+        keys = row_keys(key, len(log_p))  # not used: tokens are the likeliest
+        confidence = read_confidence(keys, output, None, mask_id, masked.is_masked)
 
-        def loss(kernel: Array) -> Array:
-            scores = LearnedOrder(kernel)(key, None, output.hidden)  # type: ignore[arg-type]
-            return ranking_loss(scores, log_p, masked.is_masked).mean()
+        def loss(learned: LearnedOrder) -> tuple[Array, Array]:
+            scores = learned(key, confidence, output.hidden)
+            return ranking_loss(scores, log_p, masked.is_masked).mean(), scores
 
-        value, gradient = jax.value_and_grad(loss)(kernel)
+        (value, scores), gradient = jax.value_and_grad(loss, has_aux=True)(learned)
         updates, state = optimizer.update(gradient, state)
         least = ranking_loss(log_p, log_p, masked.is_masked).mean()
-        return optax.apply_updates(kernel, updates), state, value - least
+        pool = Aligned(oracle=lambda key, confidence: scores).advance(key_advance, pool, confidence)
+        return optax.apply_updates(learned, updates), state, pool, value - least
 
     if not gives_features(denoiser):
         raise InputError("a learned order reads hidden states, but the network gives logits: it must give Features")
     rng, key = np.random.default_rng(seed), jax.random.key(seed)
     output: Any = jax.eval_shape(lambda: call(denoiser, params, jnp.zeros(examples["tokens"][:1].shape, jnp.int32)))
-    kernel = jnp.zeros(output.hidden.shape[-1], jnp.float32)
-    state = optimizer.init(kernel)
-    losses = []
+    learned = LearnedOrder(jnp.zeros(output.hidden.shape[-1]), jnp.array([1.0, 0.0, 0.0]))
+    state, losses, pool = optimizer.init(learned), [], None
     for number in Bar(range(num_steps), desc=progress or "", disable=progress is None):
         rows = rng.integers(len(examples["tokens"]), size=batch_size)
-        batch = (jnp.asarray(examples[name][rows]) for name in ("tokens", "is_prompt"))
-        kernel, state, value = step(kernel, state, jax.random.fold_in(key, number), *batch)
+        fresh = [jnp.asarray(examples[name][rows]) for name in ("tokens", "is_prompt")]
+        pool = pool or Aligned().init(*fresh)
+        learned, state, pool, value = step(learned, state, jax.random.fold_in(key, number), pool, fresh)
         losses.append(value)
-    return LearnedOrder(kernel), np.asarray(losses)
+    return learned, np.asarray(losses)
