@@ -1,0 +1,108 @@
+"""Samplers that correct, propose, search or remember, and losses on the network's own answers, over eight devices."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+import toy
+from toy import MASK, context_net, features_net, net_params
+
+import mdm_jax
+from mdm_jax.judges import HEAD
+from mdm_jax.models import kinds
+from mdm_jax.sharding import make_mesh, place
+from mdm_jax.training.every_loop import EveryLoop
+from mdm_jax.training.learned_order import LearnedOrder
+from mdm_jax.training.objectives import masked_loss
+from mdm_jax.training.own_answers import Filled, Quality
+from mdm_jax.training.state import OptimizerConfig, init_state
+from mdm_jax.training.step import make_train_step
+
+pytestmark = [pytest.mark.slow, pytest.mark.eight_devices]
+quick = pytest.fixture(scope="module", autouse=True)(toy.quick_compilation)
+
+B, L = 16, 6
+PARAMS = net_params(1) | {HEAD: {"kernel": jnp.linspace(-1, 1, 6), "bias": jnp.zeros(1)}}
+FORMS = {"positions": np.array([range(L), range(L)[::-1]]), "tokens": np.tile(np.arange(MASK + 1), (2, 1))}
+LEARNED = LearnedOrder(jnp.linspace(-1, 1, 6), jnp.array([1.0, 0.5, -0.5]))
+
+
+class Net:
+    """The context net with Features."""
+
+    def __call__(self, params, tokens):
+        return context_net(params, tokens)
+
+    def features(self, params, tokens, is_read=None):
+        del is_read
+        return features_net(params, tokens)
+
+
+def proposing(choose, **options):
+    def sampled(net, params, keys, x_init, *, mask_id):
+        decode = functools.partial(mdm_jax.sample, net, params, mask_id=mask_id)
+        return choose(decode, keys, x_init, **options)
+
+    return sampled
+
+
+WAYS = {
+    "klass": functools.partial(mdm_jax.sample, selector=mdm_jax.Klass(0.5, 0.1)),
+    "learned": functools.partial(mdm_jax.sample, oracle=LEARNED),
+    "remasking": functools.partial(mdm_jax.remasking_sample, num_steps=5),
+    "leave-one-out": functools.partial(mdm_jax.correcting_sample, judge="leave-one-out", k=3),
+    "filled": functools.partial(mdm_jax.correcting_sample, judge="filled", k=3),
+    "quality": functools.partial(mdm_jax.correcting_sample, judge="quality", k=3),
+    "search": functools.partial(mdm_jax.search_sample, width=3),
+    "best": proposing(mdm_jax.best_sample, num=3),
+    "stable": proposing(mdm_jax.stable_sample, num=3),
+    "symmetric": proposing(mdm_jax.symmetric_sample, **FORMS),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_sample_over_eight_devices_is_that_of_one(way):
+    rng = np.random.default_rng(0)
+    x_init = jnp.asarray(np.where(rng.random((B, L)) < 0.7, MASK, rng.integers(0, MASK, (B, L))), jnp.int32)
+    keys = jax.random.split(jax.random.key(3), B)
+    one = WAYS[way](Net(), PARAMS, keys, x_init, mask_id=MASK)
+    mesh = make_mesh(data=8)
+    rows, everywhere = (jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes)) for axes in (["data"], []))
+    given = (jax.device_put(PARAMS, everywhere), jax.device_put(keys, rows), jax.device_put(x_init, rows))
+    eight = WAYS[way](Net(), *given, mask_id=MASK)
+    assert len(eight.tokens.sharding.device_set) == 8
+    np.testing.assert_array_equal(eight.tokens, one.tokens)
+    np.testing.assert_array_equal(eight.reveal_step, one.reveal_step)
+    assert int(eight.nfe) == int(one.nfe)
+
+
+LOSSES = {
+    "filled": (Filled(), {}),
+    "quality": (Quality(), {"kind": "judged_transformer"}),
+    "loops": (EveryLoop(), {"kind": "looped_transformer", "num_loops": 2}),
+}
+
+
+def trained(name, mesh):
+    """The loss of three steps."""
+    draw, changes = LOSSES[name]
+    config = kinds.adapted(tiny.CONFIG, changes)
+    optimizer = OptimizerConfig(num_steps=40, warmup_steps=2, learning_rate=1e-2)
+    loss, init = masked_loss(tiny.MASK, draw), functools.partial(kinds.init_params, config)
+    batch = tiny.to_batch({"tokens": tiny.data()["tokens"][:32]})
+    state = init_state(mesh, init, 0, optimizer)
+    step, losses = make_train_step(kinds.make_denoiser(config), init, loss, optimizer, mesh), []
+    for _ in range(3):
+        state, metrics = step(state, place(mesh, batch))
+        losses.append(float(metrics["loss_per_token"]))
+    return losses
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_training_on_own_answers_gives_the_same_losses_over_a_mesh(name):
+    want = trained(name, tiny.one_device())
+    for mesh in (make_mesh(2, 2, 2), make_mesh(4, 2, 1)):
+        np.testing.assert_allclose(trained(name, mesh), want, rtol=1e-4)  # the optimizer's steps on rounding
