@@ -28,7 +28,7 @@ from experiments.commands.flags import (
     TaskFlags,
 )
 from experiments.common import run, say
-from experiments.sudoku_flags import Demo, Readings
+from experiments.sudoku_flags import Demo, Parallel, Readings
 from mdm_jax.errors import InputError
 from mdm_jax.ranges import Range
 
@@ -272,6 +272,7 @@ COMMANDS = {
     "solve": (Solve, "experiments.commands.solve:solve"),
     "reproduce": (Reproduce, "experiments.commands.reproduce:reproduce"),
     "readings": (Readings, "experiments.decoder_ablation:readings"),
+    "parallel": (Parallel, "experiments.sudoku_parallel:parallel"),
     "export": (ExportFlags, "experiments.commands.evaluate:export"),
 }
 

@@ -48,3 +48,19 @@ class Readings:
     """of all draws"""
     out: pathlib.Path = pathlib.Path("runs/sudoku-readings")
     """folder of results.json"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Parallel:
+    """Compare selectors that reveal several cells a step: calls, puzzles solved, dependent cells revealed together."""
+
+    checkpoint: pathlib.Path = pathlib.Path("sudoku-6m")
+    """a masked model: a run's folder, one of its checkpoints, or the name of shipped weights"""
+    limit: Count = 100
+    """number of held-out puzzles of each set"""
+    batch_size: Count = 100
+    """puzzles in a batch"""
+    seed: Seed = 0
+    """of all draws"""
+    out: pathlib.Path = pathlib.Path("runs/sudoku-parallel")
+    """folder of the picture and results.json"""
