@@ -2,8 +2,8 @@
 
 The tokens of a step are drawn as if they knew nothing of one another. On Sudoku it is known which cells do depend on
 each other directly: those of one row, column or box. So `relative_dependence` says how often a selector reveals such
-cells together, in units of what a random order has. Claim of DAPD (arXiv:2603.12996) and DEMASK (arXiv:2604.02560), which
-predict the dependence: a rule that avoids such pairs loses less.
+cells together, in units of what a random order has. Claim of DAPD (arXiv:2603.12996) and DEMASK (arXiv:2604.02560):
+a rule that avoids such pairs loses less.
 """
 
 import pathlib
