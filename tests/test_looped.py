@@ -86,6 +86,7 @@ def test_config_counts_the_loops_and_refuses_shifted_logits():
         kinds.adapted(CONFIGS[3], {"shift_logits": True})
 
 
+@pytest.mark.slow
 def test_sampler_takes_loops_from_the_parameters():
     denoiser, x_init = kinds.make_denoiser(CONFIGS[3]), jnp.full((2, 6), tiny.MASK)
     sample = functools.partial(mdm_jax.sample, denoiser, mask_id=tiny.MASK, temperature=0)
