@@ -11,7 +11,7 @@ from experiments.commands.flags import Plan, Unit
 from experiments.commands.reproduce import print_table
 from experiments.common import Row
 from experiments.loops import Reproduce
-from experiments.sudoku import Train
+from experiments.trainings import Training
 from mdm_jax import oracles
 from mdm_jax.loading import Model
 from mdm_jax.models.looped import with_loops
@@ -30,21 +30,13 @@ COLUMNS = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LoopsScale:
-    """The puzzles, the network and its training."""
+class LoopsScale(Training):
+    """The trainings, and the points of the surface."""
 
-    size: int
-    clues: int | None
     difficulties: tuple[Literal["normal", "hard"] | None, ...]
-    """of the held-out puzzles; the first also of those that are trained on"""
-    num_train: int
-    num_test: int
-    model: str
+    """of the held-out puzzles"""
     num_loops: int
     """that are trained"""
-    steps: int
-    batch_size: int
-    learning_rate: float
     loops: tuple[int, ...]
     """at inference"""
     tokens_per_step: tuple[int, ...]
@@ -54,6 +46,7 @@ SCALES = {
     "smoke": LoopsScale(
         size=4,
         clues=None,
+        difficulty=None,
         difficulties=(None,),
         num_train=100,
         num_test=8,
@@ -68,6 +61,7 @@ SCALES = {
     "small": LoopsScale(
         size=6,
         clues=12,
+        difficulty=None,
         difficulties=(None,),
         num_train=60_000,
         num_test=1_000,
@@ -82,6 +76,7 @@ SCALES = {
     "paper": LoopsScale(
         size=9,
         clues=None,
+        difficulty="normal",
         difficulties=("normal", "hard"),
         num_train=1_000_000,
         num_test=1_000,
@@ -106,27 +101,7 @@ def plans(flags: Reproduce) -> list[Plan]:
     }
     found = []
     for name, changes in networks.items():
-        options: dict[str, Any] = {"steps": scale.steps, **changes}
-        train = Train(
-            size=scale.size,
-            clues=scale.clues,
-            difficulty=scale.difficulties[0],
-            num_train=scale.num_train,
-            num_test=scale.num_test,
-            data=flags.data,
-            seed=flags.seed,
-            model=scale.model,
-            dtype="float32",
-            batch_size=scale.batch_size,
-            optimizer="muon",
-            learning_rate=scale.learning_rate,
-            warmup_steps=min(50, scale.steps // 4),
-            checkpoint_every=max(options["steps"] // 6, 1),
-            evaluate_every=max(options["steps"] // 3, 1),
-            evaluate_limit=64,
-            out=flags.out / name.replace(", ", "-").replace(" ", "-"),
-            **options,
-        )
+        train = scale.flags(flags, name, **changes)
         layout, units = train.layout_of(train.task()), []
         for difficulty in scale.difficulties:
             task = dataclasses.replace(train.task(), difficulty=difficulty)

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import tiny
 import toy
+from commands import rows, run
 
+from experiments.aligned_table import compared
 from mdm_jax import oracles
 from mdm_jax.confidence import confidence_from_logits
 from mdm_jax.models.kinds import init_params, make_denoiser
@@ -123,3 +125,17 @@ def test_training_learns_and_a_crashed_run_ends_bit_for_bit_as_if_never_stopped(
         np.testing.assert_array_equal(one, other)
     logits = make_denoiser(tiny.CONFIG)(whole.params, jnp.asarray([[3, 0, 0, 0, 0, 0]], jnp.int32))
     assert (logits[0, 1:, 1:].argmax(axis=-1) == 2).all(), "the digit that is given, throughout"
+
+
+@pytest.mark.slow
+def test_smoke_compares_both_losses_puzzle_by_puzzle(tmp_path):
+    run("aligned", "reproduce", "--scale", "smoke", "--data", tmp_path / "data", "--out", tmp_path / "out")
+    found = [row for row in rows(tmp_path / "out") if "is_solved" in row]
+    assert [(row["loss"], row["dataset"]) for row in found] == [
+        (loss, name) for loss in ("plain", "aligned") for name in ("6x6-normal", "6x6-hard")
+    ]
+    for row in found:  # as if the aligned one had solved half of them
+        row["is_solved"] = list(range(row["n"] // 2)) if row["loss"] == "aligned" else []
+    for line in compared(found):
+        assert (line["plain"], line["aligned"], line["minus_plain"]) == (0, 0.5, 0.5)
+        assert line["minus_plain_ci"][0] < 0.5 < line["minus_plain_ci"][1]

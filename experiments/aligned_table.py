@@ -1,0 +1,158 @@
+"""The table of order-aligned against plain training."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+import mdm_jax
+from experiments.aligned import Reproduce
+from experiments.commands.decode import masked, measure
+from experiments.commands.flags import Plan, Unit
+from experiments.commands.reproduce import print_table
+from experiments.common import Row
+from experiments.trainings import Training
+from mdm_jax.data.difficulty import DIFFICULTIES
+from mdm_jax.evaluation.intervals import mean_interval
+from mdm_jax.loading import Model
+from mdm_jax.oracles import ORACLES
+from mdm_jax.report import bars
+from mdm_jax.report.plots import Curve
+from mdm_jax.tasks.base import Layout, Records, Task, held_out
+
+COLUMNS = {
+    "dataset": "puzzles",
+    "oracle": "order",
+    "tokens_per_step": "cells a step",
+    "plain": "plain",
+    "aligned": "aligned",
+    "minus_plain": "aligned less plain",
+    "minus_plain_ci": "95% interval",
+}
+LOSSES = ("plain", "aligned")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AlignedScale(Training):
+    """The trainings, and how they are measured."""
+
+    seeds: int
+    ways: tuple[tuple[str, int], ...]
+    """the order, and cells a step"""
+
+
+SCALES = {
+    "smoke": AlignedScale(
+        size=6,
+        clues=12,
+        difficulty=None,
+        num_train=100,
+        num_test=8,
+        model="sudoku_800k",
+        steps=2,
+        batch_size=8,
+        learning_rate=3e-3,
+        seeds=1,
+        ways=(("margin", 12),),
+    ),
+    "small": AlignedScale(
+        size=6,
+        clues=12,
+        difficulty=None,
+        num_train=60_000,
+        num_test=1_000,
+        model="sudoku_800k",
+        steps=300,
+        batch_size=128,
+        learning_rate=3e-3,
+        seeds=2,
+        ways=(("margin", 1), ("margin", 4), ("random", 1)),
+    ),
+    "paper": AlignedScale(
+        size=9,
+        clues=None,
+        difficulty=None,
+        num_train=2_000_000,
+        num_test=1_000,
+        model="sudoku_8x256",
+        steps=50_000,
+        batch_size=256,
+        learning_rate=3e-3,
+        seeds=3,
+        ways=(("margin", 1), ("margin", 4), ("random", 1)),
+    ),
+}
+
+
+def plans(flags: Reproduce) -> list[Plan]:
+    """A training for each loss and seed, measured on both sets."""
+    scale, found = SCALES[flags.scale], []
+    for i in range(scale.seeds):
+        for loss in LOSSES:
+            seeded = dataclasses.replace(flags, seed=flags.seed + i)
+            train = scale.flags(seeded, f"{loss}-{i}", loss=loss)
+            layout, units = train.layout_of(train.task()), []
+            for difficulty in DIFFICULTIES:
+                task = dataclasses.replace(train.task(), difficulty=difficulty, seed=flags.seed)
+                unit = functools.partial(_unit, loss, flags.seed + i, task, layout, held_out(task, flags.limit))
+                units += [unit(order, k) for order, k in scale.ways]
+            found.append(Plan(train, layout, units))
+    return found
+
+
+def _unit(loss: str, seed: int, task: Task, layout: Layout, records: Records, order: str, k: int) -> Unit:
+    """Solves one set in one way; the row holds which puzzles were solved."""
+    label = f"{loss} {seed} {task.title} {order} {k}"
+
+    def work(model: Model) -> list[Row]:
+        decode = masked(model, layout, ORACLES[order], mdm_jax.PerStep(k))
+        found = measure(task, layout, decode, records, seed=0, progress=label)
+        fields: Row = {"method": layout.method, "loss": loss, "repeat": seed, "dataset": task.title}
+        is_solved = np.flatnonzero(found.scores["solved"]).tolist()
+        return [{**fields, "oracle": order, "tokens_per_step": k, **found.row, "is_solved": is_solved}]
+
+    return Unit(label, work)
+
+
+def compared(rows: Sequence[Row]) -> list[Row]:
+    """For each set and way, both losses over all seeds, and their difference with its interval over puzzles."""
+    measured = [row for row in rows if "is_solved" in row]
+    lines = []
+    for dataset, order, k in dict.fromkeys((row["dataset"], row["oracle"], row["tokens_per_step"]) for row in measured):
+        share: dict[str, Any] = {}
+        for loss in LOSSES:
+            own = [
+                row
+                for row in measured
+                if (row["loss"], row["dataset"], row["oracle"], row["tokens_per_step"]) == (loss, dataset, order, k)
+            ]
+            share[loss] = np.mean([np.isin(np.arange(row["n"]), row["is_solved"]) for row in own], axis=0)
+        difference = share["aligned"] - share["plain"]
+        line: Row = {"dataset": dataset, "oracle": order, "tokens_per_step": k}
+        line |= {loss: float(values.mean()) for loss, values in share.items()}
+        lines.append(line | {"minus_plain": float(difference.mean()), "minus_plain_ci": mean_interval(difference)})
+    return lines
+
+
+def report(flags: Reproduce, rows: list[Row]) -> list[pathlib.Path]:
+    """Prints the comparison, and draws it."""
+    print_table("Solved, the mean over seeds", compared(rows), COLUMNS)
+    path = flags.out / "aligned.png"
+    plot(path, rows)
+    return [path]
+
+
+def plot(path: pathlib.Path, rows: Sequence[Row]) -> None:
+    """Draws both losses on each set, in each way."""
+    lines = compared(rows)
+    names = [f"{line['dataset']}\n{line['oracle']}, {line['tokens_per_step']} a step" for line in lines]
+    bars.bars(
+        path,
+        {loss: Curve(names, [line[loss] for line in lines]) for loss in LOSSES},
+        x_label="puzzles, order and cells a step",
+        y_label="puzzles solved (%)",
+        title="Plain and order-aligned training, equal steps",
+    )
