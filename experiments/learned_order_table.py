@@ -27,6 +27,8 @@ from mdm_jax.typing import Array, Confidence
 def reproduce(flags: Reproduce) -> None:
     """Adds a row for each set of records, number of tokens a step and order."""
     results = Results("learned_order", "reproduce", out=flags.out, seed=flags.seed)
+    if not flags.tokens_per_step:
+        raise InputError("--tokens-per-step wants at least one number")
     model, task, layout = load_run(flags.task, flags.checkpoint)
     if layout.mask_id is None:
         raise InputError(f"{flags.checkpoint} is autoregressive and has no order to choose: give a masked model")

@@ -51,8 +51,8 @@ def schedules(flags: Schedules) -> None:
     """`schedules`: adds a row for each number of steps and schedule, and draws the picture."""
     functions = distribution.observations(flags.num_latents, flags.num_observations, flags.seed)
     law = LatentsObservations(flags.num_latents, (0.5, 0.5), functions)
-    if max(flags.num_steps) > law.length:
-        raise InputError(f"--num-steps {max(flags.num_steps)}: give at most the {law.length} positions")
+    if not 0 < max(flags.num_steps, default=0) <= law.length:
+        raise InputError(f"--num-steps wants numbers of at most the {law.length} positions")
     results = Results("nae_sat", "schedules", out=flags.out, seed=flags.seed)
     denoiser, params = BayesDenoiser(2, mask_id=distribution.MASK_ID), states(law)
     first, second = (law.sample(np.random.default_rng([flags.seed, i]), flags.limit) for i in range(2))

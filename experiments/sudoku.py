@@ -8,6 +8,7 @@ minutes on two CPU cores.
     python -m experiments.sudoku prepare --size 9 --num-train 200000
     python -m experiments.sudoku train --size 9 --num-train 200000 --model sudoku_6m --steps 20000 --out runs/sudoku-9x9
     python -m experiments.sudoku evaluate --checkpoint runs/sudoku-9x9 --oracle random,top_prob,margin
+    python -m experiments.sudoku parallel
     python -m experiments.sudoku solve --checkpoint runs/sudoku-9x9 --puzzles FILE
 """
 

@@ -111,6 +111,7 @@ class Train(Prepare, PuzzleTrainFlags):
         """
         from mdm_jax.models.config import TransformerConfig
 
+        config = super().fitted(config)
         if not isinstance(config, TransformerConfig):
             return config
         return dataclasses.replace(config, init_std=config.width**-0.5)

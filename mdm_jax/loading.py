@@ -15,6 +15,7 @@ from mdm_jax.errors import InputError, shown
 from mdm_jax.files import local_path
 from mdm_jax.models import kinds
 from mdm_jax.models.config import DType, ModelConfig
+from mdm_jax.models.looped import LOOPS
 from mdm_jax.models.pretrained.folder import (
     CONFIG,
     read_folder,
@@ -185,6 +186,8 @@ def export(
         if value not in known:
             raise InputError(f"{name}={shown(value)} is unknown: choose from {', '.join(map(str, known))}")
     model = model if isinstance(model, Model) else load(model)
+    if LOOPS in model.params:
+        raise InputError(f"the parameters hold a chosen {LOOPS}: give those without it, and the number in the config")
     if format == "huggingface":
         params = model.params if dtype is None else jax.tree.map(lambda leaf: leaf.astype(dtype), model.params)
         check_finite(f"the parameters in {dtype}", by_name(params))

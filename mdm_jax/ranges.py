@@ -140,6 +140,8 @@ def _is_whole(kind: Any) -> bool:
 
 
 Count = Annotated[int, Range(1, INT32)]
+NumLoops = Annotated[int, Range(1, 1 << 20)]
+"""Times that a looped network applies its layers."""
 Seed = Annotated[int, Range(0, below=1 << 32)]
 Positive = Annotated[float, Range(above=0, most=FLOAT32)]
 NotNegative = Annotated[float, Range(0, FLOAT32)]

@@ -56,6 +56,32 @@ def test_head_learns_where_the_network_is_right_though_it_is_as_sure_elsewhere()
         fit_order(lambda params, tokens: Half()(params, tokens), KNOWS, EXAMPLES, mask_id=MASK)
 
 
+class Unsure(Half):
+    """Its hidden state is its logits: sure and wrong, or where the parameters say so, unsure and right."""
+
+    def features(self, params, tokens, is_read=None):
+        del is_read
+        logits = jnp.where(params[:, None] > 0, jnp.array([[0.0, 0.5, 0, 0]]), jnp.array([[-5.0, -5, 5, -5]]))
+        return mdm_jax.Features(jnp.broadcast_to(logits[None], (*tokens.shape, 4)), jnp.eye(4))
+
+
+def test_head_begins_as_the_margin_and_learns_from_the_confidence_alone():
+    first, learned = (
+        fit_order(Unsure(), KNOWS, EXAMPLES, mask_id=MASK, num_steps=n, batch_size=4, learning_rate=rate)[0]
+        for n, rate in ((1, 1e-9), (60, 0.3))
+    )
+    only = dataclasses.replace(learned, kernel=jnp.zeros_like(learned.kernel))
+    margin, begun, unsure = (
+        mdm_jax.sample(
+            Unsure(), KNOWS, jax.random.key(0), jnp.full((1, L), MASK), mask_id=MASK, oracle=oracle, temperature=0.0
+        ).reveal_step[0]
+        for oracle in (mdm_jax.oracles.margin, first, only)
+    )
+    np.testing.assert_array_equal(begun, margin)
+    np.testing.assert_array_equal(np.sort(np.argsort(margin)[:4]), np.flatnonzero(KNOWS == 0))
+    np.testing.assert_array_equal(np.sort(np.argsort(unsure)[:4]), np.flatnonzero(KNOWS))
+
+
 @pytest.mark.slow
 def test_command_compares_orders_and_the_truths_solves_most(tmp_path):
     flags = ["--difficulty", "hard", "--num-train", 8, "--steps", 3, "--limit", 6, "--tokens-per-step", 1]
@@ -72,6 +98,7 @@ def test_bad_input_is_one_line(tmp_path):
         "learned_order",
         [
             (["reproduce", "--steps", 0], "--steps"),
+            (["reproduce", "--tokens-per-step"], "--tokens-per-step wants at least one number"),
             (["reproduce", "--checkpoint", tmp_path], str(tmp_path)),
             (["reproduce", "--task", "zebra"], "is a run of sudoku, not of zebra"),
             (["reproduce", "--difficulty", "easy", "--limit", 1], "easy"),

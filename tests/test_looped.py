@@ -9,18 +9,23 @@ import numpy as np
 import pytest
 import tiny
 import toy
-from commands import rows, run
+from commands import assert_refused, rows, run
 from test_training_objectives import as_drawn
 
 import mdm_jax
 from experiments.commands.losses import losses
 from mdm_jax.errors import InputError
+from mdm_jax.loading import export
 from mdm_jax.logits import scored_nll
 from mdm_jax.masking import mask_where
 from mdm_jax.models import kinds
 from mdm_jax.models.looped import with_loops
+from mdm_jax.models.transformer import Transformer
+from mdm_jax.sharding import place
 from mdm_jax.training.every_loop import EveryLoop
 from mdm_jax.training.objectives import masked_loss
+from mdm_jax.training.state import OptimizerConfig, init_state
+from mdm_jax.training.step import make_train_step
 
 quick = pytest.fixture(scope="module", autouse=True)(toy.quick_compilation)
 
@@ -30,26 +35,32 @@ RNG = np.random.default_rng(0)
 TOKENS = jnp.asarray(RNG.integers(1, tiny.CONFIG.vocab_size, (2, 6)), jnp.int32)
 
 
-def states():
+def states(params, tokens):
     """The features of three loops, by plain calls of the Transformer."""
-    plain, found, state = kinds.make_denoiser(tiny.CONFIG), [], jnp.zeros((*TOKENS.shape, tiny.CONFIG.width))
+    found, state = [], jnp.zeros((*tokens.shape, tiny.CONFIG.width))
     for _ in range(3):
-        found.append(plain._apply("features", PARAMS, TOKENS, None, None, state))
+        found.append(Transformer(tiny.CONFIG).apply({"params": params}, tokens, state=state, method="features"))
         state = found[-1].hidden
     return found
 
 
 def test_loops_are_calls_that_go_on_from_the_last_states_and_their_number_may_be_traced():
     looped, once = kinds.make_denoiser(CONFIGS[3]), kinds.make_denoiser(CONFIGS[1])
-    want = states()
+    want = states(PARAMS, TOKENS)
     np.testing.assert_allclose(once(PARAMS, TOKENS), kinds.make_denoiser(tiny.CONFIG)(PARAMS, TOKENS), atol=1e-6)
     assert not np.allclose(want[1].hidden, want[0].hidden, atol=0.01)
     every = looped.features(PARAMS, TOKENS, every_loop=True)
     np.testing.assert_allclose(every.hidden, [one.hidden for one in want], atol=1e-5)
-    number = jax.jit(lambda r: once.features(with_loops(PARAMS, r), TOKENS).hidden)
+    traces = []
+
+    @jax.jit
+    def of_loops(r):
+        traces.append(r)
+        return once.features(with_loops(PARAMS, r), TOKENS).hidden
+
     for r in (1, 2, 3):
-        np.testing.assert_allclose(number(r), want[r - 1].hidden, atol=1e-5)
-    assert number._cache_size() == 1
+        np.testing.assert_allclose(of_loops(r), want[r - 1].hidden, atol=1e-5)
+    assert len(traces) == 1
     is_read = jnp.asarray(RNG.random(TOKENS.shape) < 0.2)
     read = looped.features(PARAMS, TOKENS, is_read).hidden
     np.testing.assert_allclose(read[is_read], want[2].hidden[is_read], atol=1e-5)
@@ -62,8 +73,7 @@ def test_loss_is_the_mean_over_loops_of_the_ordinary_one_and_its_gradient_flows_
 
     def by_hand(params):
         x_t = mask_where(drawn.x_0, drawn.is_masked, mask_id)
-        every = looped.features(params, x_t, every_loop=True)
-        nats = [scored_nll(every._replace(hidden=h), drawn.x_0, drawn.is_scored, mask_id=mask_id) for h in every.hidden]
+        nats = [scored_nll(one, drawn.x_0, drawn.is_scored, mask_id=mask_id) for one in states(params, x_t)]
         return (drawn.weight[None] * jnp.stack(nats).sum(axis=-1)).mean(axis=0).sum()
 
     def loss(params):
@@ -88,16 +98,44 @@ def test_config_counts_the_loops_and_refuses_shifted_logits():
 
 @pytest.mark.slow
 def test_sampler_takes_loops_from_the_parameters():
-    denoiser, x_init = kinds.make_denoiser(CONFIGS[3]), jnp.full((2, 6), tiny.MASK)
-    sample = functools.partial(mdm_jax.sample, denoiser, mask_id=tiny.MASK, temperature=0)
-    three, same = (sample(params, jax.random.key(0), x_init) for params in (PARAMS, with_loops(PARAMS, 3)))
+    x_init = jnp.full((2, 6), tiny.MASK)
+    three, same, one = (
+        mdm_jax.sample(
+            kinds.make_denoiser(CONFIGS[r]), params, jax.random.key(0), x_init, mask_id=tiny.MASK, temperature=0
+        )
+        for r, params in ((3, PARAMS), (1, with_loops(PARAMS, 3)), (1, PARAMS))
+    )
+    np.testing.assert_allclose(three.log_prob, same.log_prob, rtol=1e-5)
     assert (three.tokens == same.tokens).all()
+    assert (jnp.abs(three.log_prob - one.log_prob) > 1e-3).any()
 
 
-def test_loops_are_refused_with_another_loss_or_an_autoregressive_model():
-    for name, mask_id in (("skewed", 0), ("plain", None)):
-        with pytest.raises(InputError, match="--num-loops 2 is for masked models and --loss plain"):
+def test_number_of_loops_that_is_none_is_refused_and_never_saved(tmp_path):
+    for number in (0, -5, 2.5, "a", 2**40):
+        with pytest.raises(InputError, match="num_loops must be a whole number"):
+            with_loops(PARAMS, number)
+    model = mdm_jax.Model(CONFIGS[3], with_loops(PARAMS, 2), kinds.make_denoiser(CONFIGS[3]))
+    with pytest.raises(InputError, match="hold a chosen num_loops"):
+        export(model, tmp_path / "out")
+
+
+def test_loss_of_every_loop_of_a_network_without_loops_is_one_line():
+    init, optimizer = functools.partial(kinds.init_params, tiny.CONFIG), OptimizerConfig(num_steps=2)
+    loss, mesh = masked_loss(tiny.MASK, EveryLoop()), tiny.one_device()
+    step = make_train_step(kinds.make_denoiser(tiny.CONFIG), init, loss, optimizer, mesh)
+    batch = tiny.to_batch({"tokens": tiny.data()["tokens"][:2]})
+    with pytest.raises(InputError, match="asks the network for every_loop"):
+        step(init_state(mesh, init, 0, optimizer), place(mesh, batch))
+
+
+def test_loops_are_refused_with_another_loss_layout_or_an_autoregressive_model(tmp_path):
+    for name, mask_id, words in (("skewed", 0, "leave --loss skewed out"), ("plain", None, "is for masked models")):
+        with pytest.raises(InputError, match=words):
             losses(name, mask_id, "it", num_loops=2)
+    grouped = ["train", "--num-train", 8, "--num-test", 4, "--out", tmp_path / "out", "--data", tmp_path / "data"]
+    words = "is for a plain Transformer, and this layout wants a grouped_transformer"
+    assert_refused("zebra", [([*grouped, *flag], words) for flag in (["--num-loops", 2], ["--loss", "quality"])])
+    assert not (tmp_path / "out" / "config.json").exists()
 
 
 @pytest.mark.slow

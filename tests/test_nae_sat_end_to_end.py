@@ -105,7 +105,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path):
         (["exact", "--limit", 0], "--limit must be a whole number, at least 1"),
         (
             ["schedules", "--num-latents", 4, "--num-observations", 6, "--num-steps", 11],
-            "give at most the 10 positions",
+            "numbers of at most the 10 positions",
         ),
         (["evaluate", "--checkpoint", "nowhere"], "there is no folder nowhere"),
         (evaluate, "sudoku-6m is a run of sudoku, not of nae_sat"),

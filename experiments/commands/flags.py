@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from experiments.flags import DecodeFlags, RunFlags
-from mdm_jax.ranges import Count, Decay, Range, Seed
+from mdm_jax.errors import InputError
+from mdm_jax.ranges import Count, Decay, NumLoops, Range, Seed
 
 if TYPE_CHECKING:
     from experiments.commands.decode import Decoded
@@ -121,7 +122,7 @@ class FitFlags(DataFlags, RunFlags):
 class TrainFlags(FitFlags, TaskFlags, LossFlags):
     """The flags of `train`, with the loss by its name."""
 
-    num_loops: Count | None = None
+    num_loops: NumLoops | None = None
     """apply the layers so many times, and train the prediction of each loop (None: once)"""
 
     def losses(self, layout: "Layout") -> "tuple[Loss, Loss]":
@@ -136,13 +137,19 @@ class TrainFlags(FitFlags, TaskFlags, LossFlags):
 
     def fitted(self, config: "ModelConfig") -> "ModelConfig":
         """The network, with a quality head if the loss trains one, or with loops."""
-        from mdm_jax.models.kinds import adapted
+        from mdm_jax.models.kinds import adapted, name_of
 
-        changes: dict[str, Any] = {"kind": "judged_transformer"} if self.loss == "quality" else {}
+        kinds: dict[str, dict[str, Any]] = {}
+        if self.loss == "quality":
+            kinds["--loss quality"] = {"kind": "judged_transformer"}
         if self.num_loops is not None:
-            changes = {"kind": "looped_transformer", "num_loops": self.num_loops}
-        fitted: ModelConfig = adapted(config, changes) if changes else config
-        return fitted
+            kinds[f"--num-loops {self.num_loops}"] = {"kind": "looped_transformer", "num_loops": self.num_loops}
+        for flag, changes in kinds.items():
+            if name_of(config) != "transformer" or getattr(config, "shift_logits", False):
+                what = f"a {name_of(config)}" if name_of(config) != "transformer" else "one that shifts its logits"
+                raise InputError(f"{flag} is for a plain Transformer, and this layout wants {what}: leave the flag out")
+            config = adapted(config, changes)
+        return config
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

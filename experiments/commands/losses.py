@@ -18,10 +18,10 @@ def losses(name: str, mask_id: int | None, what: str, *, num_loops: int | None =
       InputError: the loss is for masked models, and this is none; or it is not for loops.
     """
     if num_loops is not None:
-        if name != "plain" or mask_id is None:
-            raise InputError(
-                f"--num-loops {num_loops} is for masked models and --loss plain: leave it out, or the other flag"
-            )
+        if mask_id is None:
+            raise InputError(f"--num-loops {num_loops} is for masked models, and {what} is not: leave it out")
+        if name not in ("plain", "subset"):
+            raise InputError(f"--num-loops {num_loops} has a loss of its own: leave --loss {name} out")
         return masked_loss(mask_id, EveryLoop()), masked_loss(mask_id)
     if mask_id is not None:
         plain = masked_loss(mask_id)

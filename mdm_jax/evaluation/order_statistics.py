@@ -80,9 +80,9 @@ def relative_dependence(steps: ArrayLike, related: ArrayLike) -> Values:
     """How often one step reveals two related positions, in units of what a random order has.
 
     The share of related pairs among the pairs of positions of one step, divided by that among all pairs of revealed
-    positions. The tokens of one step are drawn independently of each other, so it says how often this is wrong for
-    certain: 1 is a random order on average, and 0 an order whose steps hold no related positions. NaN if every step
-    reveals one position.
+    positions. The tokens of one step are drawn independently of each other, so related ones may contradict each other.
+    1 is a random order on average, and 0 an order whose steps hold no related positions. NaN if every step reveals one
+    position, or no revealed positions are related.
 
     Args:
       steps: int [..., L].

@@ -10,7 +10,6 @@ by `with_loops`. After R-MDM (arXiv:2606.18022); that a loop hands on its normal
 """
 
 import dataclasses
-from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +17,8 @@ import jax.numpy as jnp
 from mdm_jax.kernels.matmul import linear
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.denoiser import TransformerDenoiser
-from mdm_jax.ranges import Range
+from mdm_jax.ranges import NumLoops, Range
+from mdm_jax.selection import check_setting
 from mdm_jax.typing import Array, Features, Params
 
 LOOPS = "num_loops"
@@ -33,7 +33,7 @@ class LoopedTransformerConfig(TransformerConfig):
       num_loops: R.
     """
 
-    num_loops: Annotated[int, Range(1, 1 << 20)] = 1
+    num_loops: NumLoops = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,9 +65,18 @@ class LoopedDenoiser(TransformerDenoiser):
         dropout_key: Array | None = None,
         every_loop: bool = False,
     ) -> Features:
-        """What logits are made of after the last loop, or with `every_loop` after each: hidden [R, B, L, D].
+        """What logits are made of.
 
-        The gradient flows through all loops. Where `with_loops` says how many there are, there is none.
+        Args:
+          params: as from `init_params`, or from `with_loops`.
+          tokens: int32 [B, L].
+          is_read: as for a TransformerDenoiser; read in the last loop.
+          dropout_key: as for the call; each loop drops others.
+          every_loop: gives the states of all loops of the config, whatever `with_loops` says.
+
+        Returns:
+          Features: hidden [B, L, D] after the last loop, or with `every_loop` [R, B, L, D], in the config's dtype. The
+          gradient flows through all loops, but there is none where `with_loops` says how many under jit.
         """
         config = self.config
         num = params.get(LOOPS, config.num_loops)
@@ -89,5 +98,17 @@ class LoopedDenoiser(TransformerDenoiser):
 
 
 def with_loops(params: Params, num_loops: Array | int) -> Params:
-    """The parameters, with another number of loops at inference. It is traced: another number compiles nothing."""
+    """The parameters, with another number of loops at inference.
+
+    It is a number like the parameters: under jit, as in all samplers, another one compiles nothing. Such parameters are
+    for the denoiser alone; a model is saved with the number of its config.
+
+    Args:
+      params: of a looped network.
+      num_loops: R, at least 1; may be traced.
+
+    Raises:
+      InputError: it is no number of loops.
+    """
+    check_setting("num_loops", num_loops, Range(1, 1 << 20), whole=True)
     return {**params, LOOPS: jnp.asarray(num_loops, jnp.int32)}

@@ -271,7 +271,8 @@ class Transformer(nn.Module):
           is_read: bool [B, L], the tokens whose features are asked for; those of the others are finite and no more.
             The last layer computes so many positions, besides the keys and values of all, as the row that wants most
             does, rounded up to a quarter of L. None for all; not for pieces, nor for causal models.
-          state: float [B, L, D], added to the embeddings: hidden states of an earlier pass. None for none.
+          state: float [B, L, D], added to the embeddings: hidden states of an earlier pass. None for none; not for
+            networks that read groups.
 
         Returns:
           Features(hidden [B, L, D] in the config's dtype, head [D, V] in the parameters').

@@ -73,6 +73,8 @@ def page_data(
         given = solution.get(name) if isinstance(solution, Mapping) else solution
         right = None if given is None else _vector(f"the solution of {name}", given, length)
         panels.append(_panel(name, decoding, board.shows(length), right, said.get(name), pieces))
+    statistics = _statistics(decodings, panels, said, others or {}, related, board)
+    heads = {head.split(",")[0] for head in statistics["heads"]}
     return {
         "length": length,
         "board": {
@@ -86,8 +88,8 @@ def page_data(
         "calls": sorted({event[0] for panel in panels for event in panel["events"]}),
         "parting": _parting(panels),
         "differs": _first_disagreement(decodings, pieces),
-        "statistics": _statistics(decodings, panels, said, others or {}, related, board),
-        "meanings": [[name, text] for name, text in MEANINGS.items() if said or name != "entropy at reveal"],
+        "statistics": statistics,
+        "meanings": [pair for pair in MEANINGS.items() if pair[0] in heads],
     }
 
 

@@ -187,7 +187,7 @@ def _draw_curve(axes: Axes, curve: Curve, style: tuple[str, str], scale: float, 
 def panels(
     path: pathlib.Path, parts: Mapping[str, Mapping[str, Curve]], *, x_label: str, title: str, log_x: bool = False
 ) -> None:
-    """Saves a figure with panels side by side, of the same names and x axis, each with its own y axis.
+    """Saves a figure with panels side by side, of one x axis, each with its own y axis; a name is one style in all.
 
     Args:
       path: the PNG file.
@@ -198,10 +198,10 @@ def panels(
     """
     with mpl.rc_context(STYLE):
         figure = figure_of((4.5 * len(parts) + 2, 4))
+        styles = styles_of({name: None for series in parts.values() for name in series})
         for axes, (y_label, series) in zip(
             figure.subplots(1, len(parts), squeeze=False)[0], parts.items(), strict=True
         ):
-            styles = styles_of(series)
             if log_x:
                 axes.set_xscale("log")
             for name, curve in series.items():
@@ -210,7 +210,7 @@ def panels(
             if log_x:
                 _set_ticks(axes, series, log_x)
         lines = [Line2D([], [], color=color, marker=marker) for color, marker in styles.values()]
-        figure.legend(lines, list(map(words, series)), frameon=False, loc="outside right center")
+        figure.legend(lines, list(map(words, styles)), frameon=False, loc="outside right center")
         figure.suptitle(title, fontsize=11)
         save(figure, path)
 

@@ -7,22 +7,23 @@ rises. The law of the samples then differs from p, on average over orders, by
     E KL(p || samples) = Σ_t Σ_{r < a_t} h(n_t) - h(n_t + r),    n_t = a_1 + ... + a_(t-1)
 
 nats: a step takes all its tokens as if each were as hard as its first. So the curve alone says what a schedule costs,
-and the best one follows by dynamic programming. Source: Chen, Cong, Li 2025 (arXiv:2511.04647).
+and the best one follows by dynamic programming. The law of samples whose order nobody knows is a mixture over orders,
+and no further from p. Source: Chen, Cong, Li 2025 (arXiv:2511.04647).
 
 Proof of the formula: in an order with steps B_1, B_2, ... the divergence is Σ_t Σ_(i in B_t) H(X_i | before) -
 H(B_t | before). By the chain rule H(B_t | before) is, on average over orders, the sum of h(n_t + r) over r.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from mdm_jax.errors import InputError
+from mdm_jax.checks import check_mask_id, check_tokens
+from mdm_jax.errors import InputError, shown
 from mdm_jax.logits import float_logits
 from mdm_jax.selection import Planned
 from mdm_jax.typing import Array, Denoiser, Params
@@ -43,13 +44,18 @@ class Counts(Planned):
 
     counts: Array
 
+    def __post_init__(self) -> None:
+        shape = getattr(self.counts, "shape", (1,))  # a tree without arrays passes
+        if isinstance(self.counts, list | tuple | int | float) or len(shape) != 1 or 0 in shape:
+            raise InputError(f"counts are an array int [T], got {shown(self.counts)}")
+
     @property
     def num_steps(self) -> int:
         """T."""
         return len(self.counts)
 
     def plan(self, key: Array, j: Array, n_0: Array, left: Array) -> Array:
-        """The number of the step."""
+        """How many positions step j reveals."""
         del key, n_0
         return jnp.minimum(jnp.asarray(self.counts)[jnp.minimum(j, len(self.counts)) - 1], left)
 
@@ -91,9 +97,9 @@ def nll(
     mask_id: int,
     seed: int = 0,
 ) -> Values:
-    """-log of the probability that each sequence is drawn, in a random order with these numbers of tokens a step.
+    """-log of the probability of each sequence, given a random order with these numbers of tokens a step.
 
-    Less the same with one token a step, its mean over samples of p estimates E KL(p || samples). Orders are those of
+    Less the same with one token a step, its mean over samples of p estimates the divergence. Orders are those of
     `entropies` with this seed.
 
     Args:
@@ -118,7 +124,7 @@ def nll(
 
 
 def divergence(curve: Values, counts: Sequence[int]) -> Values:
-    """E KL(p || samples) of a schedule, by the formula.
+    """The divergence of a schedule, by the formula.
 
     Args:
       curve: float [..., L], as from `entropies`.
@@ -127,6 +133,7 @@ def divergence(curve: Values, counts: Sequence[int]) -> Values:
     Returns:
       float64 [...], nats.
     """
+    curve = np.asarray(curve, np.float64)
     _check_counts(counts, curve.shape[-1])
     first = np.repeat(np.cumsum(counts) - counts, counts)  # n_t, for each position of step t
     return (curve[..., first] - curve).sum(axis=-1)
@@ -146,7 +153,10 @@ def best_counts(curve: Values, num_steps: int) -> NDArray[np.int64]:
       curve = np.array([1.0, 0.5, 0.5, 0.5])  # once one is known, the others tell nothing of each other
       assert best_counts(curve, 2).tolist() == [1, 3] and divergence(curve, [1, 3]) == 0
     """
+    curve = np.asarray(curve, np.float64)
     length = len(curve)
+    if not np.isfinite(curve).all():
+        raise InputError("the curve holds entropies that are not finite")
     if not 1 <= num_steps <= length:
         raise InputError(f"num_steps={num_steps}: {length} positions are revealed in 1 to {length} steps")
     total = np.concatenate([[0], np.cumsum(curve)])
@@ -165,8 +175,9 @@ def best_counts(curve: Values, num_steps: int) -> NDArray[np.int64]:
 
 
 def _check_counts(counts: Sequence[int], length: int) -> None:
-    if len(counts) == 0 or min(counts) < 1 or sum(counts) != length:
-        raise InputError(f"counts are positive and sum to the {length} positions, got {list(counts)}")
+    values = np.asarray(counts)
+    if not np.issubdtype(values.dtype, np.integer) or values.min(initial=1) < 1 or values.sum() != length:
+        raise InputError(f"counts are positive integers and sum to the {length} positions, got {shown(list(counts))}")
 
 
 def _by_state(
@@ -176,13 +187,17 @@ def _by_state(
     counts: NDArray[np.integer],
     mask_id: int,
     seed: int,
-    read: Any,
+    read: Callable[[Array, Array, Array, Array], Array],
 ) -> Values:
     """What `read` makes of the state before each step, float64 [N, T]."""
+    sequences = np.asarray(check_tokens(sequences, "sequences", denoiser))
+    check_mask_id(mask_id, denoiser)
+    if (sequences == mask_id).any():
+        raise InputError(f"the sequences hold the mask, mask_id={mask_id}: give whole ones")
     num, length = sequences.shape
     ends = np.cumsum(counts)[None, :, None]
     begins = ends - counts[None, :, None]
-    ranks = np.random.default_rng(seed).permuted(np.tile(np.arange(length), (num, 1)), axis=1)
+    ranks = np.random.default_rng([seed, 0, 1]).permuted(np.tile(np.arange(length), (num, 1)), axis=1)
     size = min(max(ROWS // len(counts), 1), num)
 
     @jax.jit

@@ -112,16 +112,16 @@ def fit_order(
 
     @jax.jit
     def step(learned: LearnedOrder, state: Any, key: Array, pool: Pool, fresh: Any) -> Any:
-        key_draw, key_advance = jax.random.split(key)
+        key_draw, key_unused, key_advance = jax.random.split(key, 3)
         masked, pool = Aligned()(key_draw, fresh[0], fresh[1], pool)
         output = call(denoiser, params, mask_where(masked.x_0, masked.is_masked, mask_id))
         assert isinstance(output, Features)
         log_p = -scored_nll(output, masked.x_0, masked.is_masked, mask_id=mask_id)
-        keys = row_keys(key, len(log_p))  # not used: tokens are the likeliest
+        keys = row_keys(key_unused, len(log_p))  # tokens are the likeliest, so none is drawn with
         confidence = read_confidence(keys, output, None, mask_id, masked.is_masked)
 
         def loss(learned: LearnedOrder) -> tuple[Array, Array]:
-            scores = learned(key, confidence, output.hidden)
+            scores = learned(key_unused, confidence, output.hidden)
             return ranking_loss(scores, log_p, masked.is_masked).mean(), scores
 
         (value, scores), gradient = jax.value_and_grad(loss, has_aux=True)(learned)

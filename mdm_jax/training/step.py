@@ -62,12 +62,15 @@ def make_train_step(
     stored = jax.eval_shape(init_params, jax.random.key(0))
     rows = NamedSharding(mesh, BATCH)
     network = apply.features if gives_features(apply) else apply
-    has_dropout = takes_dropout_key(network)
+    has_dropout = takes(network, "dropout_key")
 
     def objective(params: Params, base: Params, drawn: Any, dropout_key: Array) -> tuple[Array, Any]:
         params = params if merge is None else merge(base, params)
 
         def denoiser(params: Params, tokens: Array, **options: Any) -> Any:
+            for name in options:
+                if not takes(network, name):
+                    raise InputError(f"the loss asks the network for {name}, and a network of this kind cannot give it")
             options |= {"dropout_key": dropout_key} if has_dropout else {}
             with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # kernels that XLA cannot split read the mesh here
                 return network(gathered(mesh, params, rules), tokens, **options)
@@ -139,13 +142,13 @@ def make_train_step(
     )
 
 
-def takes_dropout_key(apply: Apply | Denoiser) -> bool:
-    """Whether a network has an argument `dropout_key`, by its signature."""
+def takes(apply: Apply | Denoiser, name: str) -> bool:
+    """Whether a network has an argument of this name, by its signature."""
     try:
         parameters = inspect.signature(apply).parameters.values()
     except (TypeError, ValueError):  # of what is not written in Python
         return False
-    return any(p.name == "dropout_key" or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+    return any(p.name == name or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
 
 
 def _no_worse(old: Any, new: Any) -> Array:

@@ -132,8 +132,7 @@ class Sudoku(Generated):
 @functools.cache
 def _peers(size: int) -> NDArray[np.bool_]:
     """Which pairs of different cells share a row, a column or a box, bool [size², size²]."""
-    rows, columns = np.divmod(np.arange(size**2), size)
-    high, wide = sudoku.BOXES[size]
-    boxes = rows // high * size + columns // wide
-    shared = [np.equal.outer(unit, unit) for unit in (rows, columns, boxes)]
-    return np.logical_or.reduce(shared) & ~np.eye(size**2, dtype=bool)
+    units = sudoku.units_of_cells(size)
+    related = (units[:, None] == units[None]).any(axis=-1) & ~np.eye(size**2, dtype=bool)
+    related.flags.writeable = False
+    return related
