@@ -278,7 +278,7 @@ def test_features_times_head_are_the_logits(config, dtype):
     np.testing.assert_allclose(logits_of(config, params, tokens), want, atol=1e-5 * np.abs(want).max())
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize(
     ("config", "bound"),
     [

@@ -241,7 +241,7 @@ def test_remasking_sample_of_a_row_is_the_same_in_another_place_and_alone_with_p
         return jax.tree.map(np.asarray, remasking_sample(keys, x_init, **STOCHASTIC))
 
     x_init, keys = X_INIT[:8], row_keys(8)
-    together = run(KEY, x_init)
+    together = run(keys, x_init)
     permutation = np.array([3, 0, 2, 1, 7, 4, 6, 5])
     permuted = run(keys[permutation], x_init[permutation])
     np.testing.assert_array_equal(permuted.tokens, together.tokens[permutation])

@@ -124,7 +124,7 @@ jitted = {name: jax.jit(run, static_argnums=3) for name, run in SAMPLERS.items()
 LOGITS = st.sampled_from([0.0, 1.0, -2.0, 80.0, 3e38, -3e38, NAN, INF, -INF])
 
 
-@pytest.mark.thinned(4)
+@pytest.mark.thinned(6)
 @pytest.mark.parametrize("name", SAMPLERS)
 @settings(max_examples=30, deadline=None)
 @given(

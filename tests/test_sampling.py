@@ -440,9 +440,10 @@ def test_oracle_that_wants_hidden_states_gets_those_of_its_row():
 def test_steps_by_hand_are_those_of_the_sampler(block_length):
     loop = unmasking.Loop(Whole(toy.context_net), MASK, block_length or L)
     keys, selector, state = row_keys(), mdm_jax.PerStep(1), unmasking.init(loop, jnp.asarray(X_INIT))
+    step = jax.jit(functools.partial(unmasking.step, loop, PARAMS, selector, oracles.margin))
     calls = [state.nfe]
     while unmasking.is_unfinished(loop, selector, state).any():
-        state = unmasking.step(loop, PARAMS, selector, oracles.margin, keys, state)
+        state = step(keys, state)
         calls.append(int(state.nfe))
     want = sample(KEY, X_INIT, selector=selector, temperature=0.0, block_length=block_length)
     np.testing.assert_array_equal(state.tokens, want.tokens)
