@@ -45,7 +45,7 @@ def reference(q, k, v, causal, is_real):
 CASES = [(kv, causal, padded) for kv in (4, 2, 1) for causal in (False, True) for padded in (False, True)]
 
 
-@pytest.mark.thinned(3)
+@pytest.mark.thinned(5)
 @pytest.mark.parametrize("scores", [cpu.SCORES, 8 * LENGTH**2, 1])  # all at once, a few heads, and one at a time
 @pytest.mark.parametrize(("kv_heads", "causal", "padded"), CASES)
 def test_attention_float32_equals_the_formula(monkeypatch, kv_heads, causal, padded, scores):
@@ -92,7 +92,9 @@ def test_attention_gradients_do_not_depend_on_how_many_scores_are_made_at_a_time
     def total(q, k, v):
         return (attention(q, k, v, causal=causal, is_real=is_real) ** 2).sum()
 
-    gradient = jax.grad(total, argnums=(0, 1, 2))
+    def gradient(*x):
+        return jax.jit(jax.grad(lambda *x: total(*x), argnums=(0, 1, 2)))(*x)  # a new one, which is traced again
+
     want = gradient(*draws(2))
     monkeypatch.setattr(cpu, "SCORES", 1)
     monkeypatch.setattr(jax, "device_count", lambda: 1)

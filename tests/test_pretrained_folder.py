@@ -28,7 +28,7 @@ def written(folder, name, dtype="float32", **options):
     return fields, tensors
 
 
-@pytest.mark.thinned(4)
+@pytest.mark.thinned(7)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_tensors_come_back_bit_for_bit_whatever_their_dtype_and_number_of_files(name, dtype, tmp_path):
