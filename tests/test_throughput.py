@@ -414,6 +414,7 @@ def test_torch_loops_choose_the_same_tokens(tmp_path, monkeypatch, model):
     assert all(row["ours_is_faster"] > 0 for row in theirs)
 
 
+@pytest.mark.slow
 def test_compare_without_pytorch_says_what_to_install():
     code = "import sys; sys.modules['torch'] = None; import experiments.throughput.torch_peer"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
