@@ -83,9 +83,9 @@ def test_attention_scores_of_hundreds_do_not_overflow(dtype):
     np.testing.assert_allclose(np.asarray(got, np.float64), reference(q, k, v, False, None), atol=bound)
 
 
-@pytest.mark.thinned(2)
-@pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.thinned(4)
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("causal", [True, False])
 def test_attention_gradients_do_not_depend_on_how_many_scores_are_made_at_a_time(monkeypatch, causal, padded):
     is_real = jnp.asarray(IS_REAL) if padded else None
 

@@ -304,6 +304,7 @@ def test_remasking_sample_takes_traced_numbers():
     ]
 
 
+@pytest.mark.slow
 def test_remasking_sample_under_the_key_reuse_checker_reuses_no_key():
     with jax.debug_key_reuse(True):
         remasking_sample(jax.random.key(0), X_INIT, **STOCHASTIC)

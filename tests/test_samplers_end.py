@@ -177,7 +177,7 @@ causal = jax.jit(
 )
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("logit", [NAN, INF, -INF, 0.0])
 def test_prompts_are_continued_whatever_the_network_gives(logit):
     def flat(params, tokens):

@@ -185,6 +185,7 @@ def test_binomial_plan_of_rows_with_nothing_left_is_zero():
     np.testing.assert_array_equal(plan(mdm_jax.Binomial(6), KEY, zero + 2, zero + 4, zero), zero)
 
 
+@pytest.mark.slow
 @pytest.mark.thinned(2)
 @pytest.mark.parametrize("toward", [0.0, 1.0])
 def test_binomial_counts_do_not_hang_on_the_last_bit_of_a_probability_of_one_half(toward):
