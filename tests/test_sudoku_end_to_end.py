@@ -276,7 +276,7 @@ def test_train_from_given_weights_starts_there_and_goes_on_without_them(trained,
         [line[HELD_OUT] for line in read_metrics(path / "run") if HELD_OUT in line] for path in (folder, tmp_path)
     )
     assert len(after) == 1
-    assert after[0] < 2 * before[-1] < 0.3, "two steps away; fresh parameters give log 4, 1.39"
+    assert after[0] < 2 * before[-1] < 0.7, "two steps away; fresh parameters give log 4, 1.39"
     assert json.loads((tmp_path / "run" / "config.json").read_text())["optimizer"]["optimizer"] == "muon"
     shutil.rmtree(weights)
     (status, said, _), (other, refused, _) = run_all([["train", *again], ["train", *again, "--out", tmp_path / "new"]])
