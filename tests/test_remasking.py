@@ -169,6 +169,7 @@ def test_remasking_sample_of_tied_scores_reveals_the_lowest_index_first(remask):
     assert reveal_step == [0, 1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.thinned(2)
 @pytest.mark.parametrize(("anneal", "scale"), [(True, 2 / 3), (False, 1.0)])
 def test_remasking_sample_with_noise_reveals_first_by_the_softmax_of_score_over_noise(anneal, scale):

@@ -378,6 +378,7 @@ def test_steps_that_are_passed_over_change_no_draw(selector, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, *found)
 
 
+@pytest.mark.slow
 def test_binomial_waits_exactly_where_it_plans_nothing():
     selector, keys = mdm_jax.Binomial(12, mdm_jax.Cosine()), jax.random.split(KEY, 4096)
     j = jnp.asarray(np.random.default_rng(0).integers(1, 14, 4096), jnp.int32)
