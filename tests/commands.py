@@ -16,6 +16,7 @@ ENV = os.environ | {"XLA_FLAGS": re.sub(r"--xla_force_host\S*", "", os.environ.g
 
 PROGRAM = """
 import dataclasses, importlib, json, os, sys, traceback
+import jax
 from experiments.common import main
 from mdm_jax.models import presets
 
@@ -25,6 +26,7 @@ answers = os.fdopen(int(sys.argv[1]), "w")
 for line in sys.stdin:
     module, experiment, argv, folder = json.loads(line)
     os.chdir(folder)
+    jax.config.update("jax_enable_compilation_cache", True)  # where the last command measured without
     code = 0
     try:
         found = importlib.import_module(module)
@@ -77,6 +79,7 @@ class Runner:
             text=True,
         )
         os.close(theirs)
+        self.pid = self._process.pid
         self._answers = os.fdopen(mine)
 
     def run(self, experiment, argv, folder=ROOT):
@@ -111,6 +114,18 @@ def close():
     if _runner is not None:
         _runner.close()
         _runner = None
+
+
+def is_crowded(process="self"):
+    """Whether a process holds many programs: each takes memory maps, and beyond Linux's 65,530 it crashes."""
+    maps = pathlib.Path(f"/proc/{process}/maps")
+    return not maps.exists() or maps.read_bytes().count(b"\n") > 20_000
+
+
+def free():
+    """Ends the process that runs commands once it holds many programs."""
+    if _runner is not None and is_crowded(_runner.pid):
+        close()
 
 
 def runner():

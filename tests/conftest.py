@@ -8,7 +8,6 @@ import gc
 import importlib.metadata
 import logging
 import os
-import pathlib
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
@@ -71,21 +70,22 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
-    """Compiles each program once per session, however many tests and processes of theirs build it anew."""
+    """Compiles each program once per session, however many tests and processes of theirs build it anew.
+
+    The process that runs commands, which is started once too, ends with the session.
+    """
     folder = str(tmp_path_factory.mktemp("compiled"))
     os.environ["JAX_COMPILATION_CACHE_DIR"] = commands.ENV["JAX_COMPILATION_CACHE_DIR"] = folder
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    yield
+    commands.close()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def programs_are_freed():
-    """Frees the compiled programs once they are many; till then the next file finds those of the last.
-
-    Each takes memory maps, and beyond Linux's 65,530 of them a process crashes.
-    """
+    """Frees the compiled programs once they are many; till then the next file finds those of the last."""
     yield
-    commands.close()
-    maps = pathlib.Path("/proc/self/maps")
-    if not maps.exists() or maps.read_bytes().count(b"\n") > 20_000:
+    commands.free()
+    if commands.is_crowded():
         jax.clear_caches()

@@ -31,7 +31,7 @@ SHALLOW = TransformerConfig(
     positions="learned",  # with RoPE alone, neighbouring masks would tie
     init_std=0.5,
 )
-DEEP = dataclasses.replace(SHALLOW, num_layers=3)
+DEEP = dataclasses.replace(SHALLOW, num_layers=2)
 MASK = 7
 ROUNDING = 13 * 4 * 8 * 2**-24
 """Of a log-probability: 13 of them, below 8 nats each, summed; each off by at most four roundings of its logits."""

@@ -66,6 +66,7 @@ def test_command_prints_what_generate_gives_and_writes_it_as_json_lines(folder, 
     assert lines == [json.loads(json.dumps(got._asdict())) for got in found]
 
 
+@pytest.mark.slow
 def test_texts_of_a_file_are_prompts_and_chat_makes_them_messages(folder, tmp_path, capsys):
     (tmp_path / "asked.txt").write_text('the cat\r\n\n"a" [2]\n')
     out = tmp_path / "found.jsonl"

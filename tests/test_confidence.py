@@ -310,7 +310,7 @@ def chunks(request, in_chunks_of):
         in_chunks_of(3 * 600 * 2)
 
 
-@pytest.mark.thinned(4)
+@pytest.mark.thinned(7)
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 @pytest.mark.parametrize("mask_id", [None, 599, 600])
 @pytest.mark.parametrize(

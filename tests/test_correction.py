@@ -111,6 +111,7 @@ def test_given_tokens_stay_padding_changes_nothing_and_row_does_not_depend_on_ot
     np.testing.assert_array_equal(turned.tokens[::-1], got.tokens)
 
 
+@pytest.mark.slow
 def test_denoiser_is_told_what_is_read():
     for judge in ("leave-one-out", "filled"):
         got, want = (correct(rows(6), judge, net, k=3) for net in (toy.OnlyFeatures(), toy.context_net))

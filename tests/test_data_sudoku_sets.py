@@ -43,6 +43,7 @@ def assert_same(got, expected):
         np.testing.assert_array_equal(rows, expected[name])
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(
     ("size", "num", "difficulty"),
     [(6, 40, "hard"), (6, 300, "normal"), (6, 300, None), (9, 60, "hard"), (4, 9, "normal")],

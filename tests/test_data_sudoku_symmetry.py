@@ -166,6 +166,7 @@ def test_split_9x9_no_symmetry_takes_a_grid_to_the_other_side():
         assert (sudoku.in_test_split(sudoku_symmetry.transform(np.tile(grid, (300, 1)), *symmetry)) == side).all()
 
 
+@pytest.mark.slow
 def test_split_9x9_tells_near_relatives_apart():
     # A hash of too little of the grid could pass the test above.
     grids = sudoku.generate(2000, clues=81, seed=10)[1]

@@ -174,7 +174,7 @@ def test_support_leaves_a_term_just_the_houses_in_which_its_clue_can_hold(name, 
                 assert left == sum(1 << house for house in found)
 
 
-@pytest.mark.thinned(3)
+@pytest.mark.thinned(5)
 @pytest.mark.parametrize("is_true", [True, False])
 @pytest.mark.parametrize(
     ("size", "num_puzzles"), [(Size(3, 3), 60), (Size(3, 4), 40), (Size(4, 3), 40), (Size(5, 3), 5)]

@@ -40,6 +40,7 @@ def assert_same(got, expected):
         np.testing.assert_array_equal(rows, expected[name])
 
 
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("difficulty", ["normal", "hard", None])
 @pytest.mark.parametrize("split", ["train", "test", None])
 def test_generate_ordered_is_the_generated_sequence_without_the_other_set(difficulty, split, monkeypatch):

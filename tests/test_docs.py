@@ -29,8 +29,6 @@ PAGES = [
     *sorted(page for page in (ROOT / "docs").glob("*.md") if not page.read_text().startswith("<!-- the page is")),
 ]
 LINKED = [*PAGES, ROOT / "RESULTS.md", ROOT / "CONTRIBUTING.md"]
-LONG = ("finetuning.md", "sampling.md", "training.md")
-"""Pages whose code takes over ten seconds."""
 
 
 @pytest.fixture
@@ -43,12 +41,9 @@ def tables():
         table.update(entries)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tables")
-@pytest.mark.parametrize(
-    "page",
-    [pytest.param(page, marks=[pytest.mark.slow] * (page.name in LONG)) for page in PAGES],
-    ids=lambda page: page.name,
-)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_page_code_blocks_run(page):
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
     assert blocks, f"{page.name} shows no code"
@@ -65,11 +60,13 @@ def example_of(value):
 EXAMPLES = {name: code for name in mdm_jax.__all__ if (code := example_of(getattr(mdm_jax, name)))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_example_in_a_public_docstring_runs(name):
     exec(compile(EXAMPLES[name], name, "exec"), {"jax": jax, "jnp": jnp, "mdm_jax": mdm_jax})
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("sphinx_book_theme") is None, reason="the extra docs is not installed")
 def test_documentation_is_built_without_a_warning(tmp_path):
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", ROOT / "docs", tmp_path]

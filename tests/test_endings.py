@@ -92,6 +92,7 @@ def test_second_command_in_one_folder_is_told_who_holds_it_until_that_one_is_kil
     assert third.returncode == 0
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("argv", [("--what", "print"), ("--help",)])
 def test_reader_that_is_gone_ends_a_command_without_a_word(tmp_path, argv):
     process = start(tmp_path, *argv)

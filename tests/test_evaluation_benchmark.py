@@ -30,6 +30,7 @@ PARAMS = jnp.asarray(np.random.default_rng(0).normal(0, 3, (LENGTH, VOCAB)), jnp
 X_INIT = np.array([[1, MASK, MASK, MASK, MASK, MASK], [1, 2, MASK, MASK, MASK, MASK]])
 
 
+@pytest.mark.slow
 @pytest.mark.thinned(2)
 @pytest.mark.parametrize("denoiser", [plain, as_features])
 def test_benchmark_has_a_row_for_every_way_to_sample_in_which_the_numbers_agree(denoiser, monkeypatch):

@@ -121,6 +121,7 @@ def test_perplexity_is_that_of_transformers(fields, tmp_path):
             assert math.exp(nats / number) == pytest.approx(math.exp(loss), rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED.exists(), reason="the files in shared/data are not there")
 def test_real_judge_prefers_a_story_to_its_words_shuffled(tmp_path):
     write(tmp_path, *stories(SHARED / "stories260K.bin"))

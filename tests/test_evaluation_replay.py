@@ -39,6 +39,7 @@ def test_trace_of_a_strict_result_is_what_the_network_was_shown_and_at_reveal_su
     np.testing.assert_allclose(np.nansum(np.log(read.token_prob), axis=1), result.log_prob, rtol=ROUNDING)
 
 
+@pytest.mark.slow
 def test_at_reveal_in_chunks_is_that_of_calls_one_by_one(monkeypatch):
     result = strict(toy.context_net, 1.0)
     trace = replay.trace_of(result.tokens, result.reveal_step, mask_id=MASK)

@@ -183,7 +183,7 @@ MODEL = {
 def exported(tmp_path_factory):
     """A run's folder and its export, whose config.json tests change."""
     run, weights = (tmp_path_factory.mktemp("runs") / name for name in ("run", "weights"))
-    tiny.train(run, steps=2, loop={"checkpoint_every": 2})
+    tiny.train(run, steps=6, loop={"checkpoint_every": 6})
     (run / "config.json").write_text(json.dumps(CONFIG))
     loading.export(run, weights)
     return run, weights

@@ -72,7 +72,7 @@ OTHERS = {
 }
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("experiment", OTHERS)
 def test_number_out_of_its_range_is_refused_by_name(experiment, tmp_path):
     decode = [(("--checkpoint", tmp_path, flag, value), flag) for flag, value in DECODE]

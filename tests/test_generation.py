@@ -145,6 +145,7 @@ class Leaning:
 jax.tree_util.register_dataclass(Leaning)
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("oracle", [oracles.margin, oracles.with_noise(oracles.margin, 0.0), Leaning(0.0)])
 def test_positions_that_would_end_the_text_come_last(oracle):
     sure = jnp.asarray([5.0, 1.0, 4.0, 2.0, 3.0])
@@ -158,7 +159,8 @@ def test_positions_that_would_end_the_text_come_last(oracle):
     assert jnp.isfinite(got.log_prob).all()
 
 
-@pytest.mark.parametrize("block_length", [None, 4])
+@pytest.mark.thinned(2)
+@pytest.mark.parametrize("block_length", [4, None])
 def test_nothing_is_predicted_behind_the_end_of_a_gap(model, block_length):
     tokens = [1, 2, 3, 4, 1, 2, 3, 4]  # by position; 3 ends a text
     net = model._replace(
@@ -202,8 +204,6 @@ def test_suppressed_ids_never_come_and_top_p_leaves_the_nucleus_alone(model):
         return set(found.tokens), dict(zip(found.tokens, np.exp(found.log_prob), strict=True))
 
     options = {"selector": mdm_jax.PerStep(60)}
-    tokens, _ = drawn(**options)
-    assert tokens > {1, 2, 3}
     tokens, prob_of = drawn(**options, top_p=0.6)
     assert tokens == {1, 2}
     np.testing.assert_allclose([prob_of[1], prob_of[2]], [0.5 / 0.8, 0.3 / 0.8], rtol=1e-5)

@@ -54,6 +54,7 @@ def all_order_nlls(net, prompt):
     return np.asarray(nll(params, x_0, jnp.asarray(ORDERS), is_prompt=is_prompt), np.float64)
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("net", NETS)
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_order_nll_of_every_order_is_the_sum_of_its_conditionals(net, prompt):

@@ -27,6 +27,7 @@ def sample(x_init, selector, **options):
     return mdm_jax.sample(context_net, PARAMS, KEY, x_init, **options)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("temperature", [0, 1.0])
 @pytest.mark.parametrize(("confidence", "change"), [(1.0, np.inf), (0.0, 0.0)])
 def test_thresholds_that_nothing_meets_give_sample_with_one_position_a_step(confidence, change, temperature):

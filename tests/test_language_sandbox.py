@@ -50,6 +50,8 @@ def test_order_of_a_set_of_texts_is_the_same_in_every_run():
     assert run_program(program) == run_program(program)
 
 
+MANY = " = ".join(f"x{i}" for i in range(1000))  # variables, of which a call takes the memory at once
+
 # Each would go on to its end, with success, if it were let.
 CONTAINED = {
     "fork-bomb": ("import os\nwhile True:\n    os.fork()", "forbidden"),
@@ -84,7 +86,7 @@ CONTAINED = {
     ),
     "memory": ("x = bytearray(1 << 31)", "MemoryError"),
     "memory-bit-by-bit": ("x = []\nwhile True:\n    x.append(bytearray(1 << 24))", "MemoryError"),
-    "recursion": ("import sys\nsys.setrecursionlimit(10**9)\ndef f(n): return f(n + 1) + 1\nf(0)", None),
+    "recursion": (f"import sys\nsys.setrecursionlimit(10**9)\ndef f():\n    return f() + 1\n    {MANY} = 0\nf()", None),
     "deep-expression": ("eval('(' * 100_000 + ')' * 100_000)", None),
     "crash": ("import ctypes\nctypes.string_at(0)", "ended by signal 11"),
     "abort": ("import os\nos.abort()", "forbidden"),

@@ -84,6 +84,8 @@ def test_model_that_knows_the_answers_is_right_everywhere_beside_the_papers_tabl
     first = json.loads(answers[0])
     assert 0 < first.pop("nfe") < 40
     assert first == {"number": 0, "score": 1.0, "why": "passed", "text": "    total = x + y\n", "too_long": False}
+    again = ["evaluate", "--model", knowing, "--data", data, "--out", tmp_path, "--task", tasks, "--seed", 1, *flags]
+    assert_refused("llada", [([*again, *GENERATED, *PLUGIN], "is of a run with other seed")])
 
 
 @pytest.mark.slow
@@ -187,7 +189,6 @@ def test_bad_input_is_refused_in_one_line(tmp_path, data, ignorant):
     languages.write_model(bare)
     here = ("--out", tmp_path / "out", "--model", ignorant)
     single = ("evaluate", *here, "--task", "humaneval-single", "--data", data)
-    evaluate(ignorant, data, tmp_path / "done", "--task", "rocstories", "--oracle", "margin", "--limit", 1)
     assert_refused(
         "llada",
         [
@@ -210,21 +211,6 @@ def test_bad_input_is_refused_in_one_line(tmp_path, data, ignorant):
             (
                 ("show", "--task", "gsm8k", "--data", data, "--number", 2, "--out", tmp_path),
                 "is none of the 2 problems",
-            ),
-            (
-                (
-                    "evaluate",
-                    *here[2:],
-                    "--task",
-                    "rocstories",
-                    "--data",
-                    data,
-                    "--out",
-                    tmp_path / "done",
-                    "--seed",
-                    1,
-                ),
-                "is of a run with other seed",
             ),
         ],
     )

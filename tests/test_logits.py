@@ -122,7 +122,7 @@ def test_scored_nll_of_a_token_that_the_mask_id_forbids_leaves_gradients_finite(
         targets = jnp.where(is_scored, 1, 3)
         return logits_module.scored_nll(output, targets, is_scored, mask_id=3, rows=2, budget=5).sum()
 
-    value, gradient = jax.value_and_grad(total)(PARAMS)
+    value, gradient = jax.jit(jax.value_and_grad(total))(PARAMS)
     assert np.isfinite(value)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 

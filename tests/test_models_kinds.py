@@ -24,6 +24,7 @@ from mdm_jax.models.config import ModelConfig
 from mdm_jax.models.kinds import KINDS, Kind
 
 
+@pytest.mark.slow
 def test_transformer_groups_of_one_token_are_tokens_without_a_position():
     plain = dataclasses.replace(TINY, positions="learned")
     config, params, tokens = grouped(plain, num_groups=3, group_length=1), lively_params(plain), draw_tokens()

@@ -74,6 +74,7 @@ def test_experts_sorted_and_all_at_once_equal_the_definition_and_so_do_their_gra
     assert (want[1][2][3] == 0).all(), "no row goes through it"
 
 
+@pytest.mark.slow
 def test_features_of_few_positions_are_those_of_all():
     denoiser, params = kinds.make_denoiser(TINY), lively()
     is_read = jnp.zeros((4, 12), bool).at[jnp.arange(4), jnp.array([1, 5, 11, 0])].set(True)

@@ -1,6 +1,7 @@
 """Losses on the network's own answers against their formulas in NumPy; a quality head from training to `load`."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +44,7 @@ def test_filled_loss_is_that_of_the_masks_and_that_of_all_free_tokens_given_the_
     want = weight * (nats_of(z, x_0) * is_masked).sum(axis=1) + (nats_of(y, x_0) * is_free).sum(axis=1)
     given = Answered(as_drawn(x_0, is_masked, weight), jnp.asarray(is_free))
     for net in (toy.context_net, toy.features_net):
-        got = Filled().nll(net, PARAMS, given, mask_id=toy.MASK, paired=True)
+        got = jax.jit(functools.partial(Filled().nll, net, mask_id=toy.MASK, paired=True))(PARAMS, given)
         np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
@@ -81,12 +82,12 @@ def test_guesses_have_the_law_of_the_network_and_never_are_the_mask():
 def test_draws_guess_as_many_masks_as_they_say_and_know_what_is_free():
     x_0 = jnp.asarray(np.random.default_rng(0).integers(0, 5, (64, 9)), jnp.int32)
     is_prompt = jnp.asarray(np.random.default_rng(1).random(x_0.shape) < 0.4)
-    found = Quality(num_guessed=3)(KEY, x_0, is_prompt)
+    found = jax.jit(Quality(num_guessed=3))(KEY, x_0, is_prompt)
     is_masked, is_guessed = np.asarray(found.masked.is_masked), np.asarray(found.is_guessed)
     assert not (is_guessed & ~is_masked).any()
     np.testing.assert_array_equal(is_guessed.sum(axis=1), np.minimum(is_masked.sum(axis=1), 3))
     assert (is_guessed.sum(axis=0) > 0).all()
-    whole = Filled()(KEY, x_0, is_prompt)
+    whole = jax.jit(Filled())(KEY, x_0, is_prompt)
     np.testing.assert_array_equal(whole.masked.x_0, x_0[whole.masked.example])
     np.testing.assert_array_equal(whole.is_free, ~is_prompt[whole.masked.example])
 

@@ -28,7 +28,7 @@ def written(folder, name, dtype="float32", **options):
     return fields, tensors
 
 
-@pytest.mark.thinned(4)
+@pytest.mark.thinned(7)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_tensors_come_back_bit_for_bit_whatever_their_dtype_and_number_of_files(name, dtype, tmp_path):
@@ -69,6 +69,7 @@ def test_read_onto_a_mesh_puts_each_parameter_to_its_shards(name, tmp_path):
     assert read(tmp_path / "ours") == read(tmp_path / "theirs")
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("ways", [(1, 1, 1), pytest.param((1, 4, 2), marks=pytest.mark.eight_devices)])
 def test_read_holds_less_than_twice_the_largest_tensor_in_memory(ways, tmp_path):
     wide = {"hidden_size": 256, "intermediate_size": 512, "vocab_size": 4096, "num_hidden_layers": 4}

@@ -88,7 +88,8 @@ def test_run_that_is_asked_to_stop_saves_and_says_where(tmp_path, number, code):
     chex.assert_trees_all_equal(tiny.final_state(folder).params, tiny.final_state(tmp_path / "alone").params)
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGINT])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_second_signal_ends_a_run_at_once_in_the_middle_of_an_evaluation_that_never_ends(tmp_path, number):
     process = tiny.run(tmp_path / "run", "--steps", "400", "--endless", "3")
     try:

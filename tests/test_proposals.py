@@ -86,9 +86,9 @@ def test_best_of_many_from_the_ideal_model_is_the_likeliest_sequence_of_all():
 
 def test_not_a_number_is_never_the_likeliest():
     def faulty(keys, x_init):
-        log_prob = jnp.where(jnp.arange(len(x_init)) % 2 == 0, jnp.nan, -jnp.inf)
-        tokens = jnp.broadcast_to(jnp.arange(len(x_init), dtype=jnp.int32)[:, None], x_init.shape)
-        return SampleResult(tokens, jnp.zeros_like(tokens), log_prob, jnp.int32(1))
+        log_prob = np.where(np.arange(len(x_init)) % 2 == 0, np.float32(np.nan), -np.float32(np.inf))
+        tokens = np.broadcast_to(np.arange(len(x_init), dtype=np.int32)[:, None], x_init.shape)
+        return SampleResult(*map(jnp.asarray, (tokens, np.zeros_like(tokens), log_prob, np.int32(1))))
 
     got = mdm_jax.best_sample(faulty, KEY, jnp.full((2, 3), MASK), num=3)
     assert jnp.isfinite(got.tokens).all()
@@ -96,6 +96,7 @@ def test_not_a_number_is_never_the_likeliest():
     np.testing.assert_array_equal(got.tokens[:, 0], [0, 3])
 
 
+@jax.jit
 def all_equal(keys, x_init):
     """Knows that all tokens are equal: fills up by the majority of what it sees. With nothing to see it guesses.
 

@@ -124,7 +124,7 @@ jitted = {name: jax.jit(run, static_argnums=3) for name, run in SAMPLERS.items()
 LOGITS = st.sampled_from([0.0, 1.0, -2.0, 80.0, 3e38, -3e38, NAN, INF, -INF])
 
 
-@pytest.mark.thinned(4)
+@pytest.mark.thinned(6)
 @pytest.mark.parametrize("name", SAMPLERS)
 @settings(max_examples=30, deadline=None)
 @given(
@@ -177,7 +177,7 @@ causal = jax.jit(
 )
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(4)
 @pytest.mark.parametrize("logit", [NAN, INF, -INF, 0.0])
 def test_prompts_are_continued_whatever_the_network_gives(logit):
     def flat(params, tokens):
@@ -378,6 +378,7 @@ def test_steps_that_are_passed_over_change_no_draw(selector, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, *found)
 
 
+@pytest.mark.slow
 def test_binomial_waits_exactly_where_it_plans_nothing():
     selector, keys = mdm_jax.Binomial(12, mdm_jax.Cosine()), jax.random.split(KEY, 4096)
     j = jnp.asarray(np.random.default_rng(0).integers(1, 14, 4096), jnp.int32)

@@ -217,7 +217,7 @@ def test_sample_at_temperature_one_with_every_planning_selector_equals_the_plain
         assert_same(got, reference(row_keys(), X_INIT, name, selector, block_length, 1.0))
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("selector", SELECTORS, ids=str)
 def test_sample_with_each_selector_itself_in_blocks_at_temperature_two_equals_the_plain_loop(selector):
     got = sample(KEY, X_INIT, oracle=ORACLES["token_prob"], selector=selector, temperature=2.0, block_length=3)
@@ -440,9 +440,10 @@ def test_oracle_that_wants_hidden_states_gets_those_of_its_row():
 def test_steps_by_hand_are_those_of_the_sampler(block_length):
     loop = unmasking.Loop(Whole(toy.context_net), MASK, block_length or L)
     keys, selector, state = row_keys(), mdm_jax.PerStep(1), unmasking.init(loop, jnp.asarray(X_INIT))
+    step = jax.jit(functools.partial(unmasking.step, loop, PARAMS, selector, oracles.margin))
     calls = [state.nfe]
     while unmasking.is_unfinished(loop, selector, state).any():
-        state = unmasking.step(loop, PARAMS, selector, oracles.margin, keys, state)
+        state = step(keys, state)
         calls.append(int(state.nfe))
     want = sample(KEY, X_INIT, selector=selector, temperature=0.0, block_length=block_length)
     np.testing.assert_array_equal(state.tokens, want.tokens)
@@ -453,7 +454,7 @@ def test_steps_by_hand_are_those_of_the_sampler(block_length):
 
 def test_top_k_with_more_steps_than_masks_calls_the_network_once_a_reveal():
     # 3 and 2 masks in 10 steps: a row reveals whenever floor(n_0 (1 - j/10)) falls.
-    x_init = np.array([[M, M, M, 0, 0], [0, M, 0, M, 0]], np.int32)
+    x_init = np.array([[M, M, M, 0, 0, 0], [0, M, 0, M, 0, 0], [0] * 6, [0] * 6], np.int32)
     got = sample(KEY, x_init, selector=mdm_jax.TopK(10), temperature=0.0)
     left = [[math.floor(n * (10 - j) / 10 + 1e-3) for j in range(11)] for n in (3, 2)]
     drops = [{j for j in range(1, 11) if row[j] < row[j - 1]} for row in left]
@@ -541,6 +542,7 @@ def test_vanilla_sample_follows_the_exact_law_of_the_reverse_process(schedule):
         assert got.nfe == num_steps
 
 
+@pytest.mark.slow
 def test_vanilla_sample_in_one_step_follows_the_product_of_the_marginals():
     params, conditionals = tiny_conditionals()
     x_init = jnp.full((20_000, 3), 2, jnp.int32)
@@ -644,6 +646,7 @@ def test_sample_inside_jit_with_a_traced_temperature_equals_the_plain_call():
         np.testing.assert_array_equal(got.reveal_step, expected.reveal_step)
 
 
+@pytest.mark.slow
 def test_sample_of_features_equals_the_sample_of_their_logits():
     got = mdm_jax.sample(toy.features_net, PARAMS, KEY, X_INIT, mask_id=MASK, **STOCHASTIC)
     np.testing.assert_array_equal(got.tokens, sample(KEY, X_INIT, **STOCHASTIC).tokens)
@@ -708,6 +711,7 @@ def test_sample_with_an_oracle_from_a_notebook_that_draws_works_unchanged_and_ro
     assert len(np.unique(np.asarray(orders), axis=0)) == 6
 
 
+@pytest.mark.slow
 def test_sample_with_the_margin_written_as_a_lambda_equals_the_margin():
     got = sample(KEY, X_INIT, oracle=lambda key, c: c.top_prob - c.second_prob)
     jax.tree.map(np.testing.assert_array_equal, got, sample(KEY, X_INIT))

@@ -79,6 +79,7 @@ def test_log_prob_is_that_of_the_order_in_which_the_filling_was_made():
         assert float(got.log_prob[row]) == pytest.approx(want, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_without_doubt_search_costs_what_sample_costs_and_with_it_at_most_width_times_that():
     params, x_init = net_params(3), rows(3)
     plain = mdm_jax.sample(context_net, params, KEY, x_init, mask_id=MASK, temperature=0)

@@ -50,7 +50,7 @@ def columns(rows):
     return rows[..., 0].astype(np.float32), rows[..., 1] > 0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(rows=ROWS, num_reveal=st.lists(st.integers(0, 6), min_size=4, max_size=4))
 def test_planned_choose_of_any_scores_takes_the_best_with_ties_to_the_lowest_index(rows, num_reveal):
     scores, is_open = columns(rows)
@@ -62,7 +62,7 @@ def test_planned_choose_of_any_scores_takes_the_best_with_ties_to_the_lowest_ind
     np.testing.assert_array_equal(got, expected)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(rows=ROWS, tau=st.sampled_from([-np.inf, 0.0, 0.5, 0.7, 3.0]))
 def test_threshold_choose_takes_all_at_least_tau_and_always_the_best(rows, tau):
     scores, is_open = columns(rows)
@@ -73,7 +73,7 @@ def test_threshold_choose_takes_all_at_least_tau_and_always_the_best(rows, tau):
     np.testing.assert_array_equal(got, expected)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     rows=ROWS,
     eighths=st.lists(st.lists(st.integers(0, 16), min_size=6, max_size=6), min_size=4, max_size=4),
@@ -185,6 +185,7 @@ def test_binomial_plan_of_rows_with_nothing_left_is_zero():
     np.testing.assert_array_equal(plan(mdm_jax.Binomial(6), KEY, zero + 2, zero + 4, zero), zero)
 
 
+@pytest.mark.slow
 @pytest.mark.thinned(2)
 @pytest.mark.parametrize("toward", [0.0, 1.0])
 def test_binomial_counts_do_not_hang_on_the_last_bit_of_a_probability_of_one_half(toward):

@@ -50,9 +50,9 @@ def held_out_of(task, num):
 def trained(tmp_path_factory):
     """A run on 4x4 puzzles."""
     folder = tmp_path_factory.mktemp("sudoku")
-    flags = ["--size", 4, "--num-train", 4000, "--num-test", 64, "--data", folder / "data", "--model", "sudoku_800k"]
-    flags += ["--dtype", "float32", "--steps", 150, "--batch-size", 32, "--warmup-steps", 10]
-    flags += ["--checkpoint-every", 150, "--evaluate-every", 50, "--best-metric", "solved/margin", "--accumulate", 2]
+    flags = ["--size", 4, "--num-train", 2000, "--num-test", 64, "--data", folder / "data", "--model", "sudoku_800k"]
+    flags += ["--dtype", "float32", "--steps", 60, "--batch-size", 32, "--warmup-steps", 10]
+    flags += ["--checkpoint-every", 60, "--evaluate-every", 20, "--best-metric", "solved/margin", "--accumulate", 2]
     flags += ["--out", folder / "run"]
     run("train", *flags)
     return folder, flags
@@ -69,7 +69,7 @@ def test_train_learns_and_started_again_goes_on_where_it_was(trained):
     assert {row["oracle"]: row["solved"] for row in rows(folder / "run")}["margin"] == by_oracle["margin"]["solved"]
     steps = [json.loads(line)["step"] for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(steps)
-    assert max(steps) == 150
+    assert max(steps) == 60
 
 
 @pytest.mark.slow
@@ -77,8 +77,8 @@ def test_train_keeps_the_checkpoint_that_did_best_on_held_out_puzzles(trained):
     folder, _ = trained
     lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     evaluations = {line["step"]: line for line in lines if "solved/margin" in line}
-    assert sorted(evaluations) == [50, 100, 150]
-    assert evaluations[150]["held_out_loss_per_token"] < 0.9 * evaluations[50]["held_out_loss_per_token"]
+    assert sorted(evaluations) == [20, 40, 60]
+    assert evaluations[60]["held_out_loss_per_token"] < 0.9 * evaluations[20]["held_out_loss_per_token"]
     best = max(line["solved/margin"] for line in evaluations.values())
     run("evaluate", "--checkpoint", folder / "run" / "checkpoints" / "best", "--out", folder / "best")
     assert rows(folder / "best")[0]["solved"] == best
@@ -225,14 +225,14 @@ def test_bad_input_is_one_line_and_code_two(trained, tmp_path):
         (["solve", *checkpoint, nine], "solves 4x4, not 9x9"),
         (["solve", *checkpoint, nine, "--size", 6], "the puzzles are 9x9, not --size 6"),
         (["evaluate", *checkpoint, "--size", 9], "solves 4x4, not 9x9"),
-        (["train", *flags, "--warmup-steps", 150], "the number of warm-up steps, 150, must be below that of all steps"),
+        (["train", *flags, "--warmup-steps", 60], "the number of warm-up steps, 60, must be below that of all steps"),
         (["train", *flags, "--out", tmp_path / "new", "--evaluate-limit", 0], "--evaluate-limit"),
         (["train", *flags, "--out", tmp_path / "new", "--batch-size", 5000], "--batch-size 5000 is more than there"),
         (["train", *flags, "--out", tmp_path / "new", "--clues", 3], "clues"),
         (["prepare", "--size", 5, "--out", tmp_path], "5"),
         (["prepare", "--size", 4, "--data", tmp_path / "short.txt", "--out", tmp_path], "short.txt"),
         (["train", *flags, "--model", "gpt5"], "unknown preset 'gpt5'"),
-        (["train", *flags, "--steps", 151], "num_steps 150 -> 151"),
+        (["train", *flags, "--steps", 61], "num_steps 60 -> 61"),
         (["train", *flags, "--mesh.data", 3, "--out", tmp_path / "mesh"], "data=3"),
         (["evaluate", *checkpoint, "--keep", "dual"], "give --block-length too"),
         (["evaluate", *checkpoint, "--search-width", 2, "--temperature", 1], "no --temperature, no blocks"),
@@ -276,7 +276,7 @@ def test_train_from_given_weights_starts_there_and_goes_on_without_them(trained,
         [line[HELD_OUT] for line in read_metrics(path / "run") if HELD_OUT in line] for path in (folder, tmp_path)
     )
     assert len(after) == 1
-    assert after[0] < 2 * before[-1] < 0.3, "two steps away; fresh parameters give log 4, 1.39"
+    assert after[0] < 2 * before[-1] < 0.7, "two steps away; fresh parameters give log 4, 1.39"
     assert json.loads((tmp_path / "run" / "config.json").read_text())["optimizer"]["optimizer"] == "muon"
     shutil.rmtree(weights)
     (status, said, _), (other, refused, _) = run_all([["train", *again], ["train", *again, "--out", tmp_path / "new"]])

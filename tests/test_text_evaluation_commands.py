@@ -93,6 +93,7 @@ def genppl(folder, out, *flags):
     return {(found["order"], found.get("num_steps")): found for found in rows(out)}, text
 
 
+@pytest.mark.slow
 def test_genppl_judges_every_way_and_goes_on(folder, tmp_path):
     flags = ["--noise", "--entropy-budget", "--search-width", "None", "--steps"]
     found, _ = genppl(folder, tmp_path, *flags, 3)

@@ -48,9 +48,9 @@ def test_every_oracle_is_measured_at_both_temperatures():
 def test_run_measures_each_way_to_sample_beside_the_network(tmp_path, monkeypatch):
     monkeypatch.setattr(roofline, "measure", lambda dtype: roofline.Roofline(1e12, 1e10))
     argv = ["--oracle", "random,log_margin", "--selector", "top_k:3", "--prompt", "2", "--compute", "all"]
-    rows = rows_of(tmp_path, *argv, "--layers", "1")
+    rows = rows_of(tmp_path, *argv, "--layers", "1", "--temperature", "0")
     config = Run(model="sudoku_800k", layers=1).config()
-    wanted = [(name, t) for name in ("random", "log_margin") for t in (0, 1)]
+    wanted = [(name, 0) for name in ("random", "log_margin")]
     assert [(row["oracle"], row["temperature"]) for row in rows] == wanted
     for row in rows:
         assert (row["model"], row["batch"], row["length"], row["nfe"]) == ("sudoku_800k(layers=1)", 2, 12, 3)
@@ -414,6 +414,7 @@ def test_torch_loops_choose_the_same_tokens(tmp_path, monkeypatch, model):
     assert all(row["ours_is_faster"] > 0 for row in theirs)
 
 
+@pytest.mark.slow
 def test_compare_without_pytorch_says_what_to_install():
     code = "import sys; sys.modules['torch'] = None; import experiments.throughput.torch_peer"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -6,7 +6,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import tiny
 
@@ -59,15 +58,17 @@ def test_ema_follows_its_recurrence_and_starts_fast():
 @pytest.mark.parametrize(("ema_decay", "is_placed"), [(0.9, False), (0.0, False), (0.9, True)])
 def test_init_state_from_given_parameters_has_them_and_nothing_else_of_theirs(ema_decay, is_placed):
     optimizer, init = OptimizerConfig(num_steps=10, ema_decay=ema_decay), functools.partial(init_params, tiny.CONFIG)
-    given = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), init(jax.random.key(5)))
+    given = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), jax.jit(init)(jax.random.key(5)))
     mesh = make_mesh(2, 2, 2)
     given = jax.device_put(given, shardings(mesh, given)) if is_placed else given
     fresh, state = init_state(mesh, init, 0, optimizer), init_state(mesh, init, 0, optimizer, given)
     for tree in (state.params, state.ema) if ema_decay else (state.params,):
-        jax.tree.map(lambda leaf, wanted: np.testing.assert_array_equal(leaf, wanted.astype(np.float32)), tree, given)
+        jax.tree.map(
+            lambda leaf, wanted: np.testing.assert_array_equal(leaf, np.asarray(wanted, np.float32)), tree, given
+        )
     assert jax.tree.map(lambda leaf: leaf.sharding, state) == jax.tree.map(lambda leaf: leaf.sharding, fresh)
     assert (jax.random.key_data(state.key) == jax.random.key_data(fresh.key)).all()
-    assert all(not leaf.any() for leaf in jax.tree.leaves(state.opt_state))
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(state.opt_state))
 
 
 def orthogonalised(matrix):
@@ -94,23 +95,25 @@ def test_train_step_equals_a_plain_computation_of_the_same_update(name):
         nll = mdm_jax.subset_loss(denoiser, params, key_loss, batch["tokens"], mask_id=0, is_prompt=batch["is_prompt"])
         return nll.sum() / (8 * 5)
 
-    value, gradient = jax.jit(jax.value_and_grad(objective))(state.params)
-    clipped = jax.tree.map(lambda g: g * jnp.minimum(1, 1 / optax.tree.norm(gradient)), gradient)
+    value, gradient = jax.device_get(jax.jit(jax.value_and_grad(objective))(state.params))
+    norm = math.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in jax.tree.leaves(gradient)))
+    clipped = jax.tree.map(lambda g: g * np.float32(min(1, 1 / norm)), gradient)
     first = 1e-3 / 3  # the learning rate of step 0
 
     def updated(path, p, g):
         top = path[0].key
         if name == "muon" and top.startswith("layers") and p.ndim == 2:
             return p - first * (0.2 * math.sqrt(max(p.shape)) * orthogonalised(g) + 0.01 * p)
-        return p - first * (g / (jnp.abs(g) + 1e-8) + (0.01 * p if p.ndim > 1 else 0))
+        return p - first * (g / (np.abs(g) + 1e-8) + (0.01 * p if p.ndim > 1 else 0))
 
-    expected = jax.tree_util.tree_map_with_path(updated, state.params, clipped)
-    old = jax.tree.map(jnp.copy, state.params)
+    old = jax.tree.map(np.array, state.params)
+    expected = jax.tree_util.tree_map_with_path(updated, old, clipped)
     new, metrics = make_train_step(denoiser, init, masked_loss(0), optimizer, mesh)(state, batch)
     assert float(metrics["loss_per_token"]) == pytest.approx(float(value), rel=1e-5)
-    assert float(metrics["gradient_norm"]) == pytest.approx(float(optax.tree.norm(gradient)), rel=1e-4)
+    assert float(metrics["gradient_norm"]) == pytest.approx(norm, rel=1e-4)
     assert float(metrics["learning_rate"]) == pytest.approx(first)
     chex.assert_trees_all_close(new.params, expected, atol=2e-6)
+    new = jax.device_get(new._replace(key=None))
     chex.assert_trees_all_close(new.ema, jax.tree.map(lambda a, b: 2 / 11 * a + 9 / 11 * b, old, new.params), atol=1e-6)
     assert int(new.step) == 1
 

@@ -34,7 +34,7 @@ def shares(pool):
 
 
 def test_pool_begins_in_all_phases_with_as_much_revealed_as_the_phase_says():
-    masked, pool = DRAW(jax.random.key(0), X_0, IS_PROMPT, DRAW.init(X_0 * 0, IS_PROMPT))
+    masked, pool = jax.jit(DRAW)(jax.random.key(0), X_0, IS_PROMPT, DRAW.init(X_0 * 0, IS_PROMPT))
     assert set(np.asarray(pool.phase)) == set(range(K))
     np.testing.assert_array_equal(pool.x_0, X_0)
     assert not (np.asarray(pool.is_masked) & np.asarray(IS_PROMPT)).any()
@@ -78,7 +78,7 @@ def test_sequences_are_unmasked_where_the_oracle_says_until_fresh_ones_take_thei
 def test_scores_that_are_no_numbers_are_taken_last():
     pool = Pool(X_0, IS_PROMPT & False, jnp.ones((B, L), bool), jnp.zeros(B, jnp.int32))
     confidence = confidence_from_logits(jax.random.key(0), jnp.zeros((B, L, V)).at[:, ::2].set(jnp.nan), temperature=0)
-    after = DRAW.advance(jax.random.key(1), pool, confidence._replace(top_prob=confidence.entropy))
+    after = jax.jit(DRAW.advance)(jax.random.key(1), pool, confidence._replace(top_prob=confidence.entropy))
     chosen = ~np.asarray(after.is_masked)
     assert chosen.sum(axis=1).min() >= 1
     assert not chosen[:, ::2].any()
