@@ -14,7 +14,7 @@ from scipy import stats
 from experiments.commands.prepare import load_splits
 from experiments.commands.reproduce import head
 from experiments.commands.train import network, train_model
-from experiments.common import Results, Row, say, say_written, table
+from experiments.common import Results, Row, say_written, table
 from experiments.journal import Journal
 from experiments.scaling import LEARNERS, SCALES, Network, Reproduce, Scale
 from experiments.text import Train
@@ -57,11 +57,15 @@ def reproduce(flags: Reproduce) -> None:
         best = lowest(results.rows)
         for row in [*laws(best, flags.seed), *gaps(best)]:
             results.add(**row)
-        results.finish(seconds=journal.seconds)
-        laws_found = [row for row in results.rows if "exponent" in row]
-        say(table([{COLUMNS[name]: row[name] for name in COLUMNS if name in row} for row in laws_found]))
+        results.finish(seconds=journal.seconds, shown=_shown)
         plot(flags.out / "scaling.png", results.rows)
         say_written(flags.out / "scaling.png")
+
+
+def _shown(rows: Sequence[Row]) -> str:
+    """The table of all rows, and one of the laws."""
+    found = [{COLUMNS[name]: row[name] for name in COLUMNS if name in row} for row in rows if "exponent" in row]
+    return f"{table(rows)}\n\n{table(found)}"
 
 
 def train_flags(flags: Reproduce, scale: Scale, learner: str, budget: float, net: Network, repeat: int) -> Train:
