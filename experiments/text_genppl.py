@@ -122,15 +122,17 @@ def _ways(flags: GenPpl, ours: Masked) -> Iterator[Way]:
         return functools.partial(sampler, model.denoiser, model.params, mask_id=mask_id, oracle=oracle, **options)
 
     drawn: Row = {"temperature": flags.temperature}
-    sampling = functools.partial(by, mdm_jax.sample, **drawn)
+
+    def sampling(oracle: Any, selector: Any) -> Callable[..., Any]:
+        return by(mdm_jax.sample, oracle, selector=selector, **drawn)
 
     for number in flags.steps:
         fields = {"num_steps": number}
-        yield Way(VANILLA, fields, sampling(oracles.random, selector=mdm_jax.Binomial(number)))
+        yield Way(VANILLA, fields, sampling(oracles.random, mdm_jax.Binomial(number)))
         for name, oracle in adaptive.items():
-            yield Way(name, fields, sampling(oracle, selector=mdm_jax.TopK(number)))
+            yield Way(name, fields, sampling(oracle, mdm_jax.TopK(number)))
     for budget in flags.entropy_budget:
-        decode = sampling(oracles.neg_entropy, selector=mdm_jax.EntropyBudget(budget))
+        decode = sampling(oracles.neg_entropy, mdm_jax.EntropyBudget(budget))
         yield Way("entropy budget", {"entropy_budget": budget}, decode)
     if flags.search_width is not None:
         decode = by(mdm_jax.search_sample, oracles.random, width=flags.search_width)
