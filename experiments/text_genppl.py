@@ -113,7 +113,7 @@ def _judge(folder: pathlib.Path) -> Judge:
 
 
 def _ways(flags: GenPpl, ours: Masked) -> Iterator[Way]:
-    """The vanilla way and the adaptive ones for each number of steps, then those that choose their own number."""
+    """The vanilla way and the adaptive ones for each number of steps, then others, each with what counts its steps."""
     model, mask_id = ours.model, ours.mask_id
     adaptive = {name: oracle_named(name) for name in flags.oracle.split(",") if name}
     adaptive |= {f"margin + {scale:g}": mdm_jax.with_noise(oracles.margin, scale) for scale in flags.noise}
