@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from mdm_jax.training.state import OptimizerConfig
     from mdm_jax.typing import Oracle, Selector
 
+Corrector = Literal["leave-one-out", "filled", "quality"]
+"""The judges of `correcting_sample`, by name."""
 CPU = pathlib.Path("/proc/cpuinfo")
 """The file in which Linux lists the features of the CPU."""
 
@@ -168,7 +170,7 @@ class DecodeFlags:
     """or: the same, where each step may also mask revealed tokens again"""
     search_width: Count | None = None
     """or: one token per step, by a beam search of this many partial answers, for up to as many times the calls"""
-    corrector: Literal["leave-one-out", "filled", "quality"] | None = None
+    corrector: Corrector | None = None
     """take tokens back that look wrong by now, up to N - 1 a step with --tokens-per-step N. leave-one-out: where others
     say so, for a call more for each token; filled, quality: for a model trained with this --loss"""
     binomial_steps: Count | None = None

@@ -1,25 +1,29 @@
 """The runs of the scaling study, and the power laws that are fitted to their losses."""
 
 import dataclasses
+import functools
 import itertools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from experiments.commands.prepare import load_splits
 from experiments.commands.reproduce import head
 from experiments.commands.train import network, train_model
-from experiments.common import Results, Row, say, say_written, table
+from experiments.common import Results, Row, say_written, table
 from experiments.journal import Journal
 from experiments.scaling import LEARNERS, SCALES, Network, Reproduce, Scale
 from experiments.text import Train
 from experiments.text_commands import measured
+from mdm_jax.data.checks import Split
 from mdm_jax.models import kinds
 from mdm_jax.report import plots
-from mdm_jax.tasks.base import take
+from mdm_jax.tasks.base import Records, take
+from mdm_jax.tasks.text.task import Text
 from mdm_jax.training.lock import locked
 
 RESAMPLED = 10_000
@@ -41,22 +45,27 @@ def reproduce(flags: Reproduce) -> None:
         results = Results("scaling", "reproduce", out=flags.out, seed=flags.seed, scale=flags.scale)
         scale = SCALES[flags.scale]
         journal = Journal(flags.out, head(flags, scale, []), flags.minutes)
+        load = functools.cache(load_splits)  # all trainings read the same rows
         for repeat in range(scale.repeats):
             for budget, networks in scale.budgets.items():
                 for learner in LEARNERS:
                     for net in networks:
                         train = train_flags(flags, scale, learner, budget, net, repeat)
                         where = {"learner": learner, "budget": budget, "repeat": repeat}
-                        for row in journal.rows(train.out.name, lambda: [where | row_of(train, scale)]):  # noqa: B023
+                        for row in journal.rows(train.out.name, lambda: [where | row_of(train, scale, load)]):  # noqa: B023
                             results.add(**row)
         best = lowest(results.rows)
         for row in [*laws(best, flags.seed), *gaps(best)]:
             results.add(**row)
-        results.finish(seconds=journal.seconds)
-        laws_found = [row for row in results.rows if "exponent" in row]
-        say(table([{COLUMNS[name]: row[name] for name in COLUMNS if name in row} for row in laws_found]))
+        results.finish(seconds=journal.seconds, shown=_shown)
         plot(flags.out / "scaling.png", results.rows)
         say_written(flags.out / "scaling.png")
+
+
+def _shown(rows: Sequence[Row]) -> str:
+    """The table of all rows, and one of the laws."""
+    found = [{COLUMNS[name]: row[name] for name in COLUMNS if name in row} for row in rows if "exponent" in row]
+    return f"{table(rows)}\n\n{table(found)}"
 
 
 def train_flags(flags: Reproduce, scale: Scale, learner: str, budget: float, net: Network, repeat: int) -> Train:
@@ -85,13 +94,13 @@ def train_flags(flags: Reproduce, scale: Scale, learner: str, budget: float, net
     )
     num_params = kinds.num_params(network(train, train.task()), embedding=False)
     steps = max(1, round(budget / (6 * num_params * scale.batch_size * scale.length)))
-    return dataclasses.replace(train, steps=steps, evaluate_every=steps, checkpoint_every=min(steps, 1_000))
+    return dataclasses.replace(train, steps=steps, checkpoint_every=min(steps, 1_000))
 
 
-def row_of(train: Train, scale: Scale) -> Row:
+def row_of(train: Train, scale: Scale, load: Callable[[Text, pathlib.Path], Mapping[Split, Records]]) -> Row:
     """Trains a model, and gives its row."""
-    model, held_out = train_model(train, orders=())
     task = train.task()
+    model, held_out = train_model(train, orders=None, data=load(task, train.data))
     layout = train.layout_of(task)
     seeds = range(1 if layout.mask_id is None else scale.draws)
     found = measured(

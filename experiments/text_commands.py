@@ -78,12 +78,7 @@ def measured(
     """A row of results: the loss per token, and per byte."""
     examples = layout.examples(test)
     _, plain = flags.losses(layout)
-    nats = np.mean(
-        [
-            held_out_loss(model.denoiser, plain, examples, mesh, batch_size=batch_size, seed=seed)(model.params)
-            for seed in seeds
-        ]
-    )
+    nats = held_out_loss(model.denoiser, plain, examples, mesh, batch_size=batch_size, seeds=seeds)(model.params)
     return {
         "dataset": task.title,
         "method": layout.method,
@@ -92,8 +87,8 @@ def measured(
         "n": len(examples["tokens"]),
         "length": task.length,
         "parameters": kinds.num_params(model.config, embedding=False),
-        "nats_per_token": float(nats),
-        "bits_per_byte": float(nats) / math.log(2) / bytes_per_token(task.tokenizer_in(flags.data), layout, test),
+        "nats_per_token": nats,
+        "bits_per_byte": nats / math.log(2) / bytes_per_token(task.tokenizer_in(flags.data), layout, test),
     }
 
 

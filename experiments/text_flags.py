@@ -5,7 +5,7 @@ import pathlib
 from typing import Annotated
 
 from experiments.commands.flags import ViewerFlags
-from experiments.flags import DecodeFlags
+from experiments.flags import Corrector, DecodeFlags
 from mdm_jax.ranges import INT32, Count, NotNegative, Range, Seed
 
 
@@ -74,6 +74,13 @@ class GenPpl(HeldOutFlags):
     """entropy budgets (nats), each a row: how many tokens are revealed depends on how sure the model is of them"""
     search_width: Count | None = 2
     """width of a beam search, one row: in random order, with the likeliest tokens (None: no search)"""
+    remask_steps: tuple[Count, ...] = ()
+    """numbers of steps, each a row: by the margin, where each step may also mask revealed tokens again"""
+    corrector: Corrector | None = None
+    """by the margin, where a step takes tokens back that look wrong by now. leave-one-out: where others say so, for a
+    call more for each token; filled, quality: for a model trained with this --loss"""
+    tokens_per_step: tuple[Annotated[int, Range(2, INT32)], ...] = (16,)
+    """with --corrector: numbers of tokens that a step reveals, each a row; it takes back fewer than it reveals"""
     temperature: NotNegative = 1.0
     """of the tokens drawn, except by the search; 0 takes the likeliest"""
     batch_size: Count = 16

@@ -73,7 +73,7 @@ def genppl(flags: GenPpl) -> None:
     ours = load_masked(flags)
     ways = list(_ways(flags, ours))
     if not ways:
-        raise InputError("there is no way to sample: give --steps, --entropy-budget or --search-width")
+        raise InputError("there is no way to sample: give numbers of --steps")
     rows = held_out_rows(flags, ours.words, 2 * flags.number, ours.model.config.max_length)
     length = rows.shape[1]
     texts, others = list(rows[::2]), list(rows[1::2])
@@ -113,14 +113,18 @@ def _judge(folder: pathlib.Path) -> Judge:
 
 
 def _ways(flags: GenPpl, ours: Masked) -> Iterator[Way]:
-    """The vanilla way and the adaptive ones for each number of steps, then those that choose their own number."""
+    """The vanilla way and the adaptive ones for each number of steps, then others, each with what counts its steps."""
     model, mask_id = ours.model, ours.mask_id
     adaptive = {name: oracle_named(name) for name in flags.oracle.split(",") if name}
     adaptive |= {f"margin + {scale:g}": mdm_jax.with_noise(oracles.margin, scale) for scale in flags.noise}
 
+    def by(sampler: Callable[..., Any], oracle: Any, **options: Any) -> Callable[..., Any]:
+        return functools.partial(sampler, model.denoiser, model.params, mask_id=mask_id, oracle=oracle, **options)
+
+    drawn: Row = {"temperature": flags.temperature}
+
     def sampling(oracle: Any, selector: Any) -> Callable[..., Any]:
-        options = {"mask_id": mask_id, "oracle": oracle, "selector": selector, "temperature": flags.temperature}
-        return functools.partial(mdm_jax.sample, model.denoiser, model.params, **options)
+        return by(mdm_jax.sample, oracle, selector=selector, **drawn)
 
     for number in flags.steps:
         fields = {"num_steps": number}
@@ -131,9 +135,14 @@ def _ways(flags: GenPpl, ours: Masked) -> Iterator[Way]:
         decode = sampling(oracles.neg_entropy, mdm_jax.EntropyBudget(budget))
         yield Way("entropy budget", {"entropy_budget": budget}, decode)
     if flags.search_width is not None:
-        options: dict[str, Any] = {"mask_id": mask_id, "oracle": oracles.random, "width": flags.search_width}
-        decode = functools.partial(mdm_jax.search_sample, model.denoiser, model.params, **options)
+        decode = by(mdm_jax.search_sample, oracles.random, width=flags.search_width)
         yield Way("search", {"search_width": flags.search_width}, decode)
+    for number in flags.remask_steps:
+        decode = by(mdm_jax.remasking_sample, oracles.margin, num_steps=number, noise=0.0, **drawn)
+        yield Way("remasking", {"remask_steps": number}, decode)
+    for k in flags.tokens_per_step if flags.corrector is not None else ():
+        decode = by(mdm_jax.correcting_sample, oracles.margin, judge=flags.corrector, k=k, **drawn)
+        yield Way("correction", {"corrector": flags.corrector, "tokens_per_step": k}, decode)
 
 
 def _measured(

@@ -99,14 +99,19 @@ def test_genppl_judges_every_way_and_goes_on(folder, tmp_path):
     found, _ = genppl(folder, tmp_path, *flags, 3)
     assert list(found) == [("real text", None), ("vanilla", 3), ("margin", 3)]
     done = (tmp_path / "units.jsonl").read_text().splitlines()
-    more, text = genppl(folder, tmp_path, *flags, 3, 6)
-    assert list(more) == [*found, ("vanilla", 6), ("margin", 6)]
+    back = ["--remask-steps", 3, "--corrector", "leave-one-out", "--tokens-per-step", 6]
+    more, text = genppl(folder, tmp_path, *flags, 3, 6, *back)
+    assert list(more) == [*found, ("vanilla", 6), ("margin", 6), ("remasking", None), ("correction", None)]
     assert (tmp_path / "units.jsonl").read_text().splitlines()[: len(done)] == done
     assert all(more[key] == found[key] for key in found)
     assert all({"perplexity", "entropy", "distinct_4", "repeated", "overlap"} <= set(each) for each in more.values())
     assert more["margin", 6]["nfe"] == 6
+    assert (more["remasking", None]["remask_steps"], more["remasking", None]["nfe"]) == (3, 3)
+    corrected = more["correction", None]
+    assert (corrected["corrector"], corrected["tokens_per_step"]) == ("leave-one-out", 6)
+    assert corrected["nfe"] >= 2 + 6, "two steps, and a call for each token that the second one judges"
     said = json.loads((tmp_path / "results.json").read_text())["verdicts"]
-    assert len(said) == 3, "one for each row of another order, and one of all"
+    assert len(said) == 5, "one for each row of another order, and one of all"
     assert all(line in text for line in said)
     samples = (tmp_path / "samples" / "margin-num_steps=6.jsonl").read_text().splitlines()
     assert len({json.loads(line)["text"] for line in samples}) == 6

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ from experiments.commands.prepare import load_splits
 from experiments.common import Results, say
 from experiments.flags import RunFlags, resolve_dtype
 from mdm_jax.data import pipeline
+from mdm_jax.data.checks import Split
 from mdm_jax.errors import InputError
 from mdm_jax.loading import Model, load
 from mdm_jax.models import kinds, presets
@@ -48,12 +49,16 @@ def train(flags: TrainFlags) -> None:
     results.finish(earlier=earlier, fields={"mesh": dict(mesh.shape), "processes": jax.process_count()})
 
 
-def train_model(flags: FitFlags, orders: tuple[str, ...] = TWO_ORDERS) -> tuple[Model, Records]:
+def train_model(
+    flags: FitFlags, orders: tuple[str, ...] | None = TWO_ORDERS, data: Mapping[Split, Records] | None = None
+) -> tuple[Model, Records]:
     """Trains a model, from the newest checkpoint if there is one.
 
     Args:
       flags: the flags of the training.
-      orders: the names of the oracles that evaluations decode with; none measures the held-out loss alone.
+      orders: the names of the oracles that evaluations decode with; an empty tuple measures the held-out loss alone,
+        None nothing.
+      data: both splits, if they were read before.
 
     Returns:
       The model, and all held-out records.
@@ -64,8 +69,8 @@ def train_model(flags: FitFlags, orders: tuple[str, ...] = TWO_ORDERS) -> tuple[
     task = flags.task()
     layout, config = flags.layout_of(task), network(flags, task)
     loss, plain = flags.losses(layout)
-    run = begin(flags, task, config, ["greedy"] if layout.mask_id is None and orders else orders)
-    data = load_splits(task, flags.data)
+    run = begin(flags, task, config, ["greedy"] if layout.mask_id is None and orders else orders or ())
+    data = load_splits(task, flags.data) if data is None else data
     layout.check(data["train"])
     if is_lead():
         flags.write_beside(task)
@@ -85,7 +90,7 @@ def train_model(flags: FitFlags, orders: tuple[str, ...] = TWO_ORDERS) -> tuple[
 
     def evaluate(params: Params) -> dict[str, float]:
         model, found = Model(config, params, denoiser), {HELD_OUT: nats_per_token(params)}
-        for name, decode, _ in one_by_one(model, task, layout, orders):
+        for name, decode, _ in one_by_one(model, task, layout, orders or ()):
             decoded = measure(task, layout, decode, test, mesh=mesh, seed=flags.draw_seed)
             found[f"{task.metric}/{name}"] = decoded.row[task.metric]
         return found
@@ -101,7 +106,7 @@ def train_model(flags: FitFlags, orders: tuple[str, ...] = TWO_ORDERS) -> tuple[
         loop=run.loop,
         mesh=mesh,
         config=run.json,
-        evaluate=evaluate,
+        evaluate=None if orders is None else evaluate,
         start_from=run.initial,
         flops_per_example=flops_of(config, config.max_length),
     )

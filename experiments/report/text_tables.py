@@ -79,8 +79,9 @@ def genppl() -> Lines:
 
 
 def _judged(row: Row) -> dict[str, str]:
-    budget, width = row.get("entropy_budget"), row.get("search_width")
-    how = str(row.get("num_steps", "")) or (f"{budget:g} nats" if budget else f"width {width}" if width else "")
+    budget, width, k = row.get("entropy_budget"), row.get("search_width"), row.get("tokens_per_step")
+    how = f"{budget:g} nats" if budget else f"width {width}" if width else f"{k} a step" if k else ""
+    how = str(row.get("num_steps", row.get("remask_steps", how)))
     return {
         "order": words(row["order"]),
         "steps": how,

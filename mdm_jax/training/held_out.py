@@ -1,6 +1,7 @@
 """The loss on held-out examples, with the same masks in every evaluation."""
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -19,18 +20,18 @@ def held_out_loss(
     mesh: Mesh,
     *,
     batch_size: int,
-    seed: int = 0,
+    seeds: Sequence[int] = (0,),
 ) -> Callable[[Params], float]:
     """Makes a function from parameters on `mesh` to the loss on `examples`, in nats per free token.
 
     Args:
-      denoiser: the network, without dropout.
+      denoiser: the network, without dropout; hashable. Equal networks with an equal loss share a compilation.
       loss: as in training.
       examples: `tokens` int32 [N, L] and `is_prompt` bool [N, L], whole in every process.
       mesh: devices to compute on.
       batch_size: examples per batch at most, rounded up to a multiple of the devices that split it.
         The last batch is padded with all-prompt rows, whose loss is 0.
-      seed: of the masks.
+      seeds: of the masks; of several sets of masks the mean loss.
 
     Raises:
       InputError: there are no examples, or they are all prompt.
@@ -50,15 +51,20 @@ def held_out_loss(
 
     is_paired = batch_size // num_shards % 2 == 0
 
-    @jax.jit
-    def nats(params: Params, key: Array, batch: Batch) -> Array:
-        return loss.nll(denoiser, params, loss.draw(key, batch), paired=is_paired).sum()
-
     def evaluate(params: Params) -> float:
+        return float(np.mean([with_masks(params, seed) for seed in seeds]))
+
+    def with_masks(params: Params, seed: int) -> float:
         total = 0.0
         for start in range(0, len(padded["tokens"]), batch_size):
             batch = place(mesh, {name: x[start : start + batch_size] for name, x in padded.items()})
-            total += float(nats(params, jax.random.fold_in(jax.random.key(seed), start), batch))
+            key = jax.random.fold_in(jax.random.key(seed), start)
+            total += float(_nats(denoiser, loss, params, key, batch, paired=is_paired))
         return total / num_tokens
 
     return evaluate
+
+
+@functools.partial(jax.jit, static_argnames=("denoiser", "loss", "paired"))  # one program for runs of a study
+def _nats(denoiser: Denoiser, loss: Loss, params: Params, key: Array, batch: Batch, *, paired: bool) -> Array:
+    return loss.nll(denoiser, params, loss.draw(key, batch), paired=paired).sum()

@@ -85,13 +85,14 @@ def causal_loss() -> Loss:
     Position 0 has no context and is never scored. Mark it as prompt; otherwise the loss per free token counts it as a
     token of 0 nats. The same holds for tokens that a network reads in groups, which it does not predict.
     """
+    return Loss(_causal_draw, _causal_nats)
 
-    def draw(key: Array, batch: Batch) -> Batch:
-        return {"tokens": check_tokens(batch["tokens"], "tokens"), "is_prompt": batch["is_prompt"]}
 
-    def nats(denoiser: Denoiser, params: Params, drawn: Batch, *, paired: bool) -> Array:
-        tokens, is_scored = drawn["tokens"], ~drawn["is_prompt"][:, 1:]
-        output = call(denoiser, params, tokens[:, :-1])
-        return scored_nll(output, tokens[:, 1:], is_scored, mask_id=None).sum(axis=-1)
+def _causal_draw(key: Array, batch: Batch) -> Batch:
+    return {"tokens": check_tokens(batch["tokens"], "tokens"), "is_prompt": batch["is_prompt"]}
 
-    return Loss(draw, nats)
+
+def _causal_nats(denoiser: Denoiser, params: Params, drawn: Batch, *, paired: bool) -> Array:
+    tokens, is_scored = drawn["tokens"], ~drawn["is_prompt"][:, 1:]
+    output = call(denoiser, params, tokens[:, :-1])
+    return scored_nll(output, tokens[:, 1:], is_scored, mask_id=None).sum(axis=-1)
