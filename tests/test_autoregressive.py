@@ -202,6 +202,7 @@ def test_sample_equals_the_plain_loop_with_the_documented_keys(temperature):
         assert_same(got, expected)
 
 
+@pytest.mark.slow
 def test_sample_of_a_row_is_the_same_alone_without_what_stands_behind_its_prompt():
     call = functools.partial(autoregressive_sample, RECALL, PARAMS, length=L, temperature=1.0)
     together, keys = call(KEY, PROMPT, PROMPT_LENGTH), row_keys()

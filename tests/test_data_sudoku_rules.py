@@ -368,6 +368,7 @@ def minimal():
     return puzzles, solutions, sudoku_rules.rate(puzzles)
 
 
+@pytest.mark.slow
 def test_rate_minimal_puzzles_in_bulk_writes_no_wrong_digit(minimal):
     puzzles, solutions, rating = minimal
     assert ((rating.filled == solutions) | (rating.filled == 0)).all()

@@ -168,6 +168,7 @@ def test_start_cluster_that_jax_cannot_read_raises_input_error():
     assert re.search(r"InputError: JAX cannot join the 2 processes of this mpirun .*--distributed\.coordinator", stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("way", "victim"),
     [

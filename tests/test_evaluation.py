@@ -27,7 +27,7 @@ def context_denoiser(params, tokens):
     return params[tokens] + jnp.roll(params[tokens], 1, axis=1) + params[tokens].mean(axis=1, keepdims=True)
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("mask_id", [0, 5])
 def test_fill_in_gives_the_same_answers_whatever_the_batch_size(mask_id):
     params = jax.random.normal(jax.random.key(1), (6, 6))

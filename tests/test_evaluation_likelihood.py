@@ -42,6 +42,7 @@ def alone(model, prompt, tokens):
     return jnp.asarray([[*prompt, *tokens]]), jnp.asarray([[True] * len(prompt) + [False] * len(tokens)])
 
 
+@pytest.mark.slow
 def test_likelihood_from_left_to_right_is_that_of_the_order(model):
     asked = [ASKED[0], ASKED[3]]
     for (prompt, tokens), got in zip(asked, found(model, asked, order="left_to_right"), strict=True):
@@ -80,7 +81,7 @@ def test_choices_of_one_token_cost_one_call_and_sum_to_all_probability(model):
     assert len(calls) == 1
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["all", "left_to_right"])
 def test_likelihood_depends_on_no_batch_and_padding(model, order, tmp_path):
     unpadded = mdm_jax.load(write_model(tmp_path, vocab_size=24, max_length=128, pad_id=None))

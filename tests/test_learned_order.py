@@ -65,6 +65,7 @@ class Unsure(Half):
         return mdm_jax.Features(jnp.broadcast_to(logits[None], (*tokens.shape, 4)), jnp.eye(4))
 
 
+@pytest.mark.slow
 def test_head_begins_as_the_margin_and_learns_from_the_confidence_alone():
     first, learned = (
         fit_order(Unsure(), KNOWS, EXAMPLES, mask_id=MASK, num_steps=n, batch_size=4, learning_rate=rate)[0]

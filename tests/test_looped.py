@@ -66,6 +66,7 @@ def test_loops_are_calls_that_go_on_from_the_last_states_and_their_number_may_be
     np.testing.assert_allclose(read[is_read], want[2].hidden[is_read], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_loss_is_the_mean_over_loops_of_the_ordinary_one_and_its_gradient_flows_through_all():
     is_masked = RNG.random(TOKENS.shape) < 0.5
     drawn = as_drawn(np.asarray(TOKENS), is_masked, np.array([1.0, 2.0]))

@@ -61,6 +61,7 @@ def changed_by_hand(params, adapters, alpha):
     return found
 
 
+@pytest.mark.slow
 def test_only_adapters_of_attention_and_mlp_are_trained_and_saved_and_load_adds_their_products(base, finished):
     folder, state = finished
     assert set(state.params["layers_0"]) == {"attention", "mlp"}

@@ -37,6 +37,7 @@ def logits_of(config, params, tokens):
     return jax.jit(kinds.make_denoiser(config))(params, tokens)
 
 
+@pytest.mark.slow
 def test_bert_computes_the_same_where_few_positions_are_read():
     denoiser, params = kinds.make_denoiser(TINY), lively()
     tokens = jax.random.randint(jax.random.key(2), (3, 12), 0, 11)
@@ -47,6 +48,7 @@ def test_bert_computes_the_same_where_few_positions_are_read():
     assert np.isfinite(hidden).all()
 
 
+@pytest.mark.slow
 def test_bert_hides_padding():
     config, params = dataclasses.replace(TINY, pad_id=0), lively()
     tokens = jax.random.randint(jax.random.key(2), (2, 9), 1, 11)

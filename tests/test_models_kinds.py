@@ -37,6 +37,7 @@ def test_transformer_groups_of_one_token_are_tokens_without_a_position():
     assert relative(logits_of(plain, params, tokens), want) > 0.01
 
 
+@pytest.mark.slow
 def test_transformer_groups_are_a_set_whose_tokens_have_places_and_padding_is_hidden():
     params = lively_params(GROUPED)
     tokens = jax.random.randint(jax.random.key(3), (4, 14), 0, 11, jnp.int32)

@@ -222,7 +222,7 @@ COMBINATIONS = [
 ]
 
 
-@pytest.mark.thinned(8)
+@pytest.mark.slow
 @pytest.mark.parametrize("options", COMBINATIONS, ids=lambda options: "-".join(str(x) for x in options.values()))
 def test_transformer_remat_and_bfloat16_agree_with_plain(options):
     config = dataclasses.replace(TINY, num_layers=1, **options)
@@ -315,6 +315,7 @@ def test_features_of_a_causal_denoiser_are_all_computed():
     np.testing.assert_array_equal(denoiser.features(params, tokens, tokens < 0).hidden, every.hidden)
 
 
+@pytest.mark.slow
 def test_dropout_keys_differ_repeat_and_switch_off():
     config = dataclasses.replace(GPT2, num_layers=1, dropout=0.3)
     params, tokens = lively_params(config), draw_tokens()

@@ -292,6 +292,7 @@ def test_export_of_a_run_loads_as_the_run_with_its_parameters_rounded(run_folder
     assert (config["task"], set(config)) == (TASK, {"format", "model", "task"})
 
 
+@pytest.mark.slow
 def test_export_of_one_checkpoint_is_of_that_one_and_of_an_export_the_same_file(run_folder, tmp_path):
     loading.export(run_folder / "checkpoints" / "3", tmp_path / "third", dtype="float32")
     third = mdm_jax.load(tmp_path / "third")

@@ -69,6 +69,7 @@ def test_quality_loss_is_that_of_the_masks_and_the_cross_entropy_of_the_head_at_
         Quality().nll(toy.features_net, toy.net_params(0), given, mask_id=toy.MASK, paired=True)
 
 
+@pytest.mark.slow
 def test_guesses_have_the_law_of_the_network_and_never_are_the_mask():
     logits = jnp.log(jnp.asarray([0.1, 0.3, 0.2, 0.4]))
     output = jnp.broadcast_to(logits, (20_000, 3, 4))
@@ -79,6 +80,7 @@ def test_guesses_have_the_law_of_the_network_and_never_are_the_mask():
         toy.assert_frequencies(got[:, column], np.array([1, 3, 2]) / 6)
 
 
+@pytest.mark.slow
 def test_draws_guess_as_many_masks_as_they_say_and_know_what_is_free():
     x_0 = jnp.asarray(np.random.default_rng(0).integers(0, 5, (64, 9)), jnp.int32)
     is_prompt = jnp.asarray(np.random.default_rng(1).random(x_0.shape) < 0.4)

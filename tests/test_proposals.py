@@ -53,7 +53,7 @@ def test_one_proposal_is_what_the_decoder_gives_element_for_element(way):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.thinned(3)
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_what_is_kept_is_whole_leaves_the_given_alone_and_depends_on_its_own_row_only(way):
     x_init = rows()
@@ -84,6 +84,7 @@ def test_best_of_many_from_the_ideal_model_is_the_likeliest_sequence_of_all():
     np.testing.assert_allclose(got.log_prob, np.log(joint.max()), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_not_a_number_is_never_the_likeliest():
     def faulty(keys, x_init):
         log_prob = np.where(np.arange(len(x_init)) % 2 == 0, np.float32(np.nan), -np.float32(np.inf))
@@ -117,6 +118,7 @@ def all_equal(keys, x_init):
     return SampleResult(tokens, jnp.where(x_init == MASK, 0, -1), log_prob, jnp.int32(1))
 
 
+@pytest.mark.slow
 def test_stable_keeps_an_answer_that_comes_back_where_there_is_one():
     x_init = jnp.full((64, 6), MASK)
     best, stable = (way(all_equal, KEY, x_init, num=3) for way in (mdm_jax.best_sample, mdm_jax.stable_sample))

@@ -210,6 +210,7 @@ def test_remasking_sample_of_a_batch_without_masks_calls_no_network(remask):
     assert_same(got, (x_init, np.full(x_init.shape, -1), np.zeros(B), 0))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     masks=st.lists(st.lists(st.booleans(), min_size=L, max_size=L), min_size=B, max_size=B),
@@ -237,6 +238,7 @@ def test_remasking_sample_of_any_masks_leaves_prompts_untouched_and_no_mask(
 STOCHASTIC = {"oracle": ORACLE, "num_steps": 4, "temperature": 1.0}
 
 
+@pytest.mark.slow
 def test_remasking_sample_of_a_row_is_the_same_in_another_place_and_alone_with_padding():
     def run(keys, x_init):
         return jax.tree.map(np.asarray, remasking_sample(keys, x_init, **STOCHASTIC))

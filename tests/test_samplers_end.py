@@ -192,6 +192,7 @@ def test_prompts_are_continued_whatever_the_network_gives(logit):
     assert prompts == [[1, 2, 3], [4] * 6, [0]]
 
 
+@pytest.mark.slow
 def test_token_of_nothing_possible_is_the_lowest_id_but_the_mask():
     nothing = jnp.full((L, V), -jnp.inf)
     for mask_id, lowest in ((0, 1), (3, 0), (V, 0)):
@@ -318,6 +319,7 @@ def test_network_of_the_library_with_damaged_parameters_ends_and_shows_it():
         assert np.isnan(got.log_prob).all()
 
 
+@pytest.mark.slow
 def test_id_without_a_row_is_refused_where_it_can_be_seen_and_not_a_number_where_it_cannot():
     config = TransformerConfig(
         vocab_size=4, num_extra_tokens=1, max_length=L, num_layers=1, num_heads=2, width=8, mlp_width=8

@@ -717,7 +717,7 @@ def test_sample_with_the_margin_written_as_a_lambda_equals_the_margin():
     jax.tree.map(np.testing.assert_array_equal, got, sample(KEY, X_INIT))
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("selector", "temperature"), [(SELECTORS[3], 1.0), (SELECTORS[5], 0.0)], ids=["plans", "chooses"]
 )

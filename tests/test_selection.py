@@ -73,6 +73,7 @@ def test_threshold_choose_takes_all_at_least_tau_and_always_the_best(rows, tau):
     np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(
     rows=ROWS,
@@ -174,6 +175,7 @@ def test_binomial_plan_of_many_rows_follows_the_binomial_law_of_the_step(schedul
         toy.assert_frequencies(got[index * rows : (index + 1) * rows], law)
 
 
+@pytest.mark.slow
 def test_binomial_plan_in_and_after_the_last_step_takes_all_that_is_left():
     left = jnp.array([0, 1, 5, 300, 7])
     got = plan(mdm_jax.Binomial(6), KEY, jnp.array([6, 6, 6, 6, 9]), left, left)

@@ -90,6 +90,7 @@ def test_training_gives_the_same_losses_on_every_mesh(tmp_path, optimizer, meshe
         assert values == pytest.approx(reference, rel=2e-5), sizes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sizes", "batch_size"),
     [

@@ -165,7 +165,7 @@ def greedy(config, params, prompt):
     return tokens[0].tolist()
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["triples", "ordered-triples"])
 def test_answer_of_an_autoregressive_model_goes_on_behind_the_givens_of_each_puzzle(name):
     layout = sudoku_layouts.get(name, 4)

@@ -77,6 +77,7 @@ def test_sweep_equals_the_plain_numpy_one(predicate):
     np.testing.assert_allclose(new, numpy_sweep(predicate, drawn.T, np.asarray(messages), 40), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_instances_of_a_batch_end_each_for_itself_as_if_alone():
     predicate, rng = predicates.nae(3, 2), np.random.default_rng(4)
     instances = [planted_csp(rng, predicate, 200, degree) for degree in (3.0, 9.0, 6.0)]

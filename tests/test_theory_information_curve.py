@@ -79,6 +79,7 @@ def test_best_counts_are_the_best_of_all():
             assert divergence(curve, counts) == pytest.approx(least, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_sampler_reveals_the_counts():
     x_init = jnp.full((4, 5), 2).at[0, 0].set(1)  # one row has less to reveal
     selector = Counts(jnp.array([1, 3, 1]))

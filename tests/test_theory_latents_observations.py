@@ -81,6 +81,7 @@ def test_bayes_denoiser_of_slabs_keeps_the_latents_that_agree_and_no_others():
     np.testing.assert_allclose(found, left.mean(axis=0), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_bayes_denoiser_in_many_chunks_equals_one(monkeypatch):
     distribution = nae_bits(5, 7)
     tokens = jnp.asarray(np.where(np.arange(12) % 3, distribution.sample(np.random.default_rng(0), 9), 2))
@@ -129,7 +130,7 @@ def test_one_token_at_a_time_under_margin_samples_the_distribution_itself():
     assert statistic < stats.chi2.ppf(1 - 1e-6, len(wanted) - 1)
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("oracle", ["random", "margin"])
 def test_several_tokens_at_a_time_lose_consistency_the_more_the_worse(oracle):
     distribution, params = nae_bits(), states(nae_bits())

@@ -54,7 +54,7 @@ def test_ema_follows_its_recurrence_and_starts_fast():
     np.testing.assert_allclose(ema, expected, rtol=1e-5)
 
 
-@pytest.mark.thinned(2)
+@pytest.mark.slow
 @pytest.mark.parametrize(("ema_decay", "is_placed"), [(0.9, False), (0.0, False), (0.9, True)])
 def test_init_state_from_given_parameters_has_them_and_nothing_else_of_theirs(ema_decay, is_placed):
     optimizer, init = OptimizerConfig(num_steps=10, ema_decay=ema_decay), functools.partial(init_params, tiny.CONFIG)

@@ -46,6 +46,7 @@ def three_steps():
     return steps(3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("accumulate", "sizes"),
     [

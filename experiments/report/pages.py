@@ -79,6 +79,8 @@ TABLES: dict[str, Callable[[], Lines]] = {
     "scaling": text_tables.scaling,
     "likelihood": text_tables.likelihood,
     "learned order": planning_tables.learned_order,
+    "parallel": planning_tables.parallel,
+    "symmetric": planning_tables.symmetric,
     "likelihood early": text_tables.proxy,
     "genppl": text_tables.genppl,
     "imbalance": tables.imbalance,

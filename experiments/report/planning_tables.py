@@ -36,3 +36,30 @@ def schedules() -> list[dict[str, str]]:
         for row in rows("nae_sat-schedules")
         if row["num_steps"] > 1
     ]
+
+
+def parallel() -> list[dict[str, str]]:
+    """Selectors that reveal several cells a step, on the hard set."""
+    return [
+        {
+            "selector": f"{row['rule']}: {row['selector']}",
+            "network calls": f"{row['nfe']:.0f}",
+            "solved": percent(row["solved"], 0),
+            "95% interval": interval(row["solved_ci"]),
+            "dependent cells together": f"{row['relative_dependence']:.2f}",
+        }
+        for row in rows("sudoku-parallel", dataset="hard")
+    ]
+
+
+def symmetric() -> list[dict[str, str]]:
+    """Hard puzzles solved by the vote over symmetric forms."""
+    return [
+        {
+            "forms": str(row["proposals"]),
+            "network calls": f"{row['nfe']:.0f}",
+            "solved": percent(row["solved"], 0),
+            "95% interval": interval(row["solved_ci"]),
+        }
+        for row in rows("sudoku-6m-hard-symmetric")
+    ]
