@@ -14,7 +14,7 @@ import dataclasses
 import pathlib
 from typing import ClassVar
 
-from experiments.commands.flags import ReproduceFlags
+from experiments.commands.plans import ReproduceFlags
 from experiments.common import run
 from mdm_jax.ranges import Count
 

@@ -11,7 +11,7 @@ import numpy as np
 import mdm_jax
 from experiments.aligned import Reproduce
 from experiments.commands.decode import masked, measure
-from experiments.commands.flags import Plan, Unit
+from experiments.commands.plans import Plan, Unit
 from experiments.commands.reproduce import print_table
 from experiments.common import Row
 from experiments.trainings import Training

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import mdm_jax
 from experiments.commands.decode import masked, measure
-from experiments.commands.flags import Plan, Unit
+from experiments.commands.plans import Plan, Unit
 from experiments.commands.reproduce import print_table
 from experiments.common import Row
 from experiments.loops import Reproduce

@@ -15,7 +15,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from experiments.commands.flags import EvaluateFlags, ReproduceFlags, TaskFlags, TrainFlags
+from experiments.commands.flags import EvaluateFlags, TaskFlags, TrainFlags
+from experiments.commands.plans import ReproduceFlags
 from experiments.commands.scales import Budget
 from experiments.common import run
 from mdm_jax.errors import InputError

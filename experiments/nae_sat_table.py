@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments.commands.curves import grouped, plot_training
 from experiments.commands.decode import masked, measure
-from experiments.commands.flags import Plan, Unit
+from experiments.commands.plans import Plan, Unit
 from experiments.commands.reproduce import print_table
 from experiments.common import Row
 from experiments.nae_sat import AGREEMENT, BUDGETS, ORDERS, PAPER, Reproduce, SequenceBudget

@@ -19,15 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import tyro
 
-from experiments.commands.flags import (
-    EvaluateFlags,
-    ExportFlags,
-    MethodsFlags,
-    PuzzleTrainFlags,
-    Question,
-    SolveFlags,
-    TaskFlags,
-)
+from experiments.commands.flags import EvaluateFlags, ExportFlags, PuzzleTrainFlags, Question, SolveFlags, TaskFlags
+from experiments.commands.plans import MethodsFlags
 from experiments.common import run, say
 from experiments.sudoku_flags import Demo, Parallel, Readings
 from mdm_jax.errors import InputError

@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments.commands.curves import grouped, plot_training
 from experiments.commands.decode import Decoded
-from experiments.commands.flags import Plan, Unit
+from experiments.commands.plans import Plan, Unit
 from experiments.commands.reproduce import PUZZLE_COLUMNS, order_unit, print_table, solved_by
 from experiments.commands.scales import Budget, Scale, chosen_methods
 from experiments.common import Row

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any, Literal
 
-from experiments.commands.flags import ReproduceFlags
+from experiments.commands.plans import ReproduceFlags
 from experiments.sudoku import Train
 
 

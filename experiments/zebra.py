@@ -17,14 +17,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from experiments.commands.flags import (
-    EvaluateFlags,
-    MethodsFlags,
-    PuzzleTrainFlags,
-    Question,
-    SolveFlags,
-    TaskFlags,
-)
+from experiments.commands.flags import EvaluateFlags, PuzzleTrainFlags, Question, SolveFlags, TaskFlags
+from experiments.commands.plans import MethodsFlags
 from experiments.common import Row, run
 from mdm_jax.ranges import Count, Range
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from experiments.commands.curves import grouped, plot_training
-from experiments.commands.flags import Plan
+from experiments.commands.plans import Plan
 from experiments.commands.reproduce import PUZZLE_COLUMNS, order_unit, print_table
 from experiments.commands.scales import Budget, Scale, chosen_methods
 from experiments.common import Row

@@ -14,7 +14,7 @@ import numpy as np
 import mdm_jax
 from experiments.commands.curves import training_rows
 from experiments.commands.decode import Decoded, autoregressive, masked, measure, order_fields
-from experiments.commands.flags import Plan, ReproduceFlags, Unit
+from experiments.commands.plans import Plan, ReproduceFlags, Unit
 from experiments.commands.train import train_model
 from experiments.common import Results, Row, say_written, table
 from experiments.journal import Journal
