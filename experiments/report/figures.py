@@ -91,10 +91,13 @@ FIGURES: dict[str, Draw] = {
     "throughput-6m.png": of_rows(throughput_report.plot, "throughput-6m", "sudoku_6m"),
 }
 """By the name of the file in docs/images. A PNG file has an SVG one beside it."""
-PLANNING = [f"sudoku-6m-hard-{way}" for way in ("search-1", "search-8", "likeliest", "stable", "symmetric")]
-"""The ways to spend more network calls on the same puzzles, by their files."""
-if all((measured.FOLDER / f"{name}.json").exists() for name in PLANNING):
-    FIGURES["planning.png"] = lambda path: sudoku_tables.plot_planning(path, *map(measured.rows, PLANNING))
+PLANNING = [
+    name
+    for way in ("search-1", "search-8", "likeliest", "stable", "symmetric")
+    if (measured.FOLDER / f"{(name := f'sudoku-6m-hard-{way}')}.json").exists()
+]
+"""The ways to spend more network calls on the same puzzles that were measured, by their files."""
+FIGURES["planning.png"] = lambda path: sudoku_tables.plot_planning(path, *map(measured.rows, PLANNING))
 FIGURES |= {
     f"proteins-{k}.png": of_rows(proteins.plot, "proteins/antiberty", tokens_per_step=k)
     for k in dict.fromkeys(row["tokens_per_step"] for row in measured.rows("proteins/antiberty"))
