@@ -65,10 +65,17 @@ def test_same_figure_is_the_same_file(tmp_path):
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
 
 
-def test_coinciding_compares_shared_points_only():
+def test_coinciding_compares_curves_over_the_x_that_both_reach():
     x = np.arange(4.0)
     drawn = {"a": (x, x), "b": (x[:2], x[:2] + 0.01), "c": (x[2:], x[2:] + 1), "d": (x + 10, x)}
     assert coinciding(drawn, 1.0) == [["a", "b"], ["c"], ["d"]]
+    flat = (x[[0, 3]], np.zeros(2))  # begins where the others do, and shares no other point with them
+    assert coinciding({"flat": flat, "rising": (np.array([0.0, 1, 2]), np.array([0.0, 1, 2]))}, 1.0) == [
+        ["flat"],
+        ["rising"],
+    ]
+    assert coinciding({"left": (x, x), "right": (x + 3, x + 3)}, 1.0) == [["left"], ["right"]]
+    assert coinciding({"line": (x, x), "point": (x[:1], x[:1])}, 1.0) == [["line", "point"]]
 
 
 def test_spread_keeps_the_order_and_leaves_room():

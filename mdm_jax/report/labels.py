@@ -16,23 +16,33 @@ APART = 0.05
 LINE = 13.0
 """Points from a line of text to the next."""
 
-Drawn = Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
-"""By name, the x and the y of a curve."""
+Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""The x, ascending, and the y."""
+Drawn = Mapping[str, Curve]
+"""By name."""
 
 
 def coinciding(drawn: Drawn, height: float) -> list[list[str]]:
-    """The names in groups: those of one group lie on each other where both have points; `height` is the axis's."""
+    """The names in groups: those of one group lie on each other wherever both are; `height` is the axis's."""
     groups: list[list[str]] = []
-    for name, (x, y) in drawn.items():
+    for name, curve in drawn.items():
         for group in groups:
-            other_x, other_y = drawn[group[0]]
-            shared = np.isin(x, other_x)
-            if shared.any() and np.abs(np.interp(x, other_x, other_y) - y)[shared].max() <= SAME * height:
+            if _distance(curve, drawn[group[0]]) <= SAME * height:
                 group.append(name)
                 break
         else:
             groups.append([name])
     return groups
+
+
+def _distance(first: Curve, second: Curve) -> float:
+    """The largest difference of two curves over the x that both reach, inf if they share none, or but an end."""
+    low, high = max(first[0].min(), second[0].min()), min(first[0].max(), second[0].max())
+    x = np.concatenate([first[0], second[0]])
+    x = x[(x >= low) & (x <= high)]
+    if not len(x) or (low == high and len(first[0]) > 1 and len(second[0]) > 1):
+        return float("inf")
+    return float(np.abs(np.interp(x, *first) - np.interp(x, *second)).max())
 
 
 def spread(places: Sequence[float], heights: Sequence[float]) -> list[float]:
