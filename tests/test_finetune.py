@@ -4,6 +4,7 @@ import json
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
@@ -12,11 +13,16 @@ from hub import FAMILIES, random_tensors, write
 from languages import END, MASK, write_model, write_tokenizer
 
 import mdm_jax
+from experiments.commands.finetune import planned
+from experiments.finetune import Train
 from mdm_jax.errors import InputError
 from mdm_jax.loading import Model, export
+from mdm_jax.models import kinds
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.text.answers import read_examples, to_arrays
 from mdm_jax.text.tokenizer import read_tokenizer
+from mdm_jax.training.every_loop import EveryLoop
+from mdm_jax.training.objectives import masked_loss
 
 quick = pytest.fixture(scope="module", autouse=True)(toy.quick_compilation)
 
@@ -125,6 +131,22 @@ def test_text_without_a_tokenizer_and_a_prompt_of_nothing_for_a_causal_model_are
         arrays(tmp_path, [GOOD])
     with pytest.raises(InputError, match=r"data.jsonl:1: the prompt is empty; a causal model goes on behind"):
         arrays(tmp_path, [{"prompt": [], "answer": [5]}], mask_id=None)
+
+
+def test_looped_model_is_tuned_at_every_loop(tmp_path):
+    config = kinds.adapted(CONFIG, {"kind": "looped_transformer", "num_loops": 3})
+    params, denoiser = kinds.init_params(config, jax.random.key(0)), kinds.make_denoiser(config)
+    model = Model(config, params, denoiser, {"mask_token_id": MASK, "eos_token_id": END})
+    lines = [{"prompt": [7, 8], "answer": [9, 10]}] * 2
+    flags = Train(model=tmp_path, data=write_lines(tmp_path, lines))
+    plan = planned(flags, model, None, [read_examples(flags.data)], flags.mesh.make())
+    batch = {name: jnp.asarray(array) for name, array in plan.data.items()}
+    nats = {
+        name: loss.nll(denoiser.features, params, loss.draw(jax.random.key(1), batch), paired=True)
+        for name, loss in (("tuned", plan.loss), ("every", masked_loss(MASK, EveryLoop())), ("last", masked_loss(MASK)))
+    }
+    np.testing.assert_array_equal(nats["tuned"], nats["every"])
+    assert (nats["tuned"] != nats["last"]).all()
 
 
 def said_by(folder):

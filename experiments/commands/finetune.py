@@ -97,7 +97,7 @@ def planned(flags: Train, model: Model, words: Tokenizer | None, examples: list[
     """The plan of a model and of the data, with held-out examples if there are any; InputError if they do not fit."""
     check_tokenizer(words, model.config)
     mask, ends = special_ids(flags, model, words)
-    loss, plain = losses(flags.loss, mask, str(flags.model))
+    loss, plain = losses(flags.loss, mask, str(flags.model), num_loops=getattr(model.config, "num_loops", None))
     config = dataclasses.replace(model.config, **computed(flags, model.config))
     data, *held_out = [to_arrays(found, words, config, mask_id=mask, end_id=ends[0]) for found in examples]
     task = {

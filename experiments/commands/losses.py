@@ -19,9 +19,9 @@ def losses(name: str, mask_id: int | None, what: str, *, num_loops: int | None =
     """
     if num_loops is not None:
         if mask_id is None:
-            raise InputError(f"--num-loops {num_loops} is for masked models, and {what} is not: leave it out")
+            raise InputError(f"a network of {num_loops} loops is for masked models, and {what} is not: train one without loops")
         if name not in ("plain", "subset"):
-            raise InputError(f"--num-loops {num_loops} has a loss of its own: leave --loss {name} out")
+            raise InputError(f"a network of {num_loops} loops has a loss of its own: leave --loss {name} out")
         return masked_loss(mask_id, EveryLoop()), masked_loss(mask_id)
     if mask_id is not None:
         plain = masked_loss(mask_id)
