@@ -55,7 +55,7 @@ class Reproduce:
     tokenizer: pathlib.Path | None = None
     """a tokenizer.json, or its folder (None: one is trained)"""
     scale: Literal["smoke", "small", "paper"] = "small"
-    """smoke: seconds; small: 5,000 to 40,000 parameters, by bytes, on two CPU cores; paper: SMDM's 66M to 1,028M on
+    """smoke: seconds; small: 4,000 to 37,000 parameters, by bytes, on two CPU cores; paper: SMDM's 66M to 1,028M on
     accelerators"""
     minutes: Annotated[float, Range(0, 1e6)] | None = None
     """save and stop after this long; the same command goes on"""
@@ -115,9 +115,9 @@ SCALES = {
     ),
     "small": Scale(
         budgets={
-            5e10: _own((1, 16), (1, 24)),
-            1.6e11: _own((1, 24), (1, 32)),
-            5e11: _own((1, 32), (1, 48)),
+            4e10: _own((1, 16), (1, 24)),
+            1.3e11: _own((1, 24), (1, 32)),
+            4e11: _own((1, 32), (1, 48)),
         },
         length=256,
         vocab=257,
