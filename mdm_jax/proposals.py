@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from mdm_jax.checks import check_tokens
+from mdm_jax.checks import check_tokens, known_values
 from mdm_jax.errors import InputError
 from mdm_jax.randomness import fold_rows, position_keys, row_keys, split_rows, uniform_rows
 from mdm_jax.ranges import INT32, Range, check_number
@@ -138,7 +138,7 @@ def symmetric_sample(
       SampleResult.
 
     Raises:
-      InputError: as `best_sample`, or the arrays hold no permutations.
+      InputError: as `best_sample`, or the arrays hold no permutations, or an id is known that `tokens` lack.
 
     Example:
       def denoiser(params, tokens):
@@ -161,9 +161,11 @@ def symmetric_sample(
     moved, renamed = jnp.asarray(positions, jnp.int32), jnp.asarray(tokens, jnp.int32)
     if moved.shape[1] != given.shape[1]:
         raise InputError(f"positions are for {moved.shape[1]} tokens, and x_init has {given.shape[1]}")
+    _check_renamed("x_init holds", given, renamed.shape[1])
     rows = jnp.arange(num)[:, None]
     forms = renamed[rows[None], given[:, moved]]
     found = _decode(decode, keys, forms)
+    _check_renamed("the decoder wrote", found.tokens, renamed.shape[1])
     back, names = jnp.argsort(moved, axis=1)[None], jnp.argsort(renamed, axis=1)
     answers = jnp.take_along_axis(names[rows[None], found.tokens], back, axis=2)
     steps = jnp.take_along_axis(found.reveal_step, back, axis=2)
@@ -186,6 +188,13 @@ def _check_permutations(name: str, array: ArrayLike) -> int:
     if values.ndim != 2 or 0 in values.shape or (np.sort(values, axis=1) != np.arange(values.shape[1])).any():
         raise InputError(f"{name} must be permutations of 0 to n - 1, [forms, n]; got an array of shape {values.shape}")
     return len(values)
+
+
+def _check_renamed(who: str, ids: Array, num: int) -> None:
+    """InputError for an id from `num` on, if the ids are known: jit would take the last in its place."""
+    values = known_values(ids)
+    if values is not None and values.max() >= num:
+        raise InputError(f"{who} the id {values.max()}, and tokens are permutations of the ids 0 to {num - 1} alone")
 
 
 def _decode(decode: Decode, keys: Array, x_init: Array) -> SampleResult:

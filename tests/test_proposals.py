@@ -160,6 +160,10 @@ def test_symmetric_keeps_what_most_forms_agree_on_as_plain_python_counts():
     assert max(map(len, counts)) > 1, "the forms disagree"
 
 
+def wrote_a_seven(keys, x_init):
+    return SampleResult(jnp.full_like(x_init, 7), x_init, jnp.zeros(len(x_init)), jnp.int32(1))
+
+
 @pytest.mark.parametrize(
     ("call", "said"),
     [
@@ -177,6 +181,14 @@ def test_symmetric_keeps_what_most_forms_agree_on_as_plain_python_counts():
         (
             lambda x: mdm_jax.symmetric_sample(decode, KEY, x, positions=[range(5)], tokens=[range(6)]),
             "positions are for 5 tokens, and x_init has 6",
+        ),
+        (
+            lambda x: mdm_jax.symmetric_sample(decode, KEY, x, positions=[range(6)], tokens=[range(MASK)]),
+            "x_init holds the id 5, and tokens are permutations of the ids 0 to 4 alone",
+        ),
+        (
+            lambda x: mdm_jax.symmetric_sample(wrote_a_seven, KEY, x, positions=[range(6)], tokens=[range(MASK + 1)]),
+            "the decoder wrote the id 7, and tokens are permutations of the ids 0 to 5 alone",
         ),
     ],
 )
