@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import operator
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -93,6 +93,7 @@ SCALES = {
 def plans(flags: Reproduce) -> list[Plan]:
     """A training for each loss and seed, measured on both sets."""
     scale, found = SCALES[flags.scale], []
+    records_of = functools.cache(functools.partial(held_out, limit=flags.limit))  # equal for all losses and seeds
     for i in range(scale.seeds):
         for loss in LOSSES:
             seeded = dataclasses.replace(flags, seed=flags.seed + i)
@@ -100,19 +101,28 @@ def plans(flags: Reproduce) -> list[Plan]:
             layout, units = train.layout_of(train.task()), []
             for difficulty in DIFFICULTIES:
                 task = dataclasses.replace(train.task(), difficulty=difficulty, seed=flags.seed)
-                unit = functools.partial(_unit, loss, flags.seed + i, task, layout, held_out(task, flags.limit))
+                unit = functools.partial(_unit, flags, loss, flags.seed + i, task, layout, records_of)
                 units += [unit(order, k) for order, k in scale.ways]
             found.append(Plan(train, layout, units))
     return found
 
 
-def _unit(loss: str, seed: int, task: Task, layout: Layout, records: Records, order: str, k: int) -> Unit:
+def _unit(
+    flags: Reproduce,
+    loss: str,
+    seed: int,
+    task: Task,
+    layout: Layout,
+    records_of: Callable[[Task], Records],
+    order: str,
+    k: int,
+) -> Unit:
     """Solves one set in one way; the row holds which puzzles were solved."""
     label = f"{loss} {seed} {task.title} {order} {k}"
 
     def work(model: Model) -> list[Row]:
         decode = masked(model, layout, ORACLES[order], mdm_jax.PerStep(k))
-        found = measure(task, layout, decode, records, seed=0, progress=label)
+        found = measure(task, layout, decode, records_of(task), seed=flags.seed, progress=label)
         fields: Row = {"method": layout.method, "loss": loss, "repeat": seed, "dataset": task.title}
         is_solved = np.flatnonzero(found.scores["solved"]).tolist()
         return [{**fields, "oracle": order, "tokens_per_step": k, **found.row, "is_solved": is_solved}]
