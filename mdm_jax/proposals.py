@@ -102,7 +102,9 @@ def stable_sample(decode: Decode, key: Array, x_init: ArrayLike, *, num: int, sh
     batch, length = tokens.shape
     draw_keys, again_keys = split_rows(fold_rows(keys.reshape(-1), AGAIN), 2)
     is_filled = (proposed.reveal_step >= 0).reshape(-1, length)
-    num_again = jnp.ceil(share * is_filled.sum(axis=-1).astype(jnp.float32)).astype(jnp.int32)
+    num_filled = is_filled.sum(axis=-1).astype(jnp.float32)
+    slack = 1e-4 + 1e-6 * num_filled  # float32 rounding could give one too many
+    num_again = jnp.maximum(jnp.ceil(share * num_filled - slack), 1).astype(jnp.int32)
     is_again = best(uniform_rows(draw_keys, length), is_filled, num_again).reshape(batch, num, length)
     again = _decode(decode, again_keys.reshape(batch, num), jnp.where(is_again, tokens[:, None], proposed.tokens))
     came_back = -(again.tokens != proposed.tokens).sum(axis=-1)
