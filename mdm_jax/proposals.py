@@ -2,7 +2,8 @@
 
 The answers come from a decoder, any sampler as a function (keys [B], x_init [B, L]) -> SampleResult. All
 proposals of a batch are decoded together, as a batch of B · N rows. Proposal 0 has the row's own key, so
-that one proposal is what the decoder gives.
+that one proposal is what the decoder gives. So these samplers do not nest: as the decoder of another, one gives
+some of its proposals the keys of others, and these are the same draws.
 
 `nfe` counts calls of the size of the batch: a call on B · N rows counts as N. `reveal_step` and `log_prob`
 are those of the proposal that is kept, in its own decoding.
