@@ -1,4 +1,6 @@
-"""Several answers to each row, of which one is kept: planning with more network calls, and no rule of a task.
+"""Several answers to each row, of which one is kept: planning with more network calls.
+
+No rule of a task is used but, by `symmetric_sample`, its symmetries.
 
 The answers come from a decoder, any sampler as a function (keys [B], x_init [B, L]) -> SampleResult. All
 proposals of a batch are decoded together, as a batch of B · N rows. Proposal 0 has the row's own key, so
