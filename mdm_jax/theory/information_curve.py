@@ -105,8 +105,8 @@ def nll(
 ) -> Values:
     """-log of the probability of each sequence, given a random order with these numbers of tokens a step.
 
-    Less the same with one token a step, its mean over samples of p estimates the divergence. Orders are those of
-    `entropies` with this seed.
+    Take its mean over samples of p, and subtract the mean for one token a step: this estimates the divergence. The
+    orders are those of `entropies` with this seed.
 
     Args:
       denoiser: the network.
