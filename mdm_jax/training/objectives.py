@@ -69,9 +69,9 @@ def _masked_draw(draw: Any, key: Array, batch: Batch) -> Any:
     return draw(key, check_tokens(batch["tokens"], "tokens"), batch["is_prompt"])
 
 
-def _masked_nats(draw: Any, mask_id: int, denoiser: Denoiser, params: Params, drawn: Any, *, paired: bool) -> Array:
+def _masked_nats(draw: Any, mask_id: int, denoiser: Denoiser, params: Params, drawn: Any, **options: bool) -> Array:
     own = draw.nll if isinstance(draw, Filled | Quality | EveryLoop) else functools.partial(nll, draw=draw)
-    nats: Array = own(denoiser, params, drawn, mask_id=mask_id, paired=paired)
+    nats: Array = own(denoiser, params, drawn, mask_id=mask_id, **options)
     return nats
 
 
