@@ -2,11 +2,13 @@
 
 import dataclasses
 import functools
+import operator
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 import mdm_jax
 from experiments.aligned import Reproduce
@@ -16,7 +18,7 @@ from experiments.commands.reproduce import print_table
 from experiments.common import Row
 from experiments.trainings import Training
 from mdm_jax.data.difficulty import DIFFICULTIES
-from mdm_jax.evaluation.intervals import mean_interval
+from mdm_jax.evaluation.intervals import paired_interval
 from mdm_jax.loading import Model
 from mdm_jax.oracles import ORACLES
 from mdm_jax.report import bars
@@ -30,7 +32,8 @@ COLUMNS = {
     "plain": "plain",
     "aligned": "aligned",
     "minus_plain": "aligned less plain",
-    "minus_plain_ci": "95% interval",
+    "minus_plain_ci": "95% interval over seeds",
+    "puzzles_ci": "95% interval over puzzles, these networks",
 }
 LOSSES = ("plain", "aligned")
 
@@ -90,6 +93,7 @@ SCALES = {
 def plans(flags: Reproduce) -> list[Plan]:
     """A training for each loss and seed, measured on both sets."""
     scale, found = SCALES[flags.scale], []
+    records_of = functools.cache(functools.partial(held_out, limit=flags.limit))  # equal for all losses and seeds
     for i in range(scale.seeds):
         for loss in LOSSES:
             seeded = dataclasses.replace(flags, seed=flags.seed + i)
@@ -97,19 +101,28 @@ def plans(flags: Reproduce) -> list[Plan]:
             layout, units = train.layout_of(train.task()), []
             for difficulty in DIFFICULTIES:
                 task = dataclasses.replace(train.task(), difficulty=difficulty, seed=flags.seed)
-                unit = functools.partial(_unit, loss, flags.seed + i, task, layout, held_out(task, flags.limit))
+                unit = functools.partial(_unit, flags, loss, flags.seed + i, task, layout, records_of)
                 units += [unit(order, k) for order, k in scale.ways]
             found.append(Plan(train, layout, units))
     return found
 
 
-def _unit(loss: str, seed: int, task: Task, layout: Layout, records: Records, order: str, k: int) -> Unit:
+def _unit(
+    flags: Reproduce,
+    loss: str,
+    seed: int,
+    task: Task,
+    layout: Layout,
+    records_of: Callable[[Task], Records],
+    order: str,
+    k: int,
+) -> Unit:
     """Solves one set in one way; the row holds which puzzles were solved."""
     label = f"{loss} {seed} {task.title} {order} {k}"
 
     def work(model: Model) -> list[Row]:
         decode = masked(model, layout, ORACLES[order], mdm_jax.PerStep(k))
-        found = measure(task, layout, decode, records, seed=0, progress=label)
+        found = measure(task, layout, decode, records_of(task), seed=flags.seed, progress=label)
         fields: Row = {"method": layout.method, "loss": loss, "repeat": seed, "dataset": task.title}
         is_solved = np.flatnonzero(found.scores["solved"]).tolist()
         return [{**fields, "oracle": order, "tokens_per_step": k, **found.row, "is_solved": is_solved}]
@@ -118,7 +131,11 @@ def _unit(loss: str, seed: int, task: Task, layout: Layout, records: Records, or
 
 
 def compared(rows: Sequence[Row]) -> list[Row]:
-    """For each set and way, both losses over all seeds, and their difference with its interval over puzzles."""
+    """For each set and way, both losses over all seeds, and the mean of their difference with two intervals.
+
+    `minus_plain_ci` is Student's, of a difference for each seed: it holds for new trainings. `puzzles_ci` is of a
+    difference for each puzzle, the mean over seeds: it holds for new puzzles, and for these networks alone.
+    """
     measured = [row for row in rows if "is_solved" in row]
     lines = []
     for dataset, order, k in dict.fromkeys((row["dataset"], row["oracle"], row["tokens_per_step"]) for row in measured):
@@ -129,11 +146,17 @@ def compared(rows: Sequence[Row]) -> list[Row]:
                 for row in measured
                 if (row["loss"], row["dataset"], row["oracle"], row["tokens_per_step"]) == (loss, dataset, order, k)
             ]
-            share[loss] = np.mean([np.isin(np.arange(row["n"]), row["is_solved"]) for row in own], axis=0)
-        difference = share["aligned"] - share["plain"]
+            own.sort(key=operator.itemgetter("repeat"))
+            share[loss] = np.array([np.isin(np.arange(row["n"]), row["is_solved"]) for row in own], float)
+        difference = share["aligned"] - share["plain"]  # [seeds, puzzles]
         line: Row = {"dataset": dataset, "oracle": order, "tokens_per_step": k}
         line |= {loss: float(values.mean()) for loss, values in share.items()}
-        lines.append(line | {"minus_plain": float(difference.mean()), "minus_plain_ci": mean_interval(difference)})
+        line |= {"minus_plain": float(difference.mean()), "puzzles_ci": paired_interval(difference.mean(axis=0))}
+        by_seed = difference.mean(axis=1)
+        if len(by_seed) > 1:
+            half = float(stats.t.ppf(0.975, len(by_seed) - 1) * stats.sem(by_seed))
+            line["minus_plain_ci"] = (line["minus_plain"] - half, line["minus_plain"] + half)
+        lines.append(line)
     return lines
 
 

@@ -14,7 +14,7 @@ from experiments.learned_order import Reproduce
 from experiments.trained import load_run
 from mdm_jax import PerStep, oracles
 from mdm_jax.errors import InputError
-from mdm_jax.evaluation.intervals import mean_interval
+from mdm_jax.evaluation.intervals import paired_interval
 from mdm_jax.files import make_folder
 from mdm_jax.loading import Model
 from mdm_jax.sampling import Decode, SampleResult
@@ -58,7 +58,7 @@ def reproduce(flags: Reproduce) -> None:
                 row: Row = {"dataset": name, **order_fields(order, PerStep(k)), **found.row}
                 if order in ("learned", "truth"):
                     difference = scores[order] - scores["margin"]
-                    row |= {"minus_margin": difference.mean(), "minus_margin_ci": mean_interval(difference)}
+                    row |= {"minus_margin": difference.mean(), "minus_margin_ci": paired_interval(difference)}
                 results.add(**row)
     tenth = -(-len(losses) // 10)
     ends = [float(part.mean()) for part in (losses[:tenth], losses[-tenth:])]

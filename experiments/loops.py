@@ -1,9 +1,10 @@
 """Compute in depth: the same layers applied several times, beside several calls of a network.
 
-Claim (R-MDM, arXiv:2606.18022; chenglou/sudoku-solver): a network whose layers are applied R times solves what one of
-R times the parameters solves. A masked model has a second way to spend compute, more calls that each reveal less. So
-the table is a surface: loops by tokens a step, from one trained network, whose number of loops is chosen at inference.
-Beside it stand two networks without loops, trained for as many steps and for as much compute.
+Claim (after R-MDM, arXiv:2606.18022, and chenglou/sudoku-solver): a network whose layers are applied several times
+solves more than the same network without loops, trained for as many steps or for as much compute, and more with more
+loops. A masked model has a second way to spend compute, more calls that each reveal less. So the table is a surface:
+loops by tokens a step, from one trained network, whose number of loops is chosen at inference, beside both networks
+without loops. Whether it solves what a network of so many times the parameters solves, the table does not say.
 
     python -m experiments.loops reproduce --scale smoke
     python -m experiments.loops reproduce

@@ -1,8 +1,9 @@
 """The surface of loops by tokens a step."""
 
 import dataclasses
+import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import mdm_jax
@@ -99,27 +100,37 @@ def plans(flags: Reproduce) -> list[Plan]:
         "once, as many steps": {},
         "once, as much compute": {"steps": scale.num_loops * scale.steps},
     }
+    records_of = functools.cache(functools.partial(held_out, limit=flags.limit))  # equal for all networks
     found = []
     for name, changes in networks.items():
         train = scale.flags(flags, name, **changes)
         layout, units = train.layout_of(train.task()), []
         for difficulty in scale.difficulties:
             task = dataclasses.replace(train.task(), difficulty=difficulty)
-            records = held_out(task, flags.limit)
+            unit = functools.partial(_unit, name, task, layout, records_of, seed=flags.seed)
             for loops in scale.loops if name == "looped" else (1,):
-                units += [_unit(name, task, layout, records, loops, k, seed=flags.seed) for k in scale.tokens_per_step]
+                units += [unit(loops, k) for k in scale.tokens_per_step]
         found.append(Plan(train, layout, units))
     return found
 
 
-def _unit(name: str, task: Task, layout: Layout, records: Records, loops: int, k: int, *, seed: int) -> Unit:
+def _unit(
+    name: str,
+    task: Task,
+    layout: Layout,
+    records_of: Callable[[Task], Records],
+    loops: int,
+    k: int,
+    *,
+    seed: int,
+) -> Unit:
     """Solves by the margin, k cells a step, with so many loops."""
     label = f"{name} {task.title} {loops} {k}"
 
     def work(model: Model) -> list[Row]:
         model = model._replace(params=with_loops(model.params, loops)) if name == "looped" else model
         decode = masked(model, layout, oracles.margin, mdm_jax.PerStep(k))
-        row = measure(task, layout, decode, records, seed=seed, progress=label).row
+        row = measure(task, layout, decode, records_of(task), seed=seed, progress=label).row
         fields: Row = {"method": layout.method, "network": name, "dataset": task.title, "oracle": "margin"}
         return [{**fields, "num_loops": loops, "tokens_per_step": k, "passes": loops * row["nfe"], **row}]
 

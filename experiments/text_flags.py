@@ -79,7 +79,7 @@ class GenPpl(HeldOutFlags):
     corrector: Corrector | None = None
     """by the margin, where a step takes tokens back that look wrong by now. leave-one-out: where others say so, for a
     call more for each token; filled, quality: for a model trained with this --loss"""
-    tokens_per_step: tuple[Annotated[int, Range(2, INT32)], ...] = (16,)
+    tokens_per_step: tuple[Annotated[int, Range(2, INT32)], ...] = ()
     """with --corrector: numbers of tokens that a step reveals, each a row; it takes back fewer than it reveals"""
     temperature: NotNegative = 1.0
     """of the tokens drawn, except by the search; 0 takes the likeliest"""

@@ -70,6 +70,8 @@ class Way(NamedTuple):
 def genppl(flags: GenPpl) -> None:
     """Adds a row for real text and for each way, and says which orders win on which axis."""
     results = Results("text", "genppl", out=flags.out, seed=flags.seed)
+    if (flags.corrector is None) != (not flags.tokens_per_step):
+        raise InputError("--corrector and --tokens-per-step go together: give both or neither")
     ours = load_masked(flags)
     ways = list(_ways(flags, ours))
     if not ways:
@@ -140,7 +142,7 @@ def _ways(flags: GenPpl, ours: Masked) -> Iterator[Way]:
     for number in flags.remask_steps:
         decode = by(mdm_jax.remasking_sample, oracles.margin, num_steps=number, noise=0.0, **drawn)
         yield Way("remasking", {"remask_steps": number}, decode)
-    for k in flags.tokens_per_step if flags.corrector is not None else ():
+    for k in flags.tokens_per_step:
         decode = by(mdm_jax.correcting_sample, oracles.margin, judge=flags.corrector, k=k, **drawn)
         yield Way("correction", {"corrector": flags.corrector, "tokens_per_step": k}, decode)
 

@@ -1,5 +1,6 @@
 """Checks of the tokens and ids that go into a user's network, and of the output that comes back."""
 
+import inspect
 import operator
 from typing import Any, TypeGuard
 
@@ -189,6 +190,21 @@ def call(denoiser: Denoiser, params: Params, tokens: Array, is_read: Array | Non
 def gives_features(network: Any) -> TypeGuard[FeatureDenoiser]:
     """Whether a network has a method `features`; a field of this name is none."""
     return callable(getattr(network, "features", None))
+
+
+def takes(network: Any, name: str) -> bool:
+    """Whether a network has an argument of this name, by its signature."""
+    try:
+        parameters = inspect.signature(network).parameters.values()
+    except (TypeError, ValueError):  # of what is not written in Python
+        return False
+    return any(p.name == name or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+
+
+def check_takes(network: Any, name: str) -> None:
+    """InputError unless a network has the argument that a loss gives it."""
+    if not takes(network, name):
+        raise InputError(f"the loss asks the network for {name}, and a network of this kind cannot give it")
 
 
 def check_output(output: Array | Features, tokens: Array, network: str) -> Array | Features:

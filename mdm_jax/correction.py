@@ -146,13 +146,13 @@ def remasking_sample(
 
 
 DOUBT = 0.5
-"""A token may be taken back where the probability that it is right is below this."""
+"""A token may be taken back where the probability that it is right is at most this."""
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TakeBack(PerStep):
-    """`PerStep(k)` that masks again, in each step, up to k - 1 of the tokens of quality below tau.
+    """`PerStep(k)` that masks again, in each step, up to k - 1 of the tokens of quality at most tau.
 
     Attributes:
       tau: a probability.
@@ -165,8 +165,8 @@ class TakeBack(PerStep):
         return (num_reveal > 1) & (self.tau > 0)
 
     def doubts(self, quality: Array) -> Array:
-        """Whether the quality is below tau, bool [B, L]."""
-        return quality < self.tau
+        """Whether the quality is at most tau, bool [B, L]: so tau = 1 doubts also what is sure, a float32 1."""
+        return quality <= self.tau
 
 
 def correcting_sample(
@@ -185,10 +185,10 @@ def correcting_sample(
     """Fills in every mask of `x_init`, and takes tokens back on the way that look wrong by now.
 
     Each step reveals the k best-scored masks of a row, as `sample` with `PerStep(k)`. Of the tokens
-    that it revealed before, the step masks those again whose quality is below `tau`, at most k - 1
-    (in a row that reveals fewer than k, fewer than it reveals), the lowest first. So a row of n
-    masks ends after at most n steps, whatever the network gives. With k = 1 or tau = 0 nothing can
-    be taken back, and this is `sample`.
+    that it revealed before, the step masks those again whose quality is at most `tau`, the lowest
+    first, and no more than k - 1 (in a row that reveals fewer than k, fewer than it reveals). So a
+    row of n masks ends after at most n steps, whatever the network gives. With k = 1 or tau = 0
+    nothing can be taken back, and this is `sample`.
 
     The judge says what the quality of a token is, and what it costs (`judges`):
 

@@ -1,8 +1,11 @@
-"""Several answers to each row, of which one is kept: planning with more network calls, and no rule of a task.
+"""Several answers to each row, of which one is kept: planning with more network calls.
+
+No rule of a task is used but, by `symmetric_sample`, its symmetries.
 
 The answers come from a decoder, any sampler as a function (keys [B], x_init [B, L]) -> SampleResult. All
 proposals of a batch are decoded together, as a batch of B · N rows. Proposal 0 has the row's own key, so
-that one proposal is what the decoder gives.
+that one proposal is what the decoder gives. So these samplers do not nest: as the decoder of another, one gives
+some of its proposals the keys of others, and these are the same draws.
 
 `nfe` counts calls of the size of the batch: a call on B · N rows counts as N. `reveal_step` and `log_prob`
 are those of the proposal that is kept, in its own decoding.
@@ -12,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from mdm_jax.checks import check_tokens
+from mdm_jax.checks import check_tokens, known_values
 from mdm_jax.errors import InputError
 from mdm_jax.randomness import fold_rows, position_keys, row_keys, split_rows, uniform_rows
 from mdm_jax.ranges import INT32, Range, check_number
@@ -102,7 +105,9 @@ def stable_sample(decode: Decode, key: Array, x_init: ArrayLike, *, num: int, sh
     batch, length = tokens.shape
     draw_keys, again_keys = split_rows(fold_rows(keys.reshape(-1), AGAIN), 2)
     is_filled = (proposed.reveal_step >= 0).reshape(-1, length)
-    num_again = jnp.ceil(share * is_filled.sum(axis=-1).astype(jnp.float32)).astype(jnp.int32)
+    num_filled = is_filled.sum(axis=-1).astype(jnp.float32)
+    slack = 1e-4 + 1e-6 * num_filled  # float32 rounding could give one too many
+    num_again = jnp.maximum(jnp.ceil(share * num_filled - slack), 1).astype(jnp.int32)
     is_again = best(uniform_rows(draw_keys, length), is_filled, num_again).reshape(batch, num, length)
     again = _decode(decode, again_keys.reshape(batch, num), jnp.where(is_again, tokens[:, None], proposed.tokens))
     came_back = -(again.tokens != proposed.tokens).sum(axis=-1)
@@ -138,7 +143,7 @@ def symmetric_sample(
       SampleResult.
 
     Raises:
-      InputError: as `best_sample`, or the arrays hold no permutations.
+      InputError: as `best_sample`, or the arrays hold no permutations, or an id is known that `tokens` lack.
 
     Example:
       def denoiser(params, tokens):
@@ -161,9 +166,11 @@ def symmetric_sample(
     moved, renamed = jnp.asarray(positions, jnp.int32), jnp.asarray(tokens, jnp.int32)
     if moved.shape[1] != given.shape[1]:
         raise InputError(f"positions are for {moved.shape[1]} tokens, and x_init has {given.shape[1]}")
+    _check_renamed("x_init holds", given, renamed.shape[1])
     rows = jnp.arange(num)[:, None]
     forms = renamed[rows[None], given[:, moved]]
     found = _decode(decode, keys, forms)
+    _check_renamed("the decoder wrote", found.tokens, renamed.shape[1])
     back, names = jnp.argsort(moved, axis=1)[None], jnp.argsort(renamed, axis=1)
     answers = jnp.take_along_axis(names[rows[None], found.tokens], back, axis=2)
     steps = jnp.take_along_axis(found.reveal_step, back, axis=2)
@@ -186,6 +193,13 @@ def _check_permutations(name: str, array: ArrayLike) -> int:
     if values.ndim != 2 or 0 in values.shape or (np.sort(values, axis=1) != np.arange(values.shape[1])).any():
         raise InputError(f"{name} must be permutations of 0 to n - 1, [forms, n]; got an array of shape {values.shape}")
     return len(values)
+
+
+def _check_renamed(who: str, ids: Array, num: int) -> None:
+    """InputError for an id from `num` on, if the ids are known: jit would take the last in its place."""
+    values = known_values(ids)
+    if values is not None and values.max() >= num:
+        raise InputError(f"{who} the id {values.max()}, and tokens are permutations of the ids 0 to {num - 1} alone")
 
 
 def _decode(decode: Decode, keys: Array, x_init: Array) -> SampleResult:

@@ -14,16 +14,19 @@ import pytest
 import tiny
 
 import mdm_jax
+from mdm_jax.draws import Skewed
 from mdm_jax.errors import InputError
 from mdm_jax.models.denoiser import make_denoiser
 from mdm_jax.models.transformer import init_params
 from mdm_jax.sharding import make_mesh
+from mdm_jax.training.aligned import Aligned
 from mdm_jax.training.checkpoint import Checkpointer
 from mdm_jax.training.config import read_config, write_config
 from mdm_jax.training.digest import digest
 from mdm_jax.training.held_out import held_out_loss
 from mdm_jax.training.metrics import read_metrics
 from mdm_jax.training.objectives import masked_loss
+from mdm_jax.training.own_answers import Filled
 from mdm_jax.training.state import OptimizerConfig, abstract_state
 
 
@@ -320,6 +323,25 @@ def test_held_out_loss_is_that_of_the_documented_objective_and_falls_with_traini
     assert evaluate(params) == pytest.approx(float(nll.sum()) / (7 * 5), rel=1e-5)
     state = tiny.train(tmp_path, steps=40, mesh=mesh, loop={"checkpoint_every": 100})
     assert evaluate(state.params) < 0.5 * evaluate(params)
+
+
+def test_equal_losses_of_equal_networks_share_a_compilation_and_others_do_not():
+    traces = []
+
+    def denoiser(params, tokens):
+        traces.append(tokens)
+        return jnp.broadcast_to(params, (*tokens.shape, 8))
+
+    def traced(mask_id, draw):
+        before = len(traces)
+        loss = masked_loss(mask_id, draw)
+        held_out_loss(denoiser, loss, tiny.examples(), tiny.one_device(), batch_size=8)(jnp.zeros(8))
+        return len(traces) > before
+
+    for draw in (Skewed(2.0), Filled()):
+        assert (traced(tiny.MASK, draw), traced(tiny.MASK, dataclasses.replace(draw))) == (True, False)
+    assert (traced(tiny.MASK, Skewed(3.0)), traced(8, Skewed(2.0))) == (True, True)
+    assert masked_loss(0, Aligned(3)) == masked_loss(0, Aligned(3)) != masked_loss(0, Aligned(4))
 
 
 @pytest.mark.slow

@@ -63,7 +63,7 @@ def by_hand(x_init, judge, k, tau):
         chosen = sorted(masks, key=lambda i: -margin[i])[:k]
         revealed = np.flatnonzero(is_target & (tokens != MASK)) if len(chosen) > 1 and tau > 0 else []
         quality = {i: quality_of(tokens, i, judge) for i in revealed}
-        doubted = sorted((i for i in revealed if quality[i] < tau), key=quality.get)[: len(chosen) - 1]
+        doubted = sorted((i for i in revealed if quality[i] <= tau), key=quality.get)[: len(chosen) - 1]
         calls += 1 + {"leave-one-out": len(revealed), "filled": int(len(revealed) > 0), "quality": 0}[judge]
         tokens[chosen], tokens[doubted] = probs[chosen].argmax(axis=-1), MASK
         taken += len(doubted)
@@ -84,6 +84,17 @@ def test_each_row_is_what_a_plain_loop_makes_of_it_and_every_call_is_counted(jud
             assert int(alone.nfe) == want[row][2]
         taken += sum(number for _, number, _ in want)
     assert taken > 3, "or nothing was tested"
+
+
+def test_tau_of_one_takes_back_all_that_a_step_may_also_of_tokens_that_are_sure():
+    params, x_init = jnp.asarray([30.0, 0.0, 0.0]), jnp.full((1, 8), 3)
+
+    def sure(params, tokens):
+        return jnp.broadcast_to(params, (*tokens.shape, 3))
+
+    found = mdm_jax.correcting_sample(sure, params, KEY, x_init, mask_id=3, k=4, tau=1.0, temperature=0.0)
+    # Masks before each step: 8, 4, 3, 2, 1. A step calls once, and once for each token that it may take back.
+    assert int(found.nfe) == (1 + 0) + (1 + 4) + (1 + 5) + (1 + 6) + 1
 
 
 @pytest.mark.thinned(3)

@@ -1,4 +1,5 @@
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ from scipy import stats
 
 import mdm_jax
 from mdm_jax.errors import RunError
-from mdm_jax.evaluation.intervals import mean_interval, wilson
+from mdm_jax.evaluation.intervals import mean_interval, paired_interval, wilson
 from mdm_jax.evaluation.puzzles import fill_in, summary
 
 
@@ -63,6 +64,22 @@ def test_fill_in_of_a_row_whose_predictions_are_not_finite_raises(row):
         fill_in(decode, puzzles, **options)
     kept = np.delete(puzzles, row, axis=0)
     np.testing.assert_array_equal(fill_in(decode, kept, **options | {"work": None}).tokens, kept)
+
+
+@pytest.mark.parametrize("first", [0.001, 0.02, 0.3])
+def test_paired_interval_covers_the_difference_in_nineteen_of_twenty_cases_also_where_scores_seldom_differ(first):
+    n, second = 30, 0.02  # the shares of records that one score has alone, and the other
+    kinds = stats.multinomial(n, [first, second, 1 - first - second])
+    covered = 0.0
+    for a, b in itertools.product(range(n + 1), repeat=2):
+        if a + b > n:
+            continue
+        low, high = paired_interval(np.repeat([1.0, -1.0, 0.0], [a, b, n - a - b]))
+        covered += float(kinds.pmf([a, b, n - a - b])) * (low <= first - second <= high)
+    assert covered > 0.94
+    low, high = paired_interval(np.zeros(n))
+    assert -0.1 < low < -0.05 < 0.05 < high < 0.1, "three in thirty, by the rule of three"
+    assert paired_interval([1.0, 1.0])[1] == 1
 
 
 def test_summary_has_intervals_where_values_are_independent_and_none_for_the_parts_of_answers():

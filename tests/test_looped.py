@@ -23,6 +23,7 @@ from mdm_jax.models.looped import with_loops
 from mdm_jax.models.transformer import Transformer
 from mdm_jax.sharding import place
 from mdm_jax.training.every_loop import EveryLoop
+from mdm_jax.training.held_out import held_out_loss
 from mdm_jax.training.objectives import masked_loss
 from mdm_jax.training.state import OptimizerConfig, init_state
 from mdm_jax.training.step import make_train_step
@@ -120,6 +121,16 @@ def test_number_of_loops_that_is_none_is_refused_and_never_saved(tmp_path):
         export(model, tmp_path / "out")
 
 
+def test_held_out_loss_of_every_loop_is_the_mean_over_loops():
+    examples = tiny.to_batch({"tokens": np.asarray(TOKENS)})
+    loss, mesh = masked_loss(tiny.MASK, EveryLoop()), tiny.one_device()
+    found = held_out_loss(kinds.make_denoiser(CONFIGS[3]), loss, examples, mesh, batch_size=2)(PARAMS)
+    drawn = loss.draw(jax.random.fold_in(jax.random.key(0), 0), place(mesh, examples))
+    x_t = mask_where(drawn.x_0, drawn.is_masked, tiny.MASK)
+    each = [scored_nll(one, drawn.x_0, drawn.is_scored, mask_id=tiny.MASK).sum(axis=-1) for one in states(PARAMS, x_t)]
+    assert found == pytest.approx(float((drawn.weight * jnp.stack(each).mean(axis=0)).sum()) / 10, rel=1e-4)
+
+
 def test_loss_of_every_loop_of_a_network_without_loops_is_one_line():
     init, optimizer = functools.partial(kinds.init_params, tiny.CONFIG), OptimizerConfig(num_steps=2)
     loss, mesh = masked_loss(tiny.MASK, EveryLoop()), tiny.one_device()
@@ -127,6 +138,9 @@ def test_loss_of_every_loop_of_a_network_without_loops_is_one_line():
     batch = tiny.to_batch({"tokens": tiny.data()["tokens"][:2]})
     with pytest.raises(InputError, match="asks the network for every_loop"):
         step(init_state(mesh, init, 0, optimizer), place(mesh, batch))
+    evaluate = held_out_loss(kinds.make_denoiser(tiny.CONFIG), loss, batch, mesh, batch_size=2)
+    with pytest.raises(InputError, match="asks the network for every_loop"):
+        evaluate(PARAMS)
 
 
 def test_loops_are_refused_with_another_loss_layout_or_an_autoregressive_model(tmp_path):

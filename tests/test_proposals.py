@@ -131,6 +131,18 @@ def test_stable_keeps_an_answer_that_comes_back_where_there_is_one():
     assert stable.nfe == 6
 
 
+@pytest.mark.parametrize(("share", "number"), [(0.15, 15), (0.29, 29), (0.151, 16), (1e-9, 1), (1.0, 100)])
+def test_stable_solves_the_share_of_an_answer_again_rounded_up(share, number):
+    counts = []
+
+    def counted(keys, x_init):
+        counts.append(np.asarray((x_init == MASK).sum(axis=-1)))
+        return SampleResult(jnp.zeros_like(x_init), jnp.zeros_like(x_init), jnp.zeros(len(x_init)), jnp.int32(1))
+
+    mdm_jax.stable_sample(counted, KEY, jnp.full((1, 100), MASK), num=2, share=share)
+    np.testing.assert_array_equal(counts, [[100, 100], [number, number]])
+
+
 def test_symmetric_keeps_what_most_forms_agree_on_as_plain_python_counts():
     x_init = np.array([[MASK, 1, MASK, 0, 1, 0], [1, 1, MASK, MASK, 0, 1], [0] * 6])
     rng = np.random.default_rng(4)
@@ -160,6 +172,10 @@ def test_symmetric_keeps_what_most_forms_agree_on_as_plain_python_counts():
     assert max(map(len, counts)) > 1, "the forms disagree"
 
 
+def wrote_a_seven(keys, x_init):
+    return SampleResult(jnp.full_like(x_init, 7), x_init, jnp.zeros(len(x_init)), jnp.int32(1))
+
+
 @pytest.mark.parametrize(
     ("call", "said"),
     [
@@ -177,6 +193,14 @@ def test_symmetric_keeps_what_most_forms_agree_on_as_plain_python_counts():
         (
             lambda x: mdm_jax.symmetric_sample(decode, KEY, x, positions=[range(5)], tokens=[range(6)]),
             "positions are for 5 tokens, and x_init has 6",
+        ),
+        (
+            lambda x: mdm_jax.symmetric_sample(decode, KEY, x, positions=[range(6)], tokens=[range(MASK)]),
+            "x_init holds the id 5, and tokens are permutations of the ids 0 to 4 alone",
+        ),
+        (
+            lambda x: mdm_jax.symmetric_sample(wrote_a_seven, KEY, x, positions=[range(6)], tokens=[range(MASK + 1)]),
+            "the decoder wrote the id 7, and tokens are permutations of the ids 0 to 5 alone",
         ),
     ],
 )

@@ -188,6 +188,7 @@ def test_wrong_input_is_named(folder, tmp_path):
     text, out = ["--text", folder / "held-out.txt"], ["--out", tmp_path / "out"]
     masked, causal = ["--checkpoint", folder / "model"], ["--checkpoint", folder / "judge"]
     likelihood, genppl = ["likelihood", *out], ["genppl", *out, *text]
+    together = "--corrector and --tokens-per-step go together"
     cases = [
         ([*likelihood, *text, *causal], "holds a causal model, which has no orders"),
         (
@@ -201,6 +202,8 @@ def test_wrong_input_is_named(folder, tmp_path):
         ([*likelihood, *text, *masked, "--length", 13], "--length 13 is more than the 12 tokens that the model takes"),
         ([*genppl, *masked, "--judge", folder / "model", "--number", 2], "holds no causal model"),
         ([*genppl, *masked, "--judge", tmp_path, "--number", 2], "config.json"),
+        ([*genppl, *masked, "--judge", tmp_path, "--tokens-per-step", 4], together),
+        ([*genppl, *masked, "--judge", tmp_path, "--corrector", "filled"], together),
         (["sample", *masked, *out, "--search-width", 2], "--search-width is not for sample"),
         (["sample", *masked, *out, "--num-new", 99], "is 99 tokens long"),
     ]

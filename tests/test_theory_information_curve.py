@@ -92,6 +92,13 @@ def test_schedule_that_does_not_fit_is_refused_in_one_line():
     for counts in ([], [2, 2], [6, -1], [5, 0]):
         with pytest.raises(InputError, match="sum to the 5 positions"):
             divergence(CURVE, counts)
+    for counts in ([1, 2], jnp.array([1.9, 1.9, 56.2]), np.array([[1, 2]]), jnp.array([], int), jnp.array([True])):
+        with pytest.raises(InputError, match=r"counts are an array int \[T\]"):
+            Counts(counts)
+    for counts in (jnp.array([3, -1, 3]), np.array([0, 5])):
+        with pytest.raises(InputError, match="counts are positive"):
+            Counts(counts)
+    jax.eval_shape(lambda counts: Counts(counts).counts, jnp.array([0, 5]))  # what is not known passes
     for num_steps in (0, 6):
         with pytest.raises(InputError, match="in 1 to 5 steps"):
             best_counts(CURVE, num_steps)

@@ -9,10 +9,12 @@ import pytest
 import tiny
 import toy
 from commands import rows, run
+from scipy import stats
 
 from experiments.aligned_table import compared
 from mdm_jax import oracles
 from mdm_jax.confidence import confidence_from_logits
+from mdm_jax.evaluation.intervals import paired_interval
 from mdm_jax.models.kinds import init_params, make_denoiser
 from mdm_jax.sharding import make_mesh, place
 from mdm_jax.training.aligned import Aligned, Pool
@@ -138,4 +140,17 @@ def test_smoke_compares_both_losses_puzzle_by_puzzle(tmp_path):
         row["is_solved"] = list(range(row["n"] // 2)) if row["loss"] == "aligned" else []
     for line in compared(found):
         assert (line["plain"], line["aligned"], line["minus_plain"]) == (0, 0.5, 0.5)
-        assert line["minus_plain_ci"][0] < 0.5 < line["minus_plain_ci"][1]
+        assert line["puzzles_ci"][0] < 0.5 < line["puzzles_ci"][1]
+        assert "minus_plain_ci" not in line, "one seed"
+
+
+def test_comparison_has_an_interval_over_trainings_and_one_over_puzzles():
+    way = {"dataset": "hard", "oracle": "margin", "tokens_per_step": 1, "n": 10}
+    solved = {("plain", 0): 5, ("aligned", 0): 7, ("aligned", 2): 9, ("aligned", 1): 5, ("plain", 1): 5}
+    solved |= {("plain", 2): 5}
+    found = [{**way, "loss": loss, "repeat": i, "is_solved": [*range(n)]} for (loss, i), n in solved.items()]
+    (line,) = compared(found)
+    want = stats.ttest_rel([0.7, 0.5, 0.9], [0.5, 0.5, 0.5]).confidence_interval(0.95)
+    np.testing.assert_allclose(line["minus_plain_ci"], want)
+    assert (line["plain"], line["minus_plain"]) == (0.5, pytest.approx(0.2))
+    assert line["puzzles_ci"] == paired_interval([0] * 5 + [2 / 3] * 2 + [1 / 3] * 2 + [0])

@@ -93,8 +93,8 @@ FIGURES: dict[str, Draw] = {
 """By the name of the file in docs/images. A PNG file has an SVG one beside it."""
 PLANNING = [
     name
-    for way in ("search-1", "search-8", "likeliest", "stable", "symmetric")
-    if (measured.FOLDER / f"{(name := f'sudoku-6m-hard-{way}')}.json").exists()
+    for name in map("sudoku-6m-hard-{}".format, ("search-1", "search-8", "likeliest", "stable", "symmetric"))
+    if (measured.FOLDER / f"{name}.json").exists()
 ]
 """The ways to spend more network calls on the same puzzles that were measured, by their files."""
 FIGURES["planning.png"] = lambda path: sudoku_tables.plot_planning(path, *map(measured.rows, PLANNING))

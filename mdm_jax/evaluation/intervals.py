@@ -30,6 +30,18 @@ def mean_interval(values: Sequence[float] | NDArray[np.floating], z: float = Z_9
     return float(array.mean() - error), float(array.mean() + error)
 
 
+def paired_interval(differences: Sequence[float] | NDArray[np.floating], z: float = Z_95) -> tuple[float, float]:
+    """The interval of a mean difference of two scores, each from 0 to 1, of the same records; 95% by default.
+
+    The normal interval with two records more, of which each score has one alone. So it has a width where the scores
+    never differ. Source: Bonett and Price 2012, "Adjusted Wald confidence interval for a difference of binomial
+    proportions based on paired data".
+    """
+    array = np.append(np.asarray(differences, np.float64), [1, -1])
+    error = z * array.std() / math.sqrt(len(array))
+    return max(float(array.mean() - error), -1.0), min(float(array.mean() + error), 1.0)
+
+
 def ratio_interval(
     values: Sequence[float] | NDArray[np.number], weights: Sequence[float] | NDArray[np.number], z: float = Z_95
 ) -> tuple[float, float, float]:

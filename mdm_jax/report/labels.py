@@ -36,7 +36,7 @@ def coinciding(drawn: Drawn, height: float) -> list[list[str]]:
 
 
 def _distance(first: Curve, second: Curve) -> float:
-    """The largest difference of two curves over the x that both reach, inf if they share none, or but an end."""
+    """The largest difference of two curves over the x that both reach; inf if there is no such x, or only an end."""
     low, high = max(first[0].min(), second[0].min()), min(first[0].max(), second[0].max())
     x = np.concatenate([first[0], second[0]])
     x = x[(x >= low) & (x <= high)]

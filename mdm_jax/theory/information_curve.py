@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from mdm_jax.checks import check_mask_id, check_tokens
+from mdm_jax.checks import check_mask_id, check_tokens, known_values
 from mdm_jax.errors import InputError, shown
 from mdm_jax.logits import float_logits
 from mdm_jax.selection import Planned
@@ -39,15 +39,21 @@ class Counts(Planned):
     """Reveals given numbers of positions, step by step, and all that is left in the last step. A selector.
 
     Attributes:
-      counts: int [T], a_1 to a_T.
+      counts: int [T], a_1 to a_T, each at least 1.
     """
 
     counts: Array
 
     def __post_init__(self) -> None:
-        shape = getattr(self.counts, "shape", (1,))  # a tree without arrays passes
-        if isinstance(self.counts, list | tuple | int | float) or len(shape) != 1 or 0 in shape:
-            raise InputError(f"counts are an array int [T], got {shown(self.counts)}")
+        counts = self.counts
+        fits = not isinstance(counts, list | tuple | int | float)  # a tree without arrays passes
+        if hasattr(counts, "dtype"):
+            fits = counts.ndim == 1 and counts.size > 0 and jnp.issubdtype(counts.dtype, jnp.integer)
+        if not fits:
+            raise InputError(f"counts are an array int [T], got {shown(counts)}")
+        values = known_values(counts) if isinstance(counts, np.ndarray | jax.Array) else None
+        if values is not None and values.min() < 1:
+            raise InputError(f"counts are positive, got {shown(values.tolist())}")
 
     @property
     def num_steps(self) -> int:
@@ -99,8 +105,8 @@ def nll(
 ) -> Values:
     """-log of the probability of each sequence, given a random order with these numbers of tokens a step.
 
-    Less the same with one token a step, its mean over samples of p estimates the divergence. Orders are those of
-    `entropies` with this seed.
+    Take its mean over samples of p, and subtract the mean for one token a step: this estimates the divergence. The
+    orders are those of `entropies` with this seed.
 
     Args:
       denoiser: the network.

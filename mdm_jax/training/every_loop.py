@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from mdm_jax.checks import check_takes, gives_features
 from mdm_jax.draws import Masked, Subset
 from mdm_jax.logits import scored_nll
 from mdm_jax.masking import mask_where
@@ -27,10 +28,12 @@ class EveryLoop:
         return Subset()(key, x_0, is_prompt)
 
     def nll(self, denoiser: Any, params: Params, masked: Masked, *, mask_id: int, paired: bool) -> Array:
-        """The loss of drawn rows, float32 [B], nats."""
+        """The loss of drawn rows, float32 [B], nats; InputError for a network that cannot give every loop."""
         del paired
         x_t = mask_where(masked.x_0, masked.is_masked, mask_id)
-        hidden, head = denoiser(params, x_t, every_loop=True)
+        network = denoiser.features if gives_features(denoiser) else denoiser  # a training step gives the method itself
+        check_takes(network, "every_loop")
+        hidden, head = network(params, x_t, every_loop=True)
 
         def at(hidden: Array) -> Array:
             return scored_nll(Features(hidden, head), masked.x_0, masked.is_scored, mask_id=mask_id).sum(axis=-1)

@@ -2,8 +2,9 @@
 
 The head is trained to rank the masks of a row by the log-probability that the network gives the truth there, in states
 that its own order meets. It needs no reinforcement learning, and the network stays what it is. Before training it is
-the order of the margin. Sources: the rank by the truth is that of Gt-Margin (arXiv:2602.09501), the loss that of
-ListNet (Cao et al. 2007), the pool of states that of PUMA (arXiv:2602.10314).
+the order of the margin. Sources: after Gt-Margin (arXiv:2602.09501), which ranks by the margin of the truth, its
+probability less the largest other one; the loss is that of ListNet (Cao et al. 2007), the pool of states that of PUMA
+(arXiv:2602.10314).
 """
 
 import dataclasses

@@ -1,7 +1,8 @@
 """What training minimises: a draw and its likelihood, or the likelihood of an autoregressive model."""
 
+import dataclasses
+import functools
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -42,31 +43,55 @@ class Loss(NamedTuple):
     """(key, pool, the second output of `nll` for all rows) -> the next pool"""
 
 
+@dataclasses.dataclass(frozen=True)
+class _Given:
+    """A function with its first arguments, as `functools.partial`; but those of equal arguments are equal."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return self.function(*self.arguments, *arguments, **options)
+
+
 def masked_loss(mask_id: int, draw: AnyDraw = Subset()) -> Loss:  # noqa: B008 (frozen)
-    """A masked model's loss by its draw; `draws.Subset` has the lowest variance of those that bound the likelihood."""
+    """A masked model's loss by its draw; `draws.Subset` has the lowest variance of those that bound the likelihood.
+
+    Losses of equal arguments are equal, so that jit compiles once where one is a static argument.
+    """
     if isinstance(draw, Aligned):
-        return _aligned_loss(mask_id, draw)
-
-    def of_batch(key: Array, batch: Batch) -> Any:
-        return draw(key, check_tokens(batch["tokens"], "tokens"), batch["is_prompt"])
-
-    own = draw.nll if isinstance(draw, Filled | Quality | EveryLoop) else partial(nll, draw=draw)
-    return Loss(of_batch, partial(own, mask_id=mask_id))
+        init, advance = _Given(_aligned_init, (draw,)), _Given(type(draw).advance, (draw,))
+        return Loss(_Given(_aligned_draw, (draw,)), _Given(_aligned_nats, (mask_id,)), init, advance)
+    return Loss(_Given(_masked_draw, (draw,)), _Given(_masked_nats, (draw, mask_id)))
 
 
-def _aligned_loss(mask_id: int, draw: Aligned) -> Loss:
-    def of_batch(key: Array, batch: Batch, pool: Pool) -> tuple[Masked, Pool]:
-        return draw(key, check_tokens(batch["tokens"], "tokens"), batch["is_prompt"], pool)
+def _masked_draw(draw: Any, key: Array, batch: Batch) -> Any:
+    return draw(key, check_tokens(batch["tokens"], "tokens"), batch["is_prompt"])
 
-    def nats(denoiser: Denoiser, params: Params, masked: Masked, *, paired: bool) -> tuple[Array, Confidence]:
-        del paired
-        output = call(denoiser, params, mask_where(masked.x_0, masked.is_masked, mask_id))
-        nats = scored_nll(output, masked.x_0, masked.is_scored, mask_id=mask_id).sum(axis=-1)
-        keys = row_keys(jax.random.key(0), len(nats))  # not used: tokens are the likeliest
-        confidence = read_confidence(keys, jax.lax.stop_gradient(output), None, mask_id, masked.is_masked)
-        return masked.weight * nats, confidence
 
-    return Loss(of_batch, nats, lambda batch: draw.init(batch["tokens"], batch["is_prompt"]), draw.advance)
+def _masked_nats(draw: Any, mask_id: int, denoiser: Denoiser, params: Params, drawn: Any, **options: bool) -> Array:
+    own = draw.nll if isinstance(draw, Filled | Quality | EveryLoop) else functools.partial(nll, draw=draw)
+    nats: Array = own(denoiser, params, drawn, mask_id=mask_id, **options)
+    return nats
+
+
+def _aligned_init(draw: Aligned, batch: Batch) -> Pool:
+    return draw.init(batch["tokens"], batch["is_prompt"])
+
+
+def _aligned_draw(draw: Aligned, key: Array, batch: Batch, pool: Pool) -> tuple[Masked, Pool]:
+    return draw(key, check_tokens(batch["tokens"], "tokens"), batch["is_prompt"], pool)
+
+
+def _aligned_nats(
+    mask_id: int, denoiser: Denoiser, params: Params, masked: Masked, *, paired: bool
+) -> tuple[Array, Confidence]:
+    del paired
+    output = call(denoiser, params, mask_where(masked.x_0, masked.is_masked, mask_id))
+    nats = scored_nll(output, masked.x_0, masked.is_scored, mask_id=mask_id).sum(axis=-1)
+    keys = row_keys(jax.random.key(0), len(nats))  # not used: tokens are the likeliest
+    confidence = read_confidence(keys, jax.lax.stop_gradient(output), None, mask_id, masked.is_masked)
+    return masked.weight * nats, confidence
 
 
 def skewed_loss(mask_id: int, *, skew: float = 3.0) -> Loss:

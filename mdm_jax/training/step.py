@@ -1,6 +1,5 @@
 """One update: a pure function, jitted once over the mesh."""
 
-import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from mdm_jax.checks import gives_features
+from mdm_jax.checks import check_takes, gives_features, takes
 from mdm_jax.errors import InputError
 from mdm_jax.sharding import BATCH, RULES, Rules, gathered
 from mdm_jax.training.objectives import Batch, Loss
@@ -69,8 +68,7 @@ def make_train_step(
 
         def denoiser(params: Params, tokens: Array, **options: Any) -> Any:
             for name in options:
-                if not takes(network, name):
-                    raise InputError(f"the loss asks the network for {name}, and a network of this kind cannot give it")
+                check_takes(network, name)
             options |= {"dropout_key": dropout_key} if has_dropout else {}
             with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # kernels that XLA cannot split read the mesh here
                 return network(gathered(mesh, params, rules), tokens, **options)
@@ -140,15 +138,6 @@ def make_train_step(
         out_shardings=(state_shardings, None),
         donate_argnums=0,
     )
-
-
-def takes(apply: Apply | Denoiser, name: str) -> bool:
-    """Whether a network has an argument of this name, by its signature."""
-    try:
-        parameters = inspect.signature(apply).parameters.values()
-    except (TypeError, ValueError):  # of what is not written in Python
-        return False
-    return any(p.name == name or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
 
 
 def _no_worse(old: Any, new: Any) -> Array:
