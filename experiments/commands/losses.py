@@ -19,7 +19,9 @@ def losses(name: str, mask_id: int | None, what: str, *, num_loops: int | None =
     """
     if num_loops is not None:
         if mask_id is None:
-            raise InputError(f"a network of {num_loops} loops is for masked models, and {what} is not: train one without loops")
+            raise InputError(
+                f"a network of {num_loops} loops is for masked models, and {what} is not: train one without loops"
+            )
         if name not in ("plain", "subset"):
             raise InputError(f"a network of {num_loops} loops has a loss of its own: leave --loss {name} out")
         return masked_loss(mask_id, EveryLoop()), masked_loss(mask_id)
