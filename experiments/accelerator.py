@@ -2,8 +2,8 @@
 
 The slices, in order of worth: right, cost, peers, train, sudoku, sudoku-hard, five of nae_sat, zebra, arm, arm_ordered,
 load, scaling, text. Each stands by itself, runs in processes of its own with their own limits, and leaves a file
-`accelerator-SLICE.json`. Where experiments/results or --out holds such a file from the same kind of device, the slice is
-left out, unless --slices names it. What is cut off keeps the rows that it has.
+`accelerator-SLICE.json`. A slice is left out where experiments/results or --out holds its file from such a device,
+unless --slices names it. What is cut off keeps the rows that it has.
 
     python -m experiments.accelerator --minutes 15
     python -m experiments.accelerator --minutes 8 --slices right,cost,train --out runs/card

@@ -138,7 +138,7 @@ def rows_alone(flags: Check) -> Iterator[Row]:
 
 
 def plain_loop(flags: Check) -> Iterator[Row]:
-    """Tokens by `sample`, and by the loop that a reader would write: all logits, their margins, the best one revealed."""
+    """Tokens by `sample`, and by the loop that a reader would write: all margins, the best one revealed."""
     model, puzzles = _model(flags), _puzzles(8)
     denoiser = jax.jit(model.denoiser)
     x = puzzles.copy()

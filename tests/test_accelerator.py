@@ -64,8 +64,11 @@ def test_command_that_is_cut_off_or_fails_keeps_its_rows_and_does_not_stop_the_n
 
     def started(words, **options):
         out = words[words.index("--out") + 1]
-        write = f"""import pathlib\np = pathlib.Path({out!r})\np.mkdir()\n(p / 'rows.jsonl').write_text('{{"a": 1}}\\n{{"b')\n"""
-        return real([sys.executable, "-c", write + programs[words[2].split(".")[1]]], **options)
+        write = (
+            "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(); (p / 'rows.jsonl').write_text(sys.argv[2])"
+        )
+        program = f"{write}\n{programs[words[2].split('.')[1]]}"
+        return real([sys.executable, "-c", program, out, '{"a": 1}\n{"b'], **options)
 
     monkeypatch.setattr(accelerator_run.subprocess, "Popen", started)
     monkeypatch.setattr(accelerator_run, "GRACE", 0.2)
