@@ -81,13 +81,19 @@ def main(experiment: str, description: str, commands: Commands, argv: Sequence[s
             _run(experiment, f"{description}\n\n{PLUGIN}", commands, argv)
 
 
+def named(argv: Sequence[str], commands: Commands) -> Sequence[str]:
+    """The words with the command's name in front, which an experiment of one command may leave out."""
+    is_left_out = len(commands) == 1 and not set(argv[:1]) & {*commands, "-h", "--help"}
+    return [*commands, *argv] if is_left_out else argv
+
+
 def _run(experiment: str, description: str, commands: Commands, argv: Sequence[str]) -> None:
     from mdm_jax.errors import Interrupted, LostPeerError, Preempted, RunError
     from mdm_jax.ranges import check_ranges
 
     kinds = {name: kind for name, (kind, _) in commands.items()}
     try:
-        argv = import_plugins(argv)
+        argv = named(import_plugins(argv), commands)
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)

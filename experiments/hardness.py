@@ -12,11 +12,10 @@ between the two. `small` takes about three minutes on two CPU cores.
 
 import dataclasses
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from experiments.common import Results, Row, main, say_written
+from experiments.common import Results, Row, run, say_written
 from mdm_jax.ranges import Seed
 
 if TYPE_CHECKING:
@@ -208,4 +207,4 @@ def numpy_sweep(
 COMMANDS = {"reproduce": (Reproduce, "experiments.hardness:reproduce")}
 
 if __name__ == "__main__":
-    main("hardness", __doc__ or "", COMMANDS, sys.argv[1:] or ["reproduce"])
+    run("hardness")

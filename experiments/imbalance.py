@@ -14,11 +14,10 @@ import dataclasses
 import itertools
 import json
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from experiments.common import Results, Row, main, say_written
+from experiments.common import Results, Row, run, say_written
 from experiments.nae_sat import BUDGETS, SequenceBudget
 from mdm_jax.ranges import Seed
 
@@ -176,4 +175,4 @@ def plot_latents(path: pathlib.Path, rows: Sequence[Row]) -> None:
 COMMANDS = {"reproduce": (Reproduce, "experiments.imbalance:reproduce")}
 
 if __name__ == "__main__":
-    main("imbalance", __doc__ or "", COMMANDS, sys.argv[1:] or ["reproduce"])
+    run("imbalance")

@@ -44,6 +44,6 @@ def grouped(text: str, examples: Sequence[str]) -> str:
 
 def examples_of(experiment: str, command: str, description: str) -> list[str]:
     """The command lines in the text about an experiment, those of the command first, at most NUM_EXAMPLES."""
-    lines = re.findall(rf"^ *(python -m experiments\.{experiment}(?: \w.*)?)$", description, re.MULTILINE)
-    own = [line for line in lines if line.split()[3:4] in ([], [command])]
+    lines = re.findall(rf"^ *(python -m experiments\.{experiment}(?: \S.*)?)$", description, re.MULTILINE)
+    own = [line for line in lines if re.match(f"({command}|--.*|)$", "".join(line.split()[3:4]))]
     return [*own, *(line for line in lines if line not in own)][:NUM_EXAMPLES]

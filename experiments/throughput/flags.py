@@ -223,6 +223,35 @@ class Shards(TrainingFlags):
     """folder of results.json"""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Load:
+    """Write a Hugging Face folder of a preset's shapes and random weights, and time loading it and the first tokens."""
+
+    model: str = "llada_8b"
+    """a preset of mdm_jax.models.presets that a Hugging Face family has"""
+    layers: Layers | None = None
+    """shrink it to this many layers"""
+    width: Width | None = None
+    """shrink it to this width"""
+    batch: Count = 1
+    """sequences in the batch"""
+    length: Count = 1024
+    """tokens per sequence"""
+    block_length: Count = 32
+    """decode in blocks of this length, two tokens a step"""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """of the weights and of matrix products"""
+    seed: Seed = 0
+    """of the weights and the draws"""
+    out: pathlib.Path = pathlib.Path("runs/throughput-load")
+    """folder of results.json; the weights lie in its folder `weights` while they are measured"""
+
+    def config(self) -> "ModelConfig":
+        """The network of the folder."""
+        options = {name: getattr(self, name) for name in ("model", "layers", "width", "length", "dtype")}
+        return Run(**options).config()
+
+
 def model_called(name: str) -> "tuple[ModelConfig, pathlib.Path | None]":
     """The network of a preset, and None; or the network of a trained model, and its folder."""
     from mdm_jax.loading import run_folder
