@@ -93,7 +93,7 @@ SCALES = {
 def plans(flags: Reproduce) -> list[Plan]:
     """A training for each loss and seed, measured on both sets."""
     scale, found = SCALES[flags.scale], []
-    records_of = functools.cache(functools.partial(held_out, limit=flags.limit))  # equal for all losses and seeds
+    records_of: Callable[[Any], Records] = functools.cache(functools.partial(held_out, limit=flags.limit))
     for i in range(scale.seeds):
         for loss in LOSSES:
             seeded = dataclasses.replace(flags, seed=flags.seed + i)

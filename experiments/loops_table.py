@@ -100,7 +100,7 @@ def plans(flags: Reproduce) -> list[Plan]:
         "once, as many steps": {},
         "once, as much compute": {"steps": scale.num_loops * scale.steps},
     }
-    records_of = functools.cache(functools.partial(held_out, limit=flags.limit))  # equal for all networks
+    records_of: Callable[[Any], Records] = functools.cache(functools.partial(held_out, limit=flags.limit))
     found = []
     for name, changes in networks.items():
         train = scale.flags(flags, name, **changes)

@@ -159,7 +159,7 @@ class Schedules:
     num_steps: tuple[Count, ...] = (1, 2, 3, 4, 6, 10, 20, 30)
     """how many steps"""
     limit: Annotated[int, Range(2, 1 << 20)] = 4_000
-    """sequences: for the curve, for each divergence, and to generate by each schedule"""
+    """sequences: for the curve, to choose the best schedule, for each divergence, and to generate by each schedule"""
     seed: Seed = 0
     """of the triples and all draws"""
     out: pathlib.Path = pathlib.Path("runs/nae-sat-schedules")

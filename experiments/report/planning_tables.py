@@ -25,7 +25,7 @@ def schedules() -> list[dict[str, str]]:
     """What a schedule loses, by the theorem and measured."""
     return [
         {
-            "steps": str(row["num_steps"]),
+            "network calls": f"{row['nfe']:.0f}",
             "schedule": row["schedule"],
             "theorem (nats)": f"{row['divergence']:.2f}",
             "measured": f"{row['measured']:.2f}",

@@ -31,7 +31,8 @@ class EveryLoop:
         """The loss of drawn rows, float32 [B], nats; InputError for a network that cannot give every loop."""
         del paired
         x_t = mask_where(masked.x_0, masked.is_masked, mask_id)
-        network = denoiser.features if gives_features(denoiser) else denoiser  # a training step gives the method itself
+        # A training step gives the method itself.
+        network: Any = denoiser.features if gives_features(denoiser) else denoiser
         check_takes(network, "every_loop")
         hidden, head = network(params, x_t, every_loop=True)
 
