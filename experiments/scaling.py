@@ -6,8 +6,7 @@ further that order is from left to right. A masked model, which learns every ord
 
 For each budget of compute C, networks of several sizes N are trained on D = C / (6 N) tokens, and the lowest held-out
 loss counts (Hoffmann et al. 2022). N leaves out embeddings and the head. A power law, loss = A C^-b, is fitted to each
-class of orders. `small` took 74 minutes on two CPU cores that other programs used too. Alone it takes about 71: fifteen
-of its 135 trainings, one of each class at each budget, took 476 s.
+class of orders. `small` makes 90 trainings, and took 32 minutes on two CPU cores.
 
     python -m experiments.scaling reproduce --source novels-train.txt --test-source novels-test.txt
     python -m experiments.scaling reproduce --scale smoke --source "books/*.txt" --held-out 0.05
