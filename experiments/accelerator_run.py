@@ -22,8 +22,12 @@ from mdm_jax.training.lock import locked
 
 GRACE = 10.0
 """Seconds between the request to stop, on which a training saves, and the end of a process that does not."""
+TOY = 300.0
+"""Seconds that each command of a rehearsal may take, where compiling on a CPU takes the most of them."""
 LEAST = 10.0
 """A command with fewer seconds left is not started."""
+ENDS = ("step", "ended", "command_seconds")
+"""The fields that say how a command ended."""
 PROGRAM = """
 import json, jax
 device = jax.devices()[0]
@@ -50,7 +54,8 @@ def measure(flags: Measure) -> None:
             seconds = sum(row["command_seconds"] for row in rows if "command_seconds" in row)
             record = {**head, **about, "seconds": round(seconds, 1), "rows": rows}
             write_whole(path, json.dumps(finite(record), indent=1, allow_nan=False) + "\n")
-            sys.stdout.write(f"\n{name}\n{table(rows)}\n")
+            ends = [{field: row[field] for field in ENDS if field in row} for row in rows if "ended" in row]
+            sys.stdout.write(f"\n{name}\n{table(ends)}\n")
             written.append(path)
         say_written(*written)
 
@@ -114,7 +119,7 @@ def run_slice(name: str, plan: Slice, flags: Measure, deadline: float) -> list[R
     for command in plan.commands:
         if flags.rehearse and command.toy is None:
             continue
-        seconds = min(command.seconds, deadline - time.monotonic())
+        seconds = min(TOY if flags.rehearse else command.seconds, deadline - time.monotonic())
         argv = command.argv(rows, is_toy=flags.rehearse, out=str(folder))
         found: list[Row] = []
         if seconds < LEAST:

@@ -143,7 +143,7 @@ def plain_loop(flags: Check) -> Iterator[Row]:
     denoiser = jax.jit(model.denoiser)
     x = puzzles.copy()
     while (x == 0).any():
-        logits = np.asarray(denoiser(model.params, x), np.float32)
+        logits = np.array(denoiser(model.params, x), np.float32)
         logits[..., 0] = -np.inf  # a mask is never written
         likely = np.sort(np.asarray(jax.nn.softmax(logits)), axis=-1)
         margin = np.where(x == 0, likely[..., -1] - likely[..., -2], -1)

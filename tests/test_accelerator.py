@@ -121,11 +121,13 @@ def test_what_cannot_be_measured_is_one_line(tmp_path):
 
 @pytest.mark.slow
 def test_rehearsal_runs_every_slice(tmp_path):
-    corpus = tmp_path / "corpus.txt"
-    corpus.write_text("It was a dark and stormy night; the rain fell in torrents.\n\n" * 200)
-    words = ["--rehearse", "--source", str(corpus), "--out", str(tmp_path / "out")]
+    for i in range(8):
+        (tmp_path / f"{i}.txt").write_text(
+            f"It was a dark and stormy night, number {i}; the rain fell in torrents. " * 30
+        )
+    words = ["--rehearse", "--minutes", "60", "--source", str(tmp_path / "*.txt"), "--out", str(tmp_path / "out")]
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.accelerator", *words], capture_output=True, text=True, timeout=900
+        [sys.executable, "-m", "experiments.accelerator", *words], capture_output=True, text=True, timeout=1800
     )
     assert done.returncode == 0, done.stderr
     ends = [json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines()]
