@@ -19,6 +19,7 @@ from experiments.common import main
 from experiments.flags import resolve_dtype
 from experiments.throughput import report, roofline
 from experiments.throughput.__main__ import COMMANDS
+from experiments.throughput.programs import operations
 from experiments.throughput.flags import Loop, Run, model_called
 from experiments.throughput.workload import cases, workload
 from mdm_jax import confidence
@@ -382,6 +383,24 @@ def test_shards_of_a_sampler_hold_their_share_of_the_parameters(tmp_path):
     assert list(needed) == [(1, "tensor"), (8, "tensor"), (8, "fsdp")]
     assert needed[1, "tensor"] >= 4 * num_params(config)
     assert max(needed[8, "tensor"], needed[8, "fsdp"]) < needed[1, "tensor"] / 4
+
+
+@pytest.mark.slow
+def test_programs_compile_the_step_and_every_sampler(tmp_path):
+    write_config(tmp_path / "run", {"model": tiny(presets.get("sudoku_800k")).to_json()})
+    argv = ["--model", str(tmp_path / "run"), "--batch", "2", "--length", "8", "--block-length", "4"]
+    main("throughput", "", COMMANDS, ["programs", *argv, "--out", str(tmp_path / "out")])
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
+    assert len({row["what"] for row in rows}) == len(rows) == 13
+    assert all(row["operations"]["while"] for row in rows if "sample" in row["what"])
+
+
+def test_operations_of_a_program_are_counted():
+    x = jax.ShapeDtypeStruct((8,), "float32")
+    loop = jax.jit(lambda x: jax.lax.fori_loop(0, 5, lambda i, x: jax.lax.sort(x) - i, x)).lower(x).compile()
+    counts = operations(loop.as_text())
+    assert (counts["while"], counts["sort"]) == (1, 1)
+    assert "scatter" not in counts
 
 
 def tiny(config):

@@ -224,6 +224,18 @@ class Shards(TrainingFlags):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Programs(TrainingFlags):
+    """Compile the training step and every sampler; report memory and what an accelerator is slow at; nothing is run."""
+
+    block_length: Count = 32
+    """of the samplers that decode in blocks"""
+    topology: str | None = None
+    """as for `memory`"""
+    out: pathlib.Path = pathlib.Path("runs/throughput-programs")
+    """folder of results.json"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Load:
     """Write a Hugging Face folder of a preset's shapes and random weights, and time loading it and the first tokens."""
 

@@ -1,13 +1,15 @@
 """`shards` compiles the sampler for several numbers of devices, and reports the memory that each device needs."""
 
+import functools
 import itertools
 import sys
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import mdm_jax
 from experiments.common import Results
@@ -60,16 +62,22 @@ def shards(flags: Shards) -> None:
 def lowered(config: ModelConfig, flags: Shards, axis: str, devices: list[jax.Device]) -> jax.stages.Lowered:
     """The sampler by margin, with the parameters split along one axis of the mesh."""
     mesh = make_mesh(1, devices=devices, **{axis: len(devices)})
-    denoiser, mask_id = SkipRows(make_denoiser(config)), config.num_tokens - 1
+    denoiser = SkipRows(make_denoiser(config))
+    return lowered_sampler(functools.partial(mdm_jax.sample, denoiser), config, flags.batch, flags.length, mesh)
 
-    def sampler(params: Params, key_data: jax.Array, x_init: jax.Array) -> mdm_jax.SampleResult:
-        key = jax.random.wrap_key_data(key_data)
-        return mdm_jax.sample(denoiser, params, key, x_init, mask_id=mask_id, oracle=mdm_jax.oracles.margin)
+
+def lowered_sampler(
+    sampler: Callable[..., mdm_jax.SampleResult], config: ModelConfig, batch: int, length: int, mesh: Mesh
+) -> jax.stages.Lowered:
+    """A sampler of (params, key, x_init), for a batch of masks, with the parameters on the mesh."""
+
+    def from_data(params: Params, key_data: jax.Array, x_init: jax.Array) -> mdm_jax.SampleResult:
+        return sampler(params, jax.random.wrap_key_data(key_data), x_init, mask_id=config.num_tokens - 1)
 
     params = abstract(mesh, param_shapes(config))
     shape = np.shape(jax.random.key_data(jax.random.key(0)))
     key_data = jax.ShapeDtypeStruct(shape, jnp.uint32, sharding=NamedSharding(mesh, PartitionSpec()))
-    rows = BATCH if flags.batch % mesh.shape["fsdp"] == 0 else PartitionSpec()
-    x_init = jax.ShapeDtypeStruct((flags.batch, flags.length), jnp.int32, sharding=NamedSharding(mesh, rows))
+    rows = BATCH if batch % mesh.shape["fsdp"] == 0 else PartitionSpec()
+    x_init = jax.ShapeDtypeStruct((batch, length), jnp.int32, sharding=NamedSharding(mesh, rows))
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # a TPU's attention kernel reads it
-        return jax.jit(sampler).lower(params, key_data, x_init)
+        return jax.jit(from_data).lower(params, key_data, x_init)
