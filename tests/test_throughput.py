@@ -19,8 +19,8 @@ from experiments.common import main
 from experiments.flags import resolve_dtype
 from experiments.throughput import report, roofline
 from experiments.throughput.__main__ import COMMANDS
-from experiments.throughput.programs import operations
 from experiments.throughput.flags import Loop, Run, model_called
+from experiments.throughput.programs import operations
 from experiments.throughput.workload import cases, workload
 from mdm_jax import confidence
 from mdm_jax.models import presets
