@@ -75,7 +75,7 @@ def throughput(name: str, seconds: float, model: str, toy: Flags | None, **flags
     """Sampling, timed against the bare network."""
     flags = {"model": model, "selector": "top_k:16", "temperature": 0, "turns": 5} | flags
     small = {"model": "sudoku_800k", "layers": 1, "batch": 2, "oracle": "margin", "selector": "top_k:2", "turns": 1}
-    toy = None if toy is None else small | {"length": None, "block-length": None, "compare": None} | toy
+    toy = None if toy is None else {**small, "length": None, "block-length": None, "compare": None, **toy}
     return Command(name, "throughput run", seconds, flags, toy)
 
 

@@ -48,8 +48,8 @@ def measure(flags: Measure) -> None:
                 say(f"{name}: the time is up; the same command goes on")
                 break
             path, rows = flags.out / f"{file_of(name)}.json", run_slice(name, plans[name], flags, deadline)
-            head = {"experiment": "accelerator", "command": name, "argv": ["python", "-m", "experiments.accelerator"]}
-            head["argv"] += sys.argv[1:]
+            argv = ["python", "-m", "experiments.accelerator", *sys.argv[1:]]
+            head = {"experiment": "accelerator", "command": name, "argv": argv}
             about = {"seed": 0, **machine, "processor": processor(), "commit": commit()}
             seconds = sum(row["command_seconds"] for row in rows if "command_seconds" in row)
             record = {**head, **about, "seconds": round(seconds, 1), "rows": rows}
@@ -115,7 +115,7 @@ def is_measured(name: str, device: str, out: pathlib.Path) -> bool:
 
 def run_slice(name: str, plan: Slice, flags: Measure, deadline: float) -> list[Row]:
     """Runs the commands of a slice, and appends their rows to rows.jsonl as they end."""
-    folder, rows = make_folder(flags.out / name), []
+    folder, rows = make_folder(flags.out / name), list[Row]()
     for command in plan.commands:
         if flags.rehearse and command.toy is None:
             continue

@@ -8,14 +8,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 import mdm_jax
 from experiments.common import Results, Row, say
 from experiments.parity import Check
 from mdm_jax.errors import RunError
-from mdm_jax.models.config import TransformerConfig
+from mdm_jax.models import presets
+from mdm_jax.models.config import DType, TransformerConfig
 from mdm_jax.models.kinds import init_params, make_denoiser
-from mdm_jax.models.presets import PRESETS
 from mdm_jax.progress import Bar
 from mdm_jax.sharding import make_mesh, place
 from mdm_jax.tasks.base import held_out
@@ -24,13 +25,13 @@ from mdm_jax.training.state import OptimizerConfig, init_state
 from mdm_jax.training.step import make_train_step
 from mdm_jax.typing import Array, Params
 
-BOUNDS = {"float32": 1e-4, "bfloat16": 3e-2}
+BOUNDS: dict[DType, float] = {"float32": 1e-4, "bfloat16": 3e-2}
 """The largest relative error, ||x - reference|| / ||reference||, of logits and gradients, by the dtype of products."""
 SHARE = 0.99
 """The share of tokens or puzzles that have to agree where rounding may decide between two near equals."""
 
 CASES = {
-    "Sudoku's 6M: 81 tokens, heads of 32": dataclasses.replace(PRESETS["sudoku_6m_deep"], num_layers=3),
+    "Sudoku's 6M: 81 tokens, heads of 32": dataclasses.replace(presets.sudoku_6m_deep, num_layers=3),
     "padding: 127 tokens, heads of 64": TransformerConfig(
         vocab_size=99,
         num_extra_tokens=2,
@@ -114,12 +115,12 @@ def networks(flags: Check) -> Iterator[Row]:
 
 
 def _logits_and_gradient(
-    config: TransformerConfig, params: Params, tokens: Array, is_real: Array
+    config: TransformerConfig, params: Params, tokens: ArrayLike, is_real: ArrayLike
 ) -> tuple[Array, Params]:
     denoiser = make_denoiser(config)
 
     def objective(params: Params) -> tuple[Array, Array]:
-        logits = jnp.where(is_real[..., None], denoiser(params, tokens), 0)
+        logits = jnp.where(jnp.expand_dims(is_real, -1), denoiser(params, jnp.asarray(tokens)), 0)
         nll = -jax.nn.log_softmax(logits)[..., 0]
         return jnp.where(is_real, nll, 0).mean(), logits
 
@@ -162,8 +163,8 @@ def shipped(flags: Check) -> Iterator[Row]:
 
 def repeated_step(flags: Check) -> Iterator[Row]:
     """Parameters after three training steps, twice: the largest difference, 0 where the device repeats its bits."""
-    preset, num_layers = ("sudoku_800k", 1) if flags.scale == "smoke" else ("sudoku_6m_deep", 3)
-    config = dataclasses.replace(PRESETS[preset], num_layers=num_layers, num_extra_tokens=1)
+    preset, num_layers = (presets.sudoku_800k, 1) if flags.scale == "smoke" else (presets.sudoku_6m_deep, 3)
+    config = dataclasses.replace(preset, num_layers=num_layers, num_extra_tokens=1)
     optimizer, mesh = OptimizerConfig(num_steps=3), make_mesh()
     init = functools.partial(init_params, config)
     step = make_train_step(make_denoiser(config), init, masked_loss(config.vocab_size), optimizer, mesh)
@@ -186,7 +187,7 @@ def _model(flags: Check) -> mdm_jax.Model:
     """The shipped weights; at smoke scale a random network of one layer."""
     if flags.scale == "small":
         return mdm_jax.load("sudoku-6m")
-    config = dataclasses.replace(PRESETS["sudoku_800k"], num_layers=1)
+    config = dataclasses.replace(presets.sudoku_800k, num_layers=1)
     return mdm_jax.Model(config, init_params(config, jax.random.key(flags.seed)), make_denoiser(config))
 
 
@@ -202,7 +203,7 @@ def _solve(model: mdm_jax.Model, puzzles: np.ndarray) -> np.ndarray:
     return np.asarray(_solve_by(model, model.params, puzzles))
 
 
-def _solve_by(model: mdm_jax.Model, params: Params, puzzles: Array) -> Array:
+def _solve_by(model: mdm_jax.Model, params: Params, puzzles: ArrayLike) -> Array:
     tokens: Array = mdm_jax.sample(
         model.denoiser, params, jax.random.key(0), puzzles, mask_id=0, oracle=mdm_jax.oracles.margin, temperature=0.0
     ).tokens
