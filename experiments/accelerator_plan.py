@@ -7,8 +7,7 @@ from typing import Any
 from experiments.common import Row
 
 Flags = Mapping[str, Any]
-"""Flags of a command without dashes in front. True is a flag without a value; a tuple several values; None leaves the
-flag out."""
+"""Flags of a command without dashes in front. True is a flag without a value; None leaves the flag out."""
 LEAST, MOST = 100, 60_000
 """Training steps of a slice, whatever a step takes."""
 
@@ -38,8 +37,7 @@ class Command:
         argv = [*self.words.split(), "--out", f"{out}/{self.name}"]
         for name, value in flags.items():
             if value is not None:
-                values = () if value is True else value if isinstance(value, tuple) else (value,)
-                argv += [f"--{name}", *(str(one).replace("{out}", out) for one in values)]
+                argv += [f"--{name}", *([] if value is True else [str(value).replace("{out}", out)])]
         return argv
 
 

@@ -1,5 +1,6 @@
 """Runs the slices of `accelerator`: each command in a process of its own, with a limit of its own."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -50,6 +51,7 @@ def measure(flags: Measure) -> None:
             path, rows = flags.out / f"{file_of(name)}.json", run_slice(name, plans[name], flags, deadline)
             argv = ["python", "-m", "experiments.accelerator", *sys.argv[1:]]
             head = {"experiment": "accelerator", "command": name, "argv": argv}
+            head |= {"scale": "toy"} if flags.rehearse else {}
             about = {"seed": 0, **machine, "processor": processor(), "commit": commit()}
             seconds = sum(row["command_seconds"] for row in rows if "command_seconds" in row)
             record = {**head, **about, "seconds": round(seconds, 1), "rows": rows}
@@ -103,12 +105,12 @@ def file_of(name: str) -> str:
 
 
 def is_measured(name: str, device: str, out: pathlib.Path) -> bool:
-    """Whether there is a file of this slice, from such a device, without a command that failed or was cut off."""
+    """Whether there is a file of this slice, from such a device: no rehearsal, and no command failed or was cut off."""
     for path in (FOLDER / f"{file_of(name)}.json", out / f"{file_of(name)}.json"):
         if path.exists():
             record = parse_json(path.read_bytes(), f"{path} is no file of results: delete it")
             ends = [row["ended"] for row in record["rows"] if "ended" in row]
-            if record.get("device") == device and set(ends) == {"well"}:
+            if record.get("device") == device and "scale" not in record and set(ends) == {"well"}:
                 return True
     return False
 
@@ -158,13 +160,13 @@ def run_command(argv: Sequence[str], log: pathlib.Path, seconds: float) -> Row:
 
 def stop(process: "subprocess.Popen[bytes]") -> None:
     """Ends a process and all that it started: first asked, then by force."""
-    for number, patience in ((signal.SIGTERM, GRACE), (signal.SIGKILL, None)):
+    with contextlib.suppress(ProcessLookupError):  # nothing of it is left
         if process.poll() is None:
-            os.killpg(process.pid, number)
-            try:
-                process.wait(timeout=patience)
-            except subprocess.TimeoutExpired:
-                continue
+            os.killpg(process.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=GRACE)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def last_line(log: pathlib.Path) -> str:

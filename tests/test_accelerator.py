@@ -102,6 +102,8 @@ def test_slice_is_measured_again_on_another_device_or_if_a_command_was_cut_off(t
     ):
         record = {"device": device, "rows": [{"ended": "well"}, {"found": 1}, {"ended": ended}]}
         (tmp_path / "results" / f"accelerator-{name}.json").write_text(json.dumps(record))
+    toy = {"device": "H200", "scale": "toy", "rows": [{"ended": "well"}]}
+    (tmp_path / "accelerator-peers.json").write_text(json.dumps(toy))
     left = accelerator_run.chosen(Measure(out=tmp_path), PLANS, "H200")
     assert left[:3] == ["cost", "peers", "train"]
     assert not {"right", "text"} & set(left)
