@@ -169,7 +169,11 @@ class DecodeFlags:
     remask_steps: Count | None = None
     """or: the same, where each step may also mask revealed tokens again"""
     search_width: Count | None = None
-    """or: one token per step, by a beam search of this many partial answers, for up to as many times the calls"""
+    """a beam search of this many partial answers, for up to as many times the calls; with --threshold it branches only
+    where no token is that sure"""
+    check: Count | None = None
+    """of the answers that --search-width or --proposals leave, keep the one whose tokens are likeliest given one
+    another, by this many network calls for each answer"""
     corrector: Corrector | None = None
     """take tokens back that look wrong by now, up to N - 1 a step with --tokens-per-step N. leave-one-out: where others
     say so, for a call more for each token; filled, quality: for a model trained with this --loss"""
@@ -210,7 +214,6 @@ class DecodeFlags:
             "--tokens-per-step": (PerStep, self.tokens_per_step),
             "--num-steps": (TopK, self.num_steps),
             "--remask-steps": (TopK, self.remask_steps),
-            "--search-width": (lambda _: PerStep(1), self.search_width),
             "--binomial-steps": (Binomial, self.binomial_steps),
             "--threshold": (Threshold, self.threshold),
             "--entropy-budget": (EntropyBudget, self.entropy_budget),

@@ -117,10 +117,11 @@ class Evaluate(EvaluateFlags):
         """One for each number of steps, or that of the other flags."""
         from mdm_jax import PerStep, TopK
 
-        ways = (self.keep, self.remask_steps, self.search_width, self.corrector)
+        ways = (self.keep, self.remask_steps, self.search_width, self.check, self.corrector)
         if self.proposals or any(way is not None for way in ways):
             raise InputError(
-                "--keep, --remask-steps, --search-width, --corrector and --proposals are for puzzles: leave them out"
+                "--keep, --remask-steps, --search-width, --check, --corrector and --proposals are for puzzles: "
+                "leave them out"
             )
         selector = self.selector()
         if self.step_counts and selector != PerStep(1):

@@ -29,7 +29,7 @@ from mdm_jax.typing import Oracle, Selector
 def sample(flags: Sample) -> None:
     """Prints the samples of every prompt in every order, and adds a row for each."""
     results = Results("text", "sample", out=flags.out, seed=flags.seed)
-    if unfit := sorted(flags.changed() & {"keep", "search_width", "corrector"}):
+    if unfit := sorted(flags.changed() & {"keep", "search_width", "check", "corrector"}):
         raise InputError(f"--{unfit[0].replace('_', '-')} is not for sample: leave it out")
     prompts: dict[str, Prompt] = {text: text for text in flags.prompt}
     prompts |= {text: gaps(text) for text in flags.infill}

@@ -9,8 +9,8 @@ GROUPS = {
     "model": "model checkpoint init-from dropout dtype param-dtype layers width",
     "optimisation": """steps loss optimizer learning-rate warmup-steps final-fraction weight-decay beta1 beta2 clip-norm
         ema-decay max-skipped""",
-    "decoding": """oracle noise tokens-per-step num-steps remask-steps search-width corrector binomial-steps threshold
-        entropy-budget klass temperature block-length step-counts selector proposals choose""",
+    "decoding": """oracle noise tokens-per-step num-steps remask-steps search-width check corrector binomial-steps
+        threshold entropy-budget klass temperature block-length step-counts selector proposals choose""",
     "machine": "batch-size batch accumulate remat profile turns compute logits compare topology devices",
     "evaluation and output": """evaluate-every evaluate-limit best-metric best-mode checkpoint-every log-every methods
         minutes viewer seed out""",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mdm_jax.oracles import with_noise
     from mdm_jax.orders import identity_order, inverse, near_identity_order, uniform_order
     from mdm_jax.proposals import best_sample, stable_sample, symmetric_sample
+    from mdm_jax.pseudo_likelihood import pseudo_log_likelihood
     from mdm_jax.sampling import SampleResult, sample, vanilla_sample
     from mdm_jax.schedules import Cosine, Linear, Polynomial, Schedule
     from mdm_jax.search import search_sample
@@ -78,6 +79,7 @@ __all__ = [
     "order_loss",
     "order_nll",
     "orders",
+    "pseudo_log_likelihood",
     "remasking_sample",
     "reverse_posterior",
     "sample",
@@ -109,6 +111,7 @@ _HOMES = {
     "oracles": ("with_noise",),
     "orders": ("identity_order", "inverse", "near_identity_order", "uniform_order"),
     "proposals": ("best_sample", "stable_sample", "symmetric_sample"),
+    "pseudo_likelihood": ("pseudo_log_likelihood",),
     "sampling": ("SampleResult", "sample", "vanilla_sample"),
     "search": ("search_sample",),
     "schedules": ("Cosine", "Linear", "Polynomial", "Schedule"),

@@ -11,12 +11,16 @@ some of its proposals the keys of others, and these are the same draws.
 are those of the proposal that is kept, in its own decoding.
 """
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
 from mdm_jax.checks import check_tokens, known_values
 from mdm_jax.errors import InputError
+from mdm_jax.pseudo_likelihood import PseudoLikelihood
 from mdm_jax.randomness import fold_rows, position_keys, row_keys, split_rows, uniform_rows
 from mdm_jax.ranges import INT32, Range, check_number
 from mdm_jax.sampling import Decode, SampleResult
@@ -26,18 +30,22 @@ from mdm_jax.typing import Array
 OTHERS, AGAIN = 2**32 - 1, 2**32 - 2
 """Folded into a row's key for its other proposals, and to solve one again; no step of a decoder has these numbers."""
 
+Rank: TypeAlias = Callable[[Array, Array], PseudoLikelihood]
+"""Ranks answers, tokens int32 [N, L] and where they were filled in, bool [N, L]: the highest first."""
 
-def best_sample(decode: Decode, key: Array, x_init: ArrayLike, *, num: int) -> SampleResult:
-    """The likeliest of N answers to each row, by the decoder's log_prob: best of N.
 
-    It costs N times what the decoder costs. The answers have to differ: with a decoder that draws
-    nothing, at temperature 0 and without noise on the scores, all are the same.
+def best_sample(decode: Decode, key: Array, x_init: ArrayLike, *, num: int, rank: Rank | None = None) -> SampleResult:
+    """The best of N answers to each row: the likeliest by the decoder's log_prob, or the highest by `rank`.
+
+    It costs N times what the decoder costs, and what `rank` costs. The answers have to differ: with a
+    decoder that draws nothing, at temperature 0 and without noise on the scores, all are the same.
 
     Args:
       decode: fills in a batch: (keys [B], x_init int32 [B, L]) -> SampleResult.
       key: a typed key, scalar or one per row [B]; consumed.
       x_init: int [B, L], as for the decoder.
       num: N, proposals for each row, at least 1.
+      rank: `pseudo_log_likelihood` with all but the answers given; ties go to the higher log_prob.
 
     Returns:
       SampleResult.
@@ -58,6 +66,8 @@ def best_sample(decode: Decode, key: Array, x_init: ArrayLike, *, num: int) -> S
     """
     tokens, keys = _checked(key, x_init, num)
     proposed = _decode(decode, keys, jnp.repeat(tokens[:, None], num, axis=1))
+    if rank is not None and num > 1:
+        return _keep(*_ranked(proposed, rank))
     return _keep(proposed, jnp.zeros_like(proposed.log_prob))
 
 
@@ -121,14 +131,16 @@ def symmetric_sample(
     *,
     positions: ArrayLike,
     tokens: ArrayLike,
+    rank: Rank | None = None,
 ) -> SampleResult:
     """The answer that most symmetric forms of a row lead to: a vote over whole answers.
 
     Form s of a row x is y with y[i] = tokens[s, x[positions[s, i]]]. Every form is decoded, its answer
     is taken back to the row's own form, and the answer that most forms agree on is kept; ties go to
     the higher log_prob, then to the first form. A vote, not an average of predictions: what is kept is
-    an answer that the model gave, and any decoder will do. It costs S times what the decoder costs,
-    and the decoder may be without chance, since the forms differ.
+    an answer that the model gave, and any decoder will do. With `rank` there is no vote: the answer
+    that it ranks highest is kept, even one that a single form leads to. It costs S times what the
+    decoder costs, and the decoder may be without chance, since the forms differ.
 
     Args:
       decode: fills in a batch, as for `best_sample`.
@@ -138,6 +150,7 @@ def symmetric_sample(
         `tasks.sudoku.layouts.Masked.symmetries`.
       tokens: int [S, T], as many permutations of the ids 0 to T - 1, among them all ids in `x_init` and
         all that the decoder writes. The mask has to keep its id.
+      rank: as for `best_sample`; of the answers in the row's own form.
 
     Returns:
       SampleResult.
@@ -174,8 +187,10 @@ def symmetric_sample(
     back, names = jnp.argsort(moved, axis=1)[None], jnp.argsort(renamed, axis=1)
     answers = jnp.take_along_axis(names[rows[None], found.tokens], back, axis=2)
     steps = jnp.take_along_axis(found.reveal_step, back, axis=2)
-    votes = (answers[:, :, None] == answers[:, None]).all(axis=-1).sum(axis=-1)
-    return _keep(found._replace(tokens=answers, reveal_step=steps), votes)
+    found = found._replace(tokens=answers, reveal_step=steps)
+    if rank is not None and num > 1:
+        return _keep(*_ranked(found, rank))
+    return _keep(found, (answers[:, :, None] == answers[:, None]).all(axis=-1).sum(axis=-1))
 
 
 def _checked(key: Array, x_init: ArrayLike, num: int) -> tuple[Array, Array]:
@@ -208,6 +223,14 @@ def _decode(decode: Decode, keys: Array, x_init: Array) -> SampleResult:
     found = decode(keys.reshape(-1), x_init.reshape(-1, length))
     tokens, reveal_step, log_prob = (field.reshape(batch, num, *field.shape[1:]) for field in found[:3])
     return SampleResult(tokens, reveal_step, log_prob, num * found.nfe)
+
+
+def _ranked(proposed: SampleResult, rank: Rank) -> tuple[SampleResult, Array]:
+    """The proposals with the calls of `rank`, and their ranks [B, N], not-a-number last."""
+    batch, num, length = proposed.tokens.shape
+    found = rank(proposed.tokens.reshape(-1, length), (proposed.reveal_step >= 0).reshape(-1, length))
+    ranks = jnp.nan_to_num(found.log_prob.reshape(batch, num), nan=-jnp.inf)
+    return proposed._replace(nfe=proposed.nfe + num * found.nfe), ranks
 
 
 def _keep(proposed: SampleResult, rank: Array) -> SampleResult:

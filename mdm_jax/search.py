@@ -1,7 +1,10 @@
 """Beam search over the order that a sampler takes: several partial fillings of each row at a time.
 
-A filling takes the position that the oracle scores best and branches on its two likeliest tokens.
-Of all branches of a row the `width` with the highest log p_theta live on. No rule of a task is used.
+A filling reveals what the selector chooses, and branches on the two likeliest tokens where it is most
+in doubt. Of all branches of a row the `width` with the highest log p_theta live on. Behind a wrong
+token a model often goes on without doubt, so that log p_theta does not tell the right filling; given
+nearly all others, each token of a wrong one does. `check` ranks by that (`pseudo_likelihood`). No rule
+of a task is used.
 """
 
 import functools
@@ -18,10 +21,11 @@ from mdm_jax.edits import Edit
 from mdm_jax.errors import InputError, shown
 from mdm_jax.loop import step_keys, written_log_prob
 from mdm_jax.oracles import margin, score_rows
+from mdm_jax.pseudo_likelihood import pseudo_log_likelihood
 from mdm_jax.ranges import INT32, Range, check_number
 from mdm_jax.sampling import SampleResult, check_arguments
-from mdm_jax.selection import best, classes_in
-from mdm_jax.typing import Array, Denoiser, Oracle, Params
+from mdm_jax.selection import PerStep, check_selector, choose_step, classes_in, plan_step
+from mdm_jax.typing import Array, Corrector, Denoiser, Doubter, Oracle, Params, Selector
 
 DOUBT = 0.01
 """A second token is tried where its probability is at least this."""
@@ -30,7 +34,7 @@ LOWEST = -1e30
 
 
 class Beam(NamedTuple):
-    """The carry of the search: W fillings of each row, the best first."""
+    """The carry of the search: W fillings of each row. Those with masks left come first, then by log p_theta."""
 
     tokens: Array
     """int32 [B, W, L]"""
@@ -55,34 +59,44 @@ def search_sample(
     mask_id: int,
     width: int,
     oracle: Oracle = margin,
+    selector: Selector = PerStep(1),  # noqa: B008 (frozen)
     doubt: Array | float = DOUBT,
+    check: int = 0,
 ) -> SampleResult:
-    """Fills in every mask of `x_init` with the likeliest of many fillings, found by a beam search.
+    """Fills in every mask of `x_init` with the best of many fillings, found by a beam search.
 
-    In each step a filling reveals its best-scored position, once with the likeliest token and, where
-    the second-likeliest has a probability of at least `doubt`, once with that. The `width` fillings
-    with the highest log p_theta live on, and the highest of them is returned. With width 1 this is
-    `sample` with temperature 0, one position in a step.
+    In each step a filling reveals what the selector chooses, at least one position. Where the
+    second-likeliest token of these positions is likeliest, and its probability at least `doubt`, a
+    copy reveals that one. The `width` fillings with the highest log p_theta live on. With width 1
+    this is `sample` with temperature 0, if the selector reveals something in every step.
 
-    Equal fillings never arise, and a step computes no more fillings than the row with the most has,
-    rounded up to a power of two. So without doubt it costs what `sample` costs. `nfe` counts
-    calls of the size of the batch: a step with up to 4 fillings to a row counts as 4.
+    The filling of highest log p_theta is returned, or with `check` that of highest
+    `pseudo_log_likelihood` in so many calls: a model that goes on without doubt behind a wrong token
+    still doubts that token, or those around it, when they are masked one by one.
+
+    Equal fillings never arise, and a step computes no more fillings than the row with the most open
+    ones has, rounded up to a power of two. Without `check`, a filling that is below a finished one
+    is dropped. So without doubt it costs what `sample` costs. `nfe` counts calls of the size of the
+    batch: a step with up to 4 fillings to a row counts as 4, and so does each call of the check.
 
     Args:
       denoiser: the network, as in `sample`.
       params: parameters of the network.
-      key: a typed key, scalar or one per row [B]; consumed. Only random oracles use it.
+      key: a typed key, scalar or one per row [B]; consumed. Only what draws uses it.
       x_init: int [B, L], with `mask_id` at every position to fill in.
       mask_id: id of the mask token.
       width: W, the most fillings of a row, at least 1.
       oracle: scores the positions of each filling; see `oracles`.
+      selector: chooses the positions of a step; see `selection`. None that remembers or takes back.
+        `Threshold` reveals at once what is sure.
       doubt: the least probability of a second token to try, from 0 to 1; 0 tries all.
+      check: network calls for each filling in the end, to rank them by; 0 ranks by log p_theta.
 
     Returns:
       SampleResult; `reveal_step` counts steps.
 
     Raises:
-      InputError: as `sample`, or a width or a doubt that is no number in its range.
+      InputError: as `sample`, or a width, a doubt or a check that is no number in its range.
 
     Example:
       def denoiser(params, tokens):  # at first token 0 is a little likelier, but behind token 1 all is clear
@@ -98,9 +112,14 @@ def search_sample(
     """
     tokens, keys, mask_id = check_arguments(denoiser, key, x_init, mask_id, oracle)
     check_number("width", width, Range(1, INT32), whole=True)
+    check_number("check", check, Range(0, INT32), whole=True)
     if not isinstance(doubt, jax.core.Tracer) and not 0 <= float(doubt) <= 1:
         raise InputError(f"doubt must be a probability, from 0 to 1; got {shown(doubt)}")
-    return search_tokens(denoiser, params, keys, tokens, oracle, doubt, mask_id=mask_id, width=width)[0]
+    check_selector(selector)
+    if isinstance(selector, Corrector | Doubter) or hasattr(selector, "begin"):
+        raise InputError(f"{type(selector).__name__} takes back or remembers: a search wants one that does neither")
+    settings: dict[str, Any] = {"width": width, "selector": selector, "doubt": doubt, "check": check}
+    return search_tokens(denoiser, params, keys, tokens, oracle, mask_id=mask_id, **settings)[0]
 
 
 def search_tokens(
@@ -109,34 +128,37 @@ def search_tokens(
     keys: Array,
     x_init: Array,
     oracle: Oracle,
-    doubt: Array | float = DOUBT,
     *,
     mask_id: int,
     width: int,
+    selector: Selector = PerStep(1),  # noqa: B008 (frozen)
+    doubt: Array | float = DOUBT,
+    check: int = 0,
     edit: Edit | None = None,
 ) -> tuple[SampleResult, Array]:
     """`search_sample` of checked arguments, with log p_theta of every token that was revealed, float32 [B, L].
 
-    `edit` changes the logits that are read, as in `loop.Loop`.
+    `edit` changes the logits that are read, as in `loop.Loop`, but not those of the check.
     """
     tree = oracle if is_tree(oracle) else jax.tree_util.Partial(oracle)
-    doubt = jnp.asarray(doubt, jnp.float32)
-    return _search(
-        denoiser, params, keys, x_init, tree, doubt, mask_id=mask_id, width=width, edit=edit, classes=classes_in(oracle)
-    )
+    given = (denoiser, params, keys, x_init, tree, selector, jnp.asarray(doubt, jnp.float32))
+    classes = classes_in((oracle, selector))
+    return _search(*given, mask_id=mask_id, width=width, check=check, edit=edit, classes=classes)
 
 
-@functools.partial(jax.jit, static_argnames=("denoiser", "mask_id", "width", "edit", "classes"))
+@functools.partial(jax.jit, static_argnames=("denoiser", "mask_id", "width", "check", "edit", "classes"))
 def _search(
     denoiser: Denoiser,
     params: Params,
     keys: Array,
     x_init: Array,
     oracle: Any,
+    selector: Selector,
     doubt: Array,
     *,
     mask_id: int,
     width: int,
+    check: int,
     edit: Edit | None,
     classes: Any,
 ) -> tuple[SampleResult, Array]:
@@ -144,10 +166,14 @@ def _search(
     plain = oracle.func if isinstance(oracle, jax.tree_util.Partial) else oracle
     sizes = sorted({min(1 << i, width) for i in range(width.bit_length() + 1)})
 
+    def smallest(number: Array) -> Array:
+        """Which of the sizes holds so many fillings of each row, [B]."""
+        return jnp.searchsorted(jnp.array(sizes), number.max())
+
     def step(beam: Beam) -> Beam:
-        most = beam.is_alive.sum(axis=-1, dtype=jnp.int32).max()
-        forms = [functools.partial(_step, denoiser, params, keys, plain, doubt, mask_id, edit, size) for size in sizes]
-        return jax.lax.switch(jnp.searchsorted(jnp.array(sizes), most), forms, beam)
+        settings = (denoiser, params, keys, plain, selector, doubt, mask_id, edit, check > 0)
+        forms = [functools.partial(_step, *settings, size) for size in sizes]
+        return jax.lax.switch(smallest(_is_open(beam, mask_id).sum(axis=-1)), forms, beam)
 
     batch, length = x_init.shape
     beam = Beam(
@@ -158,9 +184,40 @@ def _search(
         nfe=jnp.zeros((), jnp.int32),
         step=jnp.zeros((), jnp.int32),
     )
-    end = jax.lax.while_loop(lambda beam: (beam.tokens[:, 0] == mask_id).any(), step, beam)
-    log_prob = jnp.where(has_unknown_ids(x_init, denoiser), jnp.nan, end.log_prob[:, 0].sum(axis=-1))
-    return SampleResult(end.tokens[:, 0], end.reveal_step[:, 0], log_prob, end.nfe), end.log_prob[:, 0]
+    end = jax.lax.while_loop(lambda beam: _is_open(beam, mask_id).any(), step, beam)
+    rank, nfe = _rank(end), end.nfe
+    if check:
+
+        def checked(size: int) -> tuple[Array, Array]:
+            if size == 1:
+                return rank, nfe
+            tokens, reveal_step = (field[:, :size].reshape(-1, length) for field in (end.tokens, end.reveal_step))
+            found = pseudo_log_likelihood(denoiser, params, tokens, reveal_step >= 0, mask_id=mask_id, num_calls=check)
+            fit = _finite(found.log_prob.reshape(batch, size))
+            fit = jnp.pad(fit, [(0, 0), (0, width - size)], constant_values=-jnp.inf)
+            return jnp.where(end.is_alive, fit, -jnp.inf), nfe + size * found.nfe
+
+        forms = [functools.partial(checked, size) for size in sizes]
+        rank, nfe = jax.lax.switch(smallest(end.is_alive.sum(axis=-1)), forms)
+    kept, rows = jnp.argmax(rank, axis=-1), jnp.arange(batch)
+    tokens, reveal_step, log_prob = (field[rows, kept] for field in (end.tokens, end.reveal_step, end.log_prob))
+    total = jnp.where(has_unknown_ids(x_init, denoiser), jnp.nan, log_prob.sum(axis=-1))
+    return SampleResult(tokens, reveal_step, total, nfe), log_prob
+
+
+def _finite(log_prob: Array) -> Array:
+    """The values, with NaN and -inf as `LOWEST`."""
+    return jnp.maximum(jnp.nan_to_num(log_prob, nan=LOWEST), LOWEST)
+
+
+def _rank(beam: Beam) -> Array:
+    """Log p_theta of each filling, float32 [B, W]; -inf where there is none."""
+    return jnp.where(beam.is_alive, _finite(beam.log_prob.sum(axis=-1)), -jnp.inf)
+
+
+def _is_open(beam: Beam, mask_id: int) -> Array:
+    """Fillings that have masks left, bool [B, W]."""
+    return beam.is_alive & (beam.tokens == mask_id).any(axis=-1)
 
 
 def _step(
@@ -168,61 +225,71 @@ def _step(
     params: Params,
     keys: Array,
     oracle: Oracle,
+    selector: Selector,
     doubt: Array,
     mask_id: int,
     edit: Edit | None,
+    keeps_all: bool,
     size: int,
     beam: Beam,
 ) -> Beam:
-    """One step of the first `size` fillings of each row; no other is alive."""
-    batch, width, _ = beam.tokens.shape
+    """One step of the first `size` fillings of each row; no other has masks left."""
+    batch, width, length = beam.tokens.shape
     tokens, reveal_step, log_prob, is_alive = (
         field[:, :size].reshape(batch * size, *field.shape[2:])
         for field in (beam.tokens, beam.reveal_step, beam.log_prob, beam.is_alive)
     )
-    _, token_keys, score_keys, _ = step_keys(jnp.repeat(keys, size), jnp.full(batch * size, beam.step))
-    is_open = tokens == mask_id
-    is_read = is_open & is_alive[:, None]
+    step = jnp.full(batch * size, beam.step)
+    plan_keys, token_keys, score_keys, _ = step_keys(jnp.repeat(keys, size), step)
+    is_read = (tokens == mask_id) & is_alive[:, None]
     output = call(denoiser, params, tokens, is_read)
     confidence = read_confidence(token_keys, output, None, mask_id, is_read, edit=edit)
-    hidden = getattr(output, "hidden", None)
-    scores = score_rows(oracle, score_keys, confidence, hidden)
-    is_chosen = best(scores, is_read, jnp.ones(batch * size, jnp.int32))
-
-    def chosen(field: Array) -> Array:
-        return jnp.take_along_axis(field, jnp.argmax(is_chosen, axis=-1)[:, None], axis=-1)
+    scores = score_rows(oracle, score_keys, confidence, getattr(output, "hidden", None))
+    left = is_read.sum(axis=-1, dtype=jnp.int32)
+    n_0 = left + (reveal_step >= 0).sum(axis=-1, dtype=jnp.int32)
+    planned = plan_step(selector, plan_keys, step + 1, n_0, left)
+    is_chosen = choose_step(selector, scores, confidence, is_read, planned)
+    second_prob = jnp.where(is_chosen, confidence.second_prob, -1)
+    position = jnp.argmax(second_prob, axis=-1).astype(jnp.int32)[:, None]
+    is_there = jnp.arange(length, dtype=jnp.int32)[None] == position
+    first = jnp.take_along_axis(confidence.token, position, axis=1)
 
     def but_first(logits: Array) -> Array:
         logits = logits if edit is None else edit(logits)
-        return jnp.where(jax.nn.one_hot(chosen(confidence.token), logits.shape[-1], dtype=bool), -jnp.inf, logits)
+        return jnp.where(jax.nn.one_hot(first, logits.shape[-1], dtype=bool), -jnp.inf, logits)
 
-    position = jnp.argmax(is_chosen, axis=-1).astype(jnp.int32)[:, None]
     second = read_confidence(token_keys, take_positions(output, position), None, mask_id, None, edit=but_first).token
-    second_prob = chosen(confidence.second_prob)[:, 0]
-    is_tried = is_alive & is_chosen.any(axis=-1) & (second_prob >= doubt) & (second_prob > 0)
+    second_prob = jnp.take_along_axis(second_prob, position, axis=1)
+    is_tried = is_alive & ((second_prob >= doubt) & (second_prob > 0))[:, 0]
+    token, written = confidence.token, written_log_prob(scores, confidence)
     branches = [
-        (confidence.token, written_log_prob(scores, confidence), is_alive),
-        (second, jnp.log(second_prob)[:, None], is_tried),
+        (token, written, is_alive),
+        (jnp.where(is_there, second, token), jnp.where(is_there, jnp.log(second_prob), written), is_tried),
     ]
+
+    def side_by_side(fields: list[Array], rest: Array) -> Array:
+        """The branches of each row, and the fillings that are finished."""
+        return jnp.concatenate([*(field.reshape(batch, size, *field.shape[1:]) for field in fields), rest], axis=1)
+
     found = Beam(
-        tokens=_by_row([jnp.where(is_chosen, token, tokens) for token, _, _ in branches], batch),
-        reveal_step=_by_row([jnp.where(is_chosen, beam.step, reveal_step)] * 2, batch),
-        log_prob=_by_row([jnp.where(is_chosen, its, log_prob) for _, its, _ in branches], batch),
-        is_alive=_by_row([alive for _, _, alive in branches], batch),
+        tokens=side_by_side([jnp.where(is_chosen, one, tokens) for one, _, _ in branches], beam.tokens[:, size:]),
+        reveal_step=side_by_side([jnp.where(is_chosen, beam.step, reveal_step)] * 2, beam.reveal_step[:, size:]),
+        log_prob=side_by_side([jnp.where(is_chosen, its, log_prob) for _, its, _ in branches], beam.log_prob[:, size:]),
+        is_alive=side_by_side([alive for _, _, alive in branches], beam.is_alive[:, size:]),
         nfe=beam.nfe + size,
         step=beam.step + 1,
     )
-    total = found.log_prob.sum(axis=-1)
-    rank = jnp.where(found.is_alive, jnp.maximum(jnp.nan_to_num(total, nan=LOWEST), LOWEST), -jnp.inf)
-    kept = jax.lax.top_k(rank, min(width, 2 * size))[1]
+    rank, is_open = _rank(found), _is_open(found, mask_id)
+    if not keeps_all:  # log p_theta only falls
+        highest = jnp.where(is_open, -jnp.inf, rank).max(axis=-1, keepdims=True)
+        is_lost = is_open & (rank <= highest)
+        rank, is_open = jnp.where(is_lost, -jnp.inf, rank), is_open & ~is_lost
+        found = found._replace(is_alive=found.is_alive & ~is_lost)
+    kept = jax.lax.top_k(rank, width)[1]
+    open_first = jnp.argsort(~jnp.take_along_axis(is_open, kept, axis=1), axis=-1, stable=True)
+    kept = jnp.take_along_axis(kept, open_first, axis=1)
 
     def keep(field: Array) -> Array:
-        field = jnp.take_along_axis(field, kept.reshape(*kept.shape, *[1] * (field.ndim - 2)), axis=1)
-        return jnp.pad(field, [(0, 0), (0, width - kept.shape[1])] + [(0, 0)] * (field.ndim - 2))
+        return jnp.take_along_axis(field, kept.reshape(*kept.shape, *[1] * (field.ndim - 2)), axis=1)
 
     return found._replace(**{name: keep(getattr(found, name)) for name in Beam._fields[:4]})
-
-
-def _by_row(branches: list[Array], batch: int) -> Array:
-    """The branches of each row side by side: arrays [B · S, ...] -> [B, branches · S, ...]."""
-    return jnp.concatenate([branch.reshape(batch, -1, *branch.shape[1:]) for branch in branches], axis=1)

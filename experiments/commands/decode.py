@@ -63,9 +63,9 @@ def remasking(
     return _decoder(mdm_jax.remasking_sample, model.denoiser, model, layout, oracle, **options)
 
 
-def searching(model: Model, layout: Layout, oracle: Oracle, width: int) -> Decode:
-    """A beam search over partial answers, one token a step."""
-    return _decoder(mdm_jax.search_sample, _skipping(model), model, layout, oracle, width=width)
+def searching(model: Model, layout: Layout, oracle: Oracle, width: int, **options: Any) -> Decode:
+    """A beam search over partial answers; options as for `search_sample`."""
+    return _decoder(mdm_jax.search_sample, _skipping(model), model, layout, oracle, width=width, **options)
 
 
 def correcting(model: Model, layout: Layout, oracle: Oracle, judge: str, k: int, *, temperature: float = 0.0) -> Decode:
@@ -162,12 +162,12 @@ def decoders_for(
         elif flags.remask_steps is not None:
             decode = remasking(model, layout, oracle, flags.remask_steps, temperature=flags.temperature)
         elif flags.search_width is not None:
-            decode = searching(model, layout, oracle, flags.search_width)
+            decode = searching(model, layout, oracle, flags.search_width, selector=selector, check=flags.check or 0)
         elif flags.corrector is not None and isinstance(selector, mdm_jax.PerStep):
             decode = correcting(model, layout, oracle, flags.corrector, selector.k, temperature=flags.temperature)
         else:
             decode = masked(model, layout, oracle, selector, **in_blocks)
-        ways = ("block_length", "keep", "remask_steps", "search_width", "corrector")
+        ways = ("block_length", "keep", "remask_steps", "search_width", "check", "corrector")
         how = {way: getattr(flags, way) for way in ways}
         yield name, decode, order_fields(name, selector) | how | other
 
@@ -182,6 +182,10 @@ def _check_ways(flags: DecodeFlags, selector: Selector) -> None:
         raise InputError("--remask-steps takes back tokens of the whole sequence: leave --block-length out")
     if flags.search_width is not None and (flags.temperature or flags.block_length is not None):
         raise InputError("--search-width takes the likeliest tokens of whole sequences: no --temperature, no blocks")
+    if flags.search_width is not None and flags.remask_steps is not None:
+        raise InputError("--search-width takes nothing back: leave --remask-steps out")
+    if flags.check is not None and flags.search_width is None and not getattr(flags, "proposals", None):
+        raise InputError("--check chooses among several answers: give --search-width or --proposals")
     if flags.corrector is None:
         return
     others = (flags.remask_steps, flags.search_width, flags.block_length, getattr(flags, "viewer", None))

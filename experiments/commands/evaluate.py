@@ -21,7 +21,7 @@ def evaluate(flags: EvaluateFlags) -> None:
     results = Results(flags.experiment, "evaluate", out=flags.out, seed=flags.seed)
     selectors, oracles = flags.selectors(), flags.oracles()
     model, task, layout = load_run(flags.experiment, flags.checkpoint)
-    kept = keepers(flags, layout)
+    kept = keepers(flags, model, layout)
     options: dict[str, Any] = {"batch_size": flags.batch_size, "seed": flags.seed}
     pages: list[Page] = []
     statistics: dict[str, None] = {}

@@ -2,17 +2,19 @@
 
 import functools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import mdm_jax
 from experiments.commands.flags import EvaluateFlags
 from experiments.common import Row
 from mdm_jax.errors import InputError
+from mdm_jax.loading import Model
 from mdm_jax.oracles import ORACLES
-from mdm_jax.sampling import Decode
+from mdm_jax.sampling import Decode, SampleResult
 from mdm_jax.tasks.base import Layout, Symmetric
 
 
-def keepers(flags: EvaluateFlags, layout: Layout) -> list[tuple[str, Callable[[Decode], Decode], Row]]:
+def keepers(flags: EvaluateFlags, model: Model, layout: Layout) -> list[tuple[str, Callable[[Decode], Decode], Row]]:
     """What is made of each decoder: nothing, or for each number of proposals one that keeps one of so many answers.
 
     Returns:
@@ -29,10 +31,12 @@ def keepers(flags: EvaluateFlags, layout: Layout) -> list[tuple[str, Callable[[D
         raise InputError("--proposals is for masked models, and this one is not: leave it out")
     if flags.viewer is not None and flags.remask_steps is not None:
         raise InputError("--viewer shows one decoding that takes tokens back: leave --proposals or --remask-steps out")
+    if flags.choose == "stable" and flags.check is not None:
+        raise InputError("--choose stable keeps what comes back: leave --check out")
     if flags.choose != "symmetric" and max(flags.proposals) > 1 and (alike := list(_without_chance(flags))):
         raise InputError(f"all proposals of {alike[0]} would be the same: give --noise or --temperature")
     return [
-        (f"{num} proposals", _keeper(flags, layout, num), {"proposals": num, "choose": flags.choose})
+        (f"{num} proposals", _keeper(flags, model, layout, num), {"proposals": num, "choose": flags.choose})
         for num in flags.proposals
     ]
 
@@ -43,11 +47,16 @@ def _without_chance(flags: EvaluateFlags) -> Iterator[str]:
         yield from (name for name in flags.oracle.split(",") if name in ORACLES and name != "random")
 
 
-def _keeper(flags: EvaluateFlags, layout: Layout, num: int) -> Callable[[Decode], Decode]:
+def _keeper(flags: EvaluateFlags, model: Model, layout: Layout, num: int) -> Callable[[Decode], Decode]:
+    options: dict[str, Any] = {}
+    if flags.check is not None:
+        rank = functools.partial(mdm_jax.pseudo_log_likelihood, model.denoiser, model.params, num_calls=flags.check)
+        options = {"rank": functools.partial(rank, mask_id=layout.mask_id)}
     if flags.choose == "symmetric":
         if not isinstance(layout, Symmetric):
             raise InputError(f"the layout {layout.name} names no symmetries: --choose symmetric is not for it")
         positions, tokens = layout.symmetries(num, flags.seed)
-        return lambda decode: functools.partial(mdm_jax.symmetric_sample, decode, positions=positions, tokens=tokens)
-    keep = {"likeliest": mdm_jax.best_sample, "stable": mdm_jax.stable_sample}[flags.choose]
-    return lambda decode: functools.partial(keep, decode, num=num)
+        options |= {"positions": positions, "tokens": tokens}
+        return lambda decode: functools.partial(mdm_jax.symmetric_sample, decode, **options)
+    keep: Callable[..., SampleResult] = mdm_jax.stable_sample if flags.choose == "stable" else mdm_jax.best_sample
+    return lambda decode: functools.partial(keep, decode, num=num, **options)

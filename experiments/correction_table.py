@@ -1,0 +1,220 @@
+"""The table of correction: each judge beside decoding that takes nothing back."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+import mdm_jax
+from experiments.commands.decode import correcting, masked, measure, remasking, searching
+from experiments.commands.plans import Plan, Unit
+from experiments.commands.reproduce import print_table, solved_by
+from experiments.common import Row
+from experiments.correction import Reproduce
+from experiments.trainings import Training
+from mdm_jax import oracles
+from mdm_jax.data.difficulty import DIFFICULTIES
+from mdm_jax.evaluation.intervals import wilson
+from mdm_jax.loading import Model
+from mdm_jax.report import plots
+from mdm_jax.sampling import Decode
+from mdm_jax.tasks.base import Layout, Records, Task, held_out
+from mdm_jax.tasks.sudoku.rules import Rule
+
+COLUMNS = {
+    "dataset": "puzzles",
+    "loss": "training",
+    "way": "decoding",
+    "tokens_per_step": "cells a step",
+    "nfe": "network calls",
+    "solved": "solved",
+    "solved_ci": "95% interval over puzzles",
+    "by_seed": "by seed",
+}
+SURE = 0.99
+"""The margin from which the search reveals cells at once."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CorrectionScale(Training):
+    """The trainings, and how they are measured."""
+
+    seeds: int
+    plain: tuple[int, ...]
+    """cells a step without correction"""
+    corrected: tuple[int, ...]
+    """cells a step with it"""
+    remask_steps: tuple[int, ...]
+    width: int
+    check: int
+
+
+SCALES = {
+    "smoke": CorrectionScale(
+        size=6,
+        clues=12,
+        difficulty=None,
+        num_train=100,
+        num_test=8,
+        model="sudoku_800k",
+        steps=2,
+        batch_size=8,
+        learning_rate=3e-3,
+        seeds=1,
+        plain=(12,),
+        corrected=(12,),
+        remask_steps=(2,),
+        width=2,
+        check=1,
+    ),
+    "small": CorrectionScale(
+        size=6,
+        clues=12,
+        difficulty=None,
+        num_train=60_000,
+        num_test=1_000,
+        model="sudoku_800k",
+        steps=300,
+        batch_size=128,
+        learning_rate=3e-3,
+        seeds=2,
+        plain=(1, 2, 4, 8),
+        corrected=(2, 4, 8),
+        remask_steps=(6, 12, 24),
+        width=4,
+        check=4,
+    ),
+    "paper": CorrectionScale(
+        size=9,
+        clues=None,
+        difficulty=None,
+        num_train=2_000_000,
+        num_test=1_000,
+        model="sudoku_6m_deep",
+        steps=25_000,
+        batch_size=256,
+        learning_rate=3e-3,
+        seeds=2,
+        plain=(1, 2, 4, 8),
+        corrected=(2, 4, 8),
+        remask_steps=(8, 15, 29, 57),
+        width=8,
+        check=4,
+    ),
+}
+JUDGES = {"plain": "leave-one-out", "filled": "filled", "quality": "quality"}
+"""The judge that a network of each loss is decoded with."""
+
+
+def plans(flags: Reproduce) -> list[Plan]:
+    """A training for each seed and loss, measured on both sets."""
+    scale, found = SCALES[flags.scale], []
+    records_of: Callable[[Any], Records] = functools.cache(functools.partial(held_out, limit=flags.limit))
+    for i in range(scale.seeds):
+        for loss in JUDGES:
+            seeded = dataclasses.replace(flags, seed=flags.seed + i)
+            steps = scale.steps * (2 if loss == "plain" else 1)
+            train = scale.flags(seeded, f"{loss}-{i}", loss=loss, steps=steps)
+            layout, units = train.layout_of(train.task()), []
+            for difficulty in DIFFICULTIES:
+                task = dataclasses.replace(train.task(), difficulty=difficulty, seed=flags.seed)
+                for way, fields, decoder in ways(scale, loss):
+                    about: Row = {"method": layout.method, "loss": loss, "repeat": flags.seed + i}
+                    about |= {"dataset": task.title, "oracle": "margin", "way": way, **fields}
+                    units.append(_unit(about, task, layout, records_of, decoder, flags.seed))
+            found.append(Plan(train, layout, units))
+    return found
+
+
+def ways(scale: CorrectionScale, loss: str) -> list[tuple[str, Row, Callable[[Model, Layout], Decode]]]:
+    """How the network of one loss is decoded: names, fields of the row, and what makes the decoder."""
+    of = functools.partial(functools.partial, _margin)
+    search: dict[str, Any] = {"width": scale.width, "selector": mdm_jax.Threshold(SURE), "check": scale.check}
+    judge = JUDGES[loss]
+    return [
+        *(("none", {"tokens_per_step": k}, of(masked, selector=mdm_jax.PerStep(k))) for k in scale.plain),
+        *((judge, {"tokens_per_step": k}, of(correcting, judge=judge, k=k)) for k in scale.corrected),
+        *(("remasking", {"remask_steps": n}, of(remasking, num_steps=n)) for n in scale.remask_steps),
+        ("checked search", {"search_width": scale.width, "check": scale.check}, of(searching, **search)),
+    ]
+
+
+def _margin(make: Callable[..., Decode], model: Model, layout: Layout, **options: Any) -> Decode:
+    """A decoder by the margin."""
+    return make(model, layout, oracles.margin, **options)
+
+
+def _unit(
+    about: Row,
+    task: Task,
+    layout: Layout,
+    records_of: Callable[[Task], Records],
+    decoder: Callable[[Model, Layout], Decode],
+    seed: int,
+) -> Unit:
+    """Solves one set in one way; the normal one also by the hardest rule that a puzzle needs."""
+    label = " ".join(str(value) for name, value in about.items() if name not in ("method", "oracle"))
+
+    def work(model: Model) -> list[Row]:
+        records = records_of(task)
+        found = measure(task, layout, decoder(model, layout), records, seed=seed, progress=label)
+        rows: list[Row] = [{**about, **found.row}]
+        if getattr(task, "difficulty", None) == "normal":
+            hardest = records["rule"].max(axis=1)
+            by_rule = solved_by("hardest_rule", hardest, lambda rule: Rule(rule).name.lower(), found.scores["solved"])
+            rows += [{**about, **row} for row in by_rule]
+        return rows
+
+    return Unit(label, work)
+
+
+def compared(rows: Sequence[Row]) -> list[Row]:
+    """A line for each set, loss and way, over all seeds: those of a set by network calls."""
+    measured = [row for row in rows if "way" in row and "hardest_rule" not in row]
+    names = ("dataset", "loss", "way", "tokens_per_step", "remask_steps", "search_width")
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in measured:
+        groups.setdefault(tuple(row.get(name) for name in names), []).append(row)
+    lines = []
+    for key, own in groups.items():
+        n, solved = sum(row["n"] for row in own), sum(round(row["solved"] * row["n"]) for row in own)
+        line: Row = dict(zip(names, key, strict=True))
+        line |= {"nfe": float(np.mean([row["nfe"] for row in own])), "solved": solved / n}
+        line |= {"solved_ci": list(wilson(solved, n)), "by_seed": [row["solved"] for row in own]}
+        lines.append(line)
+    return sorted(lines, key=lambda line: (line["dataset"], line["nfe"]))
+
+
+def report(flags: Reproduce, rows: list[Row]) -> list[pathlib.Path]:
+    """Prints the table, and draws it."""
+    print_table("Correction, all seeds", compared(rows), COLUMNS)
+    path = flags.out / "correction.png"
+    plot(path, rows)
+    return [path]
+
+
+def plot(path: pathlib.Path, rows: Sequence[Row]) -> None:
+    """Draws hard puzzles solved against network calls, a curve for each training and way."""
+    series: dict[str, list[Row]] = {}
+    for line in compared(rows):
+        if line["dataset"].endswith("hard") and (line["way"] != "remasking" or line["loss"] != "quality"):
+            series.setdefault(f"{line['loss']}, {line['way']}", []).append(line)
+    curves = {
+        name: plots.Curve(
+            [line["nfe"] for line in own],
+            [line["solved"] for line in own],
+            *([line["solved_ci"][i] for line in own] for i in (0, 1)),
+        )
+        for name, own in series.items()
+    }
+    plots.curves(
+        path,
+        curves,
+        x_label="network calls of a batch",
+        y_label="hard puzzles solved (%)",
+        title="Correction at equal network calls, with 95% intervals",
+        log_x=True,
+    )
