@@ -169,13 +169,22 @@ def report(flags: Reproduce, rows: list[Row]) -> list[pathlib.Path]:
 
 
 def plot(path: pathlib.Path, rows: Sequence[Row]) -> None:
-    """Draws both losses on each set, in each way."""
-    lines = compared(rows)
-    names = [f"{line['dataset']}\n{line['oracle']}, {line['tokens_per_step']} a step" for line in lines]
-    bars.bars(
+    """Draws both losses on each set, in each way and with each seed."""
+    measured = [row for row in rows if "is_solved" in row]
+    seeds = len({row["repeat"] for row in measured})
+    ways = list(dict.fromkeys((row["dataset"], row["oracle"], row["tokens_per_step"]) for row in measured))
+    measured.sort(key=lambda row: (ways.index((row["dataset"], row["oracle"], row["tokens_per_step"])), row["repeat"]))
+    series: dict[str, Curve] = {}
+    for loss in LOSSES:
+        own = [row for row in measured if row["loss"] == loss]
+        names = [f"{row['dataset']}, {row['oracle']}, {row['tokens_per_step']} a step" for row in own]
+        if seeds > 1:
+            names = [f"{name}, seed {row['repeat']}" for name, row in zip(names, own, strict=True)]
+        low, high = ([row["solved_ci"][i] for row in own] for i in (0, 1))
+        series[loss] = Curve(names, [row["solved"] for row in own], low, high)
+    bars.dots(
         path,
-        {loss: Curve(names, [line[loss] for line in lines]) for loss in LOSSES},
-        x_label="puzzles, order and cells a step",
-        y_label="puzzles solved (%)",
+        series,
+        x_label="puzzles solved (%), with 95% intervals",
         title="Plain and order-aligned training, equal steps",
     )

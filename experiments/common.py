@@ -38,6 +38,9 @@ PATIENCE = 10.0
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 """Parameters of mallopt, from malloc.h."""
 
+SHOWN = 4
+"""A longer list is not written out in a printed table."""
+
 Row = dict[str, Any]
 """One row of `results.json`; fields that do not apply are left out."""
 
@@ -288,7 +291,10 @@ def commit() -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as aligned text: a column for each field, in the order in which fields first appear."""
+    """The rows as aligned text: a column for each field, in the order in which fields first appear.
+
+    Of a long list its length is shown.
+    """
     columns = list(dict.fromkeys(name for row in rows for name in row))
     cells = [columns, *[[_cell(row.get(name)) for name in columns] for row in rows]]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
@@ -307,5 +313,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list | tuple):
+        if len(value) > SHOWN:
+            return f"[{len(value)} values]"
         return f"[{', '.join(_cell(item) for item in value)}]"
     return one_line(value)

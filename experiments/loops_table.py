@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from experiments.trainings import Training
 from mdm_jax import oracles
 from mdm_jax.loading import Model
 from mdm_jax.models.looped import with_loops
-from mdm_jax.report import plots
+from mdm_jax.report import heat
 from mdm_jax.tasks.base import Layout, Records, Task, held_out
 
 COLUMNS = {
@@ -28,6 +29,11 @@ COLUMNS = {
     "solved": "solved",
     "solved_ci": "95% interval",
 }
+ROWS = {
+    "once, as many steps": "no loops,\nas many training steps",
+    "once, as much compute": "no loops,\nas much training compute",
+}
+"""What the networks without loops are called in the figure."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,32 +147,30 @@ def report(flags: Reproduce, rows: list[Row]) -> list[pathlib.Path]:
     """Prints the surface, and draws it."""
     print_table("Solved by the margin", [row for row in rows if "passes" in row], COLUMNS)
     path = flags.out / "loops.png"
-    plot(path, rows)
+    plot(path, rows, SCALES[flags.scale].num_loops)
     return [path]
 
 
-def plot(path: pathlib.Path, rows: Sequence[Row]) -> None:
-    """Draws puzzles solved against passes of the layers, a curve for each number of loops."""
-    measured = [row for row in rows if "passes" in row]
-    first = measured[0]["dataset"]
-    by_name: dict[str, list[Row]] = {}
-    for row in sorted(measured, key=lambda row: row["passes"]):
-        if row["dataset"] == first:
-            name = f"{row['num_loops']} loops" if row["network"] == "looped" else row["network"]
-            by_name.setdefault(name, []).append(row)
-    series = {
-        name: plots.Curve(
-            [row["passes"] for row in own],
-            [row["solved"] for row in own],
-            *([row["solved_ci"][i] for row in own] for i in (0, 1)),
-        )
-        for name, own in by_name.items()
-    }
-    plots.curves(
+def plot(path: pathlib.Path, rows: Sequence[Row], trained: int) -> None:
+    """Draws puzzles solved of the first set as a surface of loops by cells a step; below it, networks without loops.
+
+    Args:
+      path: the PNG file.
+      rows: those of the table.
+      trained: the loops that the looped network was trained with.
+    """
+    measured = [row for row in rows if "passes" in row and row["dataset"] == rows[0]["dataset"]]
+    once = max(row["passes"] for row in measured if row["num_loops"] == 1)
+    groups: dict[bool, dict[str, dict[str, heat.Cell]]] = {}
+    for row in measured:
+        loops, passes, is_looped = row["num_loops"], row["passes"], row["network"] == "looped"
+        name = f"{loops} loop{'s' * (loops > 1)}{', as trained' * (loops == trained)}"
+        cells = groups.setdefault(is_looped, {}).setdefault(name if is_looped else ROWS[row["network"]], {})
+        note = f"{passes:.0f} pass{'es' * (passes > 1)}"
+        cells[str(row["tokens_per_step"])] = heat.Cell(row["solved"], note, math.isclose(passes, once, rel_tol=0.1))
+    heat.heat_map(
         path,
-        series,
-        x_label="passes of the layers for a puzzle: loops times network calls",
-        y_label="puzzles solved (%)",
-        title=f"{first} Sudokus by the margin: loops or more steps, with 95% intervals",
-        log_x=True,
+        list(groups.values()),
+        x_label=f"cells a step (framed: equal compute, about {once:.0f} passes of the layers)",
+        title=f"{measured[0]['dataset']} Sudokus solved by the margin",
     )

@@ -127,6 +127,19 @@ def test_table_aligns_columns_and_leaves_gaps_where_a_row_has_no_value():
     assert lines[2:] == ["margin   5", "random  10    0.5"]
 
 
+def test_table_shows_intervals_and_of_a_long_list_its_length():
+    lines = table([{"solved_ci": (0.25, 0.5), "is_solved": list(range(468))}, {"is_solved": []}]).splitlines()
+    assert lines[2:] == ["[0.25, 0.5]  [468 values]", "                       []"]
+
+
+def test_results_print_no_long_list_and_write_all_of_it(tmp_path, capsys):
+    results = Results("aligned", "reproduce", out=tmp_path, seed=3)
+    results.add(solved=0.936, is_solved=list(range(468)))
+    results.finish()
+    assert max(map(len, capsys.readouterr().out.splitlines()[:4])) < 40
+    assert json.loads((tmp_path / "results.json").read_text())["rows"][0]["is_solved"] == list(range(468))
+
+
 @dataclasses.dataclass(frozen=True)
 class Fails:
     """Fails as asked."""

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from mdm_jax.report import bars, plots
+from mdm_jax.report.heat import Cell, heat_map
 from mdm_jax.report.labels import coinciding, spread
 from mdm_jax.report.plots import Curve
 from mdm_jax.report.puzzle_pictures import Board, animation, reveal_order
@@ -90,6 +91,24 @@ def test_dots_show_the_paper_and_ours_with_their_values(tmp_path, texts_of):
     ours = Curve(["random", "margin"], [0.303, 0.972], [0.28, 0.96], [0.33, 0.98])
     bars.dots(path, {"paper": Curve(["margin"], [0.8949]), "ours": ours}, x_label="solved (%)", title="t")
     assert {"30.3%", "97.2%", "89.49%", "paper", "ours", "random", "margin"} <= set(texts_of(path))
+
+
+def test_heat_map_has_each_share_with_its_note_and_leaves_out_what_was_not_measured(tmp_path, texts_of):
+    above = {"2 loops": {"1": Cell(0.972, "24 passes"), "8": Cell(0.006, is_framed=True)}}
+    for name in ("a", "b"):
+        heat_map(tmp_path / f"{name}.png", [above, {"margin": {"8": Cell(1.0)}}], x_label="cells a step", title="t")
+    texts = texts_of(tmp_path / "a.png")
+    assert {"97.2%", "24 passes", "0.6%", "100.0%", "2 loops", "margin", "cells a step", "t"} <= set(texts)
+    assert [text for text in texts if text.isdigit()] == ["1", "8"]
+    assert len([text for text in texts if text.endswith("%")]) == 3
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+
+
+def test_heat_map_frames_the_cells_that_are_marked(tmp_path):
+    for is_framed in (False, True):
+        cells = {"1": Cell(0.5, is_framed=is_framed), "2": Cell(0.9)}
+        heat_map(tmp_path / f"{is_framed}.png", [{"a": cells}], x_label="x", title="t")
+        assert (tmp_path / f"{is_framed}.svg").read_text().count(f"stroke: {plots.RED.lower()}") == is_framed
 
 
 def test_order_picture_counts_wrong_cells(tmp_path, texts_of):

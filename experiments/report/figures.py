@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from experiments import (
+    aligned_table,
     hardness,
     imbalance,
+    loops_table,
     measured,
     nae_sat_exact,
     nae_sat_schedules,
@@ -86,6 +88,8 @@ FIGURES: dict[str, Draw] = {
     "imbalance-positions.png": imbalance_positions,
     "imbalance-latents.png": of_rows(imbalance.plot_latents, "imbalance-small"),
     "sudoku-parallel.png": of_rows(sudoku_parallel.plot, "sudoku-parallel"),
+    "loops.png": of_rows(loops_table.plot, "loops-small", loops_table.SCALES["small"].num_loops),
+    "aligned.png": of_rows(aligned_table.plot, "aligned-small"),
     "zebra-training.png": of_rows(zebra_table.plot_over_training, "zebra-small"),
     "zebra-sizes.png": of_rows(zebra_table.plot_sizes, "zebra-small"),
     "throughput-6m.png": of_rows(throughput_report.plot, "throughput-6m", "sudoku_6m"),

@@ -81,6 +81,8 @@ TABLES: dict[str, Callable[[], Lines]] = {
     "learned order": planning_tables.learned_order,
     "parallel": planning_tables.parallel,
     "symmetric": planning_tables.symmetric,
+    "loops": planning_tables.loops,
+    "aligned": planning_tables.aligned,
     "likelihood early": text_tables.proxy,
     "genppl": text_tables.genppl,
     "imbalance": tables.imbalance,

@@ -1,5 +1,6 @@
-"""The tables of RESULTS.md about planning: what an order can gain, and what a schedule loses."""
+"""The tables of RESULTS.md about planning: what an order, a schedule, loops and the loss of an order gain or lose."""
 
+from experiments.aligned_table import compared
 from experiments.measured import interval, percent, rows
 from mdm_jax.report.plots import words
 
@@ -62,4 +63,32 @@ def symmetric() -> list[dict[str, str]]:
             "95% interval": interval(row["solved_ci"]),
         }
         for row in rows("sudoku-6m-hard-symmetric")
+    ]
+
+
+def loops() -> list[dict[str, str]]:
+    """Puzzles solved by a looped network, and by those without loops: a column for each number of cells a step."""
+    lines: dict[tuple[str, int], dict[str, str]] = {}
+    for row in rows("loops-small", examples=None):
+        network, count, k = row["network"], row["num_loops"], row["tokens_per_step"]
+        name = f"{count} loop{'s' * (count > 1)}" if network == "looped" else f"no loops: {network}"
+        line = lines.setdefault((network, count), {"network": name})
+        line[f"{k} cell{'s' * (k > 1)} a step"] = f"{percent(row['solved'])} ({interval(row['solved_ci'])})"
+    return list(lines.values())
+
+
+def aligned() -> list[dict[str, str]]:
+    """Order-aligned beside plain training."""
+    return [
+        {
+            "set": line["dataset"],
+            "order": words(line["oracle"]),
+            "cells a step": str(line["tokens_per_step"]),
+            "plain": percent(line["plain"]),
+            "aligned": percent(line["aligned"]),
+            "aligned less plain": f"{100 * line['minus_plain']:+.1f}",
+            "interval over puzzles": interval(line["puzzles_ci"]),
+            "interval over seeds": interval(line["minus_plain_ci"]),
+        }
+        for line in compared(rows("aligned-small"))
     ]
