@@ -57,6 +57,9 @@ WAYS = {
     "filled": functools.partial(mdm_jax.correcting_sample, judge="filled", k=3),
     "quality": functools.partial(mdm_jax.correcting_sample, judge="quality", k=3),
     "search": functools.partial(mdm_jax.search_sample, width=3),
+    "checked search": functools.partial(
+        mdm_jax.search_sample, width=3, doubt=0, selector=mdm_jax.Threshold(0.3), check=2
+    ),
     "best": proposing(mdm_jax.best_sample, num=3),
     "stable": proposing(mdm_jax.stable_sample, num=3),
     "symmetric": proposing(mdm_jax.symmetric_sample, **FORMS),

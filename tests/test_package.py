@@ -163,10 +163,11 @@ BELOW["loop"] = {*BELOW["selection"], "selection", "oracles", "checks", "blocks"
 BELOW["sampling"] = {*BELOW["loop"], "loop"}
 BELOW["judges"] = BELOW["sampling"] | {"sampling", "logits"}
 BELOW["correction"] = BELOW["judges"] | {"judges"}
-BELOW["proposals"] = BELOW["sampling"] | {"sampling"}
+BELOW["pseudo_likelihood"] = {"errors", "ranges", "typing", "checks", "logits", "masking"}
+BELOW["proposals"] = BELOW["sampling"] | {"sampling", "pseudo_likelihood"}
 BELOW["autoregressive"] = {"errors", "ranges", "typing", "randomness", "checks", "confidence", "orders"}
 BELOW["edits"] = {"ranges", "typing", "checks", "loop"}
-BELOW["search"] = BELOW["sampling"] | {"sampling", "edits"}
+BELOW["search"] = BELOW["sampling"] | {"sampling", "edits", "pseudo_likelihood"}
 BELOW["decoding"] = BELOW["search"] | {"search", "autoregressive", "models.kinds", "text.prompts"}
 BELOW["generation"] = BELOW["decoding"] | {"decoding", "evaluation.prompts", "text.tokenizer", "text.special"}
 BELOW["cached_sampling"] = BELOW["sampling"] | {"sampling", "autoregressive"}
@@ -197,7 +198,7 @@ ONLY_IN = {
     "tensorflow_datasets": ["mdm_jax/data/", "mdm_jax/tasks/"],
     "tensorflow": [],
     "numba": ["mdm_jax/data/compiled.py"],
-    "matplotlib": [f"mdm_jax/report/{name}.py" for name in ("bars", "labels", "plots", "puzzle_pictures")],
+    "matplotlib": [f"mdm_jax/report/{name}.py" for name in ("bars", "heat", "labels", "plots", "puzzle_pictures")],
     "PIL": ["mdm_jax/report/puzzle_pictures.py"],
     "tensorboardX": ["mdm_jax/training/metrics.py"],
     "tqdm": ["mdm_jax/progress.py"],

@@ -1,6 +1,7 @@
 """Several answers, of which one is kept: equal to the decoder with one, and by the rule that is named with more."""
 
 import collections
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 from toy import MASK, PAD, bayes_net, context_net, net_params, quick_compilation, random_joint, sequences
 
 import mdm_jax
+from mdm_jax.pseudo_likelihood import PseudoLikelihood
 from mdm_jax.sampling import SampleResult
 
 KEY = jax.random.key(7)
@@ -207,3 +209,38 @@ def wrote_a_seven(keys, x_init):
 def test_what_cannot_be_used_is_named(call, said):
     with pytest.raises(mdm_jax.InputError, match=said):
         call(rows())
+
+
+def test_rank_keeps_the_answer_that_it_ranks_highest_and_its_calls_count():
+    x_init, options = rows(), {"mask_id": MASK, "num_calls": 2}
+    rank = functools.partial(mdm_jax.pseudo_log_likelihood, context_net, PARAMS, **options)
+    seen = []
+
+    def noted(tokens, is_free):
+        seen.append((np.asarray(tokens).reshape(3, 4, -1), rank(tokens, is_free)))
+        np.testing.assert_array_equal(is_free, np.repeat(np.asarray(x_init) == MASK, 4, axis=0))
+        return seen[-1][1]
+
+    for got, plain in (
+        (mdm_jax.best_sample(decode, KEY, x_init, num=4, rank=noted), WAYS["best"](x_init, 4)),
+        (mdm_jax.symmetric_sample(decode, KEY, x_init, **forms(4), rank=noted), WAYS["symmetric"](x_init, 4)),
+    ):
+        tokens, found = seen.pop(0)
+        fit = np.asarray(found.log_prob).reshape(3, 4)
+        np.testing.assert_array_equal(got.tokens, tokens[np.arange(3), fit.argmax(axis=1)])
+        assert got.nfe == plain.nfe + 4 * 2
+    assert WAYS["best"](x_init, 1).nfe == mdm_jax.best_sample(decode, KEY, x_init, num=1, rank=noted).nfe
+
+
+def test_rank_that_is_no_number_comes_last_and_ties_go_to_the_likeliest():
+    def proposed(keys, x_init):
+        number = jnp.arange(len(keys)) % 3
+        return SampleResult(
+            jnp.stack([number] * 2, 1), jnp.zeros((len(keys), 2), jnp.int32), -1.0 * number, jnp.int32(1)
+        )
+
+    for ranks, kept in (([jnp.nan, -1.0, -1.0], 1), ([jnp.nan] * 3, 0), ([-2.0, -jnp.inf, -1.0], 2)):
+        found = PseudoLikelihood(jnp.tile(jnp.array(ranks), 2), jnp.int32(5))
+        got = mdm_jax.best_sample(proposed, KEY, jnp.full((2, 2), 7), num=3, rank=lambda *_, found=found: found)
+        assert got.tokens.tolist() == [[kept] * 2] * 2
+        assert got.nfe == 3 + 15

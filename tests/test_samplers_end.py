@@ -114,6 +114,16 @@ SAMPLERS = {
         table, p, key, x, mask_id=m, k=k, tau=t, judge="filled"
     ),
     "search": lambda p, key, x, m, t, k: mdm_jax.search_sample(table, p, key, x, mask_id=m, width=WIDTH, doubt=t),
+    "checked search": lambda p, key, x, m, t, k: mdm_jax.search_sample(
+        table, p, key, x, mask_id=m, width=WIDTH, doubt=t, selector=mdm_jax.Threshold(t), check=2
+    ),
+    "checked proposals": lambda p, key, x, m, t, k: mdm_jax.best_sample(
+        functools.partial(mdm_jax.sample, table, p, mask_id=m, temperature=t),
+        key,
+        x,
+        num=WIDTH,
+        rank=functools.partial(mdm_jax.pseudo_log_likelihood, table, p, mask_id=m, num_calls=2),
+    ),
     "no remasking": lambda p, key, x, m, t, k: mdm_jax.remasking_sample(
         table, p, key, x, mask_id=m, num_steps=k, remask=False
     ),
@@ -145,6 +155,7 @@ def test_any_network_and_any_numbers_end_in_tokens(name, logits, masked, mask_id
     np.testing.assert_array_equal(tokens[~is_masked], np.asarray(x_init)[~is_masked])
     np.testing.assert_array_equal(np.asarray(got.reveal_step) >= 0, is_masked)
     most = {"search": L * WIDTH, "stable": 2 * L * WIDTH, "leave one out": L * L, "filled": 2 * L}
+    most |= dict.fromkeys(("checked search", "checked proposals"), (L + 2) * WIDTH)
     assert got.nfe <= most.get(name, max(L, number) + 1)
     possible = np.isfinite(logits) | (np.array(logits) == -INF)
     possible[:, mask_id : mask_id + 1] = True

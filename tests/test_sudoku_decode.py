@@ -101,7 +101,7 @@ def test_answer_of_one_proposal_is_the_greedy_one_and_of_three_costs_three_times
     decode = masked(model, layout, oracles.margin)
     plain = measure(TASK, layout, decode, RECORDS)
     flags = Evaluate(proposals=(1, 3), choose="symmetric")
-    (_, one, how), (_, three, _) = keepers(flags, layout)
+    (_, one, how), (_, three, _) = keepers(flags, model, layout)
     assert how == {"proposals": 1, "choose": "symmetric"}
     found = measure(TASK, layout, one(decode), RECORDS)
     np.testing.assert_array_equal(found.answers, plain.answers)
@@ -114,19 +114,20 @@ def test_answer_of_one_proposal_is_the_greedy_one_and_of_three_costs_three_times
     [
         ({"choose": "stable"}, "in-place", "give their number with --proposals"),
         ({"proposals": (2,)}, "triples", "--proposals is for masked models"),
+        ({"proposals": (2,), "choose": "stable", "noise": 0.1, "check": 4}, "in-place", "leave --check out"),
         ({"proposals": (1, 2), "oracle": "random,margin"}, "in-place", "all proposals of margin would be the same"),
         ({"proposals": (2,), "viewer": "a.html", "remask_steps": 3, "noise": 0.1}, "in-place", "--viewer shows one"),
     ],
 )
 def test_proposals_that_make_no_sense_are_refused(flags, layout, said):
     with pytest.raises(InputError, match=said):
-        keepers(Evaluate(**flags), sudoku_layouts.get(layout, 4))
+        keepers(Evaluate(**flags), None, sudoku_layouts.get(layout, 4))
 
 
 def test_proposals_of_symmetric_forms_want_a_layout_that_has_some():
     layout = Zebra(num_train=1, num_test=1).layouts["in-place"]
     with pytest.raises(InputError, match="names no symmetries"):
-        keepers(Evaluate(proposals=(2,), choose="symmetric"), layout)
+        keepers(Evaluate(proposals=(2,), choose="symmetric"), None, layout)
 
 
 def test_ladder_holds_our_sets_and_the_lists_of_the_folder_and_says_which_it_lacks(tmp_path, capsys):
