@@ -104,7 +104,8 @@ def _add_decoding(group: argparse._ArgumentGroup) -> None:
     steps.add_argument("--threshold", metavar="X", type=score, help="or: reveal all that score at least this")
     within = "or: reveal the longest prefix within this"
     steps.add_argument("--entropy-budget", metavar="NATS", type=budget, help=within)
-    count("--search-width", help="or: one token a step, following the so many likeliest fillings (a beam search)")
+    likeliest = "follow the so many likeliest fillings (a beam search)"
+    add("--search-width", metavar="N", type=number(int, COUNT), help=likeliest)
     block = "decode in blocks of this length, from the first mask"
     add("--block-length", metavar="N", type=number(int, COUNT), help=block)
     positive = number(float, Range(0, FLOAT32))

@@ -93,20 +93,26 @@ def unmasking(
 
 
 def searching(
-    model: Network, mask: int, oracle: Oracle, width: int, *, edit: Edit | None, unused: tuple[Any, ...]
+    model: Network,
+    mask: int,
+    oracle: Oracle,
+    selector: Selector,
+    width: int,
+    *,
+    edit: Edit | None,
+    unused: tuple[Any, ...],
 ) -> Callable[[Array, Array], Row]:
     """Decodes a batch by a beam search of `width` fillings of each sequence."""
-    if unused != (PerStep(1), None, 0.0, 0, None):
+    if unused != (None, 0.0, 0, None):
         raise InputError(
-            "a search reveals one likely token in a step: give no selector, block_length, temperature, guidance, watch"
+            "a search takes the likeliest tokens of whole texts: give no block_length, temperature, guidance, watch"
         )
     check_number("search_width", width, Range(1, INT32), whole=True)
 
     def decode(keys: Array, x_init: Array) -> Row:
         tokens, keys, _ = check_arguments(model.denoiser, keys, x_init, mask, oracle)
-        result, log_prob = search_tokens(
-            model.denoiser, model.params, keys, tokens, oracle, mask_id=mask, width=width, edit=edit
-        )
+        given = (model.denoiser, model.params, keys, tokens, oracle)
+        result, log_prob = search_tokens(*given, mask_id=mask, width=width, selector=selector, edit=edit)
         return Row(result.tokens, result.reveal_step, log_prob, result.nfe)
 
     return decode

@@ -81,7 +81,7 @@ def generate(
       selector: how many to reveal in a step, in each block; see `selection`, and `correction.Remask`.
       block_length: only the leftmost block of this length that holds a mask is open, counted from the first mask.
       search_width: the most fillings of a prompt that are followed at a time, in a beam search (`search_sample`), which
-        takes no selector, block_length, temperature, guidance or watch. None: one filling, by the selector.
+        takes no block_length, temperature, guidance or watch. None: one filling, by the selector.
       temperature: of the tokens drawn; 0 takes the likeliest.
       top_p: draw, and score, among the fewest likeliest tokens that have this probability together.
       guidance: w of classifier-free guidance, at two network calls a step; 0 is none. See `edits.Guided`.
@@ -128,8 +128,8 @@ def generate(
             how: dict[str, Any] = {"edit": edit, "ends": ends, "guidance": guidance, "watch": watch}
             decode = unmasking(model, mask, oracle, selector, block_length, temperature, **how)
         else:
-            others = (selector, block_length, temperature, guidance, watch)
-            decode = searching(model, mask, oracle, search_width, edit=edit, unused=others)
+            others = (block_length, temperature, guidance, watch)
+            decode = searching(model, mask, oracle, selector, search_width, edit=edit, unused=others)
     rows = fill_sequences(
         decode,
         [np.where(ids == BLANK, BLANK if mask is None else mask, ids) for ids in sequences],

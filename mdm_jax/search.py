@@ -115,9 +115,6 @@ def search_sample(
     check_number("check", check, Range(0, INT32), whole=True)
     if not isinstance(doubt, jax.core.Tracer) and not 0 <= float(doubt) <= 1:
         raise InputError(f"doubt must be a probability, from 0 to 1; got {shown(doubt)}")
-    check_selector(selector)
-    if isinstance(selector, Corrector | Doubter) or hasattr(selector, "begin"):
-        raise InputError(f"{type(selector).__name__} takes back or remembers: a search wants one that does neither")
     settings: dict[str, Any] = {"width": width, "selector": selector, "doubt": doubt, "check": check}
     return search_tokens(denoiser, params, keys, tokens, oracle, mask_id=mask_id, **settings)[0]
 
@@ -138,8 +135,11 @@ def search_tokens(
 ) -> tuple[SampleResult, Array]:
     """`search_sample` of checked arguments, with log p_theta of every token that was revealed, float32 [B, L].
 
-    `edit` changes the logits that are read, as in `loop.Loop`, but not those of the check.
+    The selector is checked here. `edit` changes the logits that are read, as in `loop.Loop`, but not those of the check.
     """
+    check_selector(selector)
+    if isinstance(selector, Corrector | Doubter) or hasattr(selector, "begin"):
+        raise InputError(f"{type(selector).__name__} takes back or remembers: a search wants one that does neither")
     tree = oracle if is_tree(oracle) else jax.tree_util.Partial(oracle)
     given = (denoiser, params, keys, x_init, tree, selector, jnp.asarray(doubt, jnp.float32))
     classes = classes_in((oracle, selector))

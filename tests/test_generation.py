@@ -227,9 +227,11 @@ def test_search_is_that_of_search_sample_and_edits_hold_in_it(model):
         assert got.tokens == one.tokens[0, -3:].tolist()
         assert unwanted not in got.tokens
         assert sum(got.log_prob) == pytest.approx(float(one.log_prob[0]), rel=1e-5)
-    greedy = mdm_jax.generate(model, PROMPTS[:1], num_new=3, mask_id=MASK)
-    assert mdm_jax.generate(model, PROMPTS[:1], num_new=3, mask_id=MASK, search_width=1)[0].tokens == greedy[0].tokens
-    with pytest.raises(mdm_jax.InputError, match="a search reveals one likely token in a step: give no selector"):
+    for selector in (mdm_jax.PerStep(1), mdm_jax.Threshold(0.1)):
+        options = {"num_new": 3, "mask_id": MASK, "selector": selector}
+        greedy, one = (mdm_jax.generate(model, PROMPTS[:1], **options, search_width=width) for width in (None, 1))
+        assert (one[0].tokens, one[0].reveal_step) == (greedy[0].tokens, greedy[0].reveal_step)
+    with pytest.raises(mdm_jax.InputError, match="a search takes the likeliest tokens of whole texts"):
         mdm_jax.generate(model, PROMPTS, num_new=3, mask_id=MASK, search_width=2, temperature=1.0)
 
 
