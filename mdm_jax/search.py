@@ -135,7 +135,7 @@ def search_tokens(
 ) -> tuple[SampleResult, Array]:
     """`search_sample` of checked arguments, with log p_theta of every token that was revealed, float32 [B, L].
 
-    The selector is checked here. `edit` changes the logits that are read, as in `loop.Loop`, but not those of the check.
+    The selector is checked here. `edit` changes the logits that are read, as in `loop.Loop`; the check sees no edit.
     """
     check_selector(selector)
     if isinstance(selector, Corrector | Doubter) or hasattr(selector, "begin"):
