@@ -3,21 +3,22 @@
 Claim (after Gt-Margin, arXiv:2602.09501, and SAS, arXiv:2606.23567): a planner that was trained to rank masked
 positions by what the network gives the truth there reveals better than a rule on the network's confidence. Gt-Margin
 ranks by the margin of the truth, its probability less the largest other one; here the rank is by its log-probability,
-and the planner is a linear head on the last hidden state and the confidence. It begins as the margin, and the network
-is not trained further. `truth` is an upper bound that sees the answer: it first reveals positions at which the
-network's likeliest token is right. What it misses no order mends.
+and the planner is a linear head on the last hidden state and the confidence. It begins as the margin. With
+`--finetune-steps` the network is then trained in the states that the learned order meets. `truth` is an upper bound
+that sees the answer: it first reveals positions at which the network's likeliest token is right. What it misses no
+order mends.
 
     python -m experiments.learned_order reproduce
     python -m experiments.learned_order reproduce --checkpoint sudoku-6m --difficulty hard --tokens-per-step 1 4
-    python -m experiments.learned_order reproduce --task zebra --checkpoint runs/zebra --limit 500
+    python -m experiments.learned_order reproduce --task zebra --checkpoint runs/zebra --limit 500 --finetune-steps 500
 """
 
 import dataclasses
 import pathlib
-from typing import Literal
+from typing import Annotated, Literal
 
 from experiments.common import run
-from mdm_jax.ranges import Count, Positive, Seed
+from mdm_jax.ranges import INT32, Count, Positive, Range, Seed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,11 @@ class Reproduce:
     """records in a batch"""
     learning_rate: Positive = 0.01
     """of the head, falling to 0"""
+    finetune_steps: Annotated[int, Range(0, INT32)] = 0
+    """then train the network for so many steps in the states that the learned order meets, and measure both orders
+    with it"""
+    finetune_rate: Positive = 1e-4
+    """learning rate of that training, falling to 0"""
     tokens_per_step: tuple[Count, ...] = (1, 2, 4)
     """how many tokens a step reveals"""
     limit: Count = 200

@@ -20,7 +20,7 @@ from mdm_jax.loading import Model
 from mdm_jax.sampling import Decode, SampleResult
 from mdm_jax.selection import best
 from mdm_jax.tasks.base import Layout, Records, Task
-from mdm_jax.training.learned_order import fit_order
+from mdm_jax.training.learned_order import fit_order, tune_denoiser
 from mdm_jax.typing import Array, Confidence
 
 
@@ -33,30 +33,33 @@ def reproduce(flags: Reproduce) -> None:
     if layout.mask_id is None:
         raise InputError(f"{flags.checkpoint} is autoregressive and has no order to choose: give a masked model")
     sets = {name: each.records("test", flags.limit, say=say) for name, each in _tasks(flags, task).items()}
-    learned, losses = fit_order(
-        model.denoiser,
-        model.params,
-        layout.examples(task.records("train", flags.num_train, say=say)),
-        mask_id=layout.mask_id,
-        num_steps=flags.steps,
-        batch_size=flags.batch_size,
-        learning_rate=flags.learning_rate,
-        seed=flags.seed,
-        progress="head",
-    )
+    examples = layout.examples(task.records("train", flags.num_train, say=say))
+    options: dict[str, Any] = {"mask_id": layout.mask_id, "batch_size": flags.batch_size, "seed": flags.seed}
+    fitting: dict[str, Any] = options | {"num_steps": flags.steps, "learning_rate": flags.learning_rate}
+    learned, losses = fit_order(model.denoiser, model.params, examples, **fitting, progress="head")
     np.savez(make_folder(flags.out) / "order.npz", **dataclasses.asdict(jax.device_get(learned)))
     orders: dict[str, Any] = {"random": oracles.random, "margin": oracles.margin, "learned": learned}
+    models = {"": model}
+    if flags.finetune_steps:
+        tuning: dict[str, Any] = options | {"num_steps": flags.finetune_steps, "learning_rate": flags.finetune_rate}
+        params, _ = tune_denoiser(model.denoiser, model.params, learned, examples, **tuning, progress="network")
+        models[", fine-tuned"] = model._replace(params=params)
     for name, records in sets.items():
         for k in flags.tokens_per_step:
-            ways = {order: masked(model, layout, oracle, PerStep(k)) for order, oracle in orders.items()}
+            ways = {
+                order + tuned: masked(own, layout, oracle, PerStep(k))
+                for tuned, own in models.items()
+                for order, oracle in orders.items()
+            }
             ways["truth"] = truthful(model, layout, k, records)
             scores: dict[str, Any] = {}
             for order, decode in ways.items():
-                options: dict[str, Any] = {"batch_size": flags.batch_size, "seed": flags.seed}
-                found = measure(task, layout, decode, records, progress=f"{name}, {order}, {k} a step", **options)
+                label = f"{name}, {order}, {k} a step"
+                drawn: dict[str, Any] = {"batch_size": flags.batch_size, "seed": flags.seed}
+                found = measure(task, layout, decode, records, progress=label, **drawn)
                 scores[order] = np.asarray(found.scores[task.metric], float)
                 row: Row = {"dataset": name, **order_fields(order, PerStep(k)), **found.row}
-                if order in ("learned", "truth"):
+                if order not in orders or order == "learned":
                     difference = scores[order] - scores["margin"]
                     row |= {"minus_margin": difference.mean(), "minus_margin_ci": paired_interval(difference)}
                 results.add(**row)

@@ -10,7 +10,7 @@ from commands import assert_refused, rows, run
 
 import mdm_jax
 from mdm_jax.errors import InputError
-from mdm_jax.training.learned_order import fit_order, ranking_loss
+from mdm_jax.training.learned_order import LearnedOrder, fit_order, ranking_loss, tune_denoiser
 
 MASK, L = 4, 8
 
@@ -83,12 +83,40 @@ def test_head_begins_as_the_margin_and_learns_from_the_confidence_alone():
     np.testing.assert_array_equal(np.sort(np.argsort(unsure)[:4]), np.flatnonzero(KNOWS))
 
 
+def test_network_learns_the_truth_in_the_states_of_the_order_and_the_given_parameters_stay():
+    """Its parameters are the logits of the truth; the head prefers the first position, where it is wrong."""
+
+    class Table:
+        def features(self, params, tokens, is_read=None):
+            del is_read
+            one = jnp.where(jnp.arange(L)[:, None] == 0, params["first"], params["others"])
+            hidden = jnp.broadcast_to(
+                jnp.stack([0 * one, one, -9 + 0 * one, -9 + 0 * one], -1)[None, :, 0], (*tokens.shape, 4)
+            )
+            return mdm_jax.Features(hidden, jnp.eye(4))
+
+        def __call__(self, params, tokens):
+            hidden, head = self.features(params, tokens)
+            return hidden @ head
+
+    params = {"first": jnp.array(-2.0), "others": jnp.array(-1.0)}
+    learned = LearnedOrder(jnp.zeros(4), jnp.array([1.0, 0.0, 0.0]))
+    options = {"mask_id": MASK, "num_steps": 80, "batch_size": 4, "learning_rate": 0.3}
+    tuned, losses = tune_denoiser(Table(), params, learned, EXAMPLES, **options)
+    assert params["first"] == -2.0
+    assert losses[0] > 1
+    assert losses[-1] < 0.2
+    assert tuned["others"] > 2
+
+
 @pytest.mark.slow
 def test_command_compares_orders_and_the_truths_solves_most(tmp_path):
     flags = ["--difficulty", "hard", "--num-train", 8, "--steps", 3, "--limit", 6, "--tokens-per-step", 1]
+    flags += ["--finetune-steps", 2]
     run("learned_order", "reproduce", *flags, "--out", tmp_path)
     found = {row["oracle"]: row for row in rows(tmp_path)}
-    assert list(found) == ["random", "margin", "learned", "truth"]
+    orders = ["random", "margin", "learned"]
+    assert list(found) == [*orders, *(f"{order}, fine-tuned" for order in orders), "truth"]
     assert found["truth"]["solved"] >= max(row["solved"] for row in found.values())
     assert found["truth"]["minus_margin"] == pytest.approx(found["truth"]["solved"] - found["margin"]["solved"])
     assert np.load(tmp_path / "order.npz")["kernel"].ndim == 1

@@ -1,14 +1,14 @@
 """A learned order: a linear head on the last hidden state and the confidence of a frozen network.
 
 The head is trained to rank the masks of a row by the log-probability that the network gives the truth there, in states
-that its own order meets. It needs no reinforcement learning, and the network stays what it is. Before training it is
-the order of the margin. Sources: after Gt-Margin (arXiv:2602.09501), which ranks by the margin of the truth, its
-probability less the largest other one; the loss is that of ListNet (Cao et al. 2007), the pool of states that of PUMA
-(arXiv:2602.10314).
+that its own order meets. It needs no reinforcement learning, and the network stays what it is; `tune_denoiser` then
+trains the network in the same states. Before training the head is the order of the margin. Sources: after Gt-Margin
+(arXiv:2602.09501), which ranks by the margin of the truth, its probability less the largest other one; the loss is that
+of ListNet (Cao et al. 2007), the pool of states that of PUMA (arXiv:2602.10314).
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -133,14 +133,91 @@ def fit_order(
 
     if not gives_features(denoiser):
         raise InputError("a learned order reads hidden states, but the network gives logits: it must give Features")
-    rng, key = np.random.default_rng(seed), jax.random.key(seed)
     output: Any = jax.eval_shape(lambda: call(denoiser, params, jnp.zeros(examples["tokens"][:1].shape, jnp.int32)))
     learned = LearnedOrder(jnp.zeros(output.hidden.shape[-1]), jnp.array([1.0, 0.0, 0.0]))
-    state, losses, pool = optimizer.init(learned), [], None
+    fitted: tuple[LearnedOrder, np.ndarray] = _steps(
+        step, learned, optimizer.init(learned), examples, num_steps, batch_size, seed, progress
+    )
+    return fitted
+
+
+def tune_denoiser(
+    denoiser: Denoiser,
+    params: Params,
+    learned: LearnedOrder,
+    examples: Mapping[str, np.ndarray],
+    *,
+    mask_id: int,
+    num_steps: int = 500,
+    batch_size: int = 32,
+    learning_rate: float = 1e-4,
+    seed: int = 0,
+    progress: str | None = None,
+) -> tuple[Params, np.ndarray]:
+    """Fine-tunes the network in the states that a learned order meets; the order does not change.
+
+    The loss and the pool are those of `Aligned`; the order is computed from the same network call.
+
+    Args:
+      denoiser: the network, which gives Features.
+      params: its parameters, which are left as they are.
+      learned: the order.
+      examples: `tokens` int [N, L] and `is_prompt` bool [N, L].
+      mask_id: id of the mask token.
+      num_steps: steps of Adam, with a cosine to 0.
+      batch_size: examples in a step, drawn with replacement.
+      learning_rate: the first one.
+      seed: of the batches and the masks.
+      progress: the label of a progress bar; None shows none.
+
+    Returns:
+      The parameters, and the loss of each step per free token, nats [num_steps].
+    """
+    schedule = optax.cosine_decay_schedule(learning_rate, num_steps)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
+
+    @jax.jit
+    def step(params: Params, state: Any, key: Array, pool: Pool, fresh: Any) -> Any:
+        key_draw, key_unused, key_advance = jax.random.split(key, 3)
+        masked, pool = Aligned()(key_draw, fresh[0], fresh[1], pool)
+
+        def loss(params: Params) -> tuple[Array, Features]:
+            output = call(denoiser, params, mask_where(masked.x_0, masked.is_masked, mask_id))
+            assert isinstance(output, Features)
+            nats = scored_nll(output, masked.x_0, masked.is_masked, mask_id=mask_id).sum(axis=-1)
+            return (masked.weight * nats).sum() / (~pool.is_prompt).sum(), output
+
+        (value, output), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+        updates, state = optimizer.update(gradient, state, params)
+        keys = row_keys(key_unused, len(masked.x_0))
+        confidence = read_confidence(keys, output, None, mask_id, masked.is_masked)
+        scores = learned(key_unused, confidence, output.hidden)
+        pool = Aligned(oracle=lambda key, confidence: scores).advance(key_advance, pool, confidence)
+        return optax.apply_updates(params, updates), state, pool, value
+
+    tuned: tuple[Params, np.ndarray] = _steps(
+        step, params, optimizer.init(params), examples, num_steps, batch_size, seed, progress
+    )
+    return tuned
+
+
+def _steps(
+    step: Callable[..., Any],
+    trained: Any,
+    state: Any,
+    examples: Mapping[str, np.ndarray],
+    num_steps: int,
+    batch_size: int,
+    seed: int,
+    progress: str | None,
+) -> tuple[Any, np.ndarray]:
+    """Trains on batches drawn from the examples: what is trained, and the loss of each step."""
+    rng, key = np.random.default_rng(seed), jax.random.key(seed)
+    losses, pool = [], None
     for number in Bar(range(num_steps), desc=progress or "", disable=progress is None):
         rows = rng.integers(len(examples["tokens"]), size=batch_size)
         fresh = [jnp.asarray(examples[name][rows]) for name in ("tokens", "is_prompt")]
         pool = pool or Aligned().init(*fresh)
-        learned, state, pool, value = step(learned, state, jax.random.fold_in(key, number), pool, fresh)
+        trained, state, pool, value = step(trained, state, jax.random.fold_in(key, number), pool, fresh)
         losses.append(value)
-    return learned, np.asarray(losses)
+    return trained, np.asarray(losses)
