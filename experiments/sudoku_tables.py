@@ -211,9 +211,15 @@ WAYS = {"likeliest": "best of N", "stable": "stable answers", "symmetric": "vote
 """What the choices among proposals are called in figures."""
 
 
+def _way(row: Row) -> str:
+    """How the calls of a row are spent."""
+    way = WAYS.get(row.get("choose") or "", "beam search")
+    return f"{way.replace('vote of ', '')}, threshold, checked" if row.get("check") else way
+
+
 def plot_planning(path: pathlib.Path, *files: Sequence[Row]) -> None:
     """Draws puzzles solved against network calls, for each way to spend them; a file holds the rows of one way."""
-    rows = [row | {"way": WAYS.get(row.get("choose", ""), "beam search")} for file in files for row in file]
+    rows = [row | {"way": _way(row)} for file in files for row in file]
     plots.curves(
         path,
         grouped(sorted(rows, key=lambda row: row["nfe"]), "nfe", "solved", by="way"),

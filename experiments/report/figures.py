@@ -95,10 +95,9 @@ FIGURES: dict[str, Draw] = {
     "throughput-6m.png": of_rows(throughput_report.plot, "throughput-6m", "sudoku_6m"),
 }
 """By the name of the file in docs/images. A PNG file has an SVG one beside it."""
+PLANNING_FILES = ("search-1", "search-8", "likeliest", "stable", "symmetric", "search-8-checked", "symmetric-checked")
 PLANNING = [
-    name
-    for name in map("sudoku-6m-hard-{}".format, ("search-1", "search-8", "likeliest", "stable", "symmetric"))
-    if (measured.FOLDER / f"{name}.json").exists()
+    name for name in map("sudoku-6m-hard-{}".format, PLANNING_FILES) if (measured.FOLDER / f"{name}.json").exists()
 ]
 """The ways to spend more network calls on the same puzzles that were measured, by their files."""
 FIGURES["planning.png"] = lambda path: sudoku_tables.plot_planning(path, *map(measured.rows, PLANNING))

@@ -81,6 +81,7 @@ TABLES: dict[str, Callable[[], Lines]] = {
     "learned order": planning_tables.learned_order,
     "parallel": planning_tables.parallel,
     "symmetric": planning_tables.symmetric,
+    "checked": planning_tables.checked,
     "loops": planning_tables.loops,
     "aligned": planning_tables.aligned,
     "likelihood early": text_tables.proxy,

@@ -66,6 +66,23 @@ def symmetric() -> list[dict[str, str]]:
     ]
 
 
+CHECKED = ("threshold", "search-8-threshold", "search-8-checked", "symmetric-threshold", "symmetric-checked")
+"""Results on hard puzzles by a threshold on the margin, one puzzle at a time."""
+
+
+def checked() -> list[dict[str, str]]:
+    """Hard puzzles solved with and without a check of the answers, by network calls for a puzzle."""
+    found = [row for name in CHECKED for row in rows(f"sudoku-6m-hard-{name}")]
+    lines = []
+    for row in sorted(found, key=lambda row: row["nfe"]):
+        width, forms, check = (row.get(name) for name in ("search_width", "proposals", "check"))
+        way = f"{forms} symmetric forms" if forms else f"beam of {width}" if width else "one answer"
+        kept = f"fits itself, {check} calls" if check else "most forms" if forms else "likeliest" if width else ""
+        line = {"answers": way, "kept": kept, "network calls": f"{row['nfe']:.0f}"}
+        lines.append(line | {"solved": percent(row["solved"], 0), "95% interval": interval(row["solved_ci"])})
+    return lines
+
+
 def loops() -> list[dict[str, str]]:
     """Puzzles solved by a looped network, and by those without loops: a column for each number of cells a step."""
     lines: dict[tuple[str, int], dict[str, str]] = {}
