@@ -106,6 +106,10 @@ def _add_decoding(group: argparse._ArgumentGroup) -> None:
     steps.add_argument("--entropy-budget", metavar="NATS", type=budget, help=within)
     likeliest = "follow the so many likeliest fillings (a beam search)"
     add("--search-width", metavar="N", type=number(int, COUNT), help=likeliest)
+    fits = "of what a search ends with, keep the filling that fits itself, by N calls for each (0: the likeliest)"
+    add("--check", metavar="N", type=number(int, Range(0, INT32)), default=0, help=fits)
+    back = "take tokens back that look wrong by now, fewer than --tokens-per-step"
+    add("--corrector", choices=("leave-one-out", "filled", "quality"), help=back)
     block = "decode in blocks of this length, from the first mask"
     add("--block-length", metavar="N", type=number(int, COUNT), help=block)
     positive = number(float, Range(0, FLOAT32))

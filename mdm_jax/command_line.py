@@ -64,6 +64,8 @@ def generate(flags: argparse.Namespace) -> None:
         selector=selector,
         block_length=flags.block_length,
         search_width=flags.search_width,
+        check=flags.check,
+        judge=flags.corrector,
         temperature=flags.temperature,
         top_p=flags.top_p,
         guidance=flags.guidance,
@@ -113,7 +115,7 @@ def oracle_of(name: str) -> "Oracle":
 
 def selector_of(flags: argparse.Namespace) -> "Selector":
     """The selector that the flags ask for; the parser sees to it that they ask for one."""
-    from mdm_jax.correction import Remask
+    from mdm_jax.correction import Remask, TakeBack
     from mdm_jax.selection import EntropyBudget, PerStep, Threshold, TopK
 
     made: dict[str, Callable[[Any], Selector]] = {
@@ -123,6 +125,12 @@ def selector_of(flags: argparse.Namespace) -> "Selector":
         "threshold": Threshold,
         "entropy_budget": EntropyBudget,
     }
+    if flags.corrector is not None:
+        if flags.tokens_per_step is None or flags.tokens_per_step < 2:
+            raise InputError(
+                "--corrector takes back fewer tokens than a step reveals: give --tokens-per-step 2 or more"
+            )
+        return TakeBack(flags.tokens_per_step)
     asked = {name: value for name in made if (value := getattr(flags, name)) is not None}
     return next((made[name](value) for name, value in asked.items()), PerStep(1))
 

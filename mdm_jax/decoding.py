@@ -11,7 +11,8 @@ import numpy as np
 from mdm_jax.autoregressive import decode_prompts
 from mdm_jax.confidence import is_greedy
 from mdm_jax.edits import Edit, Guided
-from mdm_jax.errors import InputError
+from mdm_jax.errors import InputError, shown
+from mdm_jax.judges import JUDGES
 from mdm_jax.loop import Loop, init, is_unfinished, step
 from mdm_jax.models.kinds import make_decoder
 from mdm_jax.oracles import margin
@@ -20,7 +21,7 @@ from mdm_jax.sampling import Whole, check_arguments, check_block_length, check_l
 from mdm_jax.search import search_tokens
 from mdm_jax.selection import PerStep
 from mdm_jax.text.prompts import BLANK
-from mdm_jax.typing import Array, Oracle, Params, Selector
+from mdm_jax.typing import Array, Doubter, Oracle, Params, Selector
 
 BEHIND = BLANK - 1
 """Pads the sequences of a causal model, which never sees it."""
@@ -72,11 +73,20 @@ def unmasking(
     edit: Edit | None,
     ends: tuple[int, ...],
     guidance: float,
+    judge: str | None,
     watch: Watch | None,
 ) -> Callable[[Array, Array], Row]:
     """Decodes a batch by the one loop: jitted whole, or a step at a time where each is watched."""
     network: Any = Whole(model.denoiser)
-    if guidance:
+    if isinstance(selector, Doubter) != (judge is not None):
+        raise InputError(
+            "a judge goes with a selector that doubts, such as correction.TakeBack(2): give both or neither"
+        )
+    if judge is not None:
+        if judge not in JUDGES or guidance:
+            raise InputError(f"judge must be one of {', '.join(JUDGES)}, without guidance; got {shown(judge)}")
+        network = JUDGES[judge](model.denoiser, mask)
+    elif guidance:
         network = Guided(network, float(guidance), mask, getattr(model.config, "pad_id", None))
 
     def decode(keys: Array, x_init: Array) -> Row:
@@ -99,20 +109,24 @@ def searching(
     selector: Selector,
     width: int,
     *,
+    check: int,
     edit: Edit | None,
     unused: tuple[Any, ...],
 ) -> Callable[[Array, Array], Row]:
     """Decodes a batch by a beam search of `width` fillings of each sequence."""
-    if unused != (None, 0.0, 0, None):
+    if unused != (None, 0.0, 0, None, None):
         raise InputError(
-            "a search takes the likeliest tokens of whole texts: give no block_length, temperature, guidance, watch"
+            "a search takes the likeliest tokens of whole texts: give no block_length, temperature, guidance, watch, "
+            "judge"
         )
     check_number("search_width", width, Range(1, INT32), whole=True)
+    check_number("check", check, Range(0, INT32), whole=True)
 
     def decode(keys: Array, x_init: Array) -> Row:
         tokens, keys, _ = check_arguments(model.denoiser, keys, x_init, mask, oracle)
         given = (model.denoiser, model.params, keys, tokens, oracle)
-        result, log_prob = search_tokens(*given, mask_id=mask, width=width, selector=selector, edit=edit)
+        settings: dict[str, Any] = {"width": width, "selector": selector, "check": check, "edit": edit}
+        result, log_prob = search_tokens(*given, mask_id=mask, **settings)
         return Row(result.tokens, result.reveal_step, log_prob, result.nfe)
 
     return decode
@@ -143,10 +157,10 @@ def continuing(
     model: Network, temperature: float, edit: Edit | None, unused: tuple[Any, ...]
 ) -> Callable[[Array, Array], Row]:
     """Decodes a batch of prompts from left to right, with BLANK behind each, and BEHIND behind that."""
-    if unused != (margin, PerStep(1), None, 0, None, None):
+    if unused != (margin, PerStep(1), None, 0, None, None, 0, None):
         raise InputError(
-            "a causal model goes from left to right: give no oracle, selector, block_length, search_width, guidance, "
-            "watch"
+            "a causal model goes from left to right: give no oracle, selector, block_length, search_width, check, "
+            "judge, guidance, watch"
         )
     no_padding = {"pad_id": None} if getattr(model.config, "pad_id", None) is not None else {}
     decoder = make_decoder(dataclasses.replace(model.config, **no_padding))

@@ -52,6 +52,8 @@ def generate(
     selector: Selector = PerStep(1),  # noqa: B008 (frozen)
     block_length: int | None = None,
     search_width: int | None = None,
+    check: int = 0,
+    judge: str | None = None,
     temperature: float = 0.0,
     top_p: float = 1.0,
     guidance: float = 0.0,
@@ -76,12 +78,14 @@ def generate(
       tokenizer: the tokenizer, or the path of a tokenizer.json or its folder. None: all prompts are token ids.
       num_new: tokens to generate behind each prompt that has no gaps.
       mask_id: the mask token's id; None is what the tokenizer's folder says.
-      oracle: scores of positions; see `oracles`. Not for a causal model, as selector, block_length, search_width and
-        guidance.
+      oracle: scores of positions; see `oracles`. Not for a causal model, as selector, block_length, search_width,
+        check, judge and guidance.
       selector: how many to reveal in a step, in each block; see `selection`, and `correction.Remask`.
       block_length: only the leftmost block of this length that holds a mask is open, counted from the first mask.
       search_width: the most fillings of a prompt that are followed at a time, in a beam search (`search_sample`), which
-        takes no block_length, temperature, guidance or watch. None: one filling, by the selector.
+        takes no block_length, temperature, guidance, watch or judge. None: one filling, by the selector.
+      check: of the fillings that a search ends with, keeps the one that fits itself best, by so many calls for each.
+      judge: a name in `judges.JUDGES`, with the selector `correction.TakeBack(k)`: says which tokens are taken back.
       temperature: of the tokens drawn; 0 takes the likeliest.
       top_p: draw, and score, among the fewest likeliest tokens that have this probability together.
       guidance: w of classifier-free guidance, at two network calls a step; 0 is none. See `edits.Guided`.
@@ -120,16 +124,19 @@ def generate(
     for number, ids in enumerate(sequences, 1):
         _check_sequence(ids, mask, model.config, f"prompt {number}")
     if mask is None:
-        decode = continuing(model, temperature, edit, (oracle, selector, block_length, guidance, watch, search_width))
+        others = (oracle, selector, block_length, guidance, watch, search_width, check, judge)
+        decode = continuing(model, temperature, edit, others)
     else:
         pad_id = getattr(model.config, "pad_id", None) if watch is None else None
         oracle = with_last(oracle, ends) if end == "last" else oracle
         if search_width is None:
-            how: dict[str, Any] = {"edit": edit, "ends": ends, "guidance": guidance, "watch": watch}
+            if check:
+                raise InputError("check chooses among the fillings of a search: give search_width")
+            how: dict[str, Any] = {"edit": edit, "ends": ends, "guidance": guidance, "judge": judge, "watch": watch}
             decode = unmasking(model, mask, oracle, selector, block_length, temperature, **how)
         else:
-            others = (block_length, temperature, guidance, watch)
-            decode = searching(model, mask, oracle, selector, search_width, edit=edit, unused=others)
+            unused = (block_length, temperature, guidance, watch, judge)
+            decode = searching(model, mask, oracle, selector, search_width, check=check, edit=edit, unused=unused)
     rows = fill_sequences(
         decode,
         [np.where(ids == BLANK, BLANK if mask is None else mask, ids) for ids in sequences],

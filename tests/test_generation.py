@@ -12,7 +12,7 @@ from languages import END, MASK, MODEL, USER, write_model, write_tokenizer
 import mdm_jax
 from mdm_jax import oracles
 from mdm_jax.blocks import behind_end
-from mdm_jax.correction import Remask
+from mdm_jax.correction import Remask, TakeBack
 from mdm_jax.loading import Model
 from mdm_jax.models.decoder import make_decoder
 from mdm_jax.sharding import make_mesh
@@ -233,6 +233,29 @@ def test_search_is_that_of_search_sample_and_edits_hold_in_it(model):
         assert (one[0].tokens, one[0].reveal_step) == (greedy[0].tokens, greedy[0].reveal_step)
     with pytest.raises(mdm_jax.InputError, match="a search takes the likeliest tokens of whole texts"):
         mdm_jax.generate(model, PROMPTS, num_new=3, mask_id=MASK, search_width=2, temperature=1.0)
+
+
+def test_check_keeps_the_filling_that_search_sample_keeps(model):
+    options = {"num_new": 3, "mask_id": MASK, "search_width": 4, "selector": mdm_jax.Threshold(0.3)}
+    found = mdm_jax.generate(model, PROMPTS[:2], **options, check=2)
+    for number, (prompt, got) in enumerate(zip(PROMPTS, found, strict=False)):
+        x_init, given = jnp.asarray([[*prompt, *[MASK] * 3]]), {"mask_id": MASK, "width": 4, "check": 2}
+        selector = options["selector"]
+        one = mdm_jax.search_sample(model.denoiser, model.params, keys(number), x_init, selector=selector, **given)
+        assert got.tokens == one.tokens[0, -3:].tolist()
+    with pytest.raises(mdm_jax.InputError, match="give search_width"):
+        mdm_jax.generate(model, PROMPTS, num_new=3, mask_id=MASK, check=2)
+
+
+def test_judge_takes_back_what_correcting_sample_takes_back(model):
+    options = {"num_new": 4, "mask_id": MASK, "selector": TakeBack(3), "judge": "leave-one-out"}
+    [got] = mdm_jax.generate(model, PROMPTS[:1], **options)
+    x_init = jnp.asarray([[*PROMPTS[0], *[MASK] * 4]])
+    one = mdm_jax.correcting_sample(model.denoiser, model.params, keys(0), x_init, mask_id=MASK, k=3, temperature=0.0)
+    assert (got.tokens, got.nfe) == (one.tokens[0, -4:].tolist(), int(one.nfe))
+    for changes in ({"judge": None}, {"selector": mdm_jax.PerStep(2)}, {"judge": "anyone"}, {"guidance": 1.0}):
+        with pytest.raises(mdm_jax.InputError, match="judge"):
+            mdm_jax.generate(model, PROMPTS, **{**options, **changes})
 
 
 def test_chat_puts_messages_into_the_template_and_the_template_may_refuse(model, tokenizer):

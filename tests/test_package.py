@@ -168,7 +168,7 @@ BELOW["proposals"] = BELOW["sampling"] | {"sampling", "pseudo_likelihood"}
 BELOW["autoregressive"] = {"errors", "ranges", "typing", "randomness", "checks", "confidence", "orders"}
 BELOW["edits"] = {"ranges", "typing", "checks", "loop"}
 BELOW["search"] = BELOW["sampling"] | {"sampling", "edits", "pseudo_likelihood"}
-BELOW["decoding"] = BELOW["search"] | {"search", "autoregressive", "models.kinds", "text.prompts"}
+BELOW["decoding"] = BELOW["search"] | {"search", "judges", "autoregressive", "models.kinds", "text.prompts"}
 BELOW["generation"] = BELOW["decoding"] | {"decoding", "evaluation.prompts", "text.tokenizer", "text.special"}
 BELOW["cached_sampling"] = BELOW["sampling"] | {"sampling", "autoregressive"}
 

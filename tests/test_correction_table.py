@@ -1,0 +1,46 @@
+"""The table of correction: its ways, its comparison over seeds, and the command at smoke size."""
+
+import pytest
+from commands import rows, run
+
+from experiments.correction_table import JUDGES, SCALES, compared, ways
+
+
+@pytest.mark.parametrize("loss", JUDGES)
+def test_every_network_is_decoded_without_correction_and_with_its_own_judge(loss):
+    found = [(way, *fields.values()) for way, fields, _ in ways(SCALES["small"], loss)]
+    assert found == [
+        *(("none", k) for k in (1, 2, 4, 8)),
+        *((JUDGES[loss], k) for k in (2, 4, 8)),
+        *(("remasking", n) for n in (6, 12, 24)),
+        ("checked search", 4, 4),
+    ]
+
+
+def test_comparison_pools_the_seeds_of_a_way_and_sorts_by_network_calls():
+    way = {"dataset": "hard", "loss": "plain", "n": 10}
+    measured = [
+        {**way, "way": "none", "tokens_per_step": 1, "repeat": 0, "solved": 0.5, "nfe": 24.0},
+        {**way, "way": "none", "tokens_per_step": 2, "repeat": 0, "solved": 0.1, "nfe": 12.0},
+        {**way, "way": "none", "tokens_per_step": 1, "repeat": 1, "solved": 0.7, "nfe": 24.0},
+        {**way, "way": "none", "tokens_per_step": 1, "repeat": 1, "hardest_rule": "lone_single", "solved": 1.0},
+        {"method": "mdm", "step": 3},
+    ]
+    few, many = compared(measured)
+    assert (few["tokens_per_step"], few["nfe"], few["by_seed"]) == (2, 12.0, [0.1])
+    assert (many["tokens_per_step"], many["solved"], many["by_seed"]) == (1, pytest.approx(0.6), [0.5, 0.7])
+    assert many["solved_ci"] == pytest.approx([0.387, 0.781], abs=1e-3), "Wilson's, 12 of 20"
+
+
+@pytest.mark.slow
+def test_smoke_measures_every_way_on_both_sets(tmp_path):
+    run("correction", "reproduce", "--scale", "smoke", "--data", tmp_path / "data", "--out", tmp_path / "out")
+    found = [row for row in rows(tmp_path / "out") if "way" in row and "hardest_rule" not in row]
+    assert [(row["loss"], row["dataset"], row["way"]) for row in found] == [
+        (loss, name, way)
+        for loss in JUDGES
+        for name in ("6x6-normal", "6x6-hard")
+        for way in ("none", JUDGES[loss], "remasking", "checked search")
+    ]
+    assert any("hardest_rule" in row for row in rows(tmp_path / "out"))
+    assert (tmp_path / "out" / "correction.png").exists()
