@@ -8,6 +8,7 @@ of a task is used.
 """
 
 import functools
+import operator
 from typing import Any, NamedTuple
 
 import jax
@@ -34,20 +35,24 @@ LOWEST = -1e30
 
 
 class Beam(NamedTuple):
-    """The carry of the search: W fillings of each row. Those with masks left come first, then by log p_theta."""
+    """The carry of the search: of each row W fillings with masks left, then W finished ones, the best first."""
 
     tokens: Array
-    """int32 [B, W, L]"""
+    """int32 [B, 2W, L]"""
     reveal_step: Array
-    """int32 [B, W, L]: the step that revealed the position, -1 if none did"""
+    """int32 [B, 2W, L]: the step that revealed the position, -1 if none did"""
     log_prob: Array
-    """float32 [B, W, L], nats: log p_theta of each token when it was revealed; 0 if none was"""
+    """float32 [B, 2W, L], nats: log p_theta of each token when it was revealed; 0 if none was"""
     is_alive: Array
-    """bool [B, W]: whether there is a filling"""
+    """bool [B, 2W]: whether there is a filling"""
     nfe: Array
     """int32 scalar: network calls so far, each on [B, L]"""
     step: Array
     """int32 scalar: steps so far"""
+
+
+FILLING = ("tokens", "reveal_step", "log_prob", "is_alive")
+"""The fields of a Beam that hold its fillings."""
 
 
 def search_sample(
@@ -67,17 +72,20 @@ def search_sample(
 
     In each step a filling reveals what the selector chooses, at least one position. Where the
     second-likeliest token of these positions is likeliest, and its probability at least `doubt`, a
-    copy reveals that one. The `width` fillings with the highest log p_theta live on. With width 1
-    this is `sample` with temperature 0, if the selector reveals something in every step.
+    copy reveals that one. The `width` fillings with the highest log p_theta live on; so do the
+    `width` finished ones. With width 1 this is `sample` with temperature 0, if the selector reveals
+    something in every step.
 
-    The filling of highest log p_theta is returned, or with `check` that of highest
+    The finished filling of highest log p_theta is returned. With `check` it is that of highest
     `pseudo_log_likelihood` in so many calls: a model that goes on without doubt behind a wrong token
-    still doubts that token, or those around it, when they are masked one by one.
+    still doubts that token, or those around it, when they are masked again.
 
     Equal fillings never arise, and a step computes no more fillings than the row with the most open
-    ones has, rounded up to a power of two. Without `check`, a filling that is below a finished one
-    is dropped. So without doubt it costs what `sample` costs. `nfe` counts calls of the size of the
-    batch: a step with up to 4 fillings to a row counts as 4, and so does each call of the check.
+    ones has, rounded up to a power of two. Where nothing is in doubt nothing branches, and it costs
+    what `sample` costs; where much is, up to `width` calls a step, and `width` times `check` in the
+    end. Without `check`, a filling that is not above a finished one is dropped. `nfe` counts calls
+    of the size of the batch: a step with up to 4 fillings to a row counts as 4, and so does each
+    call of the check.
 
     Args:
       denoiser: the network, as in `sample`.
@@ -113,6 +121,7 @@ def search_sample(
     tokens, keys, mask_id = check_arguments(denoiser, key, x_init, mask_id, oracle)
     check_number("width", width, Range(1, INT32), whole=True)
     check_number("check", check, Range(0, INT32), whole=True)
+    width, check = operator.index(width), operator.index(check)
     if not isinstance(doubt, jax.core.Tracer) and not 0 <= float(doubt) <= 1:
         raise InputError(f"doubt must be a probability, from 0 to 1; got {shown(doubt)}")
     settings: dict[str, Any] = {"width": width, "selector": selector, "doubt": doubt, "check": check}
@@ -176,16 +185,19 @@ def _search(
         return jax.lax.switch(smallest(_is_open(beam, mask_id).sum(axis=-1)), forms, beam)
 
     batch, length = x_init.shape
+    shape, has_masks = (batch, 2 * width, length), (x_init == mask_id).any(axis=-1, keepdims=True)
     beam = Beam(
-        tokens=jnp.broadcast_to(x_init[:, None], (batch, width, length)),
-        reveal_step=jnp.full((batch, width, length), -1, jnp.int32),
-        log_prob=jnp.zeros((batch, width, length), jnp.float32),
-        is_alive=jnp.broadcast_to(jnp.arange(width) == 0, (batch, width)),
+        tokens=jnp.broadcast_to(x_init[:, None], shape),
+        reveal_step=jnp.full(shape, -1, jnp.int32),
+        log_prob=jnp.zeros(shape, jnp.float32),
+        is_alive=jnp.arange(2 * width)[None] == jnp.where(has_masks, 0, width),
         nfe=jnp.zeros((), jnp.int32),
         step=jnp.zeros((), jnp.int32),
     )
     end = jax.lax.while_loop(lambda beam: _is_open(beam, mask_id).any(), step, beam)
-    rank, nfe = _rank(end), end.nfe
+    nfe = end.nfe
+    end = end._replace(**{name: getattr(end, name)[:, width:] for name in FILLING})
+    rank = _rank(end)
     if check:
 
         def checked(size: int) -> tuple[Array, Array]:
@@ -193,9 +205,8 @@ def _search(
                 return rank, nfe
             tokens, reveal_step = (field[:, :size].reshape(-1, length) for field in (end.tokens, end.reveal_step))
             found = pseudo_log_likelihood(denoiser, params, tokens, reveal_step >= 0, mask_id=mask_id, num_calls=check)
-            fit = _finite(found.log_prob.reshape(batch, size))
-            fit = jnp.pad(fit, [(0, 0), (0, width - size)], constant_values=-jnp.inf)
-            return jnp.where(end.is_alive, fit, -jnp.inf), nfe + size * found.nfe
+            fit = jnp.where(end.is_alive[:, :size], _finite(found.log_prob.reshape(batch, size)), -jnp.inf)
+            return jnp.pad(fit, [(0, 0), (0, width - size)], constant_values=-jnp.inf), nfe + size * found.nfe
 
         forms = [functools.partial(checked, size) for size in sizes]
         rank, nfe = jax.lax.switch(smallest(end.is_alive.sum(axis=-1)), forms)
@@ -234,7 +245,8 @@ def _step(
     beam: Beam,
 ) -> Beam:
     """One step of the first `size` fillings of each row; no other has masks left."""
-    batch, width, length = beam.tokens.shape
+    batch, both, length = beam.tokens.shape
+    width = both // 2
     tokens, reveal_step, log_prob, is_alive = (
         field[:, :size].reshape(batch * size, *field.shape[2:])
         for field in (beam.tokens, beam.reveal_step, beam.log_prob, beam.is_alive)
@@ -260,36 +272,43 @@ def _step(
 
     second = read_confidence(token_keys, take_positions(output, position), None, mask_id, None, edit=but_first).token
     second_prob = jnp.take_along_axis(second_prob, position, axis=1)
-    is_tried = is_alive & ((second_prob >= doubt) & (second_prob > 0))[:, 0]
     token, written = confidence.token, written_log_prob(scores, confidence)
+    is_sound = ~jnp.isnan(jnp.where(is_chosen, written, 0)).any(axis=-1)
+    is_tried = is_alive & is_sound & ((second_prob >= doubt) & (second_prob > 0))[:, 0]
     branches = [
         (token, written, is_alive),
         (jnp.where(is_there, second, token), jnp.where(is_there, jnp.log(second_prob), written), is_tried),
     ]
 
     def side_by_side(fields: list[Array], rest: Array) -> Array:
-        """The branches of each row, and the fillings that are finished."""
-        return jnp.concatenate([*(field.reshape(batch, size, *field.shape[1:]) for field in fields), rest], axis=1)
+        """The branches of each row, and its finished fillings."""
+        fields = [field.reshape(batch, size, *field.shape[1:]) for field in fields]
+        return jnp.concatenate([*fields, rest[:, width:]], axis=1)
 
     found = Beam(
-        tokens=side_by_side([jnp.where(is_chosen, one, tokens) for one, _, _ in branches], beam.tokens[:, size:]),
-        reveal_step=side_by_side([jnp.where(is_chosen, beam.step, reveal_step)] * 2, beam.reveal_step[:, size:]),
-        log_prob=side_by_side([jnp.where(is_chosen, its, log_prob) for _, its, _ in branches], beam.log_prob[:, size:]),
-        is_alive=side_by_side([alive for _, _, alive in branches], beam.is_alive[:, size:]),
+        tokens=side_by_side([jnp.where(is_chosen, one, tokens) for one, _, _ in branches], beam.tokens),
+        reveal_step=side_by_side([jnp.where(is_chosen, beam.step, reveal_step)] * 2, beam.reveal_step),
+        log_prob=side_by_side([jnp.where(is_chosen, its, log_prob) for _, its, _ in branches], beam.log_prob),
+        is_alive=side_by_side([alive for _, _, alive in branches], beam.is_alive),
         nfe=beam.nfe + size,
         step=beam.step + 1,
     )
-    rank, is_open = _rank(found), _is_open(found, mask_id)
+    is_open = _is_open(found, mask_id)
+    open_rank, done_rank = (jnp.where(is_its, _rank(found), -jnp.inf) for is_its in (is_open, ~is_open))
     if not keeps_all:  # log p_theta only falls
-        highest = jnp.where(is_open, -jnp.inf, rank).max(axis=-1, keepdims=True)
-        is_lost = is_open & (rank <= highest)
-        rank, is_open = jnp.where(is_lost, -jnp.inf, rank), is_open & ~is_lost
-        found = found._replace(is_alive=found.is_alive & ~is_lost)
-    kept = jax.lax.top_k(rank, width)[1]
-    open_first = jnp.argsort(~jnp.take_along_axis(is_open, kept, axis=1), axis=-1, stable=True)
-    kept = jnp.take_along_axis(kept, open_first, axis=1)
+        open_rank = jnp.where(open_rank > done_rank.max(axis=-1, keepdims=True), open_rank, -jnp.inf)
+    best_open, best_done = (_highest(rank, width) for rank in (open_rank, done_rank))
+    kept = jnp.concatenate([best_open[1], best_done[1]], axis=1)
 
     def keep(field: Array) -> Array:
         return jnp.take_along_axis(field, kept.reshape(*kept.shape, *[1] * (field.ndim - 2)), axis=1)
 
-    return found._replace(**{name: keep(getattr(found, name)) for name in Beam._fields[:4]})
+    is_alive = jnp.concatenate([best_open[0], best_done[0]], axis=1) > -jnp.inf
+    return found._replace(**{name: keep(getattr(found, name)) for name in FILLING})._replace(is_alive=is_alive)
+
+
+def _highest(rank: Array, width: int) -> tuple[Array, Array]:
+    """The `width` highest of each row and where they are; -inf and 0 where there are no more."""
+    found = jax.lax.top_k(rank, min(width, rank.shape[1]))
+    missing = [(0, 0), (0, width - found[0].shape[1])]
+    return jnp.pad(found[0], missing, constant_values=-jnp.inf), jnp.pad(found[1], missing)

@@ -1,5 +1,6 @@
 """Beam search: exact on small spaces, equal to `sample` with one filling, and honest about what it costs."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -43,7 +44,8 @@ SELECTORS = {
     "threshold": mdm_jax.Threshold(0.3),
     "entropy": mdm_jax.EntropyBudget(1.0),
     "two a step": mdm_jax.PerStep(2),
-    "two steps": mdm_jax.TopK(2),
+    "three steps": mdm_jax.TopK(3),
+    "four steps": mdm_jax.TopK(4),
 }
 
 
@@ -57,15 +59,19 @@ def test_one_filling_is_sample_with_any_selector(selector):
         np.testing.assert_array_equal(one, other)
 
 
-def branches_by_loop(params, x_init, tau, width):
-    """The fillings that a search with a threshold ends with, in plain Python: tokens with log p_theta, best first."""
-    fillings = [(0.0, np.array(x_init))]
-    while any((tokens == MASK).any() for _, tokens in fillings):
+DOUBT = 0.15
+
+
+def search_by_loop(params, given, tau, width, check):
+    """A search of one row by a threshold on the margin, in plain Python: tokens, log p_theta and nfe."""
+    is_free, nfe = np.asarray(given) == MASK, 0
+    going, done = [(0.0, np.array(given))], []
+    if not is_free.any():
+        going, done = done, going
+    while going:
+        nfe += 1 << (len(going) - 1).bit_length()
         found = []
-        for total, tokens in fillings:
-            if not (tokens == MASK).any():
-                found.append((total, tokens))
-                continue
+        for total, tokens in going:
             log_p = log_softmax(context_net(params, jnp.asarray(tokens[None]))[0])
             order = np.argsort(-log_p, axis=-1)
             prob = np.exp(np.take_along_axis(log_p, order, axis=-1))
@@ -74,31 +80,76 @@ def branches_by_loop(params, x_init, tau, width):
             first = tokens.copy()
             first[chosen] = order[chosen, 0]
             likely = total + log_p[chosen, order[chosen, 0]].sum()
-            found.append((likely, first))
             doubtful = np.where(chosen, prob[:, 1], -1.0).argmax()
             second = first.copy()
             second[doubtful] = order[doubtful, 1]
             there = log_p[doubtful, order[doubtful]]
-            found.append((likely - there[0] + there[1], second))
-        fillings = sorted(found, key=lambda filling: -filling[0])[:width]
-    return fillings
+            found += [(likely, first), (likely - there[0] + there[1], second)][: 1 + (np.exp(there[1]) >= DOUBT)]
+        done += [filling for filling in found if not (filling[1] == MASK).any()]
+        done = sorted(done, key=lambda filling: -filling[0])[:width]
+        going = sorted((one for one in found if (one[1] == MASK).any()), key=lambda filling: -filling[0])
+        going = [one for one in going if check or not done or one[0] > done[0][0]][:width]
+    if check and len(done) > 1:
+        tokens = jnp.asarray(np.stack([tokens for _, tokens in done]), jnp.int32)
+        free = jnp.broadcast_to(is_free, tokens.shape)
+        fit = mdm_jax.pseudo_log_likelihood(context_net, params, tokens, free, mask_id=MASK, num_calls=check)
+        done = [done[int(fit.log_prob.argmax())]]
+        nfe += (1 << (len(tokens) - 1).bit_length()) * min(check, is_free.sum())
+    return done[0][1], done[0][0], nfe
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("check", [0, 2])
-def test_search_with_a_threshold_is_that_of_plain_loops(check):
-    params, x_init = net_params(6), rows(6)
-    tau, width = 0.4, 4
-    got = search(context_net, params, x_init, width=width, doubt=0, selector=mdm_jax.Threshold(tau), check=check)
+@pytest.mark.parametrize("tau", [0.05, 0.4, 0.9])
+@pytest.mark.parametrize("width", [2, 4])
+def test_search_with_a_threshold_is_that_of_plain_loops(width, tau, check):
+    params, x_init = net_params(6), rows(6, batch=6)
+    options = {"width": width, "doubt": DOUBT, "selector": mdm_jax.Threshold(tau), "check": check}
+    together = search(context_net, params, x_init, **options)
     for row, given in enumerate(x_init):
-        fillings = branches_by_loop(params, given, tau, width)
-        kept = fillings[0]
-        if check and (np.asarray(given) == MASK).any():
-            tokens = jnp.asarray(np.stack([tokens for _, tokens in fillings]), jnp.int32)
-            is_free = jnp.broadcast_to(given == MASK, tokens.shape)
-            fit = mdm_jax.pseudo_log_likelihood(context_net, params, tokens, is_free, mask_id=MASK, num_calls=check)
-            kept = fillings[int(fit.log_prob.argmax())]
-        np.testing.assert_array_equal(got.tokens[row], kept[1])
-        assert float(got.log_prob[row]) == pytest.approx(kept[0], abs=1e-5)
+        tokens, log_prob, nfe = search_by_loop(params, given, tau, width, check)
+        np.testing.assert_array_equal(together.tokens[row], tokens)
+        assert float(together.log_prob[row]) == pytest.approx(log_prob, abs=1e-5)  # float32
+        assert int(search(context_net, params, given[None], **options).nfe) == nfe
+
+
+def test_finished_filling_is_not_lost_to_open_ones_that_have_written_less():
+    def net(params, tokens):
+        """The first token is most likely 0, and then the others are anything; behind 1 both are surely 2."""
+        behind = jnp.where((tokens[:, :1] == 1)[..., None], params[None, 3:5], params[None, 1:3])
+        return jnp.concatenate([jnp.tile(params[None, :1], (len(tokens), 1, 1)), behind], axis=1)
+
+    sure = [-9.0, -9.0, 9.0, -9.0]
+    params = jnp.array([[np.log(0.8), np.log(0.2), -9, -9], [0.0, 0.0, -9, -9], [0.0] * 4, sure, sure])
+    options = {"width": 2, "oracle": oracles.left_to_right, "selector": Sure(0.9)}
+    for check in (0, 3):
+        got = search(net, params, jnp.full((1, 3), MASK), **options, check=check)
+        assert got.tokens.tolist() == [[1, 2, 2]]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Sure(mdm_jax.Threshold):
+    """Reveals what has at least the probability tau."""
+
+    def choose(self, scores, confidence, is_open, num_reveal):
+        del scores, num_reveal
+        return is_open & (confidence.top_prob >= self.tau)
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_network_or_score_that_is_no_number_shows_as_it_does_in_sample(width):
+    def net(params, tokens):
+        return jnp.broadcast_to(params, (*tokens.shape, 4))
+
+    def no_number(key, confidence):
+        return jnp.full_like(confidence.top_prob, jnp.nan)
+
+    for logits, oracle in ((jnp.array([jnp.nan, 1, 2, 0]), oracles.margin), (jnp.array([3.0, 1, 2, 0]), no_number)):
+        want = mdm_jax.sample(net, logits, KEY, jnp.full((1, 2), MASK), mask_id=MASK, oracle=oracle, temperature=0)
+        got = search(net, logits, jnp.full((1, 2), MASK), width=width, oracle=oracle)
+        assert jnp.isnan(got.log_prob).all()
+        np.testing.assert_array_equal(got.tokens, want.tokens)
 
 
 def test_check_keeps_the_filling_that_fits_itself_where_the_likeliest_does_not():
