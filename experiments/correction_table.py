@@ -17,7 +17,7 @@ from experiments.correction import Reproduce
 from experiments.trainings import Training
 from mdm_jax import oracles
 from mdm_jax.data.difficulty import DIFFICULTIES
-from mdm_jax.evaluation.intervals import wilson
+from mdm_jax.evaluation.intervals import mean_interval
 from mdm_jax.loading import Model
 from mdm_jax.report import plots
 from mdm_jax.sampling import Decode
@@ -34,6 +34,7 @@ COLUMNS = {
     "solved_ci": "95% interval over puzzles",
     "by_seed": "by seed",
 }
+SEARCH = "checked search"
 SURE = 0.99
 """The margin from which the search reveals cells at once."""
 
@@ -138,7 +139,7 @@ def ways(scale: CorrectionScale, loss: str) -> list[tuple[str, Row, Callable[[Mo
         *(("none", {"tokens_per_step": k}, of(masked, selector=mdm_jax.PerStep(k))) for k in scale.plain),
         *((judge, {"tokens_per_step": k}, of(correcting, judge=judge, k=k)) for k in scale.corrected),
         *(("remasking", {"remask_steps": n}, of(remasking, num_steps=n)) for n in scale.remask_steps),
-        ("checked search", {"search_width": scale.width, "check": scale.check}, of(searching, **search)),
+        (SEARCH, {"search_width": scale.width, "check": scale.check}, of(searching, **search)),
     ]
 
 
@@ -160,8 +161,11 @@ def _unit(
 
     def work(model: Model) -> list[Row]:
         records = records_of(task)
-        found = measure(task, layout, decoder(model, layout), records, seed=seed, progress=label)
-        rows: list[Row] = [{**about, **found.row}]
+        # A search calls the network for a batch as often as its most doubtful row wants: here calls are a puzzle's.
+        options: dict[str, Any] = {"batch_size": 1} if about["way"] == SEARCH else {}
+        found = measure(task, layout, decoder(model, layout), records, seed=seed, progress=label, **options)
+        is_solved = np.flatnonzero(found.scores["solved"]).tolist()
+        rows: list[Row] = [{**about, **found.row, "is_solved": is_solved}]
         if getattr(task, "difficulty", None) == "normal":
             hardest = records["rule"].max(axis=1)
             by_rule = solved_by("hardest_rule", hardest, lambda rule: Rule(rule).name.lower(), found.scores["solved"])
@@ -172,7 +176,10 @@ def _unit(
 
 
 def compared(rows: Sequence[Row]) -> list[Row]:
-    """A line for each set, loss and way, over all seeds: those of a set by network calls."""
+    """A line for each set, loss and way, over all seeds: those of a set by network calls.
+
+    The interval is over puzzles, of each one's mean over seeds: it holds for these networks.
+    """
     measured = [row for row in rows if "way" in row and "hardest_rule" not in row]
     names = ("dataset", "loss", "way", "tokens_per_step", "remask_steps", "search_width")
     groups: dict[tuple[Any, ...], list[Row]] = {}
@@ -180,11 +187,11 @@ def compared(rows: Sequence[Row]) -> list[Row]:
         groups.setdefault(tuple(row.get(name) for name in names), []).append(row)
     lines = []
     for key, own in groups.items():
-        n, solved = sum(row["n"] for row in own), sum(round(row["solved"] * row["n"]) for row in own)
+        by_puzzle = np.mean([np.isin(np.arange(row["n"]), row["is_solved"]) for row in own], axis=0)
         line: Row = dict(zip(names, key, strict=True))
-        line |= {"nfe": float(np.mean([row["nfe"] for row in own])), "solved": solved / n}
-        line |= {"solved_ci": list(wilson(solved, n)), "by_seed": [row["solved"] for row in own]}
-        lines.append(line)
+        line |= {"nfe": float(np.mean([row["nfe"] for row in own])), "solved": float(by_puzzle.mean())}
+        line |= {"solved_ci": np.clip(mean_interval(by_puzzle), 0, 1).tolist()}
+        lines.append(line | {"by_seed": [row["solved"] for row in own]})
     return sorted(lines, key=lambda line: (line["dataset"], line["nfe"]))
 
 
@@ -197,10 +204,10 @@ def report(flags: Reproduce, rows: list[Row]) -> list[pathlib.Path]:
 
 
 def plot(path: pathlib.Path, rows: Sequence[Row]) -> None:
-    """Draws hard puzzles solved against network calls, a curve for each training and way."""
+    """Draws hard puzzles solved against network calls: a curve for each training and way, remasking of plain alone."""
     series: dict[str, list[Row]] = {}
     for line in compared(rows):
-        if line["dataset"].endswith("hard") and (line["way"] != "remasking" or line["loss"] != "quality"):
+        if line["dataset"].endswith("hard") and (line["way"] != "remasking" or line["loss"] == "plain"):
             series.setdefault(f"{line['loss']}, {line['way']}", []).append(line)
     curves = {
         name: plots.Curve(
@@ -213,7 +220,7 @@ def plot(path: pathlib.Path, rows: Sequence[Row]) -> None:
     plots.curves(
         path,
         curves,
-        x_label="network calls of a batch",
+        x_label="network calls; those of a search for one puzzle",
         y_label="hard puzzles solved (%)",
         title="Correction at equal network calls, with 95% intervals",
         log_x=True,
