@@ -38,7 +38,7 @@ PATIENCE = 10.0
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 """Parameters of mallopt, from malloc.h."""
 
-SHOWN = 4
+SHOWN = 8
 """A longer list is not written out in a printed table."""
 
 Row = dict[str, Any]

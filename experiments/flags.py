@@ -169,8 +169,8 @@ class DecodeFlags:
     remask_steps: Count | None = None
     """or: the same, where each step may also mask revealed tokens again"""
     search_width: Count | None = None
-    """a beam search of this many partial answers, for up to as many times the calls; with --threshold it branches only
-    where no token is that sure"""
+    """a beam search of this many partial answers, which branch where a second token has a probability of 0.01 or more;
+    for up to as many times the calls"""
     check: Count | None = None
     """of the answers that --search-width or --proposals leave, keep the one whose tokens are likeliest given one
     another, by this many network calls for each answer"""

@@ -40,8 +40,8 @@ class Reproduce:
     learning_rate: Positive = 0.01
     """of the head, falling to 0"""
     finetune_steps: Annotated[int, Range(0, INT32)] = 0
-    """then train the network for so many steps in the states that the learned order meets, and measure both orders
-    with it"""
+    """then train the network for so many steps in the states that the learned order meets, and another one in those of
+    a random order, and measure all orders with both"""
     finetune_rate: Positive = 1e-4
     """learning rate of that training, falling to 0"""
     tokens_per_step: tuple[Count, ...] = (1, 2, 4)

@@ -42,8 +42,11 @@ def reproduce(flags: Reproduce) -> None:
     models = {"": model}
     if flags.finetune_steps:
         tuning: dict[str, Any] = options | {"num_steps": flags.finetune_steps, "learning_rate": flags.finetune_rate}
-        params, _ = tune_denoiser(model.denoiser, model.params, learned, examples, **tuning, progress="network")
-        models[", fine-tuned"] = model._replace(params=params)
+        states: dict[str, Any] = {"": learned, " at random": oracles.random}
+        for how, oracle in states.items():
+            label = f"network{how}"
+            params, _ = tune_denoiser(model.denoiser, model.params, oracle, examples, **tuning, progress=label)
+            models[f", fine-tuned{how}"] = model._replace(params=params)
     for name, records in sets.items():
         for k in flags.tokens_per_step:
             ways = {

@@ -214,7 +214,8 @@ WAYS = {"likeliest": "best of N", "stable": "stable answers", "symmetric": "vote
 def _way(row: Row) -> str:
     """How the calls of a row are spent."""
     way = WAYS.get(row.get("choose") or "", "beam search")
-    return f"{way.replace('vote of ', '')}, threshold, checked" if row.get("check") else way
+    way = f"{way.removeprefix('vote of ')}, checked" if row.get("check") else way
+    return f"{way}, threshold" if row.get("selector", "").startswith("Threshold") else way
 
 
 def plot_planning(path: pathlib.Path, *files: Sequence[Row]) -> None:

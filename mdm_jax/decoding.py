@@ -83,8 +83,10 @@ def unmasking(
             "a judge goes with a selector that doubts, such as correction.TakeBack(2): give both or neither"
         )
     if judge is not None:
-        if judge not in JUDGES or guidance:
-            raise InputError(f"judge must be one of {', '.join(JUDGES)}, without guidance; got {shown(judge)}")
+        if judge not in JUDGES:
+            raise InputError(f"judge must be one of {', '.join(JUDGES)}; got {shown(judge)}")
+        if guidance:
+            raise InputError("a judge and guidance each call the network in their own way: leave one out")
         network = JUDGES[judge](model.denoiser, mask)
     elif guidance:
         network = Guided(network, float(guidance), mask, getattr(model.config, "pad_id", None))

@@ -84,7 +84,8 @@ def generate(
       block_length: only the leftmost block of this length that holds a mask is open, counted from the first mask.
       search_width: the most fillings of a prompt that are followed at a time, in a beam search (`search_sample`), which
         takes no block_length, temperature, guidance, watch or judge. None: one filling, by the selector.
-      check: of the fillings that a search ends with, keeps the one that fits itself best, by so many calls for each.
+      check: of the fillings that a search ends with, keeps the one that fits itself best, by so many calls for each;
+        they see neither top_p nor suppressed ids.
       judge: a name in `judges.JUDGES`, with the selector `correction.TakeBack(k)`: says which tokens are taken back.
       temperature: of the tokens drawn; 0 takes the likeliest.
       top_p: draw, and score, among the fewest likeliest tokens that have this probability together.

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mdm_jax.checks import call, check_mask_id, check_network, check_tokens
+from mdm_jax.checks import as_array, call, check_mask_id, check_network, check_tokens
 from mdm_jax.errors import InputError
 from mdm_jax.logits import scored_nll
 from mdm_jax.masking import mask_where
@@ -71,7 +71,7 @@ def pseudo_log_likelihood(
     """
     check_network(denoiser, "denoiser")
     tokens, mask_id = check_tokens(tokens, "tokens", denoiser), check_mask_id(mask_id, denoiser)
-    is_free = jnp.asarray(is_free)
+    is_free = as_array(is_free, "is_free", f"bool {list(tokens.shape)}, as tokens are")
     if is_free.shape != tokens.shape or is_free.dtype != bool:
         raise InputError(
             f"is_free must be bool {list(tokens.shape)}, as tokens are; got {is_free.dtype}{is_free.shape}"

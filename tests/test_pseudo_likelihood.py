@@ -73,6 +73,7 @@ def test_exact_model_gives_the_conditionals_of_its_own_joint():
         ({"num_calls": 0}, "num_calls must be"),
         ({"is_free": jnp.ones((4, 3), bool)}, r"is_free must be bool \[4, 7\]"),
         ({"is_free": jnp.ones((4, 7), jnp.int32)}, "got int32"),
+        ({"is_free": None}, "is_free must be bool"),
         ({"mask_id": -1}, "mask_id must be"),
         ({"denoiser": 3}, "denoiser must be a function"),
     ],

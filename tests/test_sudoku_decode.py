@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.commands.decode import autoregressive, correcting, masked, measure, searching
+from experiments.commands.decode import autoregressive, correcting, decoders_for, masked, measure, searching
 from experiments.commands.proposals import keepers
 from experiments.sudoku import Evaluate
-from mdm_jax import PerStep, oracles
+from mdm_jax import PerStep, Threshold, best_sample, oracles, pseudo_log_likelihood, search_sample
 from mdm_jax.errors import InputError
 from mdm_jax.loading import Model
 from mdm_jax.models.config import TransformerConfig
@@ -122,6 +122,68 @@ def test_answer_of_one_proposal_is_the_greedy_one_and_of_three_costs_three_times
 def test_proposals_that_make_no_sense_are_refused(flags, layout, said):
     with pytest.raises(InputError, match=said):
         keepers(Evaluate(**flags), None, sudoku_layouts.get(layout, 4))
+
+
+def small_model():
+    layout = sudoku_layouts.get("in-place", 4)
+    config = TransformerConfig(vocab_size=5, max_length=16, **SIZE)
+    return Model(config, init_params(config, jax.random.key(0)), make_denoiser(config)), layout
+
+
+def test_flags_of_a_search_reach_it():
+    model, layout = small_model()
+    flags = Evaluate(search_width=3, check=2, threshold=0.2)
+    named = decoders_for(flags, model, TASK, layout, {"margin": oracles.margin}, flags.selector())
+    ((_, decode, how),) = named
+    assert (how["search_width"], how["check"], how["selector"]) == (3, 2, "Threshold(tau=0.2)")
+    keys, start = jax.random.split(jax.random.key(0), 9), jnp.asarray(layout.start(RECORDS))
+    options = {"mask_id": layout.mask_id, "width": 3}
+    want = search_sample(model.denoiser, model.params, keys, start, selector=Threshold(0.2), check=2, **options)
+    got = decode(keys, start)
+    np.testing.assert_array_equal(got.tokens, want.tokens)
+    others = [
+        search_sample(model.denoiser, model.params, keys, start, **options, **changes)
+        for changes in ({"check": 2}, {"selector": Threshold(0.2)})
+    ]
+    assert int(got.nfe) == int(want.nfe)
+    assert all(int(want.nfe) != int(other.nfe) for other in others), "each flag makes a difference here"
+
+
+def test_check_ranks_proposals():
+    model, layout = small_model()
+    flags = Evaluate(proposals=(3,), noise=1.0, check=2)
+    ((_, keep, how),) = keepers(flags, model, layout)
+    assert how == {"proposals": 3, "choose": "likeliest"}
+    decode = masked(model, layout, oracles.with_noise(oracles.margin, 1.0))
+    keys, start = jax.random.split(jax.random.key(0), 9), jnp.asarray(layout.start(RECORDS))
+    options = {"mask_id": layout.mask_id, "num_calls": 2}
+    want = best_sample(
+        decode,
+        keys,
+        start,
+        num=3,
+        rank=lambda tokens, free: pseudo_log_likelihood(model.denoiser, model.params, tokens, free, **options),
+    )
+    got, plain = keep(decode)(keys, start), best_sample(decode, keys, start, num=3)
+    np.testing.assert_array_equal(got.tokens, want.tokens)
+    assert int(got.nfe) == int(plain.nfe) + 3 * 2
+    assert (got.tokens != plain.tokens).any()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"check": 2}, "--check chooses among several answers"),
+        ({"check": 2, "search_width": 1}, "--check chooses among several answers"),
+        ({"check": 2, "proposals": (1,)}, "--check chooses among several answers"),
+        ({"search_width": 2, "remask_steps": 3}, "--search-width takes nothing back"),
+    ],
+)
+def test_check_and_search_that_make_no_sense_are_refused(flags, said):
+    model, layout = small_model()
+    flags = Evaluate(**flags)
+    with pytest.raises(InputError, match=said):
+        list(decoders_for(flags, model, TASK, layout, {"margin": oracles.margin}, flags.selector()))
 
 
 def test_proposals_of_symmetric_forms_want_a_layout_that_has_some():

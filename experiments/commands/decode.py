@@ -24,6 +24,9 @@ from mdm_jax.typing import Array, Denoiser, Oracle, Selector
 TWO_ORDERS = ("random", "margin")
 """The orders of an evaluation during training."""
 
+WAYS = ("block_length", "keep", "remask_steps", "search_width", "check", "corrector")
+"""The flags, beside those of the order and the selector, that say how sequences are decoded."""
+
 
 class Decoded(NamedTuple):
     """A model's answers to N records."""
@@ -52,7 +55,7 @@ def masked(
 ) -> Decode:
     """Strict unmasking, one token a step unless a selector is given; options as for `sample`."""
     options |= {"selector": selector or mdm_jax.PerStep(1), "temperature": temperature}
-    return _decoder(mdm_jax.sample, _skipping(model), model, layout, oracle, **options)
+    return _decoder(mdm_jax.sample, skipping(model), model, layout, oracle, **options)
 
 
 def remasking(
@@ -65,13 +68,13 @@ def remasking(
 
 def searching(model: Model, layout: Layout, oracle: Oracle, width: int, **options: Any) -> Decode:
     """A beam search over partial answers; options as for `search_sample`."""
-    return _decoder(mdm_jax.search_sample, _skipping(model), model, layout, oracle, width=width, **options)
+    return _decoder(mdm_jax.search_sample, skipping(model), model, layout, oracle, width=width, **options)
 
 
 def correcting(model: Model, layout: Layout, oracle: Oracle, judge: str, k: int, *, temperature: float = 0.0) -> Decode:
     """Decoding k tokens a step, of which the next steps may take some back."""
     options = {"judge": judge, "k": k, "temperature": temperature}
-    return _decoder(mdm_jax.correcting_sample, _skipping(model), model, layout, oracle, **options)
+    return _decoder(mdm_jax.correcting_sample, skipping(model), model, layout, oracle, **options)
 
 
 def cached(model: Model, layout: Layout, oracle: Oracle, selector: Selector, **options: Any) -> Decode:
@@ -82,7 +85,7 @@ def cached(model: Model, layout: Layout, oracle: Oracle, selector: Selector, **o
     return _decoder(mdm_jax.cached_sample, network, model, layout, oracle, selector=selector, **options)
 
 
-def _skipping(model: Model) -> Denoiser:
+def skipping(model: Model) -> Denoiser:
     """The model's network, without the rows that nothing is read of."""
     return SkipRows(model.denoiser) if gives_features(model.denoiser) else model.denoiser
 
@@ -167,8 +170,7 @@ def decoders_for(
             decode = correcting(model, layout, oracle, flags.corrector, selector.k, temperature=flags.temperature)
         else:
             decode = masked(model, layout, oracle, selector, **in_blocks)
-        ways = ("block_length", "keep", "remask_steps", "search_width", "check", "corrector")
-        how = {way: getattr(flags, way) for way in ways}
+        how = {way: getattr(flags, way) for way in WAYS}
         yield name, decode, order_fields(name, selector) | how | other
 
 
@@ -184,7 +186,7 @@ def _check_ways(flags: DecodeFlags, selector: Selector) -> None:
         raise InputError("--search-width takes the likeliest tokens of whole sequences: no --temperature, no blocks")
     if flags.search_width is not None and flags.remask_steps is not None:
         raise InputError("--search-width takes nothing back: leave --remask-steps out")
-    if flags.check is not None and flags.search_width is None and not getattr(flags, "proposals", None):
+    if flags.check is not None and max(flags.search_width or 1, *getattr(flags, "proposals", ()), 1) == 1:
         raise InputError("--check chooses among several answers: give --search-width or --proposals")
     if flags.corrector is None:
         return

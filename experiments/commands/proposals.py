@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import mdm_jax
+from experiments.commands.decode import skipping
 from experiments.commands.flags import EvaluateFlags
 from experiments.common import Row
 from mdm_jax.errors import InputError
@@ -50,7 +51,7 @@ def _without_chance(flags: EvaluateFlags) -> Iterator[str]:
 def _keeper(flags: EvaluateFlags, model: Model, layout: Layout, num: int) -> Callable[[Decode], Decode]:
     options: dict[str, Any] = {}
     if flags.check is not None:
-        rank = functools.partial(mdm_jax.pseudo_log_likelihood, model.denoiser, model.params, num_calls=flags.check)
+        rank = functools.partial(mdm_jax.pseudo_log_likelihood, skipping(model), model.params, num_calls=flags.check)
         options = {"rank": functools.partial(rank, mask_id=layout.mask_id)}
     if flags.choose == "symmetric":
         if not isinstance(layout, Symmetric):

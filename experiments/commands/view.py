@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.commands.decode import Decoded
+from experiments.commands.decode import WAYS, Decoded
 from experiments.common import Row, say_written, table
 from mdm_jax.errors import InputError
 from mdm_jax.evaluation import order_statistics, replay
@@ -21,8 +21,7 @@ from mdm_jax.report.trajectory import write_html
 from mdm_jax.sampling import Decode
 from mdm_jax.tasks.base import Layout, Records, Task
 
-WAYS = ("block_length", "keep", "remask_steps", "search_width", "corrector", "noise", "proposals", "choose")
-ROW = ("method", "dataset", "oracle", "selector", "tokens_per_step", *WAYS)
+ROW = ("method", "dataset", "oracle", "selector", "tokens_per_step", *WAYS, "noise", "proposals", "choose")
 """The fields that name a row of the table of orders."""
 
 

@@ -25,7 +25,7 @@ from mdm_jax.masking import mask_where
 from mdm_jax.progress import Bar
 from mdm_jax.randomness import row_keys
 from mdm_jax.training.aligned import Aligned, Pool
-from mdm_jax.typing import Array, Confidence, Denoiser, Features, Params
+from mdm_jax.typing import Array, Confidence, Denoiser, Features, Oracle, Params
 
 
 @jax.tree_util.register_dataclass
@@ -131,8 +131,7 @@ def fit_order(
         pool = Aligned(oracle=lambda key, confidence: scores).advance(key_advance, pool, confidence)
         return optax.apply_updates(learned, updates), state, pool, value - least
 
-    if not gives_features(denoiser):
-        raise InputError("a learned order reads hidden states, but the network gives logits: it must give Features")
+    _check_features(denoiser)
     output: Any = jax.eval_shape(lambda: call(denoiser, params, jnp.zeros(examples["tokens"][:1].shape, jnp.int32)))
     learned = LearnedOrder(jnp.zeros(output.hidden.shape[-1]), jnp.array([1.0, 0.0, 0.0]))
     fitted: tuple[LearnedOrder, np.ndarray] = _steps(
@@ -144,7 +143,7 @@ def fit_order(
 def tune_denoiser(
     denoiser: Denoiser,
     params: Params,
-    learned: LearnedOrder,
+    oracle: Oracle,
     examples: Mapping[str, np.ndarray],
     *,
     mask_id: int,
@@ -154,14 +153,15 @@ def tune_denoiser(
     seed: int = 0,
     progress: str | None = None,
 ) -> tuple[Params, np.ndarray]:
-    """Fine-tunes the network in the states that a learned order meets; the order does not change.
+    """Fine-tunes the network in the states that an order meets, such as a learned one; the order does not change.
 
-    The loss and the pool are those of `Aligned`; the order is computed from the same network call.
+    The loss and the pool are those of `Aligned`; the order is computed from the same network call. In random order
+    the states are those of the plain loss, and so the control.
 
     Args:
       denoiser: the network, which gives Features.
       params: its parameters, which are left as they are.
-      learned: the order.
+      oracle: the order; a LearnedOrder keeps its weights.
       examples: `tokens` int [N, L] and `is_prompt` bool [N, L].
       mask_id: id of the mask token.
       num_steps: steps of Adam, with a cosine to 0.
@@ -172,7 +172,11 @@ def tune_denoiser(
 
     Returns:
       The parameters, and the loss of each step per free token, nats [num_steps].
+
+    Raises:
+      InputError: the network gives logits in place of Features.
     """
+    _check_features(denoiser)
     schedule = optax.cosine_decay_schedule(learning_rate, num_steps)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
 
@@ -191,7 +195,7 @@ def tune_denoiser(
         updates, state = optimizer.update(gradient, state, params)
         keys = row_keys(key_unused, len(masked.x_0))
         confidence = read_confidence(keys, output, None, mask_id, masked.is_masked)
-        scores = learned(key_unused, confidence, output.hidden)
+        scores = oracles.score_rows(oracle, keys, confidence, output.hidden)
         pool = Aligned(oracle=lambda key, confidence: scores).advance(key_advance, pool, confidence)
         return optax.apply_updates(params, updates), state, pool, value
 
@@ -199,6 +203,11 @@ def tune_denoiser(
         step, params, optimizer.init(params), examples, num_steps, batch_size, seed, progress
     )
     return tuned
+
+
+def _check_features(denoiser: Denoiser) -> None:
+    if not gives_features(denoiser):
+        raise InputError("a learned order reads hidden states, but the network gives logits: it must give Features")
 
 
 def _steps(
