@@ -220,7 +220,7 @@ def _way(row: Row) -> str:
 
 def plot_planning(path: pathlib.Path, *files: Sequence[Row]) -> None:
     """Draws puzzles solved against network calls, for each way to spend them; a file holds the rows of one way."""
-    rows = [row | {"way": _way(row)} for file in files for row in file]
+    rows = [row | {"way": _way(row), "nfe": round(row["nfe"])} for file in files for row in file]
     plots.curves(
         path,
         grouped(sorted(rows, key=lambda row: row["nfe"]), "nfe", "solved", by="way"),

@@ -82,6 +82,7 @@ TABLES: dict[str, Callable[[], Lines]] = {
     "parallel": planning_tables.parallel,
     "symmetric": planning_tables.symmetric,
     "checked": planning_tables.checked,
+    "correction": planning_tables.correction,
     "loops": planning_tables.loops,
     "aligned": planning_tables.aligned,
     "likelihood early": text_tables.proxy,

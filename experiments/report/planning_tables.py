@@ -1,5 +1,6 @@
 """The tables of RESULTS.md about planning: what an order, a schedule, loops and the loss of an order gain or lose."""
 
+from experiments import correction_table
 from experiments.aligned_table import compared
 from experiments.measured import interval, percent, rows
 from mdm_jax.report.plots import words
@@ -81,6 +82,20 @@ def checked() -> list[dict[str, str]]:
         line = {"answers": way, "kept": kept, "network calls": f"{row['nfe']:.0f}"}
         lines.append(line | {"solved": percent(row["solved"], 0), "95% interval": interval(row["solved_ci"])})
     return lines
+
+
+def correction() -> list[dict[str, str]]:
+    """Judges beside decoding that takes nothing back, a line for each training and way: by calls on hard puzzles."""
+    lines: dict[tuple[object, ...], dict[str, str]] = {}
+    found = correction_table.compared(rows("correction-small"))
+    for row in sorted(found, key=lambda row: (row["dataset"], row["nfe"])):  # hard before normal
+        key = tuple(row[name] for name in ("loss", "way", "tokens_per_step", "remask_steps"))
+        steps = {"cells a step": str(row["tokens_per_step"] or "")}
+        line = lines.setdefault(key, {"training": row["loss"], "decoding": row["way"], **steps})
+        name = row["dataset"].partition("-")[2]
+        line |= {f"{name}: network calls": f"{row['nfe']:.0f}", f"{name}: solved": percent(row["solved"])}
+        line |= {f"{name}: 95% interval": interval(row["solved_ci"])}
+    return list(lines.values())
 
 
 def loops() -> list[dict[str, str]]:

@@ -105,6 +105,8 @@ OTHERS = {
     "sudoku-blocks-dual": "in blocks, all keys and values kept",
     "sudoku-6m-5000-steps": "after 5,000 steps of training",
     "sudoku-6m-both-sets": "trained on both sets, 5,000 steps",
+    "sudoku-6m-se11-searched": "eight symmetric forms, each by a checked beam of 8, threshold 0.99",
+    "sudoku-6m-more-on-hard": "after 1,000 steps more on hard puzzles alone, threshold 0.99",
     "sudoku-6x6-plain": "6x6, plain loss",
     "sudoku-6x6-skewed": "6x6, skewed loss",
     "sudoku-6x6-reweighted": "6x6, re-weighted loss",
