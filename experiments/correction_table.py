@@ -204,10 +204,10 @@ def report(flags: Reproduce, rows: list[Row]) -> list[pathlib.Path]:
 
 
 def plot(path: pathlib.Path, rows: Sequence[Row]) -> None:
-    """Draws hard puzzles solved against network calls: a curve for each training and way, remasking of plain alone."""
+    """Draws hard puzzles solved against network calls; of the plain loss alone remasking and search."""
     series: dict[str, list[Row]] = {}
     for line in compared(rows):
-        if line["dataset"].endswith("hard") and (line["way"] != "remasking" or line["loss"] == "plain"):
+        if line["dataset"].endswith("hard") and (line["way"] not in ("remasking", SEARCH) or line["loss"] == "plain"):
             series.setdefault(f"{line['loss']}, {line['way']}", []).append(line)
     curves = {
         name: plots.Curve(
