@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from mdm_jax.masking import forward_mask, mask_last, reverse_posterior
     from mdm_jax.oracles import with_noise
     from mdm_jax.orders import identity_order, inverse, near_identity_order, uniform_order
-    from mdm_jax.proposals import best_sample, stable_sample, symmetric_sample
+    from mdm_jax.proposals import best_sample, stable_sample
     from mdm_jax.pseudo_likelihood import pseudo_log_likelihood
     from mdm_jax.sampling import SampleResult, sample, vanilla_sample
     from mdm_jax.schedules import Cosine, Linear, Polynomial, Schedule
     from mdm_jax.search import search_sample
     from mdm_jax.selection import Binomial, EntropyBudget, PerStep, Threshold, TopK
+    from mdm_jax.symmetric import symmetric_rank, symmetric_sample
     from mdm_jax.text.prompts import Gap
     from mdm_jax.typing import Array, Confidence, Denoiser, Features, Oracle, Params, Selector
 
@@ -89,6 +90,7 @@ __all__ = [
     "selection",
     "stable_sample",
     "subset_loss",
+    "symmetric_rank",
     "symmetric_sample",
     "token_nll",
     "uniform_order",
@@ -110,12 +112,13 @@ _HOMES = {
     "masking": ("forward_mask", "mask_last", "reverse_posterior"),
     "oracles": ("with_noise",),
     "orders": ("identity_order", "inverse", "near_identity_order", "uniform_order"),
-    "proposals": ("best_sample", "stable_sample", "symmetric_sample"),
+    "proposals": ("best_sample", "stable_sample"),
     "pseudo_likelihood": ("pseudo_log_likelihood",),
     "sampling": ("SampleResult", "sample", "vanilla_sample"),
     "search": ("search_sample",),
     "schedules": ("Cosine", "Linear", "Polynomial", "Schedule"),
     "selection": ("Binomial", "EntropyBudget", "PerStep", "Threshold", "TopK"),
+    "symmetric": ("symmetric_rank", "symmetric_sample"),
     "text.prompts": ("Gap",),
     "typing": ("Array", "Confidence", "Denoiser", "Features", "Oracle", "Params", "Selector"),
 }

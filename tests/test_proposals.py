@@ -194,7 +194,7 @@ def wrote_a_seven(keys, x_init):
         ),
         (
             lambda x: mdm_jax.symmetric_sample(decode, KEY, x, positions=[range(5)], tokens=[range(6)]),
-            "positions are for 5 tokens, and x_init has 6",
+            "positions are for 5 tokens; the rows of x_init have 6",
         ),
         (
             lambda x: mdm_jax.symmetric_sample(decode, KEY, x, positions=[range(6)], tokens=[range(MASK)]),
@@ -244,3 +244,99 @@ def test_rank_that_is_no_number_comes_last_and_ties_go_to_the_likeliest():
         got = mdm_jax.best_sample(proposed, KEY, jnp.full((2, 2), 7), num=3, rank=lambda *_, found=found: found)
         assert got.tokens.tolist() == [[kept] * 2] * 2
         assert got.nfe == 3 + 15
+
+
+@pytest.mark.parametrize("way", ["best", "symmetric"])
+@pytest.mark.parametrize("enough", [-1e9, -7.0, -4.0, 1e9])
+def test_enough_keeps_the_first_proposal_of_each_row_that_is_good_enough(way, enough):
+    x_init, tried = rows(), []
+    rank = functools.partial(mdm_jax.pseudo_log_likelihood, context_net, PARAMS, mask_id=MASK, num_calls=2)
+
+    def noted(keys, tokens):
+        tried.append(np.asarray(tokens))
+        return decode(keys, tokens)
+
+    sampler = {"best": mdm_jax.best_sample, "symmetric": mdm_jax.symmetric_sample}[way]
+    options = {"num": 4} if way == "best" else forms(4)
+    all_at_once = []
+    sampler(noted, KEY, x_init, rank=lambda *given: all_at_once.append(given) or rank(*given), **options)
+    answers, is_free = (np.asarray(field).reshape(3, 4, 6) for field in all_at_once[0])
+    values = np.asarray(rank(*map(jnp.asarray, (answers.reshape(12, 6), is_free.reshape(12, 6)))).log_prob).reshape(
+        3, 4
+    )
+    tried.clear()
+    got = sampler(noted, KEY, x_init, rank=rank, enough=enough, **options)
+    good = [np.flatnonzero(row >= enough) for row in values]
+    first = [int(found[0]) if len(found) else int(row.argmax()) for found, row in zip(good, values, strict=True)]
+    np.testing.assert_array_equal(got.tokens, answers[np.arange(3), first])
+    rounds = max(int(found[0]) + 1 if len(found) else 4 for found in good)
+    assert len(tried) == rounds
+    for number, tokens in enumerate(tried):
+        done = [bool(len(found)) and found[0] < number for found in good]
+        assert ((tokens == MASK).any(axis=1) <= ~np.array(done)).all(), "a row that is done has no masks left"
+    single = [sampler(decode, KEY, x_init[:1], rank=rank, enough=enough, **options)]
+    np.testing.assert_array_equal(single[0].tokens, got.tokens[:1])
+
+
+def test_enough_counts_the_calls_of_the_proposals_that_were_made():
+    x_init = rows()[:1]
+    rank = functools.partial(mdm_jax.pseudo_log_likelihood, context_net, PARAMS, mask_id=MASK, num_calls=2)
+    blanks = int((x_init == MASK).sum())
+    for enough, num in ((-1e9, 1), (1e9, 3)):
+        got = mdm_jax.best_sample(decode, KEY, x_init, num=3, rank=rank, enough=enough)
+        assert got.nfe == num * (blanks + 2)
+
+
+def test_enough_after_answers_that_are_no_number_keeps_the_first_number():
+    made = iter((np.nan, -np.inf, -5.0, -9.0))
+
+    def proposed(keys, x_init):
+        number = jnp.full(x_init.shape, len(seen), jnp.int32)
+        return SampleResult(number, jnp.zeros_like(x_init), jnp.zeros(len(x_init)), jnp.int32(1))
+
+    def rank(tokens, is_free):
+        seen.append(next(made))
+        return PseudoLikelihood(jnp.full(len(tokens), seen[-1]), jnp.int32(1))
+
+    seen = []
+    got = mdm_jax.best_sample(proposed, KEY, jnp.full((2, 2), 7), num=4, rank=rank, enough=-1.0)
+    assert got.tokens.tolist() == [[2, 2]] * 2
+    assert got.nfe == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"enough": -1.0}, "enough is a value of rank"),
+        ({"enough": float("nan"), "rank": lambda *_: None}, "enough must be a number"),
+    ],
+)
+def test_enough_that_cannot_be_used_is_named(options, said):
+    for sampler, more in ((mdm_jax.best_sample, {"num": 2}), (mdm_jax.symmetric_sample, forms(2))):
+        with pytest.raises(mdm_jax.InputError, match=said):
+            sampler(decode, KEY, rows(), **options, **more)
+
+
+def test_enough_is_refused_under_jit_in_one_line():
+    rank = functools.partial(mdm_jax.pseudo_log_likelihood, context_net, PARAMS, mask_id=MASK, num_calls=2)
+    with pytest.raises(mdm_jax.InputError, match="call this outside jax"):
+        jax.jit(lambda x: mdm_jax.best_sample(decode, KEY, x, num=2, rank=rank, enough=0.0).tokens)(rows())
+
+
+def test_symmetric_rank_is_the_mean_over_the_forms_of_an_answer_in_plain_python():
+    rank = functools.partial(mdm_jax.pseudo_log_likelihood, context_net, PARAMS, mask_id=MASK, num_calls=2)
+    answers = jnp.asarray(np.random.default_rng(5).integers(0, 5, (3, 6)), jnp.int32)
+    is_free = np.asarray(rows()) == MASK
+    got = mdm_jax.symmetric_rank(rank, **forms(3))(answers, jnp.asarray(is_free))
+    assert got.nfe == 3 * 2
+    for row in range(3):
+        values = []
+        for position, token in zip(*forms(3).values(), strict=True):
+            form = [int(token[answers[row, i]]) for i in position]
+            free = [bool(is_free[row, i]) for i in position]
+            values.append(float(rank(jnp.array([form]), jnp.array([free])).log_prob[0]))
+        assert float(got.log_prob[row]) == pytest.approx(np.mean(values), abs=1e-5)
+    with pytest.raises(mdm_jax.InputError, match="positions are for 5 tokens; the rows of tokens have 6"):
+        mdm_jax.symmetric_rank(rank, positions=[range(5)], tokens=[range(6)])(answers, jnp.asarray(is_free))
+    with pytest.raises(mdm_jax.InputError, match="positions must be permutations"):
+        mdm_jax.symmetric_rank(rank, positions=[[0, 0]], tokens=[range(6)])

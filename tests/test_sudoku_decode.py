@@ -10,7 +10,16 @@ import pytest
 from experiments.commands.decode import autoregressive, correcting, decoders_for, masked, measure, searching
 from experiments.commands.proposals import keepers
 from experiments.sudoku import Evaluate
-from mdm_jax import PerStep, Threshold, best_sample, oracles, pseudo_log_likelihood, search_sample
+from mdm_jax import (
+    PerStep,
+    Threshold,
+    best_sample,
+    oracles,
+    pseudo_log_likelihood,
+    search_sample,
+    symmetric_rank,
+    symmetric_sample,
+)
 from mdm_jax.errors import InputError
 from mdm_jax.loading import Model
 from mdm_jax.models.config import TransformerConfig
@@ -170,6 +179,27 @@ def test_check_ranks_proposals():
     assert (got.tokens != plain.tokens).any()
 
 
+def test_enough_and_forms_of_the_check_reach_the_sampler():
+    model, layout = small_model()
+    flags = Evaluate(proposals=(4,), choose="symmetric", check=2, check_forms=3, enough=-0.5, seed=1)
+    ((_, keep, how),) = keepers(flags, model, layout)
+    assert how == {"proposals": 4, "choose": "symmetric", "check_forms": 3, "enough": -0.5}
+    decode = masked(model, layout, oracles.margin)
+    keys, start = jax.random.split(jax.random.key(0), 9), jnp.asarray(layout.start(RECORDS))
+    (of_answers, of_check) = (
+        dict(zip(("positions", "tokens"), layout.symmetries(num, seed), strict=True)) for num, seed in ((4, 1), (3, 2))
+    )
+
+    def rank(tokens, free):
+        options = {"mask_id": layout.mask_id, "num_calls": 2}
+        return pseudo_log_likelihood(model.denoiser, model.params, tokens, free, **options)
+
+    options = {"rank": symmetric_rank(rank, **of_check), "enough": -0.5, **of_answers}
+    want, got = symmetric_sample(decode, keys, start, **options), keep(decode)(keys, start)
+    np.testing.assert_array_equal(got.tokens, want.tokens)
+    assert int(got.nfe) == int(want.nfe)
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -190,6 +220,16 @@ def test_proposals_of_symmetric_forms_want_a_layout_that_has_some():
     layout = Zebra(num_train=1, num_test=1).layouts["in-place"]
     with pytest.raises(InputError, match="names no symmetries"):
         keepers(Evaluate(proposals=(2,), choose="symmetric"), None, layout)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [{"enough": -1.0}, {"check_forms": 2}, {"enough": -1.0, "proposals": (2,)}, {"check_forms": 2, "check": 2}],
+)
+def test_how_proposals_are_checked_wants_proposals_and_a_check(flags):
+    model, layout = small_model()
+    with pytest.raises(InputError, match="give --proposals and --check"):
+        keepers(Evaluate(**flags), model, layout)
 
 
 def test_ladder_holds_our_sets_and_the_lists_of_the_folder_and_says_which_it_lacks(tmp_path, capsys):

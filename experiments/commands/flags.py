@@ -197,6 +197,11 @@ class EvaluateFlags(DecodeFlags, ViewerFlags):
     """which of the proposals is kept. likeliest: that of highest probability; stable: the one that comes back when half
     of it is answered again, for half as many calls more; both want --noise or --temperature. symmetric: the proposals
     answer symmetric forms of the record, and most of them give this one"""
+    check_forms: Count = 1
+    """check each proposal in so many symmetric forms, for so many times the calls of --check"""
+    enough: float | None = None
+    """keep the first proposal that --check puts at least here, nats, and make no more of that record; -0.01 is nearly
+    no doubt (None: make all, keep the best)"""
     seed: Seed = 0
     """of all draws"""
     out: pathlib.Path

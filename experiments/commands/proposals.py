@@ -11,6 +11,7 @@ from experiments.common import Row
 from mdm_jax.errors import InputError
 from mdm_jax.loading import Model
 from mdm_jax.oracles import ORACLES
+from mdm_jax.proposals import Rank
 from mdm_jax.sampling import Decode, SampleResult
 from mdm_jax.tasks.base import Layout, Symmetric
 
@@ -24,6 +25,8 @@ def keepers(flags: EvaluateFlags, model: Model, layout: Layout) -> list[tuple[st
     Raises:
       InputError: the flags do not fit each other or the layout.
     """
+    if (flags.check_forms > 1 or flags.enough is not None) and (flags.check is None or not flags.proposals):
+        raise InputError("--check-forms and --enough say how proposals are checked: give --proposals and --check")
     if not flags.proposals:
         if flags.choose != "likeliest":
             raise InputError(f"--choose {flags.choose} is for several answers: give their number with --proposals")
@@ -36,9 +39,11 @@ def keepers(flags: EvaluateFlags, model: Model, layout: Layout) -> list[tuple[st
         raise InputError("--choose stable keeps what comes back: leave --check out")
     if flags.choose != "symmetric" and max(flags.proposals) > 1 and (alike := list(_without_chance(flags))):
         raise InputError(f"all proposals of {alike[0]} would be the same: give --noise or --temperature")
+    how: Row = {"choose": flags.choose}
+    how |= {"check_forms": flags.check_forms} if flags.check_forms > 1 else {}
+    how |= {"enough": flags.enough} if flags.enough is not None else {}
     return [
-        (f"{num} proposals", _keeper(flags, model, layout, num), {"proposals": num, "choose": flags.choose})
-        for num in flags.proposals
+        (f"{num} proposals", _keeper(flags, model, layout, num), {"proposals": num, **how}) for num in flags.proposals
     ]
 
 
@@ -49,15 +54,29 @@ def _without_chance(flags: EvaluateFlags) -> Iterator[str]:
 
 
 def _keeper(flags: EvaluateFlags, model: Model, layout: Layout, num: int) -> Callable[[Decode], Decode]:
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"enough": flags.enough} if flags.enough is not None else {}
     if flags.check is not None:
-        rank = functools.partial(mdm_jax.pseudo_log_likelihood, skipping(model), model.params, num_calls=flags.check)
-        options = {"rank": functools.partial(rank, mask_id=layout.mask_id)}
+        assert layout.mask_id is not None
+        rank: Rank = functools.partial(
+            mdm_jax.pseudo_log_likelihood,
+            skipping(model),
+            model.params,
+            mask_id=layout.mask_id,
+            num_calls=flags.check,
+        )
+        if flags.check_forms > 1:
+            rank = mdm_jax.symmetric_rank(rank, **_forms(layout, flags.check_forms, flags.seed + 1, "--check-forms"))
+        options["rank"] = rank
     if flags.choose == "symmetric":
-        if not isinstance(layout, Symmetric):
-            raise InputError(f"the layout {layout.name} names no symmetries: --choose symmetric is not for it")
-        positions, tokens = layout.symmetries(num, flags.seed)
-        options |= {"positions": positions, "tokens": tokens}
+        options |= _forms(layout, num, flags.seed, "--choose symmetric")
         return lambda decode: functools.partial(mdm_jax.symmetric_sample, decode, **options)
     keep: Callable[..., SampleResult] = mdm_jax.stable_sample if flags.choose == "stable" else mdm_jax.best_sample
     return lambda decode: functools.partial(keep, decode, num=num, **options)
+
+
+def _forms(layout: Layout, num: int, seed: int, flag: str) -> dict[str, Any]:
+    """So many symmetries, the first of which changes nothing."""
+    if not isinstance(layout, Symmetric):
+        raise InputError(f"the layout {layout.name} names no symmetries: {flag} is not for it")
+    positions, tokens = layout.symmetries(num, seed)
+    return {"positions": positions, "tokens": tokens}

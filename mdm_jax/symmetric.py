@@ -1,0 +1,169 @@
+"""Answers to the symmetric forms of a row: a fresh look at the same question, without any noise.
+
+A task with symmetries turns a row into others that ask the same, such as a Sudoku mirrored or with its digits
+renamed. A network that has learned no symmetry exactly answers each anew. Form s of a row x is y with
+y[i] = tokens[s, x[positions[s, i]]].
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from mdm_jax.checks import known_values
+from mdm_jax.errors import InputError
+from mdm_jax.proposals import Rank, check_enough, checked, decode_all, highest, keep
+from mdm_jax.pseudo_likelihood import PseudoLikelihood
+from mdm_jax.sampling import Decode, SampleResult
+from mdm_jax.typing import Array
+
+
+def symmetric_sample(
+    decode: Decode,
+    key: Array,
+    x_init: ArrayLike,
+    *,
+    positions: ArrayLike,
+    tokens: ArrayLike,
+    rank: Rank | None = None,
+    enough: float | None = None,
+) -> SampleResult:
+    """The answer that most symmetric forms of a row lead to: a vote over whole answers.
+
+    Every form is decoded, its answer is taken back to the row's own form, and the answer that most
+    forms agree on is kept; ties go to the higher log_prob, then to the first form. A vote, not an
+    average of predictions: what is kept is an answer that the model gave, and any decoder will do.
+    With `rank` there is no vote: the answer that it ranks highest is kept, even one that a single form
+    leads to. It costs S times what the decoder costs, and the decoder may be without chance, since the
+    forms differ. With `enough` forms are decoded one after another, until each row has an answer that
+    is good enough.
+
+    Args:
+      decode: fills in a batch, as for `best_sample`.
+      key: a typed key, scalar or one per row [B]; consumed.
+      x_init: int [B, L], as for the decoder.
+      positions: int [S, L], S permutations of the positions. A task with symmetries gives them, such as
+        `tasks.sudoku.layouts.Masked.symmetries`.
+      tokens: int [S, T], as many permutations of the ids 0 to T - 1, among them all ids in `x_init` and
+        all that the decoder writes. The mask has to keep its id.
+      rank: as for `best_sample`; of the answers in the row's own form.
+      enough: as for `best_sample`.
+
+    Returns:
+      SampleResult.
+
+    Raises:
+      InputError: as `best_sample`, or the arrays hold no permutations, or an id is known that `tokens` lack.
+
+    Example:
+      def denoiser(params, tokens):
+          return params[tokens] + params[tokens].mean(axis=1, keepdims=True)
+
+      def decode(keys, x_init):
+          return mdm_jax.sample(denoiser, params, keys, x_init, mask_id=5, temperature=0)
+
+      params, x_init = jax.random.normal(jax.random.key(0), (6, 5)), jnp.full((2, 3), 5)
+      mirrored = jnp.array([[0, 1, 2], [2, 1, 0]])
+      result = mdm_jax.symmetric_sample(
+          decode, jax.random.key(1), x_init, positions=mirrored, tokens=jnp.tile(jnp.arange(6), (2, 1))
+      )
+      assert (result.tokens < 5).all() and result.nfe == 2 * 3
+    """
+    forms = _Forms(positions, tokens)
+    given, keys = checked(key, x_init, forms.num)
+    forms.check(given, "x_init")
+
+    def propose(given: Array, first: int, end: int) -> SampleResult:
+        found = decode_all(decode, keys[:, first:end], forms.of(given, first, end))
+        return forms.back(found, first, end)
+
+    check_enough(enough, rank)
+    if rank is not None:
+        return highest(propose, given, forms.num, rank, enough)
+    found = propose(given, 0, forms.num)
+    return keep(found, (found.tokens[:, :, None] == found.tokens[:, None]).all(axis=-1).sum(axis=-1))
+
+
+def symmetric_rank(rank: Rank, *, positions: ArrayLike, tokens: ArrayLike) -> Rank:
+    """Ranks an answer by the mean of what `rank` says of its symmetric forms.
+
+    A wrong answer that the model does not doubt in one form it mostly doubts in another, and a right
+    one in none. It costs S times what `rank` costs.
+
+    Args:
+      rank: as for `best_sample`.
+      positions: int [S, L], as for `symmetric_sample`.
+      tokens: int [S, T], as for `symmetric_sample`.
+
+    Returns:
+      A function as `rank` is, of answers int32 [N, L] and of where they were filled in, bool [N, L].
+
+    Raises:
+      InputError: the arrays hold no permutations; the function raises it if they do not fit its answers.
+
+    Example:
+      def denoiser(params, tokens):  # only the second token is told by the first
+          known = jax.nn.one_hot(tokens[:, :1], 3)
+          return jnp.concatenate([0 * known, params * known], axis=1)
+
+      def rank(tokens, is_free):
+          return mdm_jax.pseudo_log_likelihood(denoiser, jnp.array(9.0), tokens, is_free, mask_id=3)
+
+      both_ways = mdm_jax.symmetric_rank(rank, positions=[[0, 1], [1, 0]], tokens=[range(4)] * 2)
+      answers, is_free = jnp.array([[0, 2]]), jnp.array([[True, False]])
+      assert rank(answers, is_free).log_prob > both_ways(answers, is_free).log_prob
+    """
+    forms = _Forms(positions, tokens)
+
+    def ranked(answers: Array, is_free: Array) -> PseudoLikelihood:
+        forms.check(answers, "tokens")
+        rows, free = forms.of(answers, 0, forms.num), jnp.asarray(is_free)[:, forms.positions]
+        found = rank(*(field.reshape(-1, field.shape[-1]) for field in (rows, free)))
+        return PseudoLikelihood(found.log_prob.reshape(-1, forms.num).mean(axis=1), forms.num * found.nfe)
+
+    return ranked
+
+
+class _Forms:
+    """Checked permutations of positions and of tokens, and what they make of rows."""
+
+    def __init__(self, positions: ArrayLike, tokens: ArrayLike) -> None:
+        self.num = _check_permutations("positions", positions)
+        if _check_permutations("tokens", tokens) != self.num:
+            raise InputError(f"positions hold {self.num} forms and tokens {len(np.asarray(tokens))}: give as many")
+        self.positions, self.tokens = jnp.asarray(positions, jnp.int32), jnp.asarray(tokens, jnp.int32)
+
+    def check(self, rows: Array, name: str) -> None:
+        """InputError if rows [B, L] are of another length, or hold a known id that has no new name."""
+        if self.positions.shape[1] != rows.shape[1]:
+            raise InputError(
+                f"positions are for {self.positions.shape[1]} tokens; the rows of {name} have {rows.shape[1]}"
+            )
+        _check_renamed(f"{name} holds", rows, self.tokens.shape[1])
+
+    def of(self, rows: Array, first: int, end: int) -> Array:
+        """The forms numbered from `first` to before `end` of each row [B, L], int32 [B, N, L]."""
+        numbers = jnp.arange(first, end)[:, None]
+        return self.tokens[numbers, rows[:, self.positions[first:end]]]
+
+    def back(self, found: SampleResult, first: int, end: int) -> SampleResult:
+        """Answers to these forms, [B, N, L], in the rows' own form."""
+        _check_renamed("the decoder wrote", found.tokens, self.tokens.shape[1])
+        places = jnp.argsort(self.positions[first:end], axis=1)[None]
+        names = jnp.argsort(self.tokens, axis=1)[jnp.arange(first, end)[:, None], found.tokens]
+        tokens, steps = (jnp.take_along_axis(field, places, axis=2) for field in (names, found.reveal_step))
+        return found._replace(tokens=tokens, reveal_step=steps)
+
+
+def _check_permutations(name: str, array: ArrayLike) -> int:
+    """The number of permutations [S, n] in the array; InputError if it holds something else."""
+    values = np.asarray(array)
+    if values.ndim != 2 or 0 in values.shape or (np.sort(values, axis=1) != np.arange(values.shape[1])).any():
+        raise InputError(f"{name} must be permutations of 0 to n - 1, [forms, n]; got an array of shape {values.shape}")
+    return len(values)
+
+
+def _check_renamed(who: str, ids: Array, num: int) -> None:
+    """InputError for an id from `num` on, if the ids are known: jit would take the last in its place."""
+    values = known_values(ids)
+    if values is not None and values.max() >= num:
+        raise InputError(f"{who} the id {values.max()}, and tokens are permutations of the ids 0 to {num - 1} alone")
