@@ -28,6 +28,7 @@ from experiments import (
 )
 from experiments.commands.curves import rows_over_training
 from experiments.common import Row
+from experiments.report.tables import PROTEINS
 from experiments.sudoku_flags import Demo
 from experiments.throughput import report as throughput_report
 from mdm_jax.report.puzzle_pictures import Board, animation, reveal_order
@@ -104,6 +105,7 @@ PLANNING = [
 """The ways to spend more network calls on the same puzzles that were measured, by their files."""
 FIGURES["planning.png"] = lambda path: sudoku_tables.plot_planning(path, *map(measured.rows, PLANNING))
 FIGURES |= {
-    f"proteins-{k}.png": of_rows(proteins.plot, "proteins/antiberty", tokens_per_step=k)
-    for k in dict.fromkeys(row["tokens_per_step"] for row in measured.rows("proteins/antiberty"))
+    f"proteins-{k}.png": of_rows(proteins.plot, name, tokens_per_step=k)
+    for name in PROTEINS
+    for k in dict.fromkeys(row["tokens_per_step"] for row in measured.rows(name))
 }

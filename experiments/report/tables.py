@@ -204,8 +204,13 @@ def imbalance() -> Lines:
     ]
 
 
+PROTEINS = ("proteins/antiberty", "proteins/antiberty-2-1")
+"""Residues recovered: many a step, and few."""
+
+
 def proteins() -> Lines:
     """Residues recovered."""
+    recovered = [row for name in PROTEINS for row in rows(name)]
     return [
         {
             "masked": percent(row["masked"], 0),
@@ -216,7 +221,7 @@ def proteins() -> Lines:
             "less the random order": f"{100 * row['minus_random']:+.1f}" if "minus_random" in row else "",
             "its 95% interval": interval(row.get("minus_random_ci")),
         }
-        for row in rows("proteins/antiberty")
+        for row in sorted(recovered, key=lambda row: (row["masked"], -row["tokens_per_step"]))
     ]
 
 
