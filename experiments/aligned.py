@@ -12,7 +12,7 @@ equal steps are equal tokens and equal time. The sets: puzzles that seven rules 
 
 import dataclasses
 import pathlib
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from experiments.commands.plans import ReproduceFlags
 from experiments.common import run
@@ -25,6 +25,8 @@ class Reproduce(ReproduceFlags):
 
     experiment: ClassVar[str] = "aligned"
     table: ClassVar[str] = "experiments.aligned_table"
+    scale: Literal["smoke", "small", "paper"] = "small"
+    """smoke: seconds; small: 6x6 on two CPU cores; paper: 9x9 on an accelerator"""
     limit: Count = 500
     """the number of held-out puzzles of each set, from the first"""
     out: pathlib.Path = pathlib.Path("runs/aligned")

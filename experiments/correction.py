@@ -9,12 +9,13 @@ the plain loss is trained for twice as many steps.
 
     python -m experiments.correction reproduce --scale smoke
     python -m experiments.correction reproduce
+    python -m experiments.correction reproduce --scale tuned --limit 50 --ladder FOLDER
     python -m experiments.correction reproduce --scale paper --minutes 60
 """
 
 import dataclasses
 import pathlib
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from experiments.commands.plans import ReproduceFlags
 from experiments.common import run
@@ -27,6 +28,11 @@ class Reproduce(ReproduceFlags):
 
     experiment: ClassVar[str] = "correction"
     table: ClassVar[str] = "experiments.correction_table"
+    scale: Literal["smoke", "small", "tuned", "paper"] = "small"
+    """smoke: seconds; small: 6x6 from nothing, 0.8M parameters; tuned: 9x9 from the shipped 6M weights, on two CPU
+    cores; paper: 9x9 from nothing, on an accelerator"""
+    ladder: pathlib.Path | None = None
+    """solve the sets of `sudoku evaluate --ladder`, with the public lists in this folder (9x9 only)"""
     limit: Count = 500
     """the number of held-out puzzles of each set, from the first"""
     out: pathlib.Path = pathlib.Path("runs/correction")

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,15 +14,18 @@ from experiments.commands.plans import Plan, Unit
 from experiments.commands.reproduce import print_table, solved_by
 from experiments.common import Row
 from experiments.correction import Reproduce
+from experiments.sudoku_ladder import ladder, names_in
 from experiments.trainings import Training
 from mdm_jax import oracles
 from mdm_jax.data.difficulty import DIFFICULTIES
+from mdm_jax.errors import InputError
 from mdm_jax.evaluation.intervals import mean_interval
 from mdm_jax.loading import Model
 from mdm_jax.report import plots
 from mdm_jax.sampling import Decode
 from mdm_jax.tasks.base import Layout, Records, Task, held_out
 from mdm_jax.tasks.sudoku.rules import Rule
+from mdm_jax.tasks.sudoku.task import Sudoku
 
 COLUMNS = {
     "dataset": "puzzles",
@@ -34,6 +37,8 @@ COLUMNS = {
     "solved_ci": "95% interval over puzzles",
     "by_seed": "by seed",
 }
+JUDGES = {"plain": "leave-one-out", "filled": "filled", "quality": "quality"}
+"""The judge that a network of each loss is decoded with."""
 SEARCH = "checked search"
 SURE = 0.99
 """The margin from which the search reveals cells at once."""
@@ -46,8 +51,8 @@ class CorrectionScale(Training):
     seeds: int
     plain: tuple[int, ...]
     """cells a step without correction"""
-    corrected: tuple[int, ...]
-    """cells a step with it"""
+    corrected: Mapping[str, tuple[int, ...]]
+    """cells a step with it, by the loss of the network"""
     remask_steps: tuple[int, ...]
     width: int
     check: int
@@ -66,7 +71,7 @@ SCALES = {
         learning_rate=3e-3,
         seeds=1,
         plain=(12,),
-        corrected=(12,),
+        corrected=dict.fromkeys(JUDGES, (12,)),
         remask_steps=(2,),
         width=2,
         check=1,
@@ -83,8 +88,26 @@ SCALES = {
         learning_rate=3e-3,
         seeds=2,
         plain=(1, 2, 4, 8),
-        corrected=(2, 4, 8),
+        corrected=dict.fromkeys(JUDGES, (2, 4, 8)),
         remask_steps=(6, 12, 24),
+        width=4,
+        check=4,
+    ),
+    "tuned": CorrectionScale(
+        size=9,
+        clues=None,
+        difficulty="normal",
+        num_train=20_000,
+        num_test=1_000,
+        model="sudoku_6m_deep",
+        init_from=pathlib.Path("sudoku-6m"),
+        steps=200,
+        batch_size=32,
+        learning_rate=3e-4,
+        seeds=2,
+        plain=(2, 4, 8),
+        corrected={"filled": (4, 8), "quality": (4, 8)},  # leave-one-out asks for each of 57 cells
+        remask_steps=(15,),
         width=4,
         check=4,
     ),
@@ -100,34 +123,44 @@ SCALES = {
         learning_rate=3e-3,
         seeds=2,
         plain=(1, 2, 4, 8),
-        corrected=(2, 4, 8),
+        corrected=dict.fromkeys(JUDGES, (2, 4, 8)),
         remask_steps=(8, 15, 29, 57),
         width=8,
         check=4,
     ),
 }
-JUDGES = {"plain": "leave-one-out", "filled": "filled", "quality": "quality"}
-"""The judge that a network of each loss is decoded with."""
 
 
 def plans(flags: Reproduce) -> list[Plan]:
     """A training for each seed and loss, measured on both sets."""
     scale, found = SCALES[flags.scale], []
-    records_of: Callable[[Any], Records] = functools.cache(functools.partial(held_out, limit=flags.limit))
+    if flags.ladder is not None and scale.size != 9:
+        raise InputError(f"--ladder is for 9x9 puzzles, and --scale {flags.scale} has {scale.size}x{scale.size} ones")
+    sets: dict[str, Callable[[], Records]] | None = None
     for i in range(scale.seeds):
         for loss in JUDGES:
             seeded = dataclasses.replace(flags, seed=flags.seed + i)
             steps = scale.steps * (2 if loss == "plain" else 1)
             train = scale.flags(seeded, f"{loss}-{i}", loss=loss, steps=steps)
-            layout, units = train.layout_of(train.task()), []
-            for difficulty in DIFFICULTIES:
-                task = dataclasses.replace(train.task(), difficulty=difficulty, seed=flags.seed)
+            task = train.task()
+            layout, sets = train.layout_of(task), sets or sets_of(flags, task)
+            units = []
+            for name, records in sets.items():
                 for way, fields, decoder in ways(scale, loss):
                     about: Row = {"method": layout.method, "loss": loss, "repeat": flags.seed + i}
-                    about |= {"dataset": task.title, "oracle": "margin", "way": way, **fields}
-                    units.append(_unit(about, task, layout, records_of, decoder, flags.seed))
+                    about |= {"dataset": name, "oracle": "margin", "way": way, **fields}
+                    units.append(_unit(about, task, layout, records, decoder, flags.seed))
             found.append(Plan(train, layout, units))
     return found
+
+
+def sets_of(flags: Reproduce, task: Sudoku) -> dict[str, Callable[[], Records]]:
+    """What is solved, by name, each made once, when it is needed: held-out puzzles of both sets, or the ladder's."""
+    if flags.ladder is None:
+        chosen = [dataclasses.replace(task, difficulty=difficulty, seed=flags.seed) for difficulty in DIFFICULTIES]
+        return {one.title: functools.cache(functools.partial(held_out, one, flags.limit)) for one in chosen}
+    every = functools.cache(functools.partial(ladder, flags.ladder, flags.limit))
+    return {name: functools.partial(lambda name: every()[name], name) for name in names_in(flags.ladder)}
 
 
 def ways(scale: CorrectionScale, loss: str) -> list[tuple[str, Row, Callable[[Model, Layout], Decode]]]:
@@ -137,7 +170,7 @@ def ways(scale: CorrectionScale, loss: str) -> list[tuple[str, Row, Callable[[Mo
     judge = JUDGES[loss]
     return [
         *(("none", {"tokens_per_step": k}, of(masked, selector=mdm_jax.PerStep(k))) for k in scale.plain),
-        *((judge, {"tokens_per_step": k}, of(correcting, judge=judge, k=k)) for k in scale.corrected),
+        *((judge, {"tokens_per_step": k}, of(correcting, judge=judge, k=k)) for k in scale.corrected.get(loss, ())),
         *(("remasking", {"remask_steps": n}, of(remasking, num_steps=n)) for n in scale.remask_steps),
         (SEARCH, {"search_width": scale.width, "check": scale.check}, of(searching, **search)),
     ]
@@ -152,7 +185,7 @@ def _unit(
     about: Row,
     task: Task,
     layout: Layout,
-    records_of: Callable[[Task], Records],
+    records_of: Callable[[], Records],
     decoder: Callable[[Model, Layout], Decode],
     seed: int,
 ) -> Unit:
@@ -160,13 +193,13 @@ def _unit(
     label = " ".join(str(value) for name, value in about.items() if name not in ("method", "oracle"))
 
     def work(model: Model) -> list[Row]:
-        records = records_of(task)
+        records = records_of()
         # A search calls the network for a batch as often as its most doubtful row wants: here calls are a puzzle's.
         options: dict[str, Any] = {"batch_size": 1} if about["way"] == SEARCH else {}
         found = measure(task, layout, decoder(model, layout), records, seed=seed, progress=label, **options)
         is_solved = np.flatnonzero(found.scores["solved"]).tolist()
         rows: list[Row] = [{**about, **found.row, "is_solved": is_solved}]
-        if getattr(task, "difficulty", None) == "normal":
+        if about["dataset"].endswith("normal"):
             hardest = records["rule"].max(axis=1)
             by_rule = solved_by("hardest_rule", hardest, lambda rule: Rule(rule).name.lower(), found.scores["solved"])
             rows += [{**about, **row} for row in by_rule]

@@ -13,7 +13,7 @@ without loops. Whether it solves what a network of so many times the parameters 
 
 import dataclasses
 import pathlib
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from experiments.commands.plans import ReproduceFlags
 from experiments.common import run
@@ -26,6 +26,8 @@ class Reproduce(ReproduceFlags):
 
     experiment: ClassVar[str] = "loops"
     table: ClassVar[str] = "experiments.loops_table"
+    scale: Literal["smoke", "small", "paper"] = "small"
+    """smoke: seconds; small: 6x6 on two CPU cores; paper: 9x9 on an accelerator"""
     limit: Count = 500
     """the number of held-out puzzles of each set, from the first"""
     out: pathlib.Path = pathlib.Path("runs/loops")

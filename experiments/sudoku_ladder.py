@@ -13,6 +13,8 @@ FILES = ("17_clue", "magictour_top1465", "forum_hardest_se11_1k", "forum_hardest
 """Parts of the names of the public lists. Each is a set of the ladder, in this order behind our own two."""
 NUM = 1_000
 """Puzzles of each of our own sets."""
+OWN = [Sudoku(difficulty=difficulty, num_train=1, num_test=NUM) for difficulty in DIFFICULTIES]
+"""Our own sets."""
 
 
 def ladder(folder: pathlib.Path, limit: int | None) -> dict[str, Records]:
@@ -25,14 +27,9 @@ def ladder(folder: pathlib.Path, limit: int | None) -> dict[str, Records]:
     Raises:
       InputError: the folder holds none of the lists, or one is faulty.
     """
-    if not folder.is_dir():
-        raise InputError(f"--ladder {folder}: there is no such folder")
-    paths = {name: next(iter(sorted(folder.glob(f"*{name}*"))), None) for name in FILES}
-    if not any(paths.values()):
-        raise InputError(f"--ladder {folder} holds none of the lists {', '.join(FILES)}: docs/planning.md names them")
+    paths = _lists(folder)
     sets = {}
-    for difficulty in DIFFICULTIES:
-        own = Sudoku(difficulty=difficulty, num_train=1, num_test=NUM)
+    for own in OWN:
         sets[own.title] = held_out(own, limit, say=say)
     for name, path in paths.items():
         if path is None:
@@ -42,3 +39,18 @@ def ladder(folder: pathlib.Path, limit: int | None) -> dict[str, Records]:
         say(found.how)
         sets[name] = {"puzzle": found.puzzles, "solution": found.solutions}
     return sets
+
+
+def names_in(folder: pathlib.Path) -> list[str]:
+    """The names of the sets that `ladder` gives, without reading them; raises what it raises about the folder."""
+    return [*(own.title for own in OWN), *(name for name, path in _lists(folder).items() if path is not None)]
+
+
+def _lists(folder: pathlib.Path) -> dict[str, pathlib.Path | None]:
+    """The file of each public list; None for one that the folder lacks."""
+    if not folder.is_dir():
+        raise InputError(f"--ladder {folder}: there is no such folder")
+    paths = {name: next(iter(sorted(folder.glob(f"*{name}*"))), None) for name in FILES}
+    if not any(paths.values()):
+        raise InputError(f"--ladder {folder} holds none of the lists {', '.join(FILES)}: docs/planning.md names them")
+    return paths

@@ -1,6 +1,7 @@
 """Trainings of one network on Sudokus that differ in one thing, for tables that compare them."""
 
 import dataclasses
+import pathlib
 from typing import Any, Literal
 
 from experiments.commands.plans import ReproduceFlags
@@ -20,6 +21,8 @@ class Training:
     steps: int
     batch_size: int
     learning_rate: float
+    init_from: pathlib.Path | None = None
+    """start from these weights"""
 
     def flags(self, of: ReproduceFlags, name: str, **changes: Any) -> Train:
         """The flags of one training, in a folder of its own; `changes` replace flags of `train`."""

@@ -1,9 +1,14 @@
 """The table of correction: its ways, its comparison over seeds, and the command at smoke size."""
 
+import dataclasses
+import pathlib
+
 import pytest
 from commands import rows, run
 
-from experiments.correction_table import JUDGES, SCALES, compared, ways
+from experiments.correction import Reproduce
+from experiments.correction_table import JUDGES, SCALES, compared, plans, ways
+from mdm_jax.errors import InputError
 from mdm_jax.evaluation.intervals import mean_interval
 
 
@@ -53,3 +58,21 @@ def test_smoke_measures_every_way_on_both_sets(tmp_path):
     ]
     assert any("hardest_rule" in row for row in rows(tmp_path / "out"))
     assert (tmp_path / "out" / "correction.png").exists()
+
+
+def test_tuned_networks_begin_with_the_shipped_weights_and_meet_the_sets_of_the_ladder(tmp_path):
+    (tmp_path / "sudoku_magictour_top1465.txt").write_text("a list that is read when it is solved")
+    flags = Reproduce(scale="tuned", ladder=tmp_path, out=tmp_path / "out")
+    found = plans(flags)
+    assert [plan.train.loss for plan in found] == ["plain", "filled", "quality"] * 2
+    assert [plan.train.steps for plan in found] == [400, 200, 200] * 2, "as many network calls"
+    assert [plan.train.seed for plan in found] == [0] * 3 + [1] * 3
+    assert {plan.train.init_from for plan in found} == {pathlib.Path("sudoku-6m")}
+    labels = [unit.name for unit in found[2].units]
+    assert labels[:4] == [f"quality 0 normal none {k}" for k in (2, 4, 8)] + ["quality 0 normal quality 4"]
+    assert {label.split()[2] for label in labels} == {"normal", "hard", "magictour_top1465"}
+    assert not any("leave-one-out" in unit.name for unit in found[0].units)
+    with pytest.raises(InputError, match="--ladder is for 9x9 puzzles, and --scale small has 6x6 ones"):
+        plans(dataclasses.replace(flags, scale="small"))
+    with pytest.raises(InputError, match="there is no such folder"):
+        plans(dataclasses.replace(flags, ladder=tmp_path / "none"))

@@ -165,6 +165,7 @@ BELOW["judges"] = BELOW["sampling"] | {"sampling", "logits"}
 BELOW["correction"] = BELOW["judges"] | {"judges"}
 BELOW["pseudo_likelihood"] = {"errors", "ranges", "typing", "checks", "logits", "masking"}
 BELOW["proposals"] = BELOW["sampling"] | {"sampling", "pseudo_likelihood"}
+BELOW["symmetric"] = BELOW["proposals"] | {"proposals"}
 BELOW["autoregressive"] = {"errors", "ranges", "typing", "randomness", "checks", "confidence", "orders"}
 BELOW["edits"] = {"ranges", "typing", "checks", "loop"}
 BELOW["search"] = BELOW["sampling"] | {"sampling", "edits", "pseudo_likelihood"}

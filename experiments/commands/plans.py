@@ -6,7 +6,7 @@ Nothing heavy is imported before the verb runs.
 import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple
 
 from experiments.commands.flags import TrainFlags
 from mdm_jax.ranges import Count, Range, Seed
@@ -44,8 +44,8 @@ class ReproduceFlags:
     table: ClassVar[str]
     """The module of the table. It holds `SCALES`, the settings by `scale`; `plans(flags)`, the models and what is
     measured on each; and `report(flags, rows)`, which prints the table and returns the paths of the pictures."""
-    scale: Literal["smoke", "small", "paper"] = "small"
-    """how large the reproduction is"""
+    scale: str
+    """how large the reproduction is; each table names its scales"""
     minutes: Annotated[float, Range(0, 1e6)] | None = None
     """save and stop after this long; the same command goes on"""
     data: pathlib.Path = pathlib.Path("datasets")
