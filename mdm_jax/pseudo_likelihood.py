@@ -71,16 +71,21 @@ def pseudo_log_likelihood(
     """
     check_network(denoiser, "denoiser")
     tokens, mask_id = check_tokens(tokens, "tokens", denoiser), check_mask_id(mask_id, denoiser)
-    is_free = as_array(is_free, "is_free", f"bool {list(tokens.shape)}, as tokens are")
-    if is_free.shape != tokens.shape or is_free.dtype != bool:
-        raise InputError(
-            f"is_free must be bool {list(tokens.shape)}, as tokens are; got {is_free.dtype}{is_free.shape}"
-        )
+    is_free = check_free(is_free, tokens)
     length = tokens.shape[1]
     if num_calls is None:
         num_calls = length
     check_number("num_calls", num_calls, Range(1, INT32), whole=True)
     return _score(denoiser, params, tokens, is_free, mask_id=mask_id, num_calls=min(operator.index(num_calls), length))
+
+
+def check_free(is_free: ArrayLike, tokens: Array) -> Array:
+    """Which of the tokens [B, L] were filled in, bool [B, L]; InputError if it is no such array."""
+    wanted = f"bool {list(tokens.shape)}, as tokens are"
+    is_free = as_array(is_free, "is_free", wanted)
+    if is_free.shape != tokens.shape or is_free.dtype != bool:
+        raise InputError(f"is_free must be {wanted}; got {is_free.dtype}{is_free.shape}")
+    return is_free
 
 
 @functools.partial(jax.jit, static_argnames=("denoiser", "mask_id", "num_calls"))

@@ -5,14 +5,16 @@ renamed. A network that has learned no symmetry exactly answers each anew. Form 
 y[i] = tokens[s, x[positions[s, i]]].
 """
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from mdm_jax.checks import known_values
+from mdm_jax.checks import check_tokens, known_values
+from mdm_jax.choosing import Rank, best_ranked, check_enough, decode_all, keep, proposal_keys
 from mdm_jax.errors import InputError
-from mdm_jax.proposals import Rank, check_enough, checked, decode_all, highest, keep
-from mdm_jax.pseudo_likelihood import PseudoLikelihood
+from mdm_jax.pseudo_likelihood import PseudoLikelihood, check_free
 from mdm_jax.sampling import Decode, SampleResult
 from mdm_jax.typing import Array
 
@@ -68,26 +70,27 @@ def symmetric_sample(
       )
       assert (result.tokens < 5).all() and result.nfe == 2 * 3
     """
-    forms = _Forms(positions, tokens)
-    given, keys = checked(key, x_init, forms.num)
-    forms.check(given, "x_init")
-
-    def propose(given: Array, first: int, end: int) -> SampleResult:
-        found = decode_all(decode, keys[:, first:end], forms.of(given, first, end))
-        return forms.back(found, first, end)
-
+    forms = _forms(positions, tokens)
     check_enough(enough, rank)
+    given, keys = proposal_keys(key, x_init, len(forms.positions))
+    _check_fit(forms, given, "x_init")
+
+    def propose(rows: Array, numbers: slice) -> SampleResult:
+        found = decode_all(decode, keys[:, numbers], _forms_of(rows, forms, numbers))
+        _check_renamed("the decoder wrote", found.tokens, forms)
+        return found._replace(**_own_form(found, forms, numbers))
+
     if rank is not None:
-        return highest(propose, given, forms.num, rank, enough)
-    found = propose(given, 0, forms.num)
+        return best_ranked(propose, given, len(forms.positions), rank, enough)
+    found = propose(given, slice(None))
     return keep(found, (found.tokens[:, :, None] == found.tokens[:, None]).all(axis=-1).sum(axis=-1))
 
 
 def symmetric_rank(rank: Rank, *, positions: ArrayLike, tokens: ArrayLike) -> Rank:
     """Ranks an answer by the mean of what `rank` says of its symmetric forms.
 
-    A wrong answer that the model does not doubt in one form it mostly doubts in another, and a right
-    one in none. It costs S times what `rank` costs.
+    Each form is a fresh look at the answer: a wrong one that the network does not doubt in one form it
+    may doubt in another. It costs S times what `rank` costs.
 
     Args:
       rank: as for `best_sample`.
@@ -112,46 +115,63 @@ def symmetric_rank(rank: Rank, *, positions: ArrayLike, tokens: ArrayLike) -> Ra
       answers, is_free = jnp.array([[0, 2]]), jnp.array([[True, False]])
       assert rank(answers, is_free).log_prob > both_ways(answers, is_free).log_prob
     """
-    forms = _Forms(positions, tokens)
+    forms = _forms(positions, tokens)
 
     def ranked(answers: Array, is_free: Array) -> PseudoLikelihood:
-        forms.check(answers, "tokens")
-        rows, free = forms.of(answers, 0, forms.num), jnp.asarray(is_free)[:, forms.positions]
-        found = rank(*(field.reshape(-1, field.shape[-1]) for field in (rows, free)))
-        return PseudoLikelihood(found.log_prob.reshape(-1, forms.num).mean(axis=1), forms.num * found.nfe)
+        answers = check_tokens(answers, "tokens")
+        is_free = check_free(is_free, answers)
+        _check_fit(forms, answers, "tokens")
+        rows, free = _forms_of(answers, forms, slice(None)), is_free[:, forms.positions]
+        num, length = rows.shape[1:]
+        found = rank(rows.reshape(-1, length), free.reshape(-1, length))
+        return PseudoLikelihood(found.log_prob.reshape(-1, num).mean(axis=1), num * found.nfe)
 
     return ranked
 
 
-class _Forms:
-    """Checked permutations of positions and of tokens, and what they make of rows."""
+class _Forms(NamedTuple):
+    """S permutations of positions and of tokens, and the permutations that undo them."""
 
-    def __init__(self, positions: ArrayLike, tokens: ArrayLike) -> None:
-        self.num = _check_permutations("positions", positions)
-        if _check_permutations("tokens", tokens) != self.num:
-            raise InputError(f"positions hold {self.num} forms and tokens {len(np.asarray(tokens))}: give as many")
-        self.positions, self.tokens = jnp.asarray(positions, jnp.int32), jnp.asarray(tokens, jnp.int32)
+    positions: Array
+    """int32 [S, L]"""
+    tokens: Array
+    """int32 [S, T]"""
+    places: Array
+    """int32 [S, L]"""
+    names: Array
+    """int32 [S, T]"""
 
-    def check(self, rows: Array, name: str) -> None:
-        """InputError if rows [B, L] are of another length, or hold a known id that has no new name."""
-        if self.positions.shape[1] != rows.shape[1]:
-            raise InputError(
-                f"positions are for {self.positions.shape[1]} tokens; the rows of {name} have {rows.shape[1]}"
-            )
-        _check_renamed(f"{name} holds", rows, self.tokens.shape[1])
 
-    def of(self, rows: Array, first: int, end: int) -> Array:
-        """The forms numbered from `first` to before `end` of each row [B, L], int32 [B, N, L]."""
-        numbers = jnp.arange(first, end)[:, None]
-        return self.tokens[numbers, rows[:, self.positions[first:end]]]
+def _forms(positions: ArrayLike, tokens: ArrayLike) -> _Forms:
+    """Checks the permutations, and undoes them."""
+    num = _check_permutations("positions", positions)
+    if _check_permutations("tokens", tokens) != num:
+        raise InputError(f"positions hold {num} forms and tokens {len(np.asarray(tokens))}: give as many")
+    there = (np.asarray(positions), np.asarray(tokens))
+    back = (np.argsort(permutations, axis=1) for permutations in there)
+    return _Forms(*(jnp.asarray(permutations, jnp.int32) for permutations in (*there, *back)))
 
-    def back(self, found: SampleResult, first: int, end: int) -> SampleResult:
-        """Answers to these forms, [B, N, L], in the rows' own form."""
-        _check_renamed("the decoder wrote", found.tokens, self.tokens.shape[1])
-        places = jnp.argsort(self.positions[first:end], axis=1)[None]
-        names = jnp.argsort(self.tokens, axis=1)[jnp.arange(first, end)[:, None], found.tokens]
-        tokens, steps = (jnp.take_along_axis(field, places, axis=2) for field in (names, found.reveal_step))
-        return found._replace(tokens=tokens, reveal_step=steps)
+
+def _check_fit(forms: _Forms, rows: Array, name: str) -> None:
+    """InputError if rows [B, L] are of another length, or hold a known id that has no new name."""
+    length = forms.positions.shape[1]
+    if length != rows.shape[1]:
+        raise InputError(f"positions are for {length} tokens; the rows of {name} have {rows.shape[1]}")
+    _check_renamed(f"{name} holds", rows, forms)
+
+
+def _forms_of(rows: Array, forms: _Forms, numbers: slice) -> Array:
+    """The forms of these numbers of each row [B, L], int32 [B, N, L]."""
+    moved = rows[:, forms.positions[numbers]]
+    return jnp.take_along_axis(forms.tokens[None, numbers], moved, axis=2)
+
+
+def _own_form(found: SampleResult, forms: _Forms, numbers: slice) -> dict[str, Array]:
+    """Tokens and steps of answers to these forms, [B, N, L], in the rows' own form."""
+    places = forms.places[None, numbers]
+    tokens = jnp.take_along_axis(forms.names[None, numbers], found.tokens, axis=2)
+    fields = {"tokens": tokens, "reveal_step": found.reveal_step}
+    return {name: jnp.take_along_axis(field, places, axis=2) for name, field in fields.items()}
 
 
 def _check_permutations(name: str, array: ArrayLike) -> int:
@@ -162,8 +182,8 @@ def _check_permutations(name: str, array: ArrayLike) -> int:
     return len(values)
 
 
-def _check_renamed(who: str, ids: Array, num: int) -> None:
-    """InputError for an id from `num` on, if the ids are known: jit would take the last in its place."""
-    values = known_values(ids)
+def _check_renamed(who: str, ids: Array, forms: _Forms) -> None:
+    """InputError for an id without a new name, if the ids are known: jit would take another in its place."""
+    values, num = known_values(ids), forms.tokens.shape[1]
     if values is not None and values.max() >= num:
         raise InputError(f"{who} the id {values.max()}, and tokens are permutations of the ids 0 to {num - 1} alone")

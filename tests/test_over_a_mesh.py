@@ -49,6 +49,13 @@ def proposing(choose, **options):
     return sampled
 
 
+def one_after_another(net, params, keys, x_init, *, mask_id):
+    """Forms of a row until one is good enough: for some rows the first, for others none."""
+    rank = functools.partial(mdm_jax.pseudo_log_likelihood, net, params, mask_id=mask_id, num_calls=2)
+    options = {"rank": mdm_jax.symmetric_rank(rank, **FORMS), "enough": -6.0}
+    return proposing(mdm_jax.symmetric_sample, **FORMS, **options)(net, params, keys, x_init, mask_id=mask_id)
+
+
 WAYS = {
     "klass": functools.partial(mdm_jax.sample, selector=mdm_jax.Klass(0.5, 0.1)),
     "learned": functools.partial(mdm_jax.sample, oracle=LEARNED),
@@ -63,6 +70,7 @@ WAYS = {
     "best": proposing(mdm_jax.best_sample, num=3),
     "stable": proposing(mdm_jax.stable_sample, num=3),
     "symmetric": proposing(mdm_jax.symmetric_sample, **FORMS),
+    "one after another": one_after_another,
 }
 
 

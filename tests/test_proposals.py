@@ -246,59 +246,81 @@ def test_rank_that_is_no_number_comes_last_and_ties_go_to_the_likeliest():
         assert got.nfe == 3 + 15
 
 
-@pytest.mark.parametrize("way", ["best", "symmetric"])
-@pytest.mark.parametrize("enough", [-1e9, -7.0, -4.0, 1e9])
-def test_enough_keeps_the_first_proposal_of_each_row_that_is_good_enough(way, enough):
-    x_init, tried = rows(), []
-    rank = functools.partial(mdm_jax.pseudo_log_likelihood, context_net, PARAMS, mask_id=MASK, num_calls=2)
+RANK = functools.partial(mdm_jax.pseudo_log_likelihood, context_net, PARAMS, mask_id=MASK, num_calls=2)
+ENOUGH = {
+    "best": functools.partial(mdm_jax.best_sample, num=4),
+    "symmetric": functools.partial(mdm_jax.symmetric_sample, **forms(4)),
+}
 
-    def noted(keys, tokens):
+
+def many_rows():
+    """Six rows with masks, and one that is given whole."""
+    tokens = np.random.default_rng(11).integers(0, 5, (6, 6))
+    tokens[np.random.default_rng(12).random((6, 6)) < 0.6] = MASK
+    return jnp.asarray(np.concatenate([tokens, [[3] * 6]]), jnp.int32)
+
+
+@pytest.mark.parametrize("way", ENOUGH)
+def test_enough_keeps_of_each_row_the_first_proposal_that_is_good_enough(way):
+    x_init, one_batch, tried = many_rows(), [], []
+
+    def decoded(keys, tokens):
+        one_batch.append(decode(keys, tokens))
         tried.append(np.asarray(tokens))
-        return decode(keys, tokens)
+        return one_batch[-1]
 
-    sampler = {"best": mdm_jax.best_sample, "symmetric": mdm_jax.symmetric_sample}[way]
-    options = {"num": 4} if way == "best" else forms(4)
-    all_at_once = []
-    sampler(noted, KEY, x_init, rank=lambda *given: all_at_once.append(given) or rank(*given), **options)
-    answers, is_free = (np.asarray(field).reshape(3, 4, 6) for field in all_at_once[0])
-    values = np.asarray(rank(*map(jnp.asarray, (answers.reshape(12, 6), is_free.reshape(12, 6)))).log_prob).reshape(
-        3, 4
-    )
-    tried.clear()
-    got = sampler(noted, KEY, x_init, rank=rank, enough=enough, **options)
-    good = [np.flatnonzero(row >= enough) for row in values]
-    first = [int(found[0]) if len(found) else int(row.argmax()) for found, row in zip(good, values, strict=True)]
-    np.testing.assert_array_equal(got.tokens, answers[np.arange(3), first])
-    rounds = max(int(found[0]) + 1 if len(found) else 4 for found in good)
-    assert len(tried) == rounds
-    for number, tokens in enumerate(tried):
-        done = [bool(len(found)) and found[0] < number for found in good]
-        assert ((tokens == MASK).any(axis=1) <= ~np.array(done)).all(), "a row that is done has no masks left"
-    single = [sampler(decode, KEY, x_init[:1], rank=rank, enough=enough, **options)]
-    np.testing.assert_array_equal(single[0].tokens, got.tokens[:1])
+    def ranked(tokens, is_free):
+        one_batch.append((tokens, RANK(tokens, is_free).log_prob))
+        return RANK(tokens, is_free)
+
+    ENOUGH[way](decoded, KEY, x_init, rank=ranked)
+    answers, values = (np.asarray(field).reshape(7, 4, -1) for field in one_batch[1])
+    log_prob = np.asarray(one_batch[0].log_prob).reshape(7, 4)
+    values = values[:, :, 0]
+    of_all = [float(values.min()), *np.sort(values[:6].max(axis=1)).tolist(), float(np.sort(values[:6], axis=None)[-2])]
+    kinds = set()
+    for enough in [*of_all, 0.0, 1.0]:
+        tried.clear()
+        got = ENOUGH[way](decoded, KEY, x_init, rank=RANK, enough=enough)
+        good = [np.flatnonzero(row >= enough) for row in values]
+        first = [int(found[0]) if len(found) else int(row.argmax()) for found, row in zip(good, values, strict=True)]
+        np.testing.assert_array_equal(got.tokens, answers[np.arange(7), first], err_msg=f"{enough}")
+        np.testing.assert_allclose(got.log_prob, log_prob[np.arange(7), first], atol=1e-5)
+        np.testing.assert_array_equal(got.reveal_step >= 0, x_init == MASK)
+        last = [int(found[0]) if len(found) else 3 for found in good]
+        assert len(tried) == max(last) + 1
+        for number, tokens in enumerate(tried):
+            np.testing.assert_array_equal((tokens == MASK).any(axis=1)[:6], number <= np.array(last[:6]))
+        kinds.add((min(last[:6]) < max(last[:6]), max(len(found) for found in good[:6]) > 0, max(first) > 0))
+    assert (True, True, True) in kinds, "of one batch some rows are done early, and some late"
+
+
+@pytest.mark.parametrize("way", ENOUGH)
+def test_enough_has_nothing_to_ask_of_one_proposal(way):
+    x_init, options = rows(), {"num": 1} if way == "best" else forms(1)
+    want = mdm_jax.sample(context_net, PARAMS, KEY, x_init, mask_id=MASK)
+    for one, other in zip(ENOUGH[way](decode, KEY, x_init, rank=RANK, enough=0.0, **options), want, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_enough_counts_the_calls_of_the_proposals_that_were_made():
     x_init = rows()[:1]
-    rank = functools.partial(mdm_jax.pseudo_log_likelihood, context_net, PARAMS, mask_id=MASK, num_calls=2)
     blanks = int((x_init == MASK).sum())
     for enough, num in ((-1e9, 1), (1e9, 3)):
-        got = mdm_jax.best_sample(decode, KEY, x_init, num=3, rank=rank, enough=enough)
+        got = mdm_jax.best_sample(decode, KEY, x_init, num=3, rank=RANK, enough=enough)
         assert got.nfe == num * (blanks + 2)
 
 
-def test_enough_after_answers_that_are_no_number_keeps_the_first_number():
-    made = iter((np.nan, -np.inf, -5.0, -9.0))
+def test_enough_prefers_any_number_to_none_and_keeps_the_highest_if_none_is_enough():
+    values, made = (np.nan, -np.inf, -5.0, -9.0), []
 
     def proposed(keys, x_init):
-        number = jnp.full(x_init.shape, len(seen), jnp.int32)
-        return SampleResult(number, jnp.zeros_like(x_init), jnp.zeros(len(x_init)), jnp.int32(1))
+        made.append(jnp.full(x_init.shape, len(made), jnp.int32))
+        return SampleResult(made[-1], jnp.zeros_like(x_init), jnp.zeros(len(x_init)), jnp.int32(1))
 
     def rank(tokens, is_free):
-        seen.append(next(made))
-        return PseudoLikelihood(jnp.full(len(tokens), seen[-1]), jnp.int32(1))
+        return PseudoLikelihood(jnp.asarray(values)[tokens[:, 0]], jnp.int32(1))
 
-    seen = []
     got = mdm_jax.best_sample(proposed, KEY, jnp.full((2, 2), 7), num=4, rank=rank, enough=-1.0)
     assert got.tokens.tolist() == [[2, 2]] * 2
     assert got.nfe == 8
@@ -308,7 +330,8 @@ def test_enough_after_answers_that_are_no_number_keeps_the_first_number():
     ("options", "said"),
     [
         ({"enough": -1.0}, "enough is a value of rank"),
-        ({"enough": float("nan"), "rank": lambda *_: None}, "enough must be a number"),
+        ({"enough": float("nan"), "rank": RANK}, "enough must be a number"),
+        ({"enough": -1e300, "rank": RANK}, "enough must be a number"),
     ],
 )
 def test_enough_that_cannot_be_used_is_named(options, said):
@@ -318,25 +341,38 @@ def test_enough_that_cannot_be_used_is_named(options, said):
 
 
 def test_enough_is_refused_under_jit_in_one_line():
-    rank = functools.partial(mdm_jax.pseudo_log_likelihood, context_net, PARAMS, mask_id=MASK, num_calls=2)
     with pytest.raises(mdm_jax.InputError, match="call this outside jax"):
-        jax.jit(lambda x: mdm_jax.best_sample(decode, KEY, x, num=2, rank=rank, enough=0.0).tokens)(rows())
+        jax.jit(lambda x: mdm_jax.best_sample(decode, KEY, x, num=2, rank=RANK, enough=0.0).tokens)(rows())
 
 
 def test_symmetric_rank_is_the_mean_over_the_forms_of_an_answer_in_plain_python():
-    rank = functools.partial(mdm_jax.pseudo_log_likelihood, context_net, PARAMS, mask_id=MASK, num_calls=2)
     answers = jnp.asarray(np.random.default_rng(5).integers(0, 5, (3, 6)), jnp.int32)
     is_free = np.asarray(rows()) == MASK
-    got = mdm_jax.symmetric_rank(rank, **forms(3))(answers, jnp.asarray(is_free))
+    got = mdm_jax.symmetric_rank(RANK, **forms(3))(answers, jnp.asarray(is_free))
     assert got.nfe == 3 * 2
     for row in range(3):
         values = []
         for position, token in zip(*forms(3).values(), strict=True):
             form = [int(token[answers[row, i]]) for i in position]
             free = [bool(is_free[row, i]) for i in position]
-            values.append(float(rank(jnp.array([form]), jnp.array([free])).log_prob[0]))
+            values.append(float(RANK(jnp.array([form]), jnp.array([free])).log_prob[0]))
         assert float(got.log_prob[row]) == pytest.approx(np.mean(values), abs=1e-5)
     with pytest.raises(mdm_jax.InputError, match="positions are for 5 tokens; the rows of tokens have 6"):
-        mdm_jax.symmetric_rank(rank, positions=[range(5)], tokens=[range(6)])(answers, jnp.asarray(is_free))
+        mdm_jax.symmetric_rank(RANK, positions=[range(5)], tokens=[range(6)])(answers, jnp.asarray(is_free))
     with pytest.raises(mdm_jax.InputError, match="positions must be permutations"):
-        mdm_jax.symmetric_rank(rank, positions=[[0, 0]], tokens=[range(6)])
+        mdm_jax.symmetric_rank(RANK, positions=[[0, 0]], tokens=[range(6)])
+
+
+@pytest.mark.parametrize(
+    ("answers", "is_free", "said"),
+    [
+        ([[1, 2, 3, 4, 0, -1]], [[True] * 6], "tokens"),
+        ([1, 2, 3, 4, 0, 1], [[True] * 6], "tokens"),
+        ([[1, 2, 3, 4, 0, 1]], [[True] * 9], "is_free must be bool"),
+        ([[1, 2, 3, 4, 0, 1]], [[1] * 6], "is_free must be bool"),
+        ([[1, 2, 3, 4, 0, 7]], [[True] * 6], "tokens holds the id 7"),
+    ],
+)
+def test_symmetric_rank_refuses_what_is_no_answer(answers, is_free, said):
+    with pytest.raises(mdm_jax.InputError, match=said):
+        mdm_jax.symmetric_rank(RANK, **forms(2))(answers, is_free)

@@ -181,9 +181,9 @@ def test_check_ranks_proposals():
 
 def test_enough_and_forms_of_the_check_reach_the_sampler():
     model, layout = small_model()
-    flags = Evaluate(proposals=(4,), choose="symmetric", check=2, check_forms=3, enough=-0.5, seed=1)
+    flags = Evaluate(proposals=(4,), choose="symmetric", check=2, check_forms=3, enough=-23.0, seed=1)
     ((_, keep, how),) = keepers(flags, model, layout)
-    assert how == {"proposals": 4, "choose": "symmetric", "check_forms": 3, "enough": -0.5}
+    assert how == {"proposals": 4, "choose": "symmetric", "check_forms": 3, "enough": -23.0}
     decode = masked(model, layout, oracles.margin)
     keys, start = jax.random.split(jax.random.key(0), 9), jnp.asarray(layout.start(RECORDS))
     (of_answers, of_check) = (
@@ -194,10 +194,30 @@ def test_enough_and_forms_of_the_check_reach_the_sampler():
         options = {"mask_id": layout.mask_id, "num_calls": 2}
         return pseudo_log_likelihood(model.denoiser, model.params, tokens, free, **options)
 
-    options = {"rank": symmetric_rank(rank, **of_check), "enough": -0.5, **of_answers}
+    options = {"rank": symmetric_rank(rank, **of_check), "enough": -23.0, **of_answers}
     want, got = symmetric_sample(decode, keys, start, **options), keep(decode)(keys, start)
     np.testing.assert_array_equal(got.tokens, want.tokens)
     assert int(got.nfe) == int(want.nfe)
+    without = [
+        symmetric_sample(decode, keys, start, **options | {name: other})
+        for name, other in (("enough", None), ("rank", rank))
+    ]
+    assert all((got.tokens != other.tokens).any() for other in without), "each flag makes a difference here"
+
+
+@pytest.mark.parametrize("enough", [0.0, -23.0])
+def test_enough_reaches_the_sampler_of_likely_answers(enough):
+    model, layout = small_model()
+    ((_, keep, how),) = keepers(Evaluate(proposals=(4,), noise=1.0, check=2, enough=enough), model, layout)
+    assert how == {"proposals": 4, "choose": "likeliest", "enough": enough}
+    calls = []
+
+    def decode(keys, tokens):
+        calls.append(len(tokens))
+        return masked(model, layout, oracles.with_noise(oracles.margin, 1.0))(keys, tokens)
+
+    keep(decode)(jax.random.split(jax.random.key(0), 9), jnp.asarray(layout.start(RECORDS)))
+    assert calls[0] == 9, "one after another"
 
 
 @pytest.mark.parametrize(
@@ -220,15 +240,24 @@ def test_proposals_of_symmetric_forms_want_a_layout_that_has_some():
     layout = Zebra(num_train=1, num_test=1).layouts["in-place"]
     with pytest.raises(InputError, match="names no symmetries"):
         keepers(Evaluate(proposals=(2,), choose="symmetric"), None, layout)
+    with pytest.raises(InputError, match="--check-forms is not for it"):
+        keepers(Evaluate(proposals=(2,), noise=1.0, check=2, check_forms=2), small_model()[0], layout)
 
 
 @pytest.mark.parametrize(
     "flags",
-    [{"enough": -1.0}, {"check_forms": 2}, {"enough": -1.0, "proposals": (2,)}, {"check_forms": 2, "check": 2}],
+    [
+        {"enough": 0.0},
+        {"check_forms": 2},
+        {"enough": -1.0, "proposals": (2,)},
+        {"check_forms": 2, "check": 2},
+        {"enough": 0.0, "proposals": (2,), "choose": "stable"},
+    ],
 )
 def test_how_proposals_are_checked_wants_proposals_and_a_check(flags):
     model, layout = small_model()
-    with pytest.raises(InputError, match="give --proposals and --check"):
+    said = "leave --check-forms and --enough out" if "choose" in flags else "give --proposals and --check"
+    with pytest.raises(InputError, match=said):
         keepers(Evaluate(**flags), model, layout)
 
 

@@ -199,9 +199,9 @@ class EvaluateFlags(DecodeFlags, ViewerFlags):
     answer symmetric forms of the record, and most of them give this one"""
     check_forms: Count = 1
     """check each proposal in so many symmetric forms, for so many times the calls of --check"""
-    enough: float | None = None
-    """keep the first proposal that --check puts at least here, nats, and make no more of that record; -0.01 is nearly
-    no doubt (None: make all, keep the best)"""
+    enough: Annotated[float, Range(most=0)] | None = None
+    """make proposals one after another, and keep the first that --check puts at least here, nats: -0.01 is next to no
+    doubt. A batch goes on until its last record is done: --batch-size 1 saves most (None: make all, keep the best)"""
     seed: Seed = 0
     """of all draws"""
     out: pathlib.Path

@@ -8,10 +8,10 @@ import mdm_jax
 from experiments.commands.decode import skipping
 from experiments.commands.flags import EvaluateFlags
 from experiments.common import Row
+from mdm_jax.choosing import Rank
 from mdm_jax.errors import InputError
 from mdm_jax.loading import Model
 from mdm_jax.oracles import ORACLES
-from mdm_jax.proposals import Rank
 from mdm_jax.sampling import Decode, SampleResult
 from mdm_jax.tasks.base import Layout, Symmetric
 
@@ -25,8 +25,11 @@ def keepers(flags: EvaluateFlags, model: Model, layout: Layout) -> list[tuple[st
     Raises:
       InputError: the flags do not fit each other or the layout.
     """
-    if (flags.check_forms > 1 or flags.enough is not None) and (flags.check is None or not flags.proposals):
-        raise InputError("--check-forms and --enough say how proposals are checked: give --proposals and --check")
+    if flags.check_forms > 1 or flags.enough is not None:
+        if flags.choose == "stable":
+            raise InputError("--choose stable keeps what comes back: leave --check-forms and --enough out")
+        if flags.check is None or not flags.proposals:
+            raise InputError("--check-forms and --enough say how proposals are checked: give --proposals and --check")
     if not flags.proposals:
         if flags.choose != "likeliest":
             raise InputError(f"--choose {flags.choose} is for several answers: give their number with --proposals")
@@ -39,9 +42,8 @@ def keepers(flags: EvaluateFlags, model: Model, layout: Layout) -> list[tuple[st
         raise InputError("--choose stable keeps what comes back: leave --check out")
     if flags.choose != "symmetric" and max(flags.proposals) > 1 and (alike := list(_without_chance(flags))):
         raise InputError(f"all proposals of {alike[0]} would be the same: give --noise or --temperature")
-    how: Row = {"choose": flags.choose}
-    how |= {"check_forms": flags.check_forms} if flags.check_forms > 1 else {}
-    how |= {"enough": flags.enough} if flags.enough is not None else {}
+    settings = {"check_forms": flags.check_forms if flags.check_forms > 1 else None, "enough": flags.enough}
+    how: Row = {"choose": flags.choose} | {name: value for name, value in settings.items() if value is not None}
     return [
         (f"{num} proposals", _keeper(flags, model, layout, num), {"proposals": num, **how}) for num in flags.proposals
     ]
@@ -54,7 +56,7 @@ def _without_chance(flags: EvaluateFlags) -> Iterator[str]:
 
 
 def _keeper(flags: EvaluateFlags, model: Model, layout: Layout, num: int) -> Callable[[Decode], Decode]:
-    options: dict[str, Any] = {"enough": flags.enough} if flags.enough is not None else {}
+    options: dict[str, Any] = {}
     if flags.check is not None:
         assert layout.mask_id is not None
         rank: Rank = functools.partial(
@@ -66,7 +68,7 @@ def _keeper(flags: EvaluateFlags, model: Model, layout: Layout, num: int) -> Cal
         )
         if flags.check_forms > 1:
             rank = mdm_jax.symmetric_rank(rank, **_forms(layout, flags.check_forms, flags.seed + 1, "--check-forms"))
-        options["rank"] = rank
+        options |= {"rank": rank, "enough": flags.enough}
     if flags.choose == "symmetric":
         options |= _forms(layout, num, flags.seed, "--choose symmetric")
         return lambda decode: functools.partial(mdm_jax.symmetric_sample, decode, **options)
