@@ -6,7 +6,7 @@ ranks by the margin of the truth, its probability less the largest other one; he
 and the planner is a linear head on the last hidden state and the confidence. It begins as the margin. With
 `--finetune-steps` the network is then trained in the states that the learned order meets. `truth` is an upper bound
 that sees the answer: it first reveals positions at which the network's likeliest token is right. What it misses no
-order mends.
+order mends. Sequences of L&O-NAE-SAT are drawn, and have no such answer.
 
     python -m experiments.learned_order reproduce
     python -m experiments.learned_order reproduce --checkpoint sudoku-6m --difficulty hard --tokens-per-step 1 4

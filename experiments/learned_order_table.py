@@ -50,11 +50,12 @@ def reproduce(flags: Reproduce) -> None:
     for name, records in sets.items():
         for k in flags.tokens_per_step:
             ways = {
-                order + tuned: masked(own, layout, oracle, PerStep(k))
+                order + tuned: masked(own, layout, oracle, PerStep(k), temperature=task.temperature)
                 for tuned, own in models.items()
                 for order, oracle in orders.items()
             }
-            ways["truth"] = truthful(model, layout, k, records)
+            if not task.temperature:  # of drawn sequences none is the answer
+                ways["truth"] = truthful(model, layout, k, records)
             scores: dict[str, Any] = {}
             for order, decode in ways.items():
                 label = f"{name}, {order}, {k} a step"

@@ -125,6 +125,18 @@ def test_command_compares_orders_and_the_truths_solves_most(tmp_path):
     assert np.load(tmp_path / "order.npz")["kernel"].ndim == 1
 
 
+@pytest.mark.slow
+def test_command_draws_sequences_of_a_task_that_has_no_answers_and_bounds_nothing(tmp_path):
+    sizes = ["--num-latents", 4, "--num-observations", 6, "--num-train", 64, "--num-test", 32]
+    train = ["--model", "sudoku_800k", "--steps", 2, "--batch-size", 8, "--evaluate-limit", 2]
+    run("nae_sat", "train", *sizes, *train, "--data", tmp_path / "data", "--out", tmp_path / "run")
+    flags = ["--task", "nae_sat", "--checkpoint", tmp_path / "run", "--num-train", 8, "--steps", 2, "--limit", 32]
+    run("learned_order", "reproduce", *flags, "--tokens-per-step", 5, "--out", tmp_path / "out")
+    found = {row["oracle"]: row for row in rows(tmp_path / "out")}
+    assert list(found) == ["random", "margin", "learned"]
+    assert all(row["accuracy_ci"][0] < row["accuracy_ci"][1] for row in found.values()), "the sequences differ"
+
+
 def test_bad_input_is_one_line(tmp_path):
     assert_refused(
         "learned_order",
