@@ -213,6 +213,8 @@ WAYS = {"likeliest": "best of N", "stable": "stable answers", "symmetric": "vote
 
 def _way(row: Row) -> str:
     """How the calls of a row are spent."""
+    if row.get("enough") is not None:
+        return "symmetric forms until one fits itself"
     way = WAYS.get(row.get("choose") or "", "beam search")
     way = f"{way.removeprefix('vote of ')}, checked" if row.get("check") else way
     return f"{way}, threshold" if row.get("selector", "").startswith("Threshold") else way

@@ -21,13 +21,14 @@ class Training:
     steps: int
     batch_size: int
     learning_rate: float
-    init_from: pathlib.Path | None = None
+    init_from: str | None = None
     """start from these weights"""
 
     def flags(self, of: ReproduceFlags, name: str, **changes: Any) -> Train:
         """The flags of one training, in a folder of its own; `changes` replace flags of `train`."""
         steps = changes.get("steps", self.steps)
         options = {field.name: getattr(self, field.name) for field in dataclasses.fields(Training)}
+        options["init_from"] = self.init_from and pathlib.Path(self.init_from)
         options |= {"data": of.data, "seed": of.seed, "out": of.out / name.replace(", ", "-").replace(" ", "-")}
         options |= {"dtype": "float32", "optimizer": "muon", "warmup_steps": min(50, self.steps // 4)}
         options |= {"checkpoint_every": max(steps // 6, 1), "evaluate_every": max(steps // 3, 1), "evaluate_limit": 64}

@@ -1,11 +1,13 @@
 """The table of correction: its ways, its comparison over seeds, and the command at smoke size."""
 
 import dataclasses
+import json
 import pathlib
 
 import pytest
 from commands import rows, run
 
+from experiments.commands.reproduce import head
 from experiments.correction import Reproduce
 from experiments.correction_table import JUDGES, SCALES, compared, plans, ways
 from mdm_jax.errors import InputError
@@ -68,6 +70,7 @@ def test_tuned_networks_begin_with_the_shipped_weights_and_meet_the_sets_of_the_
     assert [plan.train.steps for plan in found] == [400, 200, 200] * 2, "as many network calls"
     assert [plan.train.seed for plan in found] == [0] * 3 + [1] * 3
     assert {plan.train.init_from for plan in found} == {pathlib.Path("sudoku-6m")}
+    assert json.loads(json.dumps(head(flags, SCALES["tuned"], found)))["settings"]["steps"] == 200
     labels = [unit.name for unit in found[2].units]
     assert labels[:4] == [f"quality 0 normal none {k}" for k in (2, 4, 8)] + ["quality 0 normal quality 4"]
     assert {label.split()[2] for label in labels} == {"normal", "hard", "magictour_top1465"}

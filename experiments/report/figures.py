@@ -98,7 +98,16 @@ FIGURES: dict[str, Draw] = {
     "throughput-6m.png": of_rows(throughput_report.plot, "throughput-6m", "sudoku_6m"),
 }
 """By the name of the file in docs/images. A PNG file has an SVG one beside it."""
-PLANNING_FILES = ("search-1", "search-8", "likeliest", "stable", "symmetric", "search-8-checked", "symmetric-checked")
+PLANNING_FILES = (
+    "search-1",
+    "search-8",
+    "likeliest",
+    "stable",
+    "symmetric",
+    "search-8-checked",
+    "symmetric-checked",
+    "enough",
+)
 PLANNING = [
     name for name in map("sudoku-6m-hard-{}".format, PLANNING_FILES) if (measured.FOLDER / f"{name}.json").exists()
 ]

@@ -67,7 +67,7 @@ def symmetric() -> list[dict[str, str]]:
     ]
 
 
-CHECKED = ("threshold", "search-8-threshold", "search-8-checked", "symmetric-threshold", "symmetric-checked")
+CHECKED = ("threshold", "search-8-threshold", "search-8-checked", "symmetric-threshold", "symmetric-checked", "enough")
 """Results on hard puzzles by a threshold on the margin, one puzzle at a time."""
 
 
@@ -78,6 +78,9 @@ def checked() -> list[dict[str, str]]:
     for row in sorted(found, key=lambda row: row["nfe"]):
         width, forms, check = (row.get(name) for name in ("search_width", "proposals", "check"))
         way = f"{forms} symmetric forms" if forms else f"beam of {width}" if width else "one answer"
+        if row.get("enough") is not None:
+            way = f"up to {forms} symmetric forms"
+            check = check * row["check_forms"]
         kept = f"fits itself, {check} calls" if check else "most forms" if forms else "likeliest" if width else ""
         line = {"answers": way, "kept": kept, "network calls": f"{row['nfe']:.0f}"}
         lines.append(line | {"solved": percent(row["solved"], 0), "95% interval": interval(row["solved_ci"])})
