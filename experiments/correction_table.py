@@ -19,7 +19,7 @@ from experiments.trainings import Training
 from mdm_jax import oracles
 from mdm_jax.data.difficulty import DIFFICULTIES
 from mdm_jax.errors import InputError
-from mdm_jax.evaluation.intervals import mean_interval
+from mdm_jax.evaluation.intervals import wilson
 from mdm_jax.loading import Model
 from mdm_jax.report import plots
 from mdm_jax.sampling import Decode
@@ -211,7 +211,7 @@ def _unit(
 def compared(rows: Sequence[Row]) -> list[Row]:
     """A line for each set, loss and way, over all seeds: those of a set by network calls.
 
-    The interval is over puzzles, of each one's mean over seeds: it holds for these networks.
+    The interval is over puzzles, each of which counts as the share of seeds that solve it: it holds for these networks.
     """
     measured = [row for row in rows if "way" in row and "hardest_rule" not in row]
     names = ("dataset", "loss", "way", "tokens_per_step", "remask_steps", "search_width")
@@ -223,7 +223,7 @@ def compared(rows: Sequence[Row]) -> list[Row]:
         by_puzzle = np.mean([np.isin(np.arange(row["n"]), row["is_solved"]) for row in own], axis=0)
         line: Row = dict(zip(names, key, strict=True))
         line |= {"nfe": float(np.mean([row["nfe"] for row in own])), "solved": float(by_puzzle.mean())}
-        line |= {"solved_ci": np.clip(mean_interval(by_puzzle), 0, 1).tolist()}
+        line |= {"solved_ci": list(wilson(by_puzzle.sum(), len(by_puzzle)))}
         lines.append(line | {"by_seed": [row["solved"] for row in own]})
     return sorted(lines, key=lambda line: (line["dataset"], line["nfe"]))
 

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 Z_95 = 1.959963984540054
 
 
-def wilson(successes: int, trials: int, z: float = Z_95) -> tuple[float, float]:
+def wilson(successes: float, trials: int, z: float = Z_95) -> tuple[float, float]:
     """The Wilson score interval of a share, 95% by default; (0, 1) without trials.
+
+    A trial may also count as a part, from 0 to 1. The interval is then wider than it need be.
 
     Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
     """
