@@ -67,10 +67,10 @@ def test_tuned_networks_begin_with_the_shipped_weights_and_meet_the_sets_of_the_
     flags = Reproduce(scale="tuned", ladder=tmp_path, out=tmp_path / "out")
     found = plans(flags)
     assert [plan.train.loss for plan in found] == ["plain", "filled", "quality"] * 2
-    assert [plan.train.steps for plan in found] == [400, 200, 200] * 2, "as many network calls"
+    assert [plan.train.steps for plan in found] == [200, 100, 100] * 2, "as many network calls"
     assert [plan.train.seed for plan in found] == [0] * 3 + [1] * 3
     assert {plan.train.init_from for plan in found} == {pathlib.Path("sudoku-6m")}
-    assert json.loads(json.dumps(head(flags, SCALES["tuned"], found)))["settings"]["steps"] == 200
+    assert json.loads(json.dumps(head(flags, SCALES["tuned"], found)))["settings"]["steps"] == 100
     labels = [unit.name for unit in found[2].units]
     assert labels[:4] == [f"quality 0 normal none {k}" for k in (2, 4, 8)] + ["quality 0 normal quality 4"]
     assert {label.split()[2] for label in labels} == {"normal", "hard", "magictour_top1465"}
