@@ -116,7 +116,8 @@ def oracle_of(name: str) -> "Oracle":
 def selector_of(flags: argparse.Namespace) -> "Selector":
     """The selector that the flags ask for; the parser sees to it that they ask for one."""
     from mdm_jax.correction import Remask, TakeBack
-    from mdm_jax.selection import EntropyBudget, PerStep, Threshold, TopK
+    from mdm_jax.klass import Klass
+    from mdm_jax.selection import Binomial, EntropyBudget, PerStep, Threshold, TopK
 
     made: dict[str, Callable[[Any], Selector]] = {
         "tokens_per_step": PerStep,
@@ -124,6 +125,8 @@ def selector_of(flags: argparse.Namespace) -> "Selector":
         "remask_steps": lambda num_steps: Remask(num_steps, noise=0.0),
         "threshold": Threshold,
         "entropy_budget": EntropyBudget,
+        "klass": Klass,
+        "binomial_steps": Binomial,
     }
     if flags.corrector is not None:
         if flags.tokens_per_step is None or flags.tokens_per_step < 2:

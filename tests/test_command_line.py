@@ -14,7 +14,8 @@ from commands import ENV, ROOT, assert_refused, page_of
 from languages import write_model, write_tokenizer
 
 import mdm_jax
-from mdm_jax.command_line import main
+from mdm_jax.arguments import parser
+from mdm_jax.command_line import main, selector_of
 from mdm_jax.text.prompts import gaps
 from mdm_jax.text.watch import HEAT, Screen, plain
 
@@ -172,3 +173,19 @@ def test_screen_draws_each_step_over_the_last_and_colours_by_order(monkeypatch):
     coloured = re.findall(r"\x1b\[38;5;(\d+)m([^\x1b]*)\x1b\[0m", frame)
     assert coloured == [(str(first), "b"), (str(last), r"\x1"), (str(last), "b"), (str(middle), "世"), (str(last), "d")]
     assert plain("a\x1b[31m\tb\n") == "a\\x1b[31m\tb\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "selector"),
+    [
+        ([], mdm_jax.PerStep(1)),
+        (["--tokens-per-step", "3"], mdm_jax.PerStep(3)),
+        (["--num-steps", "3"], mdm_jax.TopK(3)),
+        (["--threshold", "0.5"], mdm_jax.Threshold(0.5)),
+        (["--entropy-budget", "0.5"], mdm_jax.EntropyBudget(0.5)),
+        (["--klass", "0.9"], mdm_jax.Klass(0.9)),
+        (["--binomial-steps", "4"], mdm_jax.Binomial(4)),
+    ],
+)
+def test_every_selector_has_its_flag(flags, selector):
+    assert selector_of(parser().parse_args(["generate", "--model", "DIR", *flags])) == selector

@@ -195,6 +195,20 @@ def from_right_to_left(key, confidence):
     return -oracles.left_to_right(key, confidence)
 
 
+@pytest.mark.parametrize(
+    "selector",
+    [mdm_jax.Threshold(0.1), mdm_jax.EntropyBudget(2.0), mdm_jax.Klass(0.05, 1.0), mdm_jax.Binomial(3)],
+    ids=lambda selector: type(selector).__name__,
+)
+def test_every_selector_fills_in_what_sample_fills_in(model, selector):
+    options = {"mask_id": MASK, "selector": selector, "temperature": 0.7}
+    (found,) = mdm_jax.generate(model, [[20, 21, 22]], num_new=5, seed=2, **options)
+    row = jnp.asarray([[20, 21, 22] + [MASK] * 5], jnp.int32)
+    want = mdm_jax.sample(model.denoiser, model.params, keys(0, 2), row, **options)
+    assert found.tokens == want.tokens[0].tolist()[-len(found.tokens) :]
+    assert (want.tokens != MASK).all()
+
+
 def test_suppressed_ids_never_come_and_top_p_leaves_the_nucleus_alone(model):
     probs = np.array([0.05, 0.5, 0.3, 0.1, 0.05])
     net = model._replace(denoiser=by_place, params=jnp.tile(jnp.log(jnp.asarray([*probs, 0.0, 0.0])), (64, 1)))

@@ -42,7 +42,7 @@ def assert_ours_agree(folder, fields, logits, gradients):
 
 
 # The others are variants of these.
-FIRST = ("gpt2", "llama")
+FIRST = ("gpt2", "llama", "llada", "dream")
 
 
 @pytest.mark.parametrize(

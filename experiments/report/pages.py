@@ -4,6 +4,7 @@ A table stands between `<!-- table: NAME -->` and `<!-- end -->`. Where a result
 `<!-- source: NAME -->` and `<!-- end -->`.
 """
 
+import functools
 import json
 import re
 import shlex
@@ -78,7 +79,12 @@ TABLES: dict[str, Callable[[], Lines]] = {
     "overlaps": tables.overlaps,
     "scaling": text_tables.scaling,
     "likelihood": text_tables.likelihood,
-    "learned order": planning_tables.learned_order,
+    "learned order": functools.partial(planning_tables.learned_order, "sudoku-6m-learned-order"),
+    "learned order tuned": functools.partial(planning_tables.learned_order, "sudoku-6m-learned-order-tuned"),
+    "learned order zebra": functools.partial(planning_tables.learned_order, "zebra-learned-order"),
+    "learned order nae-sat": functools.partial(
+        planning_tables.learned_order, "nae_sat-learned-order", "accuracy", "tokens"
+    ),
     "parallel": planning_tables.parallel,
     "symmetric": planning_tables.symmetric,
     "checked": planning_tables.checked,
