@@ -192,6 +192,8 @@ def slices(source: str | None) -> dict[str, Slice]:
     """All slices by name, in order of worth."""
     orders = {"oracle": "random,top_prob,margin,neg_entropy"}
     text = {"source": source, "data": "{out}/data"}
+    blocks: dict[str, Any] = {"batch": "1,8", "length": 192, "prompt": 64, "block-length": 32, "turns": 3}
+    blocks |= {"oracle": "token_prob", "selector": "per_step:2", "compare": "torch"}
     return {
         "right": Slice((Command("parity", "parity check", 90, {"limit": 200}, {"scale": "smoke", "limit": 2}),)),
         "cost": Slice(
@@ -217,6 +219,8 @@ def slices(source: str | None) -> dict[str, Slice]:
             (
                 throughput("6m", 60, "sudoku_6m", None, batch=32, oracle="margin", compare="torch"),
                 throughput("170m", 90, "smdm_170m", None, batch=8, length=1024, oracle="margin", compare="torch"),
+                throughput("8b-blocks", 75, "llada_8b", None, **blocks),  # LLaDA's settings
+                throughput("8b-kept", 75, "llada_8b", None, keep="dual", **blocks),  # Fast-dLLM's
             )
         ),
         "train": Slice(

@@ -1,31 +1,37 @@
 """The benchmark: what its rows say, at sizes that take seconds. No time is tested."""
 
 import dataclasses
+import functools
 import json
 import math
 import os
 import pathlib
 import subprocess
 import sys
+import tracemalloc
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from commands import assert_refused
+from hub import FAMILIES
 
 import mdm_jax
 from experiments.common import main
 from experiments.flags import resolve_dtype
+from experiments.throughput import load as loading
 from experiments.throughput import report, roofline
 from experiments.throughput.__main__ import COMMANDS
 from experiments.throughput.flags import Loop, Run, model_called
 from experiments.throughput.programs import operations
 from experiments.throughput.workload import cases, workload
 from mdm_jax import confidence
+from mdm_jax.errors import InputError
 from mdm_jax.models import presets
 from mdm_jax.models.config import TransformerConfig
-from mdm_jax.models.kinds import num_params, param_shapes
+from mdm_jax.models.kinds import num_params, param_shapes, to_json
+from mdm_jax.models.pretrained.llada_moe import LLADA_MOE
 from mdm_jax.models.weights import save_weights
 from mdm_jax.oracles import ORACLES
 from mdm_jax.training.config import write_config
@@ -134,6 +140,75 @@ def test_start_times_a_process_with_an_empty_cache_and_one_that_finds_its_progra
         assert row["process_s"] > row["first_call_s"] > 0 < row["other_call_s"]
 
 
+def folder_of(path, config):
+    """Written as `load` does it."""
+    given = {"folder": str(path), "config": to_json(config), "seed": 3, "mask_id": config.num_tokens - 1}
+    return loading.time_writing(given), loading.drawn_params(config, 3)
+
+
+def test_weights_to_load_are_written_a_tensor_at_a_time_and_are_random(tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "PERIOD", 10_007)
+    config = TransformerConfig(vocab_size=1000, max_length=8, num_layers=16, num_heads=4, width=256, mlp_width=1024)
+    config = dataclasses.replace(config, dtype="bfloat16", param_dtype="bfloat16")
+    tracemalloc.start()
+    try:
+        written, drawn = folder_of(tmp_path, config)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert written["gigabytes"] * 1e9 == pytest.approx(2 * num_params(config), rel=0.01)
+    assert peak < 2 * num_params(config) / 4
+    model = mdm_jax.load(tmp_path)
+    assert model.task["mask_token_id"] == 999
+    for path, leaf in jax.tree.leaves_with_path(model.params):
+        wanted = np.asarray(functools.reduce(lambda tree, key: tree[key.key], path, drawn))
+        np.testing.assert_array_equal(np.asarray(leaf), wanted)
+        if leaf.ndim == 2:
+            assert np.std(wanted.astype(np.float32)) == pytest.approx(0.02, rel=0.05)
+            assert len(np.unique(wanted.astype(np.float32), axis=0)) == len(wanted), "no two rows are the same"
+        else:
+            assert (wanted == 1).all(), "the scale of a norm"
+
+
+def test_weights_of_experts_to_load_are_those_of_each(tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "PERIOD", 10_007)
+    config = LLADA_MOE.config(dict(FAMILIES["llada_moe"][0]))
+    _, drawn = folder_of(tmp_path, config)
+    leaf = mdm_jax.load(tmp_path).params["layers_0"]["mlp"]["gate"]["kernel"]
+    stack = drawn["layers_0"]["mlp"]["gate"]["kernel"]
+    assert leaf.ndim == 3
+    np.testing.assert_array_equal(np.asarray(leaf), [np.asarray(stack[i]) for i in range(len(leaf))])
+    assert not np.array_equal(leaf[0], leaf[1])
+
+
+def test_loading_onto_more_devices_than_there_are_is_refused():
+    with pytest.raises(InputError, match=r"--fsdp 99 x --tensor 2 are 198 devices, and there are \d"):
+        loading.devices_for({"fsdp": 99, "tensor": 2})
+
+
+@pytest.mark.slow
+def test_load_measures_a_cold_folder_in_a_process_of_its_own_and_samples_over_its_shards(tmp_path):
+    small = ["--layers", "2", "--width", "64", "--length", "8", "--block-length", "8", "--dtype", "float32"]
+    held = np.ones(1 << 30, np.uint8)  # by this process: it must not count
+    main("throughput", "", COMMANDS, ["load", *small, "--fsdp", "2", "--tensor", "2", "--out", str(tmp_path)])
+    (row,) = json.loads((tmp_path / "results.json").read_text())["rows"]
+    config = Run(model="llada_8b", layers=2, width=64, dtype="float32").config()
+    gigabytes = 4 * num_params(config) / 1e9
+    assert row["gigabytes"] == pytest.approx(gigabytes, rel=0.01)
+    assert row["largest_gb"] == pytest.approx(4 * 64 * config.vocab_size / 1e9)
+    assert row["device_gb"] == pytest.approx(gigabytes / 4, rel=0.01), "each of four devices holds a quarter"
+    assert row["process_gb"] + gigabytes < row["peak_host_gb"] < held.nbytes / 1e9
+    assert row["beyond_gb"] == pytest.approx(row["peak_host_gb"] - row["process_gb"] - gigabytes, abs=1e-3)
+    assert row["gb_per_s"] == pytest.approx(row["gigabytes"] / row["load_s"])
+    if sys.platform == "linux" and os.major(tmp_path.stat().st_dev):
+        assert row["disk_gb"] == pytest.approx(gigabytes, rel=0.2), (
+            "nothing was in memory; 0 in a file system of memory"
+        )
+    assert row["read_gb_per_s_range"][0] <= row["read_gb_per_s"] <= row["read_gb_per_s_range"][1]
+    assert row["first_call_s"] > 0 < row["tokens_per_s"]
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"], "the weights are deleted"
+
+
 @pytest.mark.slow
 def test_sudoku_models_are_measured_at_the_81_cells_of_a_puzzle():
     assert workload(Run(), 1).x_init.shape == (1, 81)
@@ -209,6 +284,10 @@ def test_what_cannot_be_measured_is_refused_in_one_line_before_anything_runs(tmp
         (["start", "--batch", "0"], "--batch must be"),
         (["start", "--layers", "0"], "--layers must be"),
         (["start", "--model", "gpt5"], "unknown preset 'gpt5'"),
+        (["load", "--fsdp", "0"], "--fsdp must be"),
+        (["load", "--tensor", HUGE], "--tensor must be"),
+        (["load", "--model", "gpt5"], "unknown preset 'gpt5'"),
+        (["load", "--batch", "2147483647", "--length", "2"], "--batch 2147483647 times --length 2 must be at most"),
     ]
     argvs = [(["run", *SMALL, *argv, *out], words) for argv, words in run.items()]
     argvs += [(["run", "--model", "sudoku-6m", *argv, *out], words) for argv, words in trained.items()]
@@ -431,6 +510,16 @@ def test_torch_loops_choose_the_same_tokens(tmp_path, monkeypatch, model):
     assert {row.get("same_tokens") for row in theirs if row["oracle"] != "random"} == {1.0}
     assert not any("same_tokens" in row for row in theirs if row["oracle"] == "random")
     assert all(row["ours_is_faster"] > 0 for row in theirs)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("keep", [[], ["--keep", "dual"]], ids=["whole", "kept"])
+def test_torch_loops_choose_the_same_tokens_in_blocks(tmp_path, monkeypatch, keep):
+    pytest.importorskip("torch", reason="the comparison is for those who have PyTorch")
+    monkeypatch.setattr(roofline, "measure", lambda dtype: roofline.Roofline(1e12, 1e10))
+    flags = ["--selector", "per_step:2", "--model", "smdm_19m", "--layers", "2", "--compare", "torch", *keep]
+    rows = rows_of(tmp_path, *flags, "--oracle", "margin,left_to_right", "--block-length", "7")
+    assert [row["same_tokens"] for row in rows if "same_tokens" in row] == [1.0] * 12
 
 
 @pytest.mark.slow

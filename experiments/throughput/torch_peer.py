@@ -11,8 +11,8 @@ import copy
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
@@ -24,6 +24,7 @@ from experiments.throughput.workload import Workload
 from mdm_jax.errors import InputError, RunError, shown
 from mdm_jax.evaluation.benchmark import Case, Work
 from mdm_jax.models.config import TransformerConfig
+from mdm_jax.models.decoder import make_decoder
 from mdm_jax.models.denoiser import make_denoiser
 from mdm_jax.models.transformer import init_params
 from mdm_jax.oracles import ORACLES
@@ -37,6 +38,8 @@ except ImportError:
 
 Tensor: TypeAlias = Any
 """torch.Tensor. The type check runs without PyTorch."""
+Kept: TypeAlias = list[tuple[Tensor, Tensor]]
+"""The keys and values of all positions in each layer, [B, H, L, D / H]."""
 
 
 class Network:
@@ -54,14 +57,23 @@ class Network:
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """The logits."""
-        return self.logits(self.hidden(tokens))
+        return self.logits(self.hidden(tokens, torch.arange(tokens.shape[1], device=self.device)))
 
-    def hidden(self, tokens: Tensor) -> Tensor:
-        """The input of the head, [B, L, D]."""
+    def kept(self, batch: int, length: int) -> Kept:
+        """Room for the keys and values of whole sequences."""
+        shape = (batch, self.config.num_heads, length, self.config.head_width)
+        like = self.weights["token_embedding/embedding"]
+        return [(like.new_zeros(shape), like.new_zeros(shape)) for _ in range(self.config.num_layers)]
+
+    def hidden(self, tokens: Tensor, positions: Tensor, kept: Kept | None = None) -> Tensor:
+        """The input of the head, [B, P, D], of tokens [B, P] at positions [P].
+
+        They see one another, or with `kept` also what it holds of other positions; their keys and values go into it.
+        """
         config, weights = self.config, self.weights
         x = functional.embedding(tokens, weights["token_embedding/embedding"])
         if config.positions == "learned":
-            x = x + weights["position_embedding/embedding"][: tokens.shape[1]]
+            x = x + weights["position_embedding/embedding"][positions]
         for i in range(config.num_layers):
             layer = f"layers_{i}"
             y = self._norm(x, f"{layer}/attention_norm")
@@ -69,7 +81,11 @@ class Network:
             if config.qk_norm:
                 q, k = (self._norm(x, f"{layer}/attention/{name}_norm") for x, name in ((q, "query"), (k, "key")))
             if config.positions == "rope":
-                q, k = self._rope(q), self._rope(k)
+                q, k = self._rope(q, positions), self._rope(k, positions)
+            if kept is not None:
+                for old, new in zip(kept[i], (k, v), strict=True):
+                    old.index_copy_(2, positions, new)
+                k, v = kept[i]
             y = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
             x = x + self._linear(y, f"{layer}/attention/output")
             y = self._norm(x, f"{layer}/mlp_norm")
@@ -113,11 +129,11 @@ class Network:
             return functional.layer_norm(x, scale.shape, scale, bias, config.norm_epsilon)
         return functional.rms_norm(x, scale.shape, scale, config.norm_epsilon)
 
-    def _rope(self, x: Tensor) -> Tensor:
+    def _rope(self, x: Tensor, positions: Tensor) -> Tensor:
         half = self.config.head_width // 2
         steps = torch.arange(half, device=self.device, dtype=torch.float32)
         frequencies = self.config.rope_theta ** (-steps / half)
-        angles = torch.arange(x.shape[2], device=self.device, dtype=torch.float32)[:, None] * frequencies
+        angles = positions.float()[:, None] * frequencies
         cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
         first, second = x[..., :half], x[..., half:]
         return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
@@ -153,30 +169,64 @@ def counts(num_masks: int, selector: Selector) -> list[int]:
     return [before - after for before, after in itertools.pairwise(left) if before > after]
 
 
+class Way(NamedTuple):
+    """How sequences are filled in."""
+
+    mask_id: int
+    oracle: str
+    selector: Selector
+    temperature: float
+    block_length: int | None
+    """None: whole sequences are one block"""
+    keeps: bool
+    """whether all steps of a block but the first read the block alone"""
+
+
+def steps(network: Network, x: Tensor, way: Way) -> Iterator[tuple[slice, int, Tensor]]:
+    """For each step the open block, how many of its tokens to reveal, and hidden states [B, P, D] of what was read.
+
+    Those to whom it gives a step write into x [B, L]. All rows have masks at the same positions of each block.
+    """
+    batch, length = x.shape
+    size = min(way.block_length or length, length)
+    everywhere = torch.arange(length, device=x.device)
+    kept = network.kept(batch, length) if way.keeps else None
+    for first in range(0, length, size):
+        end = min(first + size, length)
+        block = slice(end - size, end)
+        for step, num_reveal in enumerate(counts(int((x[0, block] == way.mask_id).sum()), way.selector)):
+            is_read = block if kept is not None and step else slice(length)
+            yield block, num_reveal, network.hidden(x[:, is_read], everywhere[is_read], kept)
+
+
+def of_block(read: Tensor, block: slice) -> Tensor:
+    """What belongs to the block, of what was read: the block, or whole sequences."""
+    return read if read.shape[1] == block.stop - block.start else read[:, block]
+
+
 @torch.no_grad()
-def as_users_run_it(
-    network: Network, x: Tensor, mask_id: int, oracle: str, plan: list[int], temperature: float
-) -> Tensor:
-    """Fills in the masks of x [B, L]. All rows have the same number of masks."""
-    x = x.clone()
-    for num_reveal in plan:
-        is_masked = x == mask_id
-        logits = network(x)
+def as_users_run_it(network: Network, x: Tensor, way: Way) -> Tensor:
+    """Fills in the masks of x [B, L]."""
+    x, mask_id, temperature = x.clone(), way.mask_id, way.temperature
+    for block, num_reveal, hidden in steps(network, x, way):
+        tokens = x[:, block]
+        is_masked = tokens == mask_id
+        logits = of_block(network.logits(hidden), block)
         logits[..., mask_id : mask_id + 1] = -torch.inf
         noisy = logits
         if temperature > 0:
             wide = logits.to(torch.float64)
             noisy = wide.exp() / (-torch.rand_like(wide).log()) ** temperature
         token = noisy.argmax(dim=-1)
-        if oracle == "left_to_right":
-            scores = -torch.arange(x.shape[1], device=x.device, dtype=torch.float64).expand(x.shape)
+        if way.oracle == "left_to_right":
+            scores = -torch.arange(tokens.shape[1], device=x.device, dtype=torch.float64).expand(tokens.shape)
         else:
-            scores = scores_of(oracle, logits.to(torch.float64).softmax(dim=-1), token).to(torch.float64)
+            scores = scores_of(way.oracle, logits.to(torch.float64).softmax(dim=-1), token).to(torch.float64)
         scores = torch.where(is_masked, scores, -torch.inf)
         chosen = torch.zeros_like(is_masked)
         for row in range(x.shape[0]):
             chosen[row, scores[row].topk(num_reveal).indices] = True
-        x = torch.where(chosen, token, x)
+        x[:, block] = torch.where(chosen, token, tokens)
     return x
 
 
@@ -197,16 +247,16 @@ def tokens_and_scores(
 
 
 @torch.no_grad()
-def at_its_best(network: Network, x: Tensor, mask_id: int, oracle: str, plan: list[int], temperature: float) -> Tensor:
+def at_its_best(network: Network, x: Tensor, way: Way) -> Tensor:
     """The same in float32, at masked positions only."""
     x = x.clone()
-    for num_reveal in plan:
-        positions = (x == mask_id).nonzero()[:, 1].reshape(x.shape[0], -1)
-        hidden = network.hidden(x)
+    for block, num_reveal, hidden in steps(network, x, way):
+        tokens, hidden = x[:, block], of_block(hidden, block)
+        positions = (tokens == way.mask_id).nonzero()[:, 1].reshape(x.shape[0], -1)
         logits = network.logits(hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[2])))
-        token, scores = tokens_and_scores(logits, positions, mask_id, oracle, temperature)
+        token, scores = tokens_and_scores(logits, positions, way.mask_id, way.oracle, way.temperature)
         best = scores.topk(num_reveal, dim=-1).indices
-        x.scatter_(1, positions.gather(1, best), token.gather(1, best))
+        tokens.scatter_(1, positions.gather(1, best), token.gather(1, best))
     return x
 
 
@@ -224,8 +274,8 @@ def check(work: Workload, cases: Sequence[Case]) -> None:
     is_ours = type(config) is TransformerConfig
     if not is_ours or config.causal or config.pad_id is not None or config.kv_heads != config.num_heads:
         raise InputError("--compare torch takes bidirectional Transformers without padding, groups or fewer key heads")
-    if flags.block_length is not None:
-        raise InputError("--compare torch has no blocks: leave --block-length out")
+    if flags.keep is not None and config.shift_logits:
+        raise InputError("--compare torch keeps nothing for models that shift their logits: leave --keep out")
     if ":" in flags.prompt:
         raise InputError("--compare torch takes sequences of one kind: give one number with --prompt")
     for case in cases:
@@ -237,6 +287,12 @@ def check(work: Workload, cases: Sequence[Case]) -> None:
 def is_slow_in_bfloat16() -> bool:
     """Whether this is a CPU on which PyTorch compiles bfloat16 for minutes."""
     return not torch.cuda.is_available() and resolve_dtype("auto") == "float32"
+
+
+def way_of(work: Workload, case: Case, temperature: float) -> Way:
+    """How a case fills in the sequences of a workload."""
+    flags = work.flags
+    return Way(work.mask_id, case.oracle_name, case.selector, temperature, flags.block_length, flags.keep is not None)
 
 
 class Peers:
@@ -269,9 +325,7 @@ class Peers:
         network_alone(self._compiled, self._x, calls).item()  # waits for the device
 
     def _run(self, loop: Callable[..., Tensor], network: Network, case: Case) -> np.ndarray:
-        plan = counts(int((self._x[0] == self._work.mask_id).sum()), case.selector)
-        x = loop(network, self._x, self._work.mask_id, case.oracle_name, plan, case.temperature)
-        return x.cpu().numpy()
+        return loop(network, self._x, way_of(self._work, case, case.temperature)).cpu().numpy()
 
     def checks(self, case: Case) -> Row:
         """Versions, and `same_tokens`, the share of tokens at temperature 0 that all agree on.
@@ -298,7 +352,7 @@ class Checked:
             work.config, num_layers=layers, init_std=0.1, dtype="float32", param_dtype="float32"
         )
         self._params = jax.jit(functools.partial(init_params, self._config))(jax.random.key(0))
-        self._mask_id = work.mask_id
+        self._work = work
         shape = (2, work.x_init.shape[1])
         self._x_init = np.random.default_rng(0).integers(0, work.config.vocab_size - 1, shape)
         self._x_init[:, ::2] = work.mask_id
@@ -311,15 +365,17 @@ class Checked:
         Raises:
           RunError: the share is not 1.
         """
-        options: dict[str, Any] = {"mask_id": self._mask_id, "selector": case.selector, "temperature": 0.0}
-        denoiser = make_denoiser(self._config)
-        arguments = (denoiser, self._params, jax.random.key(0), self._x_init)
-        ours = np.asarray(mdm_jax.sample(*arguments, oracle=case.oracle, **options).tokens)
-        plan = counts(int((self._x_init[0] == self._mask_id).sum()), case.selector)
-        shares = []
+        options: dict[str, Any] = {"mask_id": self._work.mask_id, "selector": case.selector, "temperature": 0.0}
+        options |= {"oracle": case.oracle, "block_length": self._work.flags.block_length}
+        given, way = (self._params, jax.random.key(0), self._x_init), way_of(self._work, case, 0.0)
+        if way.keeps:
+            found = mdm_jax.cached_sample(make_decoder(self._config), *given, **options)
+        else:
+            found = mdm_jax.sample(make_denoiser(self._config), *given, **options)
+        ours, shares = np.asarray(found.tokens), []
         for loop, network in self._networks.items():
             x = torch.tensor(self._x_init, dtype=torch.int64, device=network.device)
-            theirs = loop(network, x, self._mask_id, case.oracle_name, plan, 0.0).cpu().numpy()
+            theirs = loop(network, x, way).cpu().numpy()
             shares.append(float((theirs == ours).mean()))
         if min(shares) < 1:
             name = case.oracle_name
