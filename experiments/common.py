@@ -41,6 +41,9 @@ M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 SHOWN = 8
 """A longer list is not written out in a printed table."""
 
+ASIDES = ("For full helptext", "Perhaps you meant", "Argument helptext", "Arguments are applied")
+"""How parts of tyro's errors begin that do not say what is wrong."""
+
 Row = dict[str, Any]
 """One row of `results.json`; fields that do not apply are left out."""
 
@@ -62,10 +65,20 @@ def parse(experiment: str, description: str, flags: Mapping[str, Callable[..., A
         command = next((word for word in argv if word in flags), "")
         sys.stdout.write(grouped(said.getvalue(), examples_of(experiment, command, description)))
         if stop.code == 2:
-            lines = [line.strip("│╭╮╰╯ ") for line in errors.getvalue().splitlines()]
-            words = [line for line in lines if line and not line.startswith("─") and "full helptext" not in line]
-            sys.stderr.write(f"error: {'; '.join(words[:3])}; see python -m experiments.{experiment} --help\n")
+            sys.stderr.write(f"error: {complaint(errors.getvalue())}; see python -m experiments.{experiment} --help\n")
         raise
+
+
+def complaint(box: str) -> str:
+    """What tyro says is wrong, in one line: without the title and the rules of its box, and its help."""
+    body, found = re.sub("[│╭╮╰╯]", " ", box.partition("\n")[2]), []
+    for part in re.split(r"^ *(?:[-─]{20,})? *$", body, flags=re.MULTILINE):
+        words = re.sub(r" \.$", ".", " ".join(part.split()))
+        if words.startswith("Missing from"):
+            words = "required: " + ", ".join(re.findall(r"^ {6}(\S+)", part, re.MULTILINE))
+        if words and not words.startswith(ASIDES):
+            found.append(words)
+    return "; ".join(found)
 
 
 def run(experiment: str) -> None:

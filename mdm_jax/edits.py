@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mdm_jax.checks import check_mask_id
+from mdm_jax.errors import InputError
 from mdm_jax.loop import Network, Reading, State
 from mdm_jax.ranges import FLOAT32, Range, check_number
 from mdm_jax.typing import Array, Features, Params
@@ -64,14 +65,26 @@ class Chain:
         return logits
 
 
-def edit_of(suppressed: Sequence[int], top_p: float) -> Edit | None:
+def edit_of(suppressed: Sequence[int], ends: Sequence[int], top_p: float, num_tokens: int) -> Edit | None:
     """The edit that leaves out some ids, and then all but the nucleus of the others; None if that changes nothing.
 
+    Args:
+      suppressed: ids that are left out, below `num_tokens`.
+      ends: further ids that are left out, whether the model has them or not.
+      top_p: the nucleus' probability.
+      num_tokens: ids that the model has.
+
     Raises:
-      InputError: an id is none, or `top_p` is not above 0 and at most 1.
+      InputError: a suppressed id is none of the model's, or `top_p` is not above 0 and at most 1.
     """
     check_number("top_p", top_p, Range(above=0, most=1))
-    ids = tuple(sorted({check_mask_id(number, name="a suppressed id") for number in suppressed}))
+    given = [check_mask_id(number, name="a suppressed id") for number in suppressed]
+    if given and max(given) >= num_tokens:
+        raise InputError(
+            f"a suppressed id is {max(given)}, and the model's vocabulary has {num_tokens} tokens, with the ids 0 to "
+            f"{num_tokens - 1}"
+        )
+    ids = tuple(sorted({*given, *ends}))
     edits: tuple[Edit, ...] = (*([Suppress(ids)] if ids else []), *([TopP(float(top_p))] if top_p < 1 else []))
     return Chain(edits) if edits else None
 

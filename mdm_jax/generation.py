@@ -117,7 +117,7 @@ def generate(
     words = tokenizer if tokenizer is None or isinstance(tokenizer, Tokenizer) else read_tokenizer(tokenizer)
     check_tokenizer(words, model.config)
     ends = _end_ids(model, end, end_ids, words)
-    edit = edit_of([*suppressed, *(ends if end == "never" else ())], top_p)
+    edit = edit_of(suppressed, ends if end == "never" else (), top_p, model.config.num_tokens)
     sequences = [lay_out(prompt, words, num_new) for prompt in prompts]
     causal = getattr(model.config, "causal", False)
     mask = None if causal else mask_id_of(model, mask_id, words)

@@ -79,7 +79,8 @@ def run_folder(path: str | pathlib.Path) -> tuple[pathlib.Path, int | str | None
     if not os.path.isdir(folder):  # unlike Path.is_dir it never raises
         names = ", ".join(sorted(path.parent.name for path in SHIPPED.glob(f"*/{WEIGHTS}"))) or "none"
         raise InputError(
-            f"there is no folder {folder}; give a run's folder, one of its checkpoints, or shipped weights ({names})"
+            f"there is no folder {folder}; give a run's folder, one of its checkpoints, a Hugging Face folder, or "
+            f"shipped weights ({names})"
         )
     if folder.name == CHECKPOINTS:
         return folder.parent, None
@@ -118,6 +119,8 @@ def load(path_or_name: str | pathlib.Path, *, mesh: Mesh | None = None) -> Model
     if (foreign := read_foreign_config(folder)) is not None:
         config, params = read_folder(folder, foreign, mesh=mesh)
         return Model(config, params, kinds.make_denoiser(config), token_ids(foreign))
+    if not os.path.exists(folder / "config.json"):
+        raise InputError(f"{folder} holds no config.json; give a run's folder, or a Hugging Face folder")
     run = read_config(folder)
     model, task = run["model"], run.get("task")
     if model == OWN:

@@ -58,7 +58,7 @@ class Range:
             )
             if not math.isinf(bound)
         ]
-        return " and ".join(words) or ("a number" if self.infinite else "finite")
+        return " and ".join(words) or ("" if self.infinite else "finite")
 
 
 def check_number(name: str, value: Any, range: Range, *, whole: bool = False) -> None:
@@ -74,7 +74,8 @@ def check_number(name: str, value: Any, range: Range, *, whole: bool = False) ->
     except OverflowError:  # an integer beyond the range of floats
         fits = False
     if not fits:
-        raise InputError(f"{name} must be {kind}, {range}; got {shown(value)}")
+        wanted = ", ".join(filter(None, (kind, str(range))))
+        raise InputError(f"{name} must be {wanted}; got {shown(value)}")
 
 
 def check_ranges(settings: Any, *, name_of: Any = lambda path: path.replace(".", " ")) -> None:

@@ -78,7 +78,7 @@ def test_load_gives_low_precision_parameters_of_a_float32_average(tmp_path):
 def test_load_of_what_is_no_run_says_so(tmp_path):
     with pytest.raises(InputError, match="no folder"):
         mdm_jax.load(tmp_path / "absent")
-    with pytest.raises(InputError, match=r"holds no config.json"):
+    with pytest.raises(InputError, match=r"holds no config.json; give a run's folder, or a Hugging Face folder"):
         mdm_jax.load(tmp_path)
     write_config(tmp_path, {"model": tiny.CONFIG.to_json()})
     with pytest.raises(InputError, match="holds no checkpoint"):
@@ -87,9 +87,13 @@ def test_load_of_what_is_no_run_says_so(tmp_path):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(InputError, match="cannot be read as a run's config"):
             mdm_jax.load(tmp_path)
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(InputError, match="cannot be read as a run's config"):
+    (tmp_path / "config.json").write_text('{"hidden_size": 8}')
+    with pytest.raises(InputError, match="cannot be read as a run's config, and has no model_type as a Hugging Face"):
         mdm_jax.load(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    for use in (read_config, lambda folder: write_config(folder, {"model": tiny.CONFIG.to_json()})):
+        with pytest.raises(InputError, match="is of a Hugging Face model and not of a run; give another folder"):
+            use(tmp_path)
 
 
 def test_config_of_another_run_or_a_newer_version_is_named(tmp_path):

@@ -184,6 +184,65 @@ def test_main_flags_that_cannot_be_parsed_are_one_line_and_code_two(argv, capsys
     assert "python -m experiments.x --help" in error
 
 
+@dataclasses.dataclass(frozen=True)
+class Needs:
+    """Needs what it is given."""
+
+    data: pathlib.Path
+    """a folder, of which so much is said here that it takes several lines of the help, and one of them names
+    --seed and --out"""
+    model: str
+    """a name"""
+    size: typing.Literal["the smallest of all", "one in the middle", "the largest of all"] = "one in the middle"
+    """of it"""
+
+
+@pytest.mark.parametrize("columns", ["40", "80", "200"])
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["needs"], "required: --data, --model"),
+        (["needs", "--model", "m"], "required: --data"),
+        (["needs", "--bogus", "3"], "required: --data, --model; Unrecognized options: --bogus 3"),
+        (["fail", "--bogus"], "Unrecognized options: --bogus"),
+        (["needs", "--seed", "1"], "required: --data, --model; Unrecognized options: --seed 1"),
+        (["fail", "--seed"], "Missing value for argument '--seed'. Expected 1 values."),
+        (["fail", "--seed", "x"], "Error parsing --seed: invalid literal for int() with base 10: 'x'"),
+        (["nothing"], "Unrecognized options: nothing; Available subcommands: needs, fail, other"),
+        ([], "Expected one of {needs, fail, other}."),
+        (
+            ["needs", "--size", "3"],
+            "invalid choice '3' for argument '--size'. Expected one of "
+            "('the smallest of all', 'one in the middle', 'the largest of all').",
+        ),
+    ],
+)
+def test_flags_that_cannot_be_parsed_are_named_and_nothing_of_the_box_around_them(
+    argv, words, columns, capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", columns)
+    with pytest.raises(SystemExit) as stop:
+        main("x", "", {"needs": (Needs, f"{__name__}:fail")} | COMMANDS, argv)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == f"error: {words}; see python -m experiments.x --help\n"
+
+
+@pytest.mark.parametrize(
+    ("module", "argv", "words"),
+    [
+        ("llada", ["evaluate", "--out", "o"], "required: --task, --data, --model"),
+        ("proteins", ["recover", "--out", "o"], "required: --model, --sequences"),
+        ("throughput.__main__", ["run", "--bogus"], "Unrecognized options: --bogus"),
+    ],
+)
+def test_missing_and_unknown_flags_of_the_experiments_are_named(module, argv, words, capsys):
+    name = module.partition(".")[0]
+    with pytest.raises(SystemExit) as stop:
+        main(name, "", importlib.import_module(f"experiments.{module}").COMMANDS, argv)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == f"error: {words}; see python -m experiments.{name} --help\n"
+
+
 @pytest.mark.parametrize(
     "command", ["demo", "prepare", "train", "evaluate", "solve", "reproduce", "readings", "export"]
 )

@@ -20,10 +20,13 @@ class Outer:
     number: Annotated[int, Range(1, INT32)] | None = None
     inner: Inner = Inner()
     several: tuple[Annotated[int, Range(1)], ...] = (1, 2)
+    score: Annotated[float, Range(infinite=True)] = 0.0
+    offset: Annotated[float, Range()] = 0.0
 
 
 @pytest.mark.parametrize(
-    "good", [{}, {"share": 0}, {"number": INT32}, {"number": None}, {"several": ()}, {"inner": Inner(0)}]
+    "good",
+    [{}, {"share": 0}, {"number": INT32}, {"number": None}, {"several": ()}, {"inner": Inner(0)}, {"score": -math.inf}],
 )
 def test_setting_within_its_range_passes(good):
     check_ranges(Outer(**good))
@@ -45,6 +48,9 @@ def test_setting_within_its_range_passes(good):
         ({"several": (1, 0)}, "--several"),
         ({"several": None}, "--several"),
         ({"share": None}, "--share must be a number, at least 0 and below 1; got None"),
+        ({"score": "abc"}, "--score must be a number; got 'abc'"),
+        ({"score": math.nan}, "--score must be a number; got nan"),
+        ({"offset": math.inf}, "--offset must be a number, finite; got inf"),
         ({"rate": (1.0,)}, "--rate"),
         ({"number": (1,)}, "--number"),
     ],

@@ -65,10 +65,17 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not os.path.exists(path):
         raise InputError(f"{folder} holds no config.json; give the folder of a run")
-    what = "a run's config; restore it, or train in another folder"
+    advice = "restore it, or give another folder"
+    what = f"a run's config; {advice}"
     config = read_json(path, what)
     sections = config if isinstance(config, dict) else {}
     names = ("model", "task", "optimizer", "lora")
+    if "model_type" in sections and "format" not in sections:
+        raise InputError(f"{path} is of a Hugging Face model and not of a run; give another folder")
+    if sections and "format" not in sections:
+        raise InputError(
+            f"{path} cannot be read as a run's config, and has no model_type as a Hugging Face model's has; {advice}"
+        )
     number, kinds = sections.get("format"), {type(sections.get(name, {})) for name in names}
     if not isinstance(number, int) or kinds != {dict} or "model" not in sections:
         raise InputError(f"{path} cannot be read as {what}")

@@ -26,7 +26,9 @@ BERT = Family(
         "tie_word_embeddings": Fixed((True,)),
     },
     ours={"norm": "layer", "positions": "learned", "mlp": "gelu_exact", "use_bias": True, "tie_head": True},
-    passed_over="attention_probs_dropout_prob classifier_dropout directionality gradient_checkpointing",
+    passed_over="""
+        attention_probs_dropout_prob classifier_dropout directionality gradient_checkpointing pooler_fc_size
+        pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head pooler_type""",
     layer="bert.encoder.layer.{i}.",
     tensors={
         "token_embedding/embedding": Tensor("bert.embeddings.word_embeddings.weight"),

@@ -41,8 +41,8 @@ GPT2 = Family(
     read=_read,
     write=_write,
     passed_over="""
-        attn_pdrop n_ctx reorder_and_upcast_attn summary_activation summary_first_dropout summary_proj_to_labels
-        summary_type summary_use_proj""",
+        attn_pdrop n_ctx n_special predict_special_tokens reorder_and_upcast_attn summary_activation
+        summary_first_dropout summary_proj_to_labels summary_type summary_use_proj""",
     layer="transformer.h.{i}.",
     tensors={
         "token_embedding/embedding": Tensor("transformer.wte.weight"),
