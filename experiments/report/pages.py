@@ -80,7 +80,6 @@ TABLES: dict[str, Callable[[], Lines]] = {
     "scaling": text_tables.scaling,
     "likelihood": text_tables.likelihood,
     "learned order": functools.partial(planning_tables.learned_order, "sudoku-6m-learned-order"),
-    "learned order tuned": functools.partial(planning_tables.learned_order, "sudoku-6m-learned-order-tuned"),
     "learned order zebra": functools.partial(planning_tables.learned_order, "zebra-learned-order"),
     "learned order nae-sat": functools.partial(
         planning_tables.learned_order, "nae_sat-learned-order", "accuracy", "tokens"
@@ -88,6 +87,7 @@ TABLES: dict[str, Callable[[], Lines]] = {
     "parallel": planning_tables.parallel,
     "symmetric": planning_tables.symmetric,
     "checked": planning_tables.checked,
+    "enough": planning_tables.enough,
     "correction": planning_tables.correction,
     "loops": planning_tables.loops,
     "aligned": planning_tables.aligned,

@@ -87,6 +87,22 @@ def checked() -> list[dict[str, str]]:
     return lines
 
 
+def enough() -> list[dict[str, str]]:
+    """Puzzles solved by forms until one fits itself, by set."""
+    return [
+        {
+            "puzzles": row["dataset"].removesuffix(".txt").replace("_", " "),
+            "number": str(row["n"]),
+            "forms at most": str(row["proposals"]),
+            "solved": percent(row["solved"]),
+            "95% interval": interval(row["solved_ci"]),
+            "network calls": f"{row['nfe']:,.0f}",
+        }
+        for name in ("sudoku-6m-enough", "sudoku-6m-se11-enough")
+        for row in rows(name)
+    ]
+
+
 def correction() -> list[dict[str, str]]:
     """Judges beside decoding that takes nothing back, a line for each training and way: by calls on hard puzzles."""
     lines: dict[tuple[object, ...], dict[str, str]] = {}
