@@ -253,6 +253,10 @@ class Load:
     """decode in blocks of this length, two tokens a step"""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """of the weights and of matrix products"""
+    fsdp: Count = 1
+    """devices that the parameters are sharded over; a CPU pretends as many as are asked for"""
+    tensor: Count = 1
+    """devices that each matrix is sharded over"""
     seed: Seed = 0
     """of the weights and the draws"""
     out: pathlib.Path = pathlib.Path("runs/throughput-load")
