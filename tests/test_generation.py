@@ -197,7 +197,11 @@ def from_right_to_left(key, confidence):
 
 @pytest.mark.parametrize(
     "selector",
-    [mdm_jax.Threshold(0.1), mdm_jax.EntropyBudget(2.0), mdm_jax.Klass(0.05, 1.0), mdm_jax.Binomial(3)],
+    [
+        mdm_jax.Klass(0.05, 1.0),
+        *(pytest.param(one, marks=pytest.mark.slow) for one in (mdm_jax.Threshold(0.1), mdm_jax.EntropyBudget(2.0))),
+        pytest.param(mdm_jax.Binomial(3), marks=pytest.mark.slow),
+    ],
     ids=lambda selector: type(selector).__name__,
 )
 def test_every_selector_fills_in_what_sample_fills_in(model, selector):
