@@ -9,7 +9,7 @@ the plain loss is trained for twice as many steps.
 
     python -m experiments.correction reproduce --scale smoke
     python -m experiments.correction reproduce
-    python -m experiments.correction reproduce --scale tuned --limit 50 --ladder FOLDER
+    python -m experiments.correction reproduce --scale tuned --limit 40 --ladder FOLDER
     python -m experiments.correction reproduce --scale paper --minutes 60
 """
 

@@ -106,9 +106,7 @@ def _add_decoding(group: argparse._ArgumentGroup) -> None:
     steps.add_argument("--entropy-budget", metavar="NATS", type=budget, help=within)
     steady = "or: reveal all above this probability that have hardly changed for two steps (KLASS)"
     steps.add_argument("--klass", metavar="P", type=number(float, Range(0, 1)), help=steady)
-    count(
-        "--binomial-steps", help="or: reveal a binomial number in each of so many steps, as vanilla does"
-    )
+    count("--binomial-steps", help="or: reveal a binomial number in each of so many steps, as vanilla does")
     likeliest = "follow the so many likeliest fillings (a beam search)"
     add("--search-width", metavar="N", type=number(int, COUNT), help=likeliest)
     fits = "of what a search ends with, keep the filling that fits itself, by N calls for each (0: the likeliest)"

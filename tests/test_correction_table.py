@@ -66,9 +66,8 @@ def test_tuned_networks_begin_with_the_shipped_weights_and_meet_the_sets_of_the_
     (tmp_path / "sudoku_magictour_top1465.txt").write_text("a list that is read when it is solved")
     flags = Reproduce(scale="tuned", ladder=tmp_path, out=tmp_path / "out")
     found = plans(flags)
-    assert [plan.train.loss for plan in found] == ["plain", "filled", "quality"] * 2
-    assert [plan.train.steps for plan in found] == [200, 100, 100] * 2, "as many network calls"
-    assert [plan.train.seed for plan in found] == [0] * 3 + [1] * 3
+    assert [plan.train.loss for plan in found] == ["plain", "filled", "quality"]
+    assert [plan.train.steps for plan in found] == [200, 100, 100], "as many network calls"
     assert {plan.train.init_from for plan in found} == {pathlib.Path("sudoku-6m")}
     assert json.loads(json.dumps(head(flags, SCALES["tuned"], found)))["settings"]["steps"] == 100
     labels = [unit.name for unit in found[2].units]

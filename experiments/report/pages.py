@@ -89,6 +89,7 @@ TABLES: dict[str, Callable[[], Lines]] = {
     "checked": planning_tables.checked,
     "enough": planning_tables.enough,
     "correction": planning_tables.correction,
+    "correction ladder": planning_tables.correction_ladder,
     "loops": planning_tables.loops,
     "aligned": planning_tables.aligned,
     "likelihood early": text_tables.proxy,

@@ -117,6 +117,18 @@ def correction() -> list[dict[str, str]]:
     return list(lines.values())
 
 
+def correction_ladder() -> list[dict[str, str]]:
+    """The same at 9x9 on the sets of the ladder: the share solved, and the network calls."""
+    lines: dict[tuple[object, ...], dict[str, str]] = {}
+    for row in correction_table.compared(rows("correction-tuned")):
+        key = tuple(row[name] for name in ("loss", "way", "tokens_per_step", "remask_steps"))
+        steps = {"cells a step": str(row["tokens_per_step"] or "")}
+        line = lines.setdefault(key, {"training": row["loss"], "decoding": row["way"], **steps})
+        line[row["dataset"].replace("_", " ")] = f"{percent(row['solved'], 0)} in {row['nfe']:.0f}"
+    heads = ["training", "decoding", "cells a step", "normal", "hard"]
+    return [{**{head: line[head] for head in heads}, **line} for line in lines.values()]
+
+
 def loops() -> list[dict[str, str]]:
     """Puzzles solved by a looped network, and by those without loops: a column for each number of cells a step."""
     lines: dict[tuple[str, int], dict[str, str]] = {}
