@@ -6,6 +6,7 @@ minutes on two CPU cores.
 
     python -m experiments.sudoku demo
     python -m experiments.sudoku prepare --size 9 --num-train 200000
+    python -m experiments.sudoku harden --chains 100 --out runs/harder
     python -m experiments.sudoku train --size 9 --num-train 200000 --model sudoku_6m --steps 20000 --out runs/sudoku-9x9
     python -m experiments.sudoku evaluate --checkpoint runs/sudoku-9x9 --oracle random,top_prob,margin
     python -m experiments.sudoku parallel
@@ -22,7 +23,7 @@ import tyro
 from experiments.commands.flags import EvaluateFlags, ExportFlags, PuzzleTrainFlags, Question, SolveFlags, TaskFlags
 from experiments.commands.plans import MethodsFlags
 from experiments.common import run, say
-from experiments.sudoku_flags import Demo, Parallel, Readings
+from experiments.sudoku_flags import Demo, Harden, Parallel, Readings
 from mdm_jax.errors import InputError
 from mdm_jax.ranges import Range
 
@@ -261,6 +262,7 @@ class Reproduce(MethodsFlags):
 COMMANDS = {
     "demo": (Demo, "experiments.sudoku_demo:demo"),
     "prepare": (Prepare, "experiments.commands.prepare:prepare"),
+    "harden": (Harden, "experiments.sudoku_harden:harden"),
     "train": (Train, "experiments.commands.train:train"),
     "evaluate": (Evaluate, "experiments.commands.evaluate:evaluate"),
     "solve": (Solve, "experiments.commands.solve:solve"),

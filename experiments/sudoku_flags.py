@@ -64,3 +64,19 @@ class Parallel:
     """of all draws"""
     out: pathlib.Path = pathlib.Path("runs/sudoku-parallel")
     """folder of the picture and results.json"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Harden:
+    """Make puzzles that are harder than random ones, to train on: puzzles.txt for train --source."""
+
+    chains: Count = 1000
+    """chains of ever harder puzzles, each of one solution; about ten puzzles each"""
+    steps: Count = 2000
+    """steps of a chain, each a small change that is kept unless it makes the puzzle easier"""
+    least: NotNegative = 0
+    """leave out puzzles that need fewer guesses of our solver"""
+    seed: Seed = 0
+    """of the puzzles"""
+    out: pathlib.Path = pathlib.Path("runs/sudoku-harden")
+    """folder of puzzles.txt and results.json"""

@@ -34,6 +34,7 @@ class _Board(NamedTuple):
     marks: NDArray[np.int64]  # [cells], the search's stack: the position of the cell that was branched on,
     choices: NDArray[np.int64]  # [cells], and the digits not yet tried there
     solution: NDArray[np.int64]  # [cells], the first solution found, a bit for each cell
+    guesses: NDArray[np.int64]  # [1], the digits that the search has tried
     state: NDArray[np.uint64]  # [1], the random generator
 
 
@@ -51,6 +52,7 @@ def _empty_board(units: NDArray[np.uint8], state: np.uint64) -> _Board:
         marks=np.zeros(cells, np.int64),
         choices=np.zeros(cells, np.int64),
         solution=np.zeros(cells, np.int64),
+        guesses=np.zeros(1, np.int64),
         state=np.full(1, state),
     )
 
@@ -230,6 +232,7 @@ def _search(board: _Board, filled: int, choices: int, limit: int) -> int:
             rest &= rest - 1
         bit = rest & -rest
         board.choices[depth] = left ^ bit
+        board.guesses[0] += 1
         filled, branch = _propagate(board, _fill(board, filled, filled, bit))
         if branch == len(board.order):
             if found == 0:
@@ -247,10 +250,10 @@ def _search(board: _Board, filled: int, choices: int, limit: int) -> int:
 
 @njit(cache=True)
 def _dig(board: _Board, solution: NDArray[np.int64], clues: int) -> int:
-    """Empties cells of a full grid in random order, as long as the solution stays unique.
+    """Empties cells of a full grid, the last of `order` first, as long as the solution stays unique.
 
-    `order` holds the cells that must stay, then the cells not tried yet, then the empty cells. A cell may be emptied if
-    and only if no solution has another digit there, so the search looks only for such a solution.
+    `order` then holds the cells that must stay, those not tried yet, and the empty ones. A cell may be emptied if and
+    only if no solution has another digit there, so the search looks only for such a solution.
 
     Args:
       board: the board, changed in place.
@@ -260,7 +263,6 @@ def _dig(board: _Board, solution: NDArray[np.int64], clues: int) -> int:
     Returns:
       The number of givens that are left. They come first in `order`.
     """
-    _shuffle(board)
     board.used[:] = board.full
     kept, filled = 0, len(board.order)
     while kept < filled and filled > clues:
@@ -288,6 +290,7 @@ def _make(board: _Board, clues: int, side: int, attempts: int, puzzle: NDArray[n
             _search(board, _ZERO, board.full, _ONE)
             _write_digits(board.solution, grid)
             is_done = side < 0 or is_test(grid) == (side == 1)
+        _shuffle(board)
         givens = _dig(board, board.solution.copy(), clues)
         if givens < fewest:
             fewest = givens
@@ -346,6 +349,121 @@ def _solve(board: _Board, puzzle: NDArray[np.int8], limit: int) -> int:
         return 1
     board.order[branch], board.order[filled] = board.order[filled], board.order[branch]
     return _search(board, filled, _candidates(board, board.order[filled]), limit)
+
+
+@njit(cache=True)
+def _guesses(board: _Board, puzzle: NDArray[np.int8]) -> int:
+    """The digits that the search tries until it knows the solution to be the only one, 0 if singles solve it."""
+    for cell in range(len(puzzle)):
+        board.order[cell] = cell
+    board.used[:] = 0
+    board.guesses[0] = 0
+    state, board.state[0] = board.state[0], np.uint64(0)  # so that the number is one of the puzzle alone
+    _solve(board, puzzle, 2)
+    board.state[0] = state
+    return board.guesses[0]
+
+
+@njit(cache=True)
+def _give(grid: NDArray[np.int8], givens: NDArray[np.uint8], puzzle: NDArray[np.int8]) -> None:
+    """Writes the puzzle with these givens."""
+    puzzle[:] = 0
+    for cell in givens:
+        puzzle[cell] = grid[cell]
+
+
+@njit(cache=True)
+def _climb(
+    board: _Board, steps: int, grid: NDArray[np.int8], puzzles: NDArray[np.int8], guesses: NDArray[np.int64]
+) -> int:
+    """Makes a minimal puzzle harder in small steps; writes each one that needs more guesses than all before.
+
+    A step takes up to three givens out at random, gives other cells until the solution is unique again, and takes out
+    what is not needed any more. It is kept if the puzzle needs as many guesses as before, or more. Only the hardest
+    stay if there are more than fit.
+
+    Args:
+      board: the board; the first cells of `order` are the puzzle's givens.
+      steps: the number of steps.
+      grid: int8 `[cells]`, the solution of all.
+      puzzles: int8 `[most, cells]`; the first is the minimal puzzle.
+      guesses: int64 `[most]`; receives the guesses that each puzzle needs.
+
+    Returns:
+      The number of puzzles.
+    """
+    solution, found, most = np.zeros(len(grid), np.int64), 1, len(puzzles)
+    for cell in range(len(grid)):
+        solution[cell] = 1 << (grid[cell] - 1)
+    here, there = puzzles[0].copy(), puzzles[0].copy()
+    level = guesses[0] = _guesses(board, here)
+    for _ in range(steps):
+        # In `order` givens come first, but those to take out last of all, so that `_dig` empties these before others.
+        front, back, out = 0, len(here), 1 + draw(board.state, 3)
+        for cell in range(len(here)):
+            board.order[cell] = cell
+        _shuffle(board)
+        shuffled = board.order.copy()
+        for cell in shuffled:
+            if here[cell] and out:
+                out -= 1
+                back -= 1
+                board.order[back] = cell
+            elif here[cell]:
+                board.order[front] = cell
+                front += 1
+        for cell in shuffled:
+            if not here[cell]:
+                board.order[front] = cell
+                front += 1
+        _give(grid, board.order[: _dig(board, solution, 0)], there)
+        needed = _guesses(board, there)
+        if needed >= level:
+            here[:] = there
+            if needed > level:
+                if found == most:
+                    puzzles[:-1] = puzzles[1:].copy()
+                    guesses[:-1] = guesses[1:].copy()
+                    found -= 1
+                puzzles[found], guesses[found] = there, needed
+                found += 1
+            level = needed
+    return found
+
+
+@njit(cache=True, parallel=True)
+def harden(
+    units: NDArray[np.uint8],
+    seed: np.uint64,
+    first: np.uint64,
+    steps: int,
+    puzzles: NDArray[np.int8],
+    solutions: NDArray[np.int8],
+    guesses: NDArray[np.int64],
+) -> None:
+    """Makes chains of ever harder puzzles in parallel; see `harder.generate_harder`.
+
+    Args:
+      units: as for `generate`.
+      seed: as for `generate`.
+      first: the number of the first chain.
+      steps: the number of steps of each chain.
+      puzzles: int8 `[chains, most, cells]`, zeros when called; receives the puzzles of each chain.
+      solutions: int8 `[chains, cells]`; receives the one grid of each chain.
+      guesses: int64 `[chains, most]`; receives what they need, -1 where there is no puzzle.
+    """
+    for i in prange(len(puzzles)):
+        board = _empty_board(units, mix(mix(seed + GOLDEN) + first + np.uint64(i)))
+        _make(board, 0, -1, 1, puzzles[i, 0], solutions[i])
+        guesses[i, :] = -1
+        _climb(board, steps, solutions[i], puzzles[i], guesses[i])
+
+
+@njit(cache=True, parallel=True)
+def count_guesses(units: NDArray[np.uint8], puzzles: NDArray[np.int8], guesses: NDArray[np.int64]) -> None:
+    """Writes the digits that the search tries in each puzzle of `puzzles` into `guesses`."""
+    for i in prange(len(puzzles)):
+        guesses[i] = _guesses(_empty_board(units, np.uint64(0)), puzzles[i])
 
 
 @njit(cache=True, parallel=True)
