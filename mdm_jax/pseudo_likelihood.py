@@ -49,7 +49,7 @@ def pseudo_log_likelihood(
     Args:
       denoiser: the network, as in `sample`.
       params: parameters of the network.
-      tokens: int [B, L], without masks where `is_free`.
+      tokens: int [B, L]; a row with a mask where `is_free` has -inf.
       is_free: bool [B, L]: the positions of the answer; all others are given and never masked.
       mask_id: id of the mask token.
       num_calls: the groups, at least 1; None for one each.
@@ -102,4 +102,5 @@ def _score(
         return total - scored_nll(output, tokens, is_hidden, mask_id=mask_id, budget=in_a_row).sum(axis=-1)
 
     total = jax.lax.fori_loop(0, most, add, jnp.zeros(len(tokens), jnp.float32))
-    return PseudoLikelihood(total, most)
+    is_whole = ~(is_free & (tokens == mask_id)).any(axis=-1)
+    return PseudoLikelihood(jnp.where(is_whole, total, -jnp.inf), most)

@@ -13,6 +13,7 @@ import mdm_jax
 from mdm_jax import oracles
 from mdm_jax.blocks import behind_end
 from mdm_jax.correction import Remask, TakeBack
+from mdm_jax.errors import InputError
 from mdm_jax.loading import Model
 from mdm_jax.models.decoder import make_decoder
 from mdm_jax.sharding import make_mesh
@@ -71,6 +72,12 @@ def test_ids_of_special_tokens_are_those_that_the_model_was_loaded_with_where_no
     assert mdm_jax.generate(told, [[5]], num_new=6, end="never") == mdm_jax.generate(
         model, [[5]], num_new=6, end="never", mask_id=MASK, end_ids=[END]
     )
+
+
+def test_an_id_that_ends_a_text_must_be_one_of_the_model(model):
+    num = model.config.num_tokens
+    with pytest.raises(InputError, match=rf"an end_id is {num}, and the network embeds the ids 0 to {num - 1} alone"):
+        mdm_jax.generate(model, [[5]], num_new=6, end="never", mask_id=MASK, end_ids=[END, num])
 
 
 def decode_as_llada(denoiser, params, prompt, *, num_new, block, steps, guidance):

@@ -52,6 +52,14 @@ def test_row_of_which_nothing_is_free_has_none_and_one_of_given_tokens_alone_cos
     assert mdm_jax.pseudo_log_likelihood(context_net, PARAMS, tokens[-1:], is_free[-1:], mask_id=MASK).nfe == 0
 
 
+def test_row_with_a_mask_where_it_is_free_has_minus_infinity():
+    tokens, is_free = answers()
+    at = int(np.flatnonzero(is_free[0])[0])
+    got = mdm_jax.pseudo_log_likelihood(context_net, PARAMS, tokens.at[0, at].set(MASK), is_free, mask_id=MASK)
+    assert got.log_prob[0] == -jnp.inf
+    assert jnp.isfinite(got.log_prob[1:]).all()
+
+
 def test_exact_model_gives_the_conditionals_of_its_own_joint():
     joint = np.array([[0.5, 0.1], [0.0, 0.4]])
 

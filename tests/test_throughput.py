@@ -490,7 +490,7 @@ def tiny(config):
 @pytest.mark.parametrize("preset", ["sudoku_6m", "sudoku_800k", "smdm_19m"])
 def test_torch_network_is_ours(preset):
     torch = pytest.importorskip("torch", reason="the comparison is for those who have PyTorch")
-    from experiments.throughput.torch_peer import Network
+    from experiments.throughput.torch_network import Network
     from mdm_jax.models.denoiser import make_denoiser
 
     work = workload(Run(model=preset, layers=2, length=20, prompt="10", dtype="float32"), 2)

@@ -20,13 +20,17 @@ def check_tokenizer(words: Tokenizer | None, config: Any) -> None:
 
 
 def end_ids_of(model: Any, end_ids: Sequence[int] | None, words: Tokenizer | None) -> tuple[int, ...]:
-    """The ids of tokens that end a text: those given, else the tokenizer's, else the model's; the main one first."""
+    """The ids of tokens that end a text: those given, else the tokenizer's, else the model's; the main one first.
+
+    Raises:
+      InputError: an id is none of the model's.
+    """
     if end_ids is None and words is not None:
         end_ids = words.end_ids or None
     if end_ids is None:
         given = _task_field(model, "eos_token_id")
         end_ids = given if isinstance(given, list) else [] if given is None else [given]
-    return tuple(check_mask_id(number, name="an end_id") for number in end_ids)
+    return tuple(check_mask_id(number, model.config, name="an end_id") for number in end_ids)
 
 
 def mask_id_of(model: Any, mask_id: int | None, words: Tokenizer | None) -> int:
