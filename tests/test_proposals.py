@@ -326,6 +326,22 @@ def test_enough_prefers_any_number_to_none_and_keeps_the_highest_if_none_is_enou
     assert got.nfe == 8
 
 
+def test_enough_gives_ties_to_the_likeliest_then_to_the_first():
+    for likely, kept in (((-3.0, -1.0, -2.0), 1), ((-1.0, -1.0, -1.0), 0), ((-2.0, -1.0, -1.0), 1)):
+        made = []
+
+        def proposed(keys, x_init, made=made, likely=likely):
+            made.append(jnp.full(x_init.shape, len(made), jnp.int32))
+            log_prob = jnp.full(len(x_init), likely[len(made) - 1])
+            return SampleResult(made[-1], jnp.zeros_like(x_init), log_prob, jnp.int32(1))
+
+        def rank(tokens, is_free):
+            return PseudoLikelihood(jnp.full(len(tokens), -5.0), jnp.int32(1))
+
+        got = mdm_jax.best_sample(proposed, KEY, jnp.full((2, 2), 7), num=3, rank=rank, enough=-1.0)
+        assert got.tokens.tolist() == [[kept] * 2] * 2
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
