@@ -20,6 +20,7 @@ from mdm_jax.text.tokenizer import read_tokenizer
 ALL = ",".join(TABLE)
 GENERATED = ("--num-new", 40)
 """Tokens enough for each reference."""
+SHARED = ROOT.parent / "shared" / "data"
 PLUGIN = ("--plugin", "tests.standin")
 
 
@@ -86,6 +87,19 @@ def test_model_that_knows_the_answers_is_right_everywhere_beside_the_papers_tabl
     assert first == {"number": 0, "score": 1.0, "why": "passed", "text": "    total = x + y\n", "too_long": False}
     again = ["evaluate", "--model", knowing, "--data", data, "--out", tmp_path, "--task", tasks, "--seed", 1, *flags]
     assert_refused("llada", [([*again, *GENERATED, *PLUGIN], "is of a run with other seed")])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SHARED.exists(), reason="the files in shared/data are not there")
+def test_published_files_go_the_whole_way_with_the_settings_of_the_table(tmp_path):
+    tasks, few = "humaneval-single,humaneval-multi,humaneval-span-light,humaneval,gsm8k,math,mmlu", 3
+    languages.write_tokenizer(tmp_path)
+    asked = read_tasks(Evaluate(task=tasks, data=SHARED, model=""), few)
+    standin.learn(tmp_path, read_tokenizer(tmp_path), asked, mask_id=languages.MASK, pad_id=languages.PAD)
+    evaluate(tmp_path, SHARED, tmp_path / "out", "--task", tasks, "--oracle", "margin", "--limit", few, *PLUGIN)
+    assert [(row["dataset"], row["n"], row["score"]) for row in rows(tmp_path / "out")] == [
+        (name, few, 1) for name in tasks.split(",")
+    ]
 
 
 @pytest.mark.slow
