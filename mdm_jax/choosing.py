@@ -1,5 +1,7 @@
 """How one of several answers to each row is kept. `proposals` and `symmetric` make the answers."""
 
+import functools
+import operator
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -18,8 +20,8 @@ from mdm_jax.typing import Array
 OTHERS = 2**32 - 1
 """Folded into a row's key for its other proposals; no step of a decoder has this number."""
 
-Propose: TypeAlias = Callable[[Array, slice], SampleResult]
-"""The proposals of these numbers to each row of tokens, int32 [B, L]; their fields are [B, N, ...]."""
+Propose: TypeAlias = Callable[[Array, Array, slice], SampleResult]
+"""The proposals of these numbers to rows of tokens, int32 [B, L], by keys [B, N] of all; fields are [B, n, ...]."""
 Rank: TypeAlias = Callable[[Array, Array], PseudoLikelihood]
 """Ranks answers, tokens int32 [N, L] and where they were filled in, bool [N, L]: the highest first."""
 
@@ -50,37 +52,64 @@ def decode_all(decode: Decode, keys: Array, x_init: Array) -> SampleResult:
     return SampleResult(tokens, reveal_step, log_prob, num * found.nfe)
 
 
-def best_ranked(propose: Propose, rows: Array, num: int, rank: Rank, enough: float | None) -> SampleResult:
-    """Of N proposals to each row, [B, L], the one that ranks highest, or of each row the first that is good enough."""
+def best_ranked(propose: Propose, rows: Array, keys: Array, rank: Rank, enough: float | None) -> SampleResult:
+    """Of N proposals to each row, [B, L], the one that ranks highest, or of each row the first that is good enough.
+
+    With `enough` the rows that have no such answer yet are moved together, so that later proposals
+    are decoded in smaller batches. Their sizes are those of few programs: the number of devices that
+    hold the rows, times a power of two.
+    """
+    num = keys.shape[1]
     if num == 1:
-        return keep(propose(rows, slice(1)))
+        return keep(propose(rows, keys, slice(1)))
     if enough is None:
-        return keep(*_ranked(propose(rows, slice(num)), rank))
-    proposed, its = _ranked(propose(rows, slice(1)), rank)
+        return keep(*_ranked(propose(rows, keys, slice(num)), rank))
+    proposed, its = _ranked(propose(rows, keys, slice(1)), rank)
     best, ranks = keep(proposed), its[:, 0]
     for number in range(1, num):
         is_done = ranks >= enough
         if isinstance(is_done, jax.core.Tracer):
             raise InputError("enough reads the answers as they come: call this outside jax.jit")
-        if is_done.all():
+        num_left = int((~is_done).sum())
+        if not num_left:
             break
-        left = jnp.where(is_done[:, None], best.tokens, rows)  # any whole answer would do: it takes no step
-        another = _ranked(propose(left, slice(number, number + 1)), rank)
-        best, ranks = _better(best, ranks, *another, is_done)
+        size = _size(num_left, rows)
+        where = jnp.argsort(is_done, stable=True)[:size] if size < len(rows) else jnp.arange(size)
+        fields = (rows, keys, best.tokens, is_done)
+        some, their_keys, answers, are_done = (_rows_as(field.sharding)(field, where) for field in fields)
+        left = jnp.where(are_done[:, None], answers, some)  # any whole answer would do: it takes no step
+        another = _ranked(propose(left, their_keys, slice(number, number + 1)), rank)
+        best, ranks = _better(best, ranks, *another, are_done, where)
     return best
+
+
+def _size(num_left: int, rows: Array) -> int:
+    """The size of a batch for so many of the rows: at most all, and a multiple of the parts that devices hold."""
+    parts = len(rows) // rows.sharding.shard_shape(rows.shape)[0]
+    size = parts
+    while size < num_left:
+        size *= 2
+    return min(size, len(rows))
+
+
+@functools.cache
+def _rows_as(sharding: jax.sharding.Sharding) -> Callable[[Array, Array], Array]:
+    """(field, numbers) -> its rows of these numbers, laid out over the devices in this way."""
+    return jax.jit(operator.getitem, out_shardings=sharding)
 
 
 @jax.jit
 def _better(
-    best: SampleResult, ranks: Array, another: SampleResult, its: Array, is_done: Array
+    best: SampleResult, ranks: Array, another: SampleResult, its: Array, is_done: Array, where: Array
 ) -> tuple[SampleResult, Array]:
-    """The better of two answers to each row that is not done, and its rank; `another` and `its` are [B, 1, ...]."""
+    """The better of two answers to each row of `where` that is not done; `another` and `its` are [N, 1, ...]."""
     tokens, reveal_step, log_prob = (
-        jnp.stack([old, new[:, 0]], axis=1) for old, new in zip(best[:3], another[:3], strict=True)
+        jnp.stack([old[where], new[:, 0]], axis=1) for old, new in zip(best[:3], another[:3], strict=True)
     )
-    ranks = jnp.stack([ranks, jnp.where(is_done, -jnp.inf, its[:, 0])], axis=1)
-    both = SampleResult(tokens, reveal_step, log_prob, best.nfe + another.nfe)
-    return keep(both, ranks), ranks.max(axis=1)
+    both_ranks = jnp.stack([ranks[where], jnp.where(is_done, -jnp.inf, its[:, 0])], axis=1)
+    kept = keep(SampleResult(tokens, reveal_step, log_prob, best.nfe + another.nfe), both_ranks)
+    tokens, reveal_step, log_prob = (old.at[where].set(new) for old, new in zip(best[:3], kept[:3], strict=True))
+    return SampleResult(tokens, reveal_step, log_prob, kept.nfe), ranks.at[where].set(both_ranks.max(axis=1))
 
 
 def _ranked(proposed: SampleResult, rank: Rank) -> tuple[SampleResult, Array]:

@@ -48,8 +48,8 @@ def best_sample(
       num: N, proposals for each row, at least 1.
       rank: `pseudo_log_likelihood` with all but the answers given; ties go to the higher log_prob.
       enough: of each row keep the first answer that `rank` puts at least here, nats; where none of N
-        is, the highest. A batch goes on until its last row is done, so that small batches save most.
-        Not for a function under `jax.jit`, as it reads the answers when they come.
+        is, the highest. Rows that are done leave the batch, in halves of it; a call on what is left
+        counts as one on all. Not for a function under `jax.jit`, as it reads the answers when they come.
 
     Returns:
       SampleResult.
@@ -72,11 +72,11 @@ def best_sample(
     check_enough(enough, rank)
     tokens, keys = proposal_keys(key, x_init, num)
 
-    def propose(rows: Array, numbers: slice) -> SampleResult:
+    def propose(rows: Array, keys: Array, numbers: slice) -> SampleResult:
         chosen = keys[:, numbers]
         return decode_all(decode, chosen, jnp.repeat(rows[:, None], chosen.shape[1], axis=1))
 
-    return keep(propose(tokens, slice(num))) if rank is None else best_ranked(propose, tokens, num, rank, enough)
+    return keep(propose(tokens, keys, slice(num))) if rank is None else best_ranked(propose, tokens, keys, rank, enough)
 
 
 def stable_sample(decode: Decode, key: Array, x_init: ArrayLike, *, num: int, share: float = 0.5) -> SampleResult:

@@ -75,14 +75,14 @@ def symmetric_sample(
     given, keys = proposal_keys(key, x_init, len(forms.positions))
     _check_fit(forms, given, "x_init")
 
-    def propose(rows: Array, numbers: slice) -> SampleResult:
+    def propose(rows: Array, keys: Array, numbers: slice) -> SampleResult:
         found = decode_all(decode, keys[:, numbers], _forms_of(rows, forms, numbers))
         _check_renamed("the decoder wrote", found.tokens, forms)
         return found._replace(**_own_form(found, forms, numbers))
 
     if rank is not None:
-        return best_ranked(propose, given, len(forms.positions), rank, enough)
-    found = propose(given, slice(None))
+        return best_ranked(propose, given, keys, rank, enough)
+    found = propose(given, keys, slice(None))
     return keep(found, (found.tokens[:, :, None] == found.tokens[:, None]).all(axis=-1).sum(axis=-1))
 
 
