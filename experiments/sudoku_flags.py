@@ -2,8 +2,9 @@
 
 import dataclasses
 import pathlib
+from typing import Annotated
 
-from mdm_jax.ranges import Count, NotNegative, Seed
+from mdm_jax.ranges import INT32, Count, NotNegative, Range, Seed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,7 +75,7 @@ class Harden:
     """chains of ever harder puzzles, each of one solution; about ten puzzles each"""
     steps: Count = 2000
     """steps of a chain, each a small change that is kept unless it makes the puzzle easier"""
-    least: NotNegative = 0
+    least: Annotated[int, Range(0, INT32)] = 0
     """leave out puzzles that need fewer guesses of our solver"""
     seed: Seed = 0
     """of the puzzles"""

@@ -4,15 +4,18 @@ import numpy as np
 
 from experiments.common import Results, say_written
 from experiments.sudoku_flags import Harden
+from mdm_jax.errors import InputError
 from mdm_jax.progress import Bar
 from mdm_jax.tasks.sudoku.harder import generate_harder
 
 
 def harden(flags: Harden) -> None:
     """`harden`: puzzles.txt, a puzzle on each line, and a row about them. What is written stays if it is stopped."""
-    results = Results("sudoku", "harden", out=flags.out, seed=flags.seed)
+    results, path = Results("sudoku", "harden", out=flags.out, seed=flags.seed), flags.out / "puzzles.txt"
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: give another --out")
     found = []
-    with open(flags.out / "puzzles.txt", "w") as file, Bar(total=flags.chains, desc="harden", unit="chains") as bar:
+    with path.open("w") as file, Bar(total=flags.chains, desc="harden", unit="chains") as bar:
         for harder in generate_harder(flags.chains, steps=flags.steps, seed=flags.seed):
             is_wanted = harder.guesses >= flags.least
             file.writelines("".join(map(str, puzzle)) + "\n" for puzzle in harder.puzzles[is_wanted])
@@ -20,7 +23,9 @@ def harden(flags: Harden) -> None:
             found.append((harder.guesses[is_wanted], (harder.puzzles[is_wanted] > 0).sum(axis=1)))
             bar.update(harder.chains)
     guesses, givens = (np.concatenate(values) for values in zip(*found, strict=True))
-    spread = {f"guesses_{q}": int(np.percentile(guesses, q)) for q in (10, 50, 90)} if len(guesses) else {}
-    results.add(n=len(guesses), chains=flags.chains, givens=float(givens.mean()) if len(givens) else None, **spread)
+    if not len(guesses):
+        raise InputError(f"no puzzle needs {flags.least} guesses: lower --least, or raise --steps or --chains")
+    spread = {f"guesses_{q}": int(np.percentile(guesses, q)) for q in (10, 50, 90)}
+    results.add(n=len(guesses), chains=flags.chains, givens=float(givens.mean()), **spread)
     results.finish()
-    say_written(flags.out / "puzzles.txt")
+    say_written(path)

@@ -76,7 +76,7 @@ def best_ranked(propose: Propose, rows: Array, keys: Array, rank: Rank, enough: 
         size = _size(num_left, rows)
         where = jnp.argsort(is_done, stable=True)[:size] if size < len(rows) else jnp.arange(size)
         fields = (rows, keys, best.tokens, is_done)
-        some, their_keys, answers, are_done = (_rows_as(field.sharding)(field, where) for field in fields)
+        some, their_keys, answers, are_done = (_rows_as(_layout(field))(field, where) for field in fields)
         left = jnp.where(are_done[:, None], answers, some)  # any whole answer would do: it takes no step
         another = _ranked(propose(left, their_keys, slice(number, number + 1)), rank)
         best, ranks = _better(best, ranks, *another, are_done, where)
@@ -92,8 +92,13 @@ def _size(num_left: int, rows: Array) -> int:
     return min(size, len(rows))
 
 
+def _layout(field: Array) -> jax.sharding.Sharding | None:
+    """How the field lies on the devices; None if it may move to those of others."""
+    return field.sharding if field.committed else None
+
+
 @functools.cache
-def _rows_as(sharding: jax.sharding.Sharding) -> Callable[[Array, Array], Array]:
+def _rows_as(sharding: jax.sharding.Sharding | None) -> Callable[[Array, Array], Array]:
     """(field, numbers) -> its rows of these numbers, laid out over the devices in this way."""
     return jax.jit(operator.getitem, out_shardings=sharding)
 

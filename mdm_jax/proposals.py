@@ -48,8 +48,9 @@ def best_sample(
       num: N, proposals for each row, at least 1.
       rank: `pseudo_log_likelihood` with all but the answers given; ties go to the higher log_prob.
       enough: of each row keep the first answer that `rank` puts at least here, nats; where none of N
-        is, the highest. Rows that are done leave the batch, in halves of it; a call on what is left
-        counts as one on all. Not for a function under `jax.jit`, as it reads the answers when they come.
+        is, the highest. Rows that are done leave the batch, but for those that fill it up to a power
+        of two; a call on fewer rows counts as one on all. Not for a function under `jax.jit`, as it
+        reads the answers when they come.
 
     Returns:
       SampleResult.

@@ -49,7 +49,7 @@ def pseudo_log_likelihood(
     Args:
       denoiser: the network, as in `sample`.
       params: parameters of the network.
-      tokens: int [B, L]; a row with a mask where `is_free` has -inf.
+      tokens: int [B, L]; a row with a mask where `is_free` has log_prob -inf.
       is_free: bool [B, L]: the positions of the answer; all others are given and never masked.
       mask_id: id of the mask token.
       num_calls: the groups, at least 1; None for one each.

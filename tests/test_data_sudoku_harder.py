@@ -6,7 +6,7 @@ import pathlib
 import commands
 import numpy as np
 import pytest
-from commands import rows
+from commands import assert_refused, rows
 
 from mdm_jax.errors import InputError
 from mdm_jax.tasks.sudoku import harder, public_lists
@@ -99,12 +99,18 @@ def test_many_steps_lead_to_far_more_guesses_than_random_puzzles_need():
 
 def test_a_chain_depends_on_the_seed_and_its_number_and_not_on_the_others(monkeypatch):
     expected = joined(5, steps=10, seed=7)
-    monkeypatch.setattr(harder, "_CHUNK", 2)
+    monkeypatch.setattr(harder, "_CHUNK", 20)
     for ours, theirs in zip(joined(5, steps=10, seed=7), expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert (
         len({grid.tobytes() for grid in expected[1]} & {grid.tobytes() for grid in joined(5, steps=10, seed=8)[1]}) == 0
     )
+
+
+def test_a_chain_begins_with_a_generated_puzzle():
+    puzzles, solutions, _ = joined(5, steps=0, seed=9)
+    for ours, theirs in zip((puzzles, solutions), sudoku.generate(5, seed=9), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_only_the_hardest_of_a_chain_are_kept(monkeypatch):
@@ -131,14 +137,15 @@ def test_guesses_are_those_of_a_plain_search():
     plain = np.array([slow_guesses(puzzle) for puzzle in puzzles])
     np.testing.assert_array_equal(plain == 0, needed == 0)
     assert 0.5 < plain.sum() / needed.sum() < 2, "of cells with as few digits another may be tried first"
+    assert (needed[needed > 0] >= 2).all(), "the other digits of a cell are ruled out, too"
 
 
 def test_the_public_lists_need_more_guesses_the_harder_they_are_said_to_be():
     if not SHARED.is_dir():
         pytest.skip("shared/data is not at hand")
     lists = ("sudoku_magictour_top1465", "sudoku_forum_hardest_se11_1k", "sudoku_forum_hardest_1106")
-    means = [guesses(read_puzzles(SHARED / f"{name}.txt", limit=375).puzzles).mean() for name in lists]
-    np.testing.assert_allclose(means, [134, 282, 533], atol=1)
+    means = [guesses(read_puzzles(SHARED / f"{name}.txt", limit=2000).puzzles).mean() for name in lists]
+    np.testing.assert_allclose(means, [66, 275, 533], atol=1)
 
 
 @pytest.mark.parametrize("wrong", [{"chains": 0}, {"chains": -1}, {"steps": -1}, {"seed": 1.5}])
@@ -151,10 +158,26 @@ def test_a_wrong_argument_is_named(wrong):
 def test_the_command_writes_puzzles_that_training_reads(tmp_path):
     run("harden", "--chains", 40, "--steps", 5, "--least", 2, "--out", tmp_path / "harder")
     written = read_puzzles(tmp_path / "harder" / "puzzles.txt", size=9)
-    assert guesses(written.puzzles).min() >= 2
+    puzzles, _, needed = joined(40, steps=5)
+    assert (needed == 2).any()
+    np.testing.assert_array_equal(written.puzzles, puzzles[needed >= 2])
     [row] = rows(tmp_path / "harder")
     assert row["n"] == len(written.puzzles)
     assert row["givens"] == pytest.approx((written.puzzles > 0).sum(axis=1).mean())
+    spread = [row[f"guesses_{q}"] for q in (10, 50, 90)]
+    assert spread == [int(np.percentile(needed[needed >= 2], q)) for q in (10, 50, 90)]
     flags = ["--source", tmp_path / "harder" / "puzzles.txt", "--num-train", 30, "--num-test", 1]
     run("prepare", *flags, "--data", tmp_path / "data", "--out", tmp_path / "prepared")
     assert {row["split"]: row["n"] for row in rows(tmp_path / "prepared")} == {"train": 30, "test": 1}
+
+
+def test_what_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "harder" / "puzzles.txt").mkdir(parents=True)
+    flags = ["harden", "--chains", 2, "--steps", 1, "--out"]
+    assert_refused(
+        "sudoku",
+        [
+            ([*flags, tmp_path / "harder"], "puzzles.txt is a folder: give another --out"),
+            ([*flags, tmp_path / "none", "--least", 1000], "no puzzle needs 1000 guesses: lower --least"),
+        ],
+    )

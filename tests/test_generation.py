@@ -76,7 +76,7 @@ def test_ids_of_special_tokens_are_those_that_the_model_was_loaded_with_where_no
 
 def test_an_id_that_ends_a_text_must_be_one_of_the_model(model):
     num = model.config.num_tokens
-    with pytest.raises(InputError, match=rf"an end_id is {num}, and the network embeds the ids 0 to {num - 1} alone"):
+    with pytest.raises(InputError, match=rf"an end_id is {num}, and the model has the ids 0 to {num - 1} alone"):
         mdm_jax.generate(model, [[5]], num_new=6, end="never", mask_id=MASK, end_ids=[END, num])
 
 

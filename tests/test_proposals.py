@@ -11,7 +11,9 @@ from toy import MASK, PAD, bayes_net, context_net, net_params, quick_compilation
 
 import mdm_jax
 from mdm_jax.pseudo_likelihood import PseudoLikelihood
+from mdm_jax.randomness import row_keys
 from mdm_jax.sampling import SampleResult
+from mdm_jax.sharding import make_mesh
 
 KEY = jax.random.key(7)
 PARAMS = net_params(1)
@@ -295,6 +297,35 @@ def test_enough_keeps_of_each_row_the_first_proposal_that_is_good_enough(way):
             assert len(tokens) == (7 if number == 0 else min(7, 1 << (num_left - 1).bit_length()))
         kinds.add((min(last[:6]) < max(last[:6]), max(len(found) for found in good[:6]) > 0, max(first) > 0))
     assert (True, True, True) in kinds, "of one batch some rows are done early, and some late"
+
+
+@pytest.mark.eight_devices
+@pytest.mark.parametrize("place", ["rows", "rows and keys", "params", "another device", "nothing"])
+def test_enough_takes_arrays_where_samplers_take_them(place):
+    x_init, keys, params = many_rows()[:6].repeat(4, axis=0), KEY, PARAMS
+    want = mdm_jax.symmetric_sample(decode, keys, x_init, **forms(4), rank=RANK, enough=-9.0)
+    mesh = make_mesh(data=8)
+    over_rows, whole = (jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes)) for axes in (["data"], []))
+    if place == "rows and keys":
+        keys = jax.device_put(row_keys(keys, 24), over_rows)
+    if place in ("rows", "rows and keys"):
+        x_init = jax.device_put(x_init, over_rows)
+    if place == "params":
+        params = jax.device_put(params, whole)
+    if place == "another device":
+        x_init = jax.device_put(x_init, jax.devices()[3])
+    tried = []
+
+    def decoded(keys, tokens):
+        found = mdm_jax.sample(context_net, params, keys, tokens, mask_id=MASK)
+        tried.append((len(tokens), int(found.nfe)))
+        return found
+
+    rank = functools.partial(mdm_jax.pseudo_log_likelihood, context_net, params, mask_id=MASK, num_calls=2)
+    got = mdm_jax.symmetric_sample(decoded, keys, x_init, **forms(4), rank=rank, enough=-9.0)
+    assert tried[-1][0] < tried[0][0] == 24, "rows leave the batch"
+    np.testing.assert_array_equal(got.tokens, want.tokens)
+    assert got.nfe == want.nfe == sum(nfe + 2 for _, nfe in tried), "a call on fewer rows counts as one"
 
 
 @pytest.mark.parametrize("way", ENOUGH)

@@ -201,7 +201,7 @@ class EvaluateFlags(DecodeFlags, ViewerFlags):
     """check each proposal in so many symmetric forms, for so many times the calls of --check"""
     enough: Annotated[float, Range(most=0)] | None = None
     """make proposals one after another, and keep the first that --check puts at least here, nats: -0.01 is next to no
-    doubt. A batch goes on until its last record is done: --batch-size 1 saves most (None: make all, keep the best)"""
+    doubt. Records that are done leave the batch; nfe counts until the last one is (None: make all, keep the best)"""
     seed: Seed = 0
     """of all draws"""
     out: pathlib.Path

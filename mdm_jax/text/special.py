@@ -30,7 +30,10 @@ def end_ids_of(model: Any, end_ids: Sequence[int] | None, words: Tokenizer | Non
     if end_ids is None:
         given = _task_field(model, "eos_token_id")
         end_ids = given if isinstance(given, list) else [] if given is None else [given]
-    return tuple(check_mask_id(number, model.config, name="an end_id") for number in end_ids)
+    checked = tuple(check_mask_id(number, name="an end_id") for number in end_ids)
+    if max(checked, default=0) >= (num := model.config.num_tokens):
+        raise InputError(f"an end_id is {max(checked)}, and the model has the ids 0 to {num - 1} alone: give end_ids")
+    return checked
 
 
 def mask_id_of(model: Any, mask_id: int | None, words: Tokenizer | None) -> int:

@@ -1,9 +1,8 @@
 """Puzzles that are harder than random ones, by local search, to train on.
 
-A random minimal puzzle needs 4 guesses of the solver in `kernels` on average; those of the public lists of the hardest
-needs 134 (magictour_top1465), 282 (forum_hardest_se11_1k) and 533 (forum_hardest_1106). Nobody draws such puzzles at
-random. The search takes a few givens out, gives others in their place, and keeps what is not easier: the way in which
-the puzzles of those lists were found.
+A random minimal puzzle needs 4 guesses of the solver in `kernels` on average; those of the public lists need 66
+(magictour_top1465), 275 (forum_hardest_se11_1k) and 533 (forum_hardest_1106). Nobody draws such puzzles at random. The
+search gives other cells in the place of some, and keeps what is not easier.
 """
 
 from collections.abc import Iterator
@@ -20,8 +19,8 @@ from mdm_jax.tasks.sudoku.public_lists import is_related
 
 MOST = 16
 """The puzzles of a chain that are kept, the hardest."""
-_CHUNK = 32
-"""Chains between two yields, since compiled code cannot be interrupted."""
+_CHUNK = 20_000
+"""Steps between two yields, about five seconds, since compiled code cannot be interrupted."""
 
 
 class Harder(NamedTuple):
@@ -48,10 +47,17 @@ def guesses(puzzles: ArrayLike) -> NDArray[np.int64]:
 
     Returns:
       int64 `[num]`: the digits that the search of `puzzle.solve` tries until it knows the solution to be the only one.
-      It fills in singles, and tries the digits of a cell with the fewest. 0 where singles are enough.
+      It fills in singles, and tries the digits of a cell with the fewest. 0 where singles are enough, or lead to a
+      contradiction; of a puzzle with several solutions, those tried until two are found.
 
     Raises:
       InputError: as `puzzle.solve`.
+
+    Example:
+      from mdm_jax.tasks.sudoku.harder import guesses
+
+      singles = "1.3434.22.4343.1"  # a 4x4 puzzle
+      assert guesses([[0 if cell == "." else int(cell) for cell in singles]]) == 0
     """
     given = sudoku.checked_grids("puzzles", puzzles)
     found = np.zeros(len(given), np.int64)
@@ -62,28 +68,35 @@ def guesses(puzzles: ArrayLike) -> NDArray[np.int64]:
 def generate_harder(chains: int, *, steps: int, seed: int = 0) -> Iterator[Harder]:
     """Makes chains of 9x9 puzzles, each puzzle of a chain harder than the one before.
 
-    A chain begins with a puzzle of `puzzle.generate`, and keeps its solution. A step takes out one to three givens,
-    gives other cells until the solution is unique again, and takes out what is not needed then. It is kept if the
-    result needs as many guesses as the puzzle before, or more. The puzzles that need more than all before are those of
-    the chain, of which the hardest 16 are kept. Chain i depends on (seed, i, steps) only. No chain
+    A chain begins with a puzzle of `puzzle.generate`, and keeps its solution. A step gives other cells in the place of
+    about four to eight, with one solution again and no given that is not needed. It is kept if the result needs as
+    many guesses as the puzzle before, or more. The puzzles that need more than all before are those of the chain, of
+    which the hardest 16 are kept. Chain i depends on (seed, i, steps) only. No chain
     is related to the lists of `public_lists`; one in sixteen is on the test side, as `puzzle.in_test_split` has it.
 
     Args:
       chains: the number of chains.
-      steps: the steps of each, at about a tenth of a millisecond each. 2,000 lead to about 100 guesses.
+      steps: the steps of each, at a quarter of a millisecond of one core each. 2,000 lead to about 100 guesses.
       seed: the seed, from 0 to 2^63 - 1.
 
     Yields:
-      The puzzles of 32 chains each time.
+      The puzzles of some chains, every few seconds.
 
     Raises:
-      InputError: an argument is out of its range.
+      InputError: an argument is out of its range; raised with the first puzzles.
+
+    Example:
+      from mdm_jax.tasks.sudoku.harder import generate_harder
+
+      (found,) = generate_harder(2, steps=10, seed=1)
+      assert found.puzzles.shape == found.solutions.shape and found.guesses.max() > 0
     """
     chains, steps, seed = whole_number("chains", chains), whole_number("steps", steps), whole_number("seed", seed)
     if chains < 1:
         raise InputError(f"chains={chains}: give at least 1, the number of chains of puzzles")
-    for first in range(0, chains, _CHUNK):
-        num = min(_CHUNK, chains - first)
+    size = min(max(_CHUNK // max(steps, 1), 2), 1024)
+    for first in range(0, chains, size):
+        num = min(size, chains - first)
         puzzles, solutions = np.zeros((num, MOST, 81), np.int8), np.zeros((num, 81), np.int8)
         found, units = np.zeros((num, MOST), np.int64), sudoku.units_of_cells(9)
         kernels.harden(units, np.uint64(seed), np.uint64(first), steps, puzzles, solutions, found)

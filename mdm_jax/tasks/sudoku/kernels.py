@@ -250,10 +250,11 @@ def _search(board: _Board, filled: int, choices: int, limit: int) -> int:
 
 @njit(cache=True)
 def _dig(board: _Board, solution: NDArray[np.int64], clues: int) -> int:
-    """Empties cells of a full grid, the last of `order` first, as long as the solution stays unique.
+    """Empties cells of a full grid, from the end of `order`, as long as the solution stays unique.
 
-    `order` then holds the cells that must stay, those not tried yet, and the empty ones. A cell may be emptied if and
-    only if no solution has another digit there, so the search looks only for such a solution.
+    `order` then holds the cells that must stay, those not tried yet, and the empty ones. A cell that must stay changes
+    places with the first one that is not tried, which is the next to be tried. A cell may be emptied if and only if no
+    solution has another digit there, so the search looks only for such a solution.
 
     Args:
       board: the board, changed in place.
@@ -375,22 +376,19 @@ def _give(grid: NDArray[np.int8], givens: NDArray[np.uint8], puzzle: NDArray[np.
 @njit(cache=True)
 def _climb(
     board: _Board, steps: int, grid: NDArray[np.int8], puzzles: NDArray[np.int8], guesses: NDArray[np.int64]
-) -> int:
+) -> None:
     """Makes a minimal puzzle harder in small steps; writes each one that needs more guesses than all before.
 
-    A step takes up to three givens out at random, gives other cells until the solution is unique again, and takes out
-    what is not needed any more. It is kept if the puzzle needs as many guesses as before, or more. Only the hardest
+    A step empties the full grid anew: first one to three of the givens, then other cells, as `_dig` does, which loses
+    four to eight of the givens. It is kept if the puzzle needs as many guesses as before, or more. Only the hardest
     stay if there are more than fit.
 
     Args:
-      board: the board; the first cells of `order` are the puzzle's givens.
+      board: the board; only its random generator matters.
       steps: the number of steps.
       grid: int8 `[cells]`, the solution of all.
       puzzles: int8 `[most, cells]`; the first is the minimal puzzle.
       guesses: int64 `[most]`; receives the guesses that each puzzle needs.
-
-    Returns:
-      The number of puzzles.
     """
     solution, found, most = np.zeros(len(grid), np.int64), 1, len(puzzles)
     for cell in range(len(grid)):
@@ -398,7 +396,7 @@ def _climb(
     here, there = puzzles[0].copy(), puzzles[0].copy()
     level = guesses[0] = _guesses(board, here)
     for _ in range(steps):
-        # In `order` givens come first, but those to take out last of all, so that `_dig` empties these before others.
+        # In `order` givens come first, but those to take out last of all: `_dig` empties these before all others.
         front, back, out = 0, len(here), 1 + draw(board.state, 3)
         for cell in range(len(here)):
             board.order[cell] = cell
@@ -428,7 +426,6 @@ def _climb(
                 puzzles[found], guesses[found] = there, needed
                 found += 1
             level = needed
-    return found
 
 
 @njit(cache=True, parallel=True)
