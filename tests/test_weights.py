@@ -19,9 +19,11 @@ def model():
     return mdm_jax.load("sudoku-6m")
 
 
-def test_sudoku_6m_has_six_million_parameters_in_a_small_file_with_a_card(model):
+@pytest.mark.parametrize("name", ["sudoku-6m", "sudoku-6m-hard"])
+def test_weights_have_six_million_parameters_in_a_small_file_with_a_card(name):
+    model = mdm_jax.load(name)
     assert 5e6 < num_params(model.params) < 7e6
-    files = {path.name: path for path in (SHIPPED / "sudoku-6m").iterdir()}
+    files = {path.name: path for path in (SHIPPED / name).iterdir()}
     assert set(files) == {"model.safetensors", "config.json", "README.md"}
     assert files["model.safetensors"].stat().st_size <= 14 * 2**20
     assert f"{num_params(model.params):,} parameters" in files["README.md"].read_text()
@@ -31,6 +33,13 @@ def test_sudoku_6m_has_six_million_parameters_in_a_small_file_with_a_card(model)
 def test_sudoku_6m_solves_held_out_puzzles_by_margin_and_far_fewer_in_random_order(model):
     assert solved(model, "normal", "margin") >= 7 / 8  # 97% are expected
     assert solved(model, "normal", "random") <= 4 / 8  # 30% are expected
+
+
+@pytest.mark.slow
+def test_sudoku_6m_hard_solves_held_out_puzzles():
+    model = mdm_jax.load("sudoku-6m-hard")
+    assert solved(model, "normal", "margin") >= 7 / 8  # 99% are expected
+    assert solved(model, "hard", "margin", num=12) >= 0.4  # 74% are expected
 
 
 @pytest.mark.slow

@@ -87,10 +87,20 @@ def checked() -> list[dict[str, str]]:
     return lines
 
 
+ENOUGH = {
+    "sudoku-6m-enough": "sudoku-6m",
+    "sudoku-6m-se11-enough": "sudoku-6m",
+    "sudoku-6m-hard-trained-se11": "sudoku-6m-hard",
+    "sudoku-6m-hard-trained-se11-more": "sudoku-6m-hard",
+}
+"""By the name of a file of results the weights. The puzzles of the last file follow on those of the one before."""
+
+
 def enough() -> list[dict[str, str]]:
     """Puzzles solved by forms until one fits itself, by set."""
     return [
         {
+            "weights": weights,
             "puzzles": row["dataset"].removesuffix(".txt").replace("_", " "),
             "number": str(row["n"]),
             "forms at most": str(row["proposals"]),
@@ -98,7 +108,7 @@ def enough() -> list[dict[str, str]]:
             "95% interval": interval(row["solved_ci"]),
             "network calls": f"{row['nfe']:,.0f}",
         }
-        for name in ("sudoku-6m-enough", "sudoku-6m-se11-enough")
+        for name, weights in ENOUGH.items()
         for row in rows(name)
     ]
 
