@@ -247,6 +247,8 @@ TORCH = {
     "throughput-6m-torch": "6M, float32",
     "throughput-6m-torch-before": "6M, float32, another CPU, an older version",
     "throughput-170m-torch": "170M, 1,024 tokens, bfloat16",
+    "throughput-170m-blocks-torch": "170M, 128 tokens, one sequence, blocks of 32, bfloat16, an Intel CPU",
+    "throughput-170m-blocks-dual-torch": "the same with kept keys and values",
     "throughput-vocabulary-torch": "126,464 tokens, float32",
 }
 """Comparisons with PyTorch, by their files."""
