@@ -72,7 +72,7 @@ class Harden:
     """Make puzzles that are harder than random ones, to train on: puzzles.txt for train --source."""
 
     chains: Count = 1000
-    """chains of ever harder puzzles, each of one solution; about ten puzzles each"""
+    """chains of ever harder puzzles; the puzzles of a chain, about ten, share their solution"""
     steps: Count = 2000
     """steps of a chain, each a small change that is kept unless it makes the puzzle easier"""
     least: Annotated[int, Range(0, INT32)] = 0

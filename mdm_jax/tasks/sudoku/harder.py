@@ -71,8 +71,8 @@ def generate_harder(chains: int, *, steps: int, seed: int = 0) -> Iterator[Harde
     A chain begins with a puzzle of `puzzle.generate`, and keeps its solution. A step gives other cells in the place of
     about four to eight, with one solution again and no given that is not needed. It is kept if the result needs as
     many guesses as the puzzle before, or more. The puzzles that need more than all before are those of the chain, of
-    which the hardest 16 are kept. Chain i depends on (seed, i, steps) only. No chain
-    is related to the lists of `public_lists`; one in sixteen is on the test side, as `puzzle.in_test_split` has it.
+    which the hardest 16 are kept. Chain i depends on (seed, i, steps) only. No chain is related to the lists of
+    `public_lists`; one in sixteen is on the test side, as `puzzle.in_test_split` has it.
 
     Args:
       chains: the number of chains.
