@@ -21,9 +21,9 @@ from mdm_jax.data.difficulty import DIFFICULTIES
 from mdm_jax.errors import InputError
 from mdm_jax.evaluation.intervals import wilson
 from mdm_jax.loading import Model
-from mdm_jax.report import plots
+from mdm_jax.report import heat, plots
 from mdm_jax.sampling import Decode
-from mdm_jax.tasks.base import Layout, Records, Task, held_out
+from mdm_jax.tasks.base import Layout, Records, Task, held_out, take
 from mdm_jax.tasks.sudoku.rules import Rule
 from mdm_jax.tasks.sudoku.task import Sudoku
 
@@ -42,6 +42,8 @@ JUDGES = {"plain": "leave-one-out", "filled": "filled", "quality": "quality"}
 SEARCH = "checked search"
 SURE = 0.99
 """The margin from which the search reveals cells at once."""
+TAIL = "beyond singles"
+"""The set of 9x9 puzzles that the rules solve, but not by singles alone."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,7 +106,7 @@ SCALES = {
         steps=100,
         batch_size=32,
         learning_rate=3e-4,
-        seeds=1,
+        seeds=2,
         plain=(2, 4, 8),
         corrected={"filled": (4, 8), "quality": (4, 8)},  # leave-one-out asks for each of 57 cells
         remask_steps=(15,),
@@ -155,12 +157,27 @@ def plans(flags: Reproduce) -> list[Plan]:
 
 
 def sets_of(flags: Reproduce, task: Sudoku) -> dict[str, Callable[[], Records]]:
-    """What is solved, by name, each made once, when it is needed: held-out puzzles of both sets, or the ladder's."""
+    """What is solved, by name, each made once, when it is needed: held-out puzzles of both sets, or the ladder's.
+
+    At 9x9 also those of the normal set that need more than singles.
+    """
+    chosen = [dataclasses.replace(task, difficulty=difficulty, seed=flags.seed) for difficulty in DIFFICULTIES]
+    sets: dict[str, Callable[[], Records]]
     if flags.ladder is None:
-        chosen = [dataclasses.replace(task, difficulty=difficulty, seed=flags.seed) for difficulty in DIFFICULTIES]
-        return {one.title: functools.cache(functools.partial(held_out, one, flags.limit)) for one in chosen}
-    every = functools.cache(functools.partial(ladder, flags.ladder, flags.limit))
-    return {name: functools.partial(lambda name: every()[name], name) for name in names_in(flags.ladder)}
+        sets = {one.title: functools.cache(functools.partial(held_out, one, flags.limit)) for one in chosen}
+    else:
+        every = functools.cache(functools.partial(ladder, flags.ladder, flags.limit))
+        sets = {name: functools.partial(lambda name: every()[name], name) for name in names_in(flags.ladder)}
+    if task.size == 9:
+        sets[TAIL] = functools.cache(functools.partial(_tail, chosen[0], flags.limit))
+    return sets
+
+
+def _tail(normal: Sudoku, limit: int) -> Records:
+    """The first held-out puzzles of the normal set that need more than singles."""
+    records = held_out(normal, None)
+    is_in = records["rule"].max(axis=1) > Rule.HIDDEN_SINGLE
+    return take(limit, {name: values[is_in] for name, values in records.items()})
 
 
 def ways(scale: CorrectionScale, loss: str) -> list[tuple[str, Row, Callable[[Model, Layout], Decode]]]:
@@ -189,7 +206,7 @@ def _unit(
     decoder: Callable[[Model, Layout], Decode],
     seed: int,
 ) -> Unit:
-    """Solves one set in one way; the normal one also by the hardest rule that a puzzle needs."""
+    """Solves one set in one way; puzzles that the rules solve also by the hardest rule that they need."""
     label = " ".join(str(value) for name, value in about.items() if name not in ("method", "oracle"))
 
     def work(model: Model) -> list[Row]:
@@ -199,7 +216,7 @@ def _unit(
         found = measure(task, layout, decoder(model, layout), records, seed=seed, progress=label, **options)
         is_solved = np.flatnonzero(found.scores["solved"]).tolist()
         rows: list[Row] = [{**about, **found.row, "is_solved": is_solved}]
-        if about["dataset"].endswith("normal"):
+        if about["dataset"].endswith(("normal", TAIL)):
             hardest = records["rule"].max(axis=1)
             by_rule = solved_by("hardest_rule", hardest, lambda rule: Rule(rule).name.lower(), found.scores["solved"])
             rows += [{**about, **row} for row in by_rule]
@@ -231,9 +248,10 @@ def compared(rows: Sequence[Row]) -> list[Row]:
 def report(flags: Reproduce, rows: list[Row]) -> list[pathlib.Path]:
     """Prints the table, and draws it."""
     print_table("Correction, all seeds", compared(rows), COLUMNS)
-    path = flags.out / "correction.png"
-    plot(path, rows)
-    return [path]
+    paths = [flags.out / "correction.png", flags.out / "correction-sets.png"]
+    for path, draw in zip(paths, (plot, plot_sets), strict=True):
+        draw(path, rows)
+    return paths
 
 
 def plot(path: pathlib.Path, rows: Sequence[Row]) -> None:
@@ -258,3 +276,47 @@ def plot(path: pathlib.Path, rows: Sequence[Row]) -> None:
         title="Correction at equal network calls, with 95% intervals",
         log_x=True,
     )
+
+
+def plot_sets(path: pathlib.Path, rows: Sequence[Row]) -> None:
+    """Draws the share solved, the mean over seeds, from the easiest puzzles to the hardest: a line for each way.
+
+    Puzzles that the rules solve are parted by the hardest rule that they need; where both sets hold such puzzles,
+    those beyond singles are of the second.
+    """
+    ladder = _ladder_of(rows)
+    groups: dict[str, dict[str, dict[str, heat.Cell]]] = {}
+    for column, found in ladder.items():
+        for (loss, way), own in found.items():
+            share = np.average([row["solved"] for row, _ in own], weights=[row["n"] for row, _ in own])
+            note = f"{np.mean([calls for _, calls in own]):.0f} calls"
+            groups.setdefault(loss, {}).setdefault(way, {})[column] = heat.Cell(float(share), note)
+    heat.heat_map(
+        path,
+        list(groups.values()),
+        x_label="the hardest rule that puzzles need, then sets that the rules do not solve (number of puzzles)",
+        title="Sudokus solved, and network calls, by training and decoding",
+    )
+
+
+def _ladder_of(rows: Sequence[Row]) -> dict[str, dict[tuple[str, str], list[tuple[Row, float]]]]:
+    """Columns, from easy to hard -> (loss, its way) -> a row of each seed, with the network calls of its set."""
+    measured = [row for row in rows if "way" in row]
+    has_tail = any(row["dataset"] == TAIL for row in measured)
+    found: dict[tuple[int, str], dict[tuple[str, str], list[tuple[Row, float]]]] = {}
+    calls = 0.0
+    for row in measured:
+        name, rule = row["dataset"], row.get("hardest_rule")
+        calls = row.get("nfe", calls)  # the rows about rules follow on that of their set
+        hardness = len(Rule) if rule is None else Rule[rule.upper()]
+        if name.endswith("normal"):
+            is_wanted = rule is not None and not (has_tail and hardness > Rule.HIDDEN_SINGLE)
+        else:
+            is_wanted = (rule is None) != (name == TAIL)
+        if is_wanted:
+            column = "\n".join([*(rule or name).split("_"), f"({row['n']})"])
+            steps = {"a step": row.get("tokens_per_step"), "steps": row.get("remask_steps")}
+            words = "".join(f", {number} {word}" for word, number in steps.items() if number)
+            key = row["loss"], f"{row['loss']}: {row['way']}{words}"
+            found.setdefault((hardness, column), {}).setdefault(key, []).append((row, calls))
+    return {column: found[hardness, column] for hardness, column in sorted(found, key=lambda key: key[0])}

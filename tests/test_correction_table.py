@@ -4,14 +4,17 @@ import dataclasses
 import json
 import pathlib
 
+import numpy as np
 import pytest
 from commands import rows, run
 
 from experiments.commands.reproduce import head
 from experiments.correction import Reproduce
-from experiments.correction_table import JUDGES, SCALES, compared, plans, ways
+from experiments.correction_table import JUDGES, SCALES, compared, plans, plot_sets, sets_of, ways
 from mdm_jax.errors import InputError
 from mdm_jax.evaluation.intervals import wilson
+from mdm_jax.report import heat
+from mdm_jax.tasks.sudoku.task import Sudoku
 
 
 @pytest.mark.parametrize("loss", JUDGES)
@@ -48,6 +51,43 @@ def test_comparison_pools_the_seeds_of_a_way_and_sorts_by_network_calls():
     assert many["solved_ci"] == [*wilson(6, 10)], "each puzzle once"
 
 
+def test_puzzles_beyond_singles_are_held_out_normal_ones_that_need_another_rule():
+    sets = sets_of(Reproduce(scale="paper", limit=7), Sudoku(difficulty="normal", num_train=1, num_test=60))
+    assert list(sets) == ["normal", "hard", "beyond singles"]
+    records = sets["beyond singles"]()
+    every = Sudoku(difficulty="normal", num_train=1, num_test=60).records("test", 60)
+    needed = every["rule"].max(axis=1)
+    assert 7 < (needed >= 4).sum() < 40, "some of them, and more than are asked for"
+    np.testing.assert_array_equal(records["puzzle"], every["puzzle"][needed >= 4][:7])
+    sets = sets_of(Reproduce(), Sudoku(size=6, num_train=1, num_test=1))
+    assert list(sets) == ["6x6-normal", "6x6-hard"], "at 6x6 hardly any puzzle needs more"
+
+
+def test_picture_of_the_sets_goes_from_easy_to_hard_and_pools_the_seeds(tmp_path, monkeypatch):
+    def measured(dataset, repeat, *parts, way="none", nfe=30.0):
+        row = {"loss": "plain", "way": way, "tokens_per_step": 2, "repeat": repeat, "dataset": dataset}
+        yield row | {"nfe": nfe, "n": 9, "solved": 0.5}
+        for rule, n, solved in parts:
+            yield row | {"hardest_rule": rule, "n": n, "solved": solved}
+
+    both = [
+        *measured("hard", 0, nfe=31.0),
+        *measured("normal", 0, ("xy_wing", 1, 0.0), ("lone_single", 1, 1.0)),
+        *measured("beyond singles", 0, ("xy_wing", 3, 1.0), nfe=40.0),
+        *measured("hard", 1, nfe=33.0),
+        *measured("normal", 1, ("lone_single", 3, 0.0)),
+        *measured("beyond singles", 1, ("xy_wing", 3, 0.5), nfe=42.0),
+    ]
+    drawn = []
+    monkeypatch.setattr(heat, "heat_map", lambda path, groups, **words: drawn.append(groups))
+    plot_sets(tmp_path / "sets.png", both)
+    [[ways]] = drawn
+    cells = ways["plain: none, 2 a step"]
+    assert list(cells) == ["lone\nsingle\n(1)", "lone\nsingle\n(3)", "xy\nwing\n(3)", "hard\n(9)"]
+    assert cells["hard\n(9)"] == heat.Cell(0.5, "32 calls")
+    assert cells["xy\nwing\n(3)"] == heat.Cell(0.75, "41 calls"), "those of the set beyond singles alone"
+
+
 @pytest.mark.slow
 def test_smoke_measures_every_way_on_both_sets(tmp_path):
     run("correction", "reproduce", "--scale", "smoke", "--data", tmp_path / "data", "--out", tmp_path / "out")
@@ -59,20 +99,21 @@ def test_smoke_measures_every_way_on_both_sets(tmp_path):
         for way in ("none", JUDGES[loss], "remasking", "checked search")
     ]
     assert any("hardest_rule" in row for row in rows(tmp_path / "out"))
-    assert (tmp_path / "out" / "correction.png").exists()
+    for name in ("correction.png", "correction-sets.png"):
+        assert (tmp_path / "out" / name).exists()
 
 
 def test_tuned_networks_begin_with_the_shipped_weights_and_meet_the_sets_of_the_ladder(tmp_path):
     (tmp_path / "sudoku_magictour_top1465.txt").write_text("a list that is read when it is solved")
     flags = Reproduce(scale="tuned", ladder=tmp_path, out=tmp_path / "out")
     found = plans(flags)
-    assert [plan.train.loss for plan in found] == ["plain", "filled", "quality"]
-    assert [plan.train.steps for plan in found] == [200, 100, 100], "as many network calls"
+    assert [plan.train.loss for plan in found] == ["plain", "filled", "quality"] * 2, "two seeds"
+    assert [plan.train.steps for plan in found] == [200, 100, 100] * 2, "as many network calls"
     assert {plan.train.init_from for plan in found} == {pathlib.Path("sudoku-6m")}
     assert json.loads(json.dumps(head(flags, SCALES["tuned"], found)))["settings"]["steps"] == 100
     labels = [unit.name for unit in found[2].units]
     assert labels[:4] == [f"quality 0 normal none {k}" for k in (2, 4, 8)] + ["quality 0 normal quality 4"]
-    assert {label.split()[2] for label in labels} == {"normal", "hard", "magictour_top1465"}
+    assert {label.split()[2] for label in labels} == {"normal", "hard", "magictour_top1465", "beyond"}
     assert not any("leave-one-out" in unit.name for unit in found[0].units)
     with pytest.raises(InputError, match="--ladder is for 9x9 puzzles, and --scale small has 6x6 ones"):
         plans(dataclasses.replace(flags, scale="small"))

@@ -214,6 +214,32 @@ def test_generated_puzzle_with_another_solution_would_be_noticed():
         check_unique(sudoku.solve, puzzles, solutions[[1, 0, 2]])
 
 
+SEVENTEEN_GIVENS = (
+    "000000010400000000020000000000050407008000300001090000300400200050100000000806000",
+    "000000012000035000000600070700000300000400800100000000000120000080000040050000600",
+    "000000012008030000000000040120500000000004700060000000507000300000620000000100000",
+    "000000023480000000010000000503000060000010800000000000170000400000602000000300005",
+)
+"""From the list of all puzzles of 17 givens."""
+
+
+def test_puzzles_of_17_givens_and_what_symmetry_makes_of_them_are_not_trained_on():
+    puzzles = np.array([[*map(int, text)] for text in SEVENTEEN_GIVENS], np.int8)
+    solutions, counts = sudoku.solve(puzzles)[:2]
+    assert (counts == 1).all()
+    moves = random_symmetries(np.random.default_rng(1), len(puzzles), 9)
+    assert public_lists.is_related(transform(solutions, *moves)).all()
+
+
+def test_name_of_a_set_at_9x9_changes_with_the_lists(monkeypatch, tmp_path):
+    names = [Sudoku(size=size, num_train=1, num_test=1).dataset for size in (6, 9)]
+    np.save(tmp_path / "others.npy", np.arange(3, dtype=np.uint64))
+    monkeypatch.setattr(public_lists, "FILE", tmp_path / "others.npy")
+    changed = [Sudoku(size=size, num_train=1, num_test=1).dataset for size in (6, 9)]
+    assert changed[0] == names[0]
+    assert changed[1] != names[1]
+
+
 @pytest.mark.skipif(not SHARED.exists(), reason="the files in shared/data are not there")
 def test_puzzles_of_the_public_lists_and_what_symmetry_makes_of_them_are_not_trained_on(tmp_path):
     rng = np.random.default_rng(0)

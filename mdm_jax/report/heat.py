@@ -41,7 +41,7 @@ def heat_map(
     rows = [(i, name, cells) for i, group in enumerate(groups) for name, cells in group.items()]
     places = [j + GAP * i for j, (i, _, _) in enumerate(rows)]
     with mpl.rc_context({**STYLE, "axes.grid": False}):
-        figure = figure_of((7.5, 1.0 + 0.46 * (places[-1] + 1)))
+        figure = figure_of((max(7.5, 2.0 + 0.85 * len(columns)), 1.0 + 0.46 * (places[-1] + 1)))
         axes = figure.add_subplot()
         for place, (_, _, cells) in zip(places, rows, strict=True):
             for column, cell in cells.items():

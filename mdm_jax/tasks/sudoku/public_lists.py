@@ -1,8 +1,9 @@
 """The public lists that models are evaluated on: no puzzle that is related to one of theirs is trained on.
 
-`public_lists.npy` holds the hashes of their solutions, sorted, uint64: those of magictour_top1465, of
-forum_hardest_se11_1k and forum_hardest_1106 (docs/planning.md), and of the test split of Ye et al. 2024. Grids that a
-symmetry relates have the same hash. Others rarely do, and then a puzzle is left out of training that need not be.
+`public_lists.npy` holds the hashes of their solutions, sorted, uint64: those of all puzzles of 17 givens, of
+magictour_top1465, of forum_hardest_se11_1k and forum_hardest_1106 (docs/planning.md), and of the test split of Ye et
+al. 2024. Grids that a symmetry relates have the same hash. Others rarely do, and then a puzzle is left out of training
+that need not be.
 """
 
 import functools

@@ -76,8 +76,7 @@ class Sudoku(Generated):
         made_from = self.seed if self.source is None else read_bytes(self.source)
         options = self.size, self.clues, self.difficulty
         words = [str(word) for word in ("file" if self.source else None, *options[1:]) if word] or ["minimal"]
-        # Of generated puzzles the lists leave out less than one in a million, so they are not in the name.
-        lists = () if self.source is None else (read_bytes(public_lists.FILE),)
+        lists = (read_bytes(public_lists.FILE),) if self.size == 9 else ()
         inputs = (sudoku.GENERATOR_VERSION, RATING_VERSION, *options, made_from, *lists)
         return self.named(f"{self.size}x{self.size}", *words, inputs=inputs)
 
