@@ -1,9 +1,9 @@
-"""The table of correction: each judge beside decoding that takes nothing back."""
+"""The plan of correction: each judge beside decoding that takes nothing back."""
 
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,36 +14,22 @@ from experiments.commands.plans import Plan, Unit
 from experiments.commands.reproduce import print_table, solved_by
 from experiments.common import Row
 from experiments.correction import Reproduce
+from experiments.correction_report import COLUMNS, SEARCH, TAIL, compared, plot, plot_sets
 from experiments.sudoku_ladder import ladder, names_in
 from experiments.trainings import Training
 from mdm_jax import oracles
 from mdm_jax.data.difficulty import DIFFICULTIES
 from mdm_jax.errors import InputError
-from mdm_jax.evaluation.intervals import wilson
 from mdm_jax.loading import Model
-from mdm_jax.report import heat, plots
 from mdm_jax.sampling import Decode
 from mdm_jax.tasks.base import Layout, Records, Task, held_out, take
 from mdm_jax.tasks.sudoku.rules import Rule
 from mdm_jax.tasks.sudoku.task import Sudoku
 
-COLUMNS = {
-    "dataset": "puzzles",
-    "loss": "training",
-    "way": "decoding",
-    "tokens_per_step": "cells a step",
-    "nfe": "network calls",
-    "solved": "solved",
-    "solved_ci": "95% interval over puzzles",
-    "by_seed": "by seed",
-}
 JUDGES = {"plain": "leave-one-out", "filled": "filled", "quality": "quality"}
 """The judge that a network of each loss is decoded with."""
-SEARCH = "checked search"
 SURE = 0.99
 """The margin from which the search reveals cells at once."""
-TAIL = "beyond singles"
-"""The set of 9x9 puzzles that the rules solve, but not by singles alone."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -225,26 +211,6 @@ def _unit(
     return Unit(label, work)
 
 
-def compared(rows: Sequence[Row]) -> list[Row]:
-    """A line for each set, loss and way, over all seeds: those of a set by network calls.
-
-    The interval is over puzzles, each of which counts as the share of seeds that solve it: it holds for these networks.
-    """
-    measured = [row for row in rows if "way" in row and "hardest_rule" not in row]
-    names = ("dataset", "loss", "way", "tokens_per_step", "remask_steps", "search_width")
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in measured:
-        groups.setdefault(tuple(row.get(name) for name in names), []).append(row)
-    lines = []
-    for key, own in groups.items():
-        by_puzzle = np.mean([np.isin(np.arange(row["n"]), row["is_solved"]) for row in own], axis=0)
-        line: Row = dict(zip(names, key, strict=True))
-        line |= {"nfe": float(np.mean([row["nfe"] for row in own])), "solved": float(by_puzzle.mean())}
-        line |= {"solved_ci": list(wilson(by_puzzle.sum(), len(by_puzzle)))}
-        lines.append(line | {"by_seed": [row["solved"] for row in own]})
-    return sorted(lines, key=lambda line: (line["dataset"], line["nfe"]))
-
-
 def report(flags: Reproduce, rows: list[Row]) -> list[pathlib.Path]:
     """Prints the table, and draws it."""
     print_table("Correction, all seeds", compared(rows), COLUMNS)
@@ -252,71 +218,3 @@ def report(flags: Reproduce, rows: list[Row]) -> list[pathlib.Path]:
     for path, draw in zip(paths, (plot, plot_sets), strict=True):
         draw(path, rows)
     return paths
-
-
-def plot(path: pathlib.Path, rows: Sequence[Row]) -> None:
-    """Draws hard puzzles solved against network calls; of the plain loss alone remasking and search."""
-    series: dict[str, list[Row]] = {}
-    for line in compared(rows):
-        if line["dataset"].endswith("hard") and (line["way"] not in ("remasking", SEARCH) or line["loss"] == "plain"):
-            series.setdefault(f"{line['loss']}, {line['way']}", []).append(line)
-    curves = {
-        name: plots.Curve(
-            [line["nfe"] for line in own],
-            [line["solved"] for line in own],
-            *([line["solved_ci"][i] for line in own] for i in (0, 1)),
-        )
-        for name, own in series.items()
-    }
-    plots.curves(
-        path,
-        curves,
-        x_label="network calls; those of a search for one puzzle",
-        y_label="hard puzzles solved (%)",
-        title="Correction at equal network calls, with 95% intervals",
-        log_x=True,
-    )
-
-
-def plot_sets(path: pathlib.Path, rows: Sequence[Row]) -> None:
-    """Draws the share solved, the mean over seeds, from the easiest puzzles to the hardest: a line for each way.
-
-    Puzzles that the rules solve are parted by the hardest rule that they need; where both sets hold such puzzles,
-    those beyond singles are of the second.
-    """
-    ladder = _ladder_of(rows)
-    groups: dict[str, dict[str, dict[str, heat.Cell]]] = {}
-    for column, found in ladder.items():
-        for (loss, way), own in found.items():
-            share = np.average([row["solved"] for row, _ in own], weights=[row["n"] for row, _ in own])
-            note = f"{np.mean([calls for _, calls in own]):.0f} calls"
-            groups.setdefault(loss, {}).setdefault(way, {})[column] = heat.Cell(float(share), note)
-    heat.heat_map(
-        path,
-        list(groups.values()),
-        x_label="the hardest rule that puzzles need, then sets that the rules do not solve (number of puzzles)",
-        title="Sudokus solved, and network calls, by training and decoding",
-    )
-
-
-def _ladder_of(rows: Sequence[Row]) -> dict[str, dict[tuple[str, str], list[tuple[Row, float]]]]:
-    """Columns, from easy to hard -> (loss, its way) -> a row of each seed, with the network calls of its set."""
-    measured = [row for row in rows if "way" in row]
-    has_tail = any(row["dataset"] == TAIL for row in measured)
-    found: dict[tuple[int, str], dict[tuple[str, str], list[tuple[Row, float]]]] = {}
-    calls = 0.0
-    for row in measured:
-        name, rule = row["dataset"], row.get("hardest_rule")
-        calls = row.get("nfe", calls)  # the rows about rules follow on that of their set
-        hardness = len(Rule) if rule is None else Rule[rule.upper()]
-        if name.endswith("normal"):
-            is_wanted = rule is not None and not (has_tail and hardness > Rule.HIDDEN_SINGLE)
-        else:
-            is_wanted = (rule is None) != (name == TAIL)
-        if is_wanted:
-            column = "\n".join([*(rule or name).split("_"), f"({row['n']})"])
-            steps = {"a step": row.get("tokens_per_step"), "steps": row.get("remask_steps")}
-            words = "".join(f", {number} {word}" for word, number in steps.items() if number)
-            key = row["loss"], f"{row['loss']}: {row['way']}{words}"
-            found.setdefault((hardness, column), {}).setdefault(key, []).append((row, calls))
-    return {column: found[hardness, column] for hardness, column in sorted(found, key=lambda key: key[0])}

@@ -28,6 +28,7 @@ from mdm_jax.errors import InputError
 from mdm_jax.ranges import Range
 
 if TYPE_CHECKING:
+    from mdm_jax.loading import Model
     from mdm_jax.models.config import ModelConfig
     from mdm_jax.tasks.base import Layout, Records, Task
     from mdm_jax.tasks.sudoku.task import Sudoku
@@ -167,9 +168,12 @@ class Evaluate(GivenFlags, EvaluateFlags):
     out: pathlib.Path = pathlib.Path("runs/sudoku-evaluate")
     """folder of results.json"""
 
-    def about(self, task: Any) -> dict[str, Any]:
-        """On the ladder, the puzzles that the model was trained on."""
-        return {} if self.ladder is None else {"trained_on": task.title}
+    def about(self, model: "Model", task: Any) -> dict[str, Any]:
+        """On the ladder, the puzzles that the model was trained on, and the weights that it began with."""
+        if self.ladder is None:
+            return {}
+        puzzles = model.task.get("dataset", task.title)  # those of a file have no other name
+        return {"trained_on": puzzles, "init_from": model.task.get("init_from")}
 
     def datasets(self, task: Any) -> "dict[str, Records]":
         """The sets of the ladder, the puzzles of a file, or held-out ones like the run's."""

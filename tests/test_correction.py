@@ -122,6 +122,18 @@ def test_given_tokens_stay_padding_changes_nothing_and_row_does_not_depend_on_ot
     np.testing.assert_array_equal(turned.tokens[::-1], got.tokens)
 
 
+@pytest.mark.thinned(3)
+@pytest.mark.parametrize("judge", JUDGES)
+def test_what_is_drawn_does_not_depend_on_padding_nor_on_other_rows(judge):
+    x_init = rows(5)
+    got, likeliest = (correct(x_init, judge, k=3, tau=1.0, temperature=t) for t in (1.0, 0.0))
+    assert (got.tokens != likeliest.tokens).any(), "or nothing was drawn"
+    padded = jnp.pad(x_init, ((0, 0), (0, 2)), constant_values=PAD)
+    np.testing.assert_array_equal(correct(padded, judge, k=3, tau=1.0, temperature=1.0).tokens[:, :L], got.tokens)
+    others = correct(x_init.at[1:].set(jnp.roll(x_init[1:], 1, axis=0)), judge, k=3, tau=1.0, temperature=1.0)
+    np.testing.assert_array_equal(others.tokens[0], got.tokens[0])
+
+
 @pytest.mark.slow
 def test_denoiser_is_told_what_is_read():
     for judge in ("leave-one-out", "filled"):

@@ -10,7 +10,8 @@ from commands import rows, run
 
 from experiments.commands.reproduce import head
 from experiments.correction import Reproduce
-from experiments.correction_table import JUDGES, SCALES, compared, plans, plot_sets, sets_of, ways
+from experiments.correction_report import compared, plot_sets
+from experiments.correction_table import JUDGES, SCALES, plans, sets_of, ways
 from mdm_jax.errors import InputError
 from mdm_jax.evaluation.intervals import wilson
 from mdm_jax.report import heat

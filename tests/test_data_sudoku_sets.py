@@ -231,6 +231,18 @@ def test_puzzles_of_17_givens_and_what_symmetry_makes_of_them_are_not_trained_on
     assert public_lists.is_related(transform(solutions, *moves)).all()
 
 
+def test_generated_puzzles_of_a_public_list_are_trained_on_by_none(monkeypatch):
+    options = {"difficulty": None, "seed": 3}
+    every = joined(generate_rated(6, **options, split="train"))
+    known = public_lists.hashes(every["solution"][[1, 4]])
+    monkeypatch.setattr(public_lists, "_known", lambda: known)
+    left = joined(generate_rated(4, **options, split="train"))
+    np.testing.assert_array_equal(left["puzzle"], every["puzzle"][[0, 2, 3, 5]])
+    held_out = joined(generate_rated(3, **options, split="test"))
+    monkeypatch.setattr(public_lists, "_known", lambda: public_lists.hashes(held_out["solution"]))
+    assert_same(joined(generate_rated(3, **options, split="test")), held_out)
+
+
 def test_name_of_a_set_at_9x9_changes_with_the_lists(monkeypatch, tmp_path):
     names = [Sudoku(size=size, num_train=1, num_test=1).dataset for size in (6, 9)]
     np.save(tmp_path / "others.npy", np.arange(3, dtype=np.uint64))

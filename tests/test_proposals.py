@@ -70,9 +70,15 @@ def test_what_is_kept_is_whole_leaves_the_given_alone_and_depends_on_its_own_row
     assert got.nfe == 4 * (steps + (-(-steps // 2) if way == "stable" else 0))
     others = WAYS[way](x_init.at[1:].set(jnp.roll(x_init[1:], 1, axis=0)), 4)
     np.testing.assert_array_equal(got.tokens[0], others.tokens[0])
-    if way != "symmetric":  # whose forms are for one length
-        padded = WAYS[way](jnp.pad(x_init, ((0, 0), (0, 2)), constant_values=PAD), 4)
-        np.testing.assert_array_equal(padded.tokens[:, :6], got.tokens)
+    wider = jnp.pad(x_init, ((0, 0), (0, 2)), constant_values=PAD)
+    if way == "symmetric":  # whose forms are for one length: padding stays where and what it is
+        of_six = forms(4)
+        positions = np.hstack([of_six["positions"], np.tile([6, 7], (4, 1))])
+        tokens = np.hstack([of_six["tokens"], np.tile(np.arange(MASK + 1, PAD + 1), (4, 1))])
+        padded = mdm_jax.symmetric_sample(decode, KEY, wider, positions=positions, tokens=tokens)
+    else:
+        padded = WAYS[way](wider, 4)
+    np.testing.assert_array_equal(padded.tokens[:, :6], got.tokens)
 
 
 def test_best_of_many_from_the_ideal_model_is_the_likeliest_sequence_of_all():

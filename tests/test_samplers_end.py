@@ -73,6 +73,21 @@ def hostile_oracle(key, confidence):
     return jnp.where(confidence.token == 1, jnp.nan, -jnp.inf)
 
 
+def judged(params, tokens):
+    """The table as a network that gives hidden states, which a quality head reads."""
+    return mdm_jax.Features(table(params["table"], tokens), jnp.eye(V))
+
+
+def forms_of(mask_id):
+    """As they are, mirrored, and with the ids but the mask's in another order."""
+    others = [token for token in range(V) if token != mask_id]
+    turned = np.arange(V + 1)
+    turned[others] = np.roll(others, 1)
+    positions = np.arange(L)[[range(L), range(L)[::-1], range(L)]]
+    return {"positions": positions, "tokens": np.stack([np.arange(V + 1), np.arange(V + 1), turned])}
+
+
+FORMS = {mask_id: forms_of(mask_id) for mask_id in (0, 2, V)}
 SAMPLERS = {
     "margin": lambda p, key, x, m, t, k: mdm_jax.sample(
         table, p, key, x, mask_id=m, selector=mdm_jax.PerStep(k), temperature=t
@@ -113,9 +128,26 @@ SAMPLERS = {
     "filled": lambda p, key, x, m, t, k: mdm_jax.correcting_sample(
         table, p, key, x, mask_id=m, k=k, tau=t, judge="filled"
     ),
+    "quality": lambda p, key, x, m, t, k: mdm_jax.correcting_sample(
+        judged,
+        {"table": p, "quality": {"kernel": p[0], "bias": p[1, :1]}},
+        key,
+        x,
+        mask_id=m,
+        k=k,
+        tau=t,
+        judge="quality",
+        temperature=t,
+    ),
     "search": lambda p, key, x, m, t, k: mdm_jax.search_sample(table, p, key, x, mask_id=m, width=WIDTH, doubt=t),
     "checked search": lambda p, key, x, m, t, k: mdm_jax.search_sample(
         table, p, key, x, mask_id=m, width=WIDTH, doubt=t, selector=mdm_jax.Threshold(t), check=2
+    ),
+    "proposals": lambda p, key, x, m, t, k: mdm_jax.best_sample(
+        functools.partial(mdm_jax.sample, table, p, mask_id=m, temperature=t), key, x, num=WIDTH
+    ),
+    "symmetric": lambda p, key, x, m, t, k: mdm_jax.symmetric_sample(
+        functools.partial(mdm_jax.sample, table, p, mask_id=m, temperature=t), key, x, **FORMS[m]
     ),
     "checked proposals": lambda p, key, x, m, t, k: mdm_jax.best_sample(
         functools.partial(mdm_jax.sample, table, p, mask_id=m, temperature=t),
@@ -156,6 +188,7 @@ def test_any_network_and_any_numbers_end_in_tokens(name, logits, masked, mask_id
     np.testing.assert_array_equal(np.asarray(got.reveal_step) >= 0, is_masked)
     most = {"search": L * WIDTH, "stable": 2 * L * WIDTH, "leave one out": L * L, "filled": 2 * L}
     most |= dict.fromkeys(("checked search", "checked proposals"), (L + 2) * WIDTH)
+    most |= dict.fromkeys(("proposals", "symmetric"), L * WIDTH)
     assert got.nfe <= most.get(name, max(L, number) + 1)
     possible = np.isfinite(logits) | (np.array(logits) == -INF)
     possible[:, mask_id : mask_id + 1] = True

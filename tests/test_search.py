@@ -203,6 +203,31 @@ def test_full_width_over_two_tokens_finds_the_likeliest_of_all_fillings(seed):
     assert float(got.log_prob[0]) == pytest.approx(chains[likeliest], abs=1e-5)  # four float32 log-softmaxes of order 1
 
 
+@pytest.mark.thinned(2)
+@pytest.mark.parametrize("seed", range(3))
+def test_full_width_in_an_order_of_its_own_finds_the_likeliest_of_all_that_it_can_make(seed):
+    """A plain recursion: at the position of highest margin both tokens are tried, with all that follows."""
+    params = net_params(seed, vocab_size=2, scale=0.7)
+    x_init = jnp.array([[MASK, 1, MASK, MASK, 0, MASK]], jnp.int32)
+
+    def fillings(tokens, log_prob):
+        masked = np.flatnonzero(tokens == MASK)
+        if not len(masked):
+            yield log_prob, tuple(tokens.tolist())
+            return
+        log_p = log_softmax(context_net(params, jnp.asarray(tokens[None])), MASK)[0]
+        position = max(masked, key=lambda i: abs(np.exp(log_p[i, 0]) - np.exp(log_p[i, 1])))
+        for token in (0, 1):
+            filled = tokens.copy()
+            filled[position] = token
+            yield from fillings(filled, log_prob + log_p[position, token])
+
+    log_prob, likeliest = max(fillings(np.array(x_init[0]), 0.0))
+    got = search(context_net, params, x_init, width=16, doubt=0)
+    assert tuple(got.tokens[0].tolist()) == likeliest
+    assert float(got.log_prob[0]) == pytest.approx(log_prob, abs=1e-5)  # four float32 log-softmaxes of order 1
+
+
 def test_log_prob_is_that_of_the_order_in_which_the_filling_was_made():
     params, x_init = net_params(2), rows(2)
     got = search(context_net, params, x_init, width=4, doubt=0)

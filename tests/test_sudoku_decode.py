@@ -271,7 +271,10 @@ def test_ladder_holds_our_sets_and_the_lists_of_the_folder_and_says_which_it_lac
     assert list(sets) == ["normal", "hard", "forum_hardest_1106"]
     assert {len(records["puzzle"]) for records in sets.values()} == {2}
     np.testing.assert_array_equal(sets["forum_hardest_1106"]["solution"], solutions[:2])
-    assert flags.about(nine) == {"trained_on": "normal"}
+    model = small_model()[0]
+    assert flags.about(model, nine) == {"trained_on": "normal", "init_from": None}
+    of_a_file = Model(*model[:3], {"dataset": "9x9-file-0123456789ab", "init_from": "sudoku-6m"})
+    assert flags.about(of_a_file, nine) == {"trained_on": "9x9-file-0123456789ab", "init_from": "sudoku-6m"}
     said = capsys.readouterr().err
     assert all(f"holds no list {name}" in said for name in ("17_clue", "magictour_top1465", "forum_hardest_se11_1k"))
     for other, words in (

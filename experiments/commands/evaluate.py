@@ -30,7 +30,7 @@ def evaluate(flags: EvaluateFlags) -> None:
         pages.append(Page(path, dataset, model, layout, records, task.view(record_at(records, 0)), seed=flags.seed))
         for selector, (several, keep, which) in itertools.product(selectors, kept):
             for name, one, how in decoders_for(flags, model, task, layout, oracles, selector):
-                decode, how = keep(one), flags.about(task) | how | which
+                decode, how = keep(one), flags.about(model, task) | how | which
                 fields = {"dataset": dataset, **how}
                 fields["paper"] = flags.paper(dataset, layout.method, how.get("oracle"))
                 decoded = measure(task, layout, decode, records, progress=f"{dataset} {name}", **options)

@@ -17,6 +17,7 @@ from mdm_jax.ranges import Count, Decay, NumLoops, Range, Seed
 if TYPE_CHECKING:
     from experiments.commands.decode import Decoded
     from experiments.common import Row
+    from mdm_jax.loading import Model
     from mdm_jax.models.config import ModelConfig
     from mdm_jax.tasks.base import Layout, Records, Task
     from mdm_jax.training.objectives import Loss
@@ -207,9 +208,9 @@ class EvaluateFlags(DecodeFlags, ViewerFlags):
     out: pathlib.Path
     """folder of results.json"""
 
-    def about(self, task: "Task") -> "Row":
+    def about(self, model: "Model", task: "Task") -> "Row":
         """Fields of all rows, about the model."""
-        del task
+        del model, task
         return {}
 
     def selectors(self) -> "Sequence[Selector]":

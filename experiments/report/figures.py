@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments import (
     aligned_table,
-    correction_table,
+    correction_report,
     hardness,
     imbalance,
     loops_table,
@@ -90,7 +90,7 @@ FIGURES: dict[str, Draw] = {
     "imbalance-positions.png": imbalance_positions,
     "imbalance-latents.png": of_rows(imbalance.plot_latents, "imbalance-small"),
     "sudoku-parallel.png": of_rows(sudoku_parallel.plot, "sudoku-parallel"),
-    "correction.png": of_rows(correction_table.plot, "correction-small"),
+    "correction.png": of_rows(correction_report.plot, "correction-small"),
     "loops.png": of_rows(loops_table.plot, "loops-small", loops_table.SCALES["small"].num_loops),
     "aligned.png": of_rows(aligned_table.plot, "aligned-small"),
     "zebra-training.png": of_rows(zebra_table.plot_over_training, "zebra-small"),

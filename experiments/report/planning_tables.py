@@ -1,6 +1,6 @@
 """The tables of RESULTS.md about planning: what an order, a schedule, loops and the loss of an order gain or lose."""
 
-from experiments import correction_table
+from experiments import correction_report
 from experiments.aligned_table import compared
 from experiments.measured import interval, percent, rows
 from mdm_jax.report.plots import words
@@ -116,7 +116,7 @@ def enough() -> list[dict[str, str]]:
 def correction() -> list[dict[str, str]]:
     """Judges beside decoding that takes nothing back, a line for each training and way: by calls on hard puzzles."""
     lines: dict[tuple[object, ...], dict[str, str]] = {}
-    found = correction_table.compared(rows("correction-small"))
+    found = correction_report.compared(rows("correction-small"))
     for row in sorted(found, key=lambda row: (row["dataset"], row["nfe"])):  # hard before normal
         key = tuple(row[name] for name in ("loss", "way", "tokens_per_step", "remask_steps"))
         steps = {"cells a step": str(row["tokens_per_step"] or "")}
@@ -130,7 +130,7 @@ def correction() -> list[dict[str, str]]:
 def correction_ladder() -> list[dict[str, str]]:
     """The same at 9x9 on the sets of the ladder: the share solved, and the network calls."""
     lines: dict[tuple[object, ...], dict[str, str]] = {}
-    for row in correction_table.compared(rows("correction-tuned")):
+    for row in correction_report.compared(rows("correction-tuned")):
         key = tuple(row[name] for name in ("loss", "way", "tokens_per_step", "remask_steps"))
         steps = {"cells a step": str(row["tokens_per_step"] or "")}
         line = lines.setdefault(key, {"training": row["loss"], "decoding": row["way"], **steps})
