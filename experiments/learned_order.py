@@ -1,12 +1,12 @@
-"""A learned order beside the margin's, and beside the best that any order could do with the same network.
+"""A learned order beside the margin's, and beside one that sees the answers.
 
 Claim (after Gt-Margin, arXiv:2602.09501, and SAS, arXiv:2606.23567): a planner that was trained to rank masked
 positions by what the network gives the truth there reveals better than a rule on the network's confidence. Gt-Margin
 ranks by the margin of the truth, its probability less the largest other one; here the rank is by its log-probability,
 and the planner is a linear head on the last hidden state and the confidence. It begins as the margin. With
-`--finetune-steps` the network is then trained in the states that the learned order meets. `truth` is an upper bound
-that sees the answer: it first reveals positions at which the network's likeliest token is right. What it misses no
-order mends. Sequences of L&O-NAE-SAT are drawn, and have no such answer.
+`--finetune-steps` the network is then trained in the states that the learned order meets. `truth` sees the answers:
+it first reveals positions at which the network's likeliest token is right. So it shows how far an order might go. It
+is greedy: where it fails, another order may still succeed. Sequences of L&O-NAE-SAT are drawn, and have no such answer.
 
     python -m experiments.learned_order reproduce
     python -m experiments.learned_order reproduce --checkpoint sudoku-6m --difficulty hard --tokens-per-step 1 4

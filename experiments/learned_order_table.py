@@ -1,4 +1,4 @@
-"""Trains the head of a learned order, and measures its order, the margin's and the upper bound's."""
+"""Trains the head of a learned order, and measures its order, the margin's, and one that sees the answers."""
 
 import dataclasses
 from typing import Any
@@ -102,7 +102,7 @@ class TruthFirst(PerStep):
 
 
 def truthful(model: Model, layout: Layout, k: int, records: Records) -> Decode:
-    """Decoding in the order that sees the answers to these records: the upper bound."""
+    """Decoding in an order that sees the answers to these records."""
     start, answers = layout.start(records).astype(np.int32), layout.examples(records)["tokens"]
     answer_of = {row.tobytes(): answer for row, answer in zip(start, answers, strict=True)}
     mask_id = layout.mask_id

@@ -226,7 +226,7 @@ def plot_planning(path: pathlib.Path, *files: Sequence[Row]) -> None:
     plots.curves(
         path,
         grouped(sorted(rows, key=lambda row: row["nfe"]), "nfe", "solved", by="way"),
-        x_label="network calls of a batch",
+        x_label="network calls of a batch; with a threshold, of a puzzle alone",
         y_label="hard puzzles solved (%)",
         title="More network calls, the same 6M weights, with 95% intervals",
         log_x=True,

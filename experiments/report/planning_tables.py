@@ -5,7 +5,7 @@ from experiments.aligned_table import compared
 from experiments.measured import interval, percent, rows
 from mdm_jax.report.plots import words
 
-NAMES = {"truth": "the truth first (upper bound)", "learned": "learned"}
+NAMES = {"truth": "sees the answers", "learned": "learned"}
 
 
 def learned_order(name: str, score: str = "solved", unit: str = "cells") -> list[dict[str, str]]:
