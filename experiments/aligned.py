@@ -3,8 +3,8 @@
 Claim (PUMA, Kim et al. 2026, arXiv:2602.10314): a masked model that is trained on the subsets that its own order leaves
 masked learns what inference asks for in fewer steps. Against it (arXiv:2605.29123): training that follows confidence
 raises the error on the rarest problems, which random masks do not. Both losses here cost one network call a step, so
-equal steps are equal tokens and about equal time. But a sequence stays for eight steps with the aligned loss, so that it
-sees an eighth as many different puzzles. The sets: puzzles that seven rules solve, and the others.
+equal steps are equal tokens and about equal time. But with the aligned loss a sequence stays for eight steps, so that
+it sees an eighth as many different puzzles. The sets: puzzles that seven rules solve, and the others.
 
     python -m experiments.aligned reproduce --scale smoke
     python -m experiments.aligned reproduce

@@ -73,34 +73,32 @@ def plot(path: pathlib.Path, rows: Sequence[Row]) -> None:
 def plot_sets(path: pathlib.Path, rows: Sequence[Row]) -> None:
     """Draws the share solved, the mean over seeds, from the easiest puzzles to the hardest: a line for each way.
 
-    Puzzles that the rules solve are parted by the hardest rule that they need; where both sets hold such puzzles,
-    those beyond singles are of the second.
+    Puzzles that the rules solve are parted by the hardest rule that they need, with the calls of their whole set; those
+    beyond singles are of the set of this name, where there is one.
     """
-    ladder = _ladder_of(rows)
     groups: dict[str, dict[str, dict[str, heat.Cell]]] = {}
-    for column, found in ladder.items():
-        for (loss, way), own in found.items():
-            share = np.average([row["solved"] for row, _ in own], weights=[row["n"] for row, _ in own])
-            note = f"{np.mean([calls for _, calls in own]):.0f} calls"
-            groups.setdefault(loss, {}).setdefault(way, {})[column] = heat.Cell(float(share), note)
+    for column, ways in _columns(rows).items():
+        for (loss, way), own in ways.items():
+            solved, calls = (float(np.mean([row[field] for row in own])) for field in ("solved", "calls"))
+            groups.setdefault(loss, {}).setdefault(way, {})[column] = heat.Cell(solved, f"{calls:.0f} calls")
     heat.heat_map(
         path,
         list(groups.values()),
-        x_label="the hardest rule that puzzles need, then sets that the rules do not solve (number of puzzles)",
+        x_label="the hardest rule that puzzles of the normal set need, then whole sets (number of puzzles)",
         title="Sudokus solved, and network calls, by training and decoding",
     )
 
 
-def _ladder_of(rows: Sequence[Row]) -> dict[str, dict[tuple[str, str], list[tuple[Row, float]]]]:
-    """Columns, from easy to hard -> (loss, its way) -> a row of each seed, with the network calls of its set."""
+def _columns(rows: Sequence[Row]) -> dict[str, dict[tuple[str, str], list[Row]]]:
+    """Columns, from easy to hard -> (loss, its way) -> a row of each seed, with the calls of its set as `calls`."""
     measured = [row for row in rows if "way" in row]
     has_tail = any(row["dataset"] == TAIL for row in measured)
-    found: dict[tuple[int, str], dict[tuple[str, str], list[tuple[Row, float]]]] = {}
+    found: dict[tuple[int, str], dict[tuple[str, str], list[Row]]] = {}
     calls = 0.0
     for row in measured:
         name, rule = row["dataset"], row.get("hardest_rule")
         calls = row.get("nfe", calls)  # the rows about rules follow on that of their set
-        hardness = len(Rule) if rule is None else Rule[rule.upper()]
+        hardness = max(Rule) + 1 if rule is None else Rule[rule.upper()]
         if name.endswith("normal"):
             is_wanted = rule is not None and not (has_tail and hardness > Rule.HIDDEN_SINGLE)
         else:
@@ -110,5 +108,5 @@ def _ladder_of(rows: Sequence[Row]) -> dict[str, dict[tuple[str, str], list[tupl
             steps = {"a step": row.get("tokens_per_step"), "steps": row.get("remask_steps")}
             words = "".join(f", {number} {word}" for word, number in steps.items() if number)
             key = row["loss"], f"{row['loss']}: {row['way']}{words}"
-            found.setdefault((hardness, column), {}).setdefault(key, []).append((row, calls))
+            found.setdefault((hardness, column), {}).setdefault(key, []).append({**row, "calls": calls})
     return {column: found[hardness, column] for hardness, column in sorted(found, key=lambda key: key[0])}

@@ -15,7 +15,7 @@ from experiments.commands.reproduce import print_table, solved_by
 from experiments.common import Row
 from experiments.correction import Reproduce
 from experiments.correction_report import COLUMNS, SEARCH, TAIL, compared, plot, plot_sets
-from experiments.sudoku_ladder import ladder, names_in
+from experiments.sudoku_ladder import OWN, ladder, names_in
 from experiments.trainings import Training
 from mdm_jax import oracles
 from mdm_jax.data.difficulty import DIFFICULTIES
@@ -147,11 +147,12 @@ def sets_of(flags: Reproduce, task: Sudoku) -> dict[str, Callable[[], Records]]:
 
     At 9x9 also those of the normal set that need more than singles.
     """
-    chosen = [dataclasses.replace(task, difficulty=difficulty, seed=flags.seed) for difficulty in DIFFICULTIES]
     sets: dict[str, Callable[[], Records]]
     if flags.ladder is None:
+        chosen = [dataclasses.replace(task, difficulty=difficulty, seed=flags.seed) for difficulty in DIFFICULTIES]
         sets = {one.title: functools.cache(functools.partial(held_out, one, flags.limit)) for one in chosen}
     else:
+        chosen = OWN
         every = functools.cache(functools.partial(ladder, flags.ladder, flags.limit))
         sets = {name: functools.partial(lambda name: every()[name], name) for name in names_in(flags.ladder)}
     if task.size == 9:

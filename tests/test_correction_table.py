@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 from commands import rows, run
@@ -14,6 +15,10 @@ from experiments.correction_report import compared, plot_sets
 from experiments.correction_table import JUDGES, SCALES, plans, sets_of, ways
 from mdm_jax.errors import InputError
 from mdm_jax.evaluation.intervals import wilson
+from mdm_jax.loading import Model
+from mdm_jax.models.config import TransformerConfig
+from mdm_jax.models.denoiser import make_denoiser
+from mdm_jax.models.transformer import init_params
 from mdm_jax.report import heat
 from mdm_jax.tasks.sudoku.task import Sudoku
 
@@ -65,28 +70,64 @@ def test_puzzles_beyond_singles_are_held_out_normal_ones_that_need_another_rule(
 
 
 def test_picture_of_the_sets_goes_from_easy_to_hard_and_pools_the_seeds(tmp_path, monkeypatch):
-    def measured(dataset, repeat, *parts, way="none", nfe=30.0):
-        row = {"loss": "plain", "way": way, "tokens_per_step": 2, "repeat": repeat, "dataset": dataset}
+    def measured(dataset, repeat, *parts, nfe=30.0, **steps):
+        row = {
+            "loss": "plain",
+            "way": "none",
+            "repeat": repeat,
+            "dataset": dataset,
+            **(steps or {"tokens_per_step": 2}),
+        }
         yield row | {"nfe": nfe, "n": 9, "solved": 0.5}
-        for rule, n, solved in parts:
-            yield row | {"hardest_rule": rule, "n": n, "solved": solved}
+        for rule, solved in parts:
+            yield row | {"hardest_rule": rule, "n": 3, "solved": solved}
 
     both = [
+        *measured("zebra_list", 0),
+        *measured("a_list", 0, remask_steps=15),
         *measured("hard", 0, nfe=31.0),
-        *measured("normal", 0, ("xy_wing", 1, 0.0), ("lone_single", 1, 1.0)),
-        *measured("beyond singles", 0, ("xy_wing", 3, 1.0), nfe=40.0),
+        *measured("normal", 0, ("xy_wing", 0.0), ("unique_rectangle", 0.0), ("lone_single", 1.0)),
+        *measured("beyond singles", 0, ("xy_wing", 1.0), ("unique_rectangle", 0.25), nfe=40.0),
         *measured("hard", 1, nfe=33.0),
-        *measured("normal", 1, ("lone_single", 3, 0.0)),
-        *measured("beyond singles", 1, ("xy_wing", 3, 0.5), nfe=42.0),
+        *measured("normal", 1, ("lone_single", 0.0)),
+        *measured("beyond singles", 1, ("xy_wing", 0.5), nfe=42.0),
     ]
     drawn = []
     monkeypatch.setattr(heat, "heat_map", lambda path, groups, **words: drawn.append(groups))
     plot_sets(tmp_path / "sets.png", both)
     [[ways]] = drawn
-    cells = ways["plain: none, 2 a step"]
-    assert list(cells) == ["lone\nsingle\n(1)", "lone\nsingle\n(3)", "xy\nwing\n(3)", "hard\n(9)"]
-    assert cells["hard\n(9)"] == heat.Cell(0.5, "32 calls")
-    assert cells["xy\nwing\n(3)"] == heat.Cell(0.75, "41 calls"), "those of the set beyond singles alone"
+    assert ways == {
+        "plain: none, 2 a step": {
+            "lone\nsingle\n(3)": heat.Cell(0.5, "30 calls"),
+            "xy\nwing\n(3)": heat.Cell(0.75, "41 calls"),  # those of the set beyond singles alone
+            "unique\nrectangle\n(3)": heat.Cell(0.25, "40 calls"),
+            "zebra\nlist\n(9)": heat.Cell(0.5, "30 calls"),
+            "hard\n(9)": heat.Cell(0.5, "32 calls"),
+        },
+        "plain: none, 15 steps": {"a\nlist\n(9)": heat.Cell(0.5, "30 calls")},
+    }
+    columns = list(ways["plain: none, 2 a step"])
+    assert [column.split("\n")[0] for column in columns] == ["lone", "xy", "unique", "zebra", "hard"], "as measured"
+    drawn.clear()
+    plot_sets(tmp_path / "sets.png", [row for row in both if row["dataset"] == "normal"])
+    [[ways]] = drawn
+    assert ways["plain: none, 2 a step"]["xy\nwing\n(3)"].share == 0.0, "there is no other set"
+
+
+def test_rows_of_puzzles_beyond_singles_say_which_rule_they_need(monkeypatch):
+    [plan] = [
+        plan
+        for plan in plans(Reproduce(scale="paper", limit=5))
+        if plan.train.loss == "filled" and plan.train.seed == 0
+    ]
+    names = [unit.name for unit in plan.units]
+    unit = plan.units[names.index("filled 0 beyond singles none 8")]
+    config = TransformerConfig(vocab_size=10, max_length=81, width=8, num_heads=1, num_layers=1, mlp_width=8)
+    model = Model(config, init_params(config, jax.random.key(0)), make_denoiser(config))
+    whole, *parts = unit.work(model)
+    assert whole["dataset"] == "beyond singles"
+    assert sum(part["n"] for part in parts) == whole["n"] == 5
+    assert not {part["hardest_rule"] for part in parts} & {"lone_single", "hidden_single"}
 
 
 @pytest.mark.slow

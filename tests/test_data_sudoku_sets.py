@@ -244,12 +244,14 @@ def test_generated_puzzles_of_a_public_list_are_trained_on_by_none(monkeypatch):
 
 
 def test_name_of_a_set_at_9x9_changes_with_the_lists(monkeypatch, tmp_path):
-    names = [Sudoku(size=size, num_train=1, num_test=1).dataset for size in (6, 9)]
+    source = tmp_path / "some.txt"
+    source.write_text(SEVENTEEN_GIVENS[0] + "\n")
+    options = [{"size": 6}, {"size": 9}, {"size": 9, "source": source}]
+    names = [Sudoku(num_train=1, num_test=1, **one).dataset for one in options]
     np.save(tmp_path / "others.npy", np.arange(3, dtype=np.uint64))
     monkeypatch.setattr(public_lists, "FILE", tmp_path / "others.npy")
-    changed = [Sudoku(size=size, num_train=1, num_test=1).dataset for size in (6, 9)]
-    assert changed[0] == names[0]
-    assert changed[1] != names[1]
+    changed = [Sudoku(num_train=1, num_test=1, **one).dataset for one in options]
+    assert [new == old for new, old in zip(changed, names, strict=True)] == [True, False, False]
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the files in shared/data are not there")
