@@ -92,8 +92,11 @@ ENOUGH = {
     "sudoku-6m-se11-enough": "sudoku-6m",
     "sudoku-6m-hard-trained-se11": "sudoku-6m-hard",
     "sudoku-6m-hard-trained-se11-more": "sudoku-6m-hard",
+    "sudoku-6m-hard-trained-se11-wide": "sudoku-6m-hard",
+    "sudoku-6m-hard-trained-width-16": "sudoku-6m-hard",
+    "sudoku-6m-hard-trained-width-64": "sudoku-6m-hard",
 }
-"""By the name of a file of results the weights. The puzzles of the last file follow on those of the one before."""
+"""By the name of a file of results the weights."""
 
 
 def enough() -> list[dict[str, str]]:
@@ -104,6 +107,7 @@ def enough() -> list[dict[str, str]]:
             "puzzles": row["dataset"].removesuffix(".txt").replace("_", " "),
             "number": str(row["n"]),
             "forms at most": str(row["proposals"]),
+            "beam of each form": str(row.get("search_width") or ""),
             "solved": percent(row["solved"]),
             "95% interval": interval(row["solved_ci"]),
             "network calls": f"{row['nfe']:,.0f}",
