@@ -91,6 +91,7 @@ FIGURES: dict[str, Draw] = {
     "imbalance-latents.png": of_rows(imbalance.plot_latents, "imbalance-small"),
     "sudoku-parallel.png": of_rows(sudoku_parallel.plot, "sudoku-parallel"),
     "correction.png": of_rows(correction_report.plot, "correction-small"),
+    "correction-sets.png": of_rows(correction_report.plot_sets, "correction-tuned"),
     "loops.png": of_rows(loops_table.plot, "loops-small", loops_table.SCALES["small"].num_loops),
     "aligned.png": of_rows(aligned_table.plot, "aligned-small"),
     "zebra-training.png": of_rows(zebra_table.plot_over_training, "zebra-small"),

@@ -139,7 +139,7 @@ def correction_ladder() -> list[dict[str, str]]:
         steps = {"cells a step": str(row["tokens_per_step"] or "")}
         line = lines.setdefault(key, {"training": row["loss"], "decoding": row["way"], **steps})
         line[row["dataset"].replace("_", " ")] = f"{percent(row['solved'], 0)} in {row['nfe']:.0f}"
-    heads = ["training", "decoding", "cells a step", "normal", "hard"]
+    heads = ["training", "decoding", "cells a step", "normal", "beyond singles", "hard"]
     return [{**{head: line[head] for head in heads}, **line} for line in lines.values()]
 
 
