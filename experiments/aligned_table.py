@@ -14,7 +14,7 @@ import mdm_jax
 from experiments.aligned import Reproduce
 from experiments.commands.decode import masked, measure
 from experiments.commands.plans import Plan, Unit
-from experiments.commands.reproduce import print_table
+from experiments.commands.reproduce import print_table, solved_by
 from experiments.common import Row
 from experiments.trainings import Training
 from mdm_jax.data.difficulty import DIFFICULTIES
@@ -24,6 +24,7 @@ from mdm_jax.oracles import ORACLES
 from mdm_jax.report import bars
 from mdm_jax.report.plots import Curve
 from mdm_jax.tasks.base import Layout, Records, Task, held_out
+from mdm_jax.tasks.sudoku.harder import guesses
 
 COLUMNS = {
     "dataset": "puzzles",
@@ -124,10 +125,23 @@ def _unit(
         decode = masked(model, layout, ORACLES[order], mdm_jax.PerStep(k))
         found = measure(task, layout, decode, records_of(task), seed=flags.seed, progress=label)
         fields: Row = {"method": layout.method, "loss": loss, "repeat": seed, "dataset": task.title}
+        fields |= {"oracle": order, "tokens_per_step": k}
         is_solved = np.flatnonzero(found.scores["solved"]).tolist()
-        return [{**fields, "oracle": order, "tokens_per_step": k, **found.row, "is_solved": is_solved}]
+        parts = by_guesses(records_of(task)["puzzle"], found.scores["solved"])
+        return [{**fields, **found.row, "is_solved": is_solved}, *({**fields, **part} for part in parts)]
 
     return Unit(label, work)
+
+
+def by_guesses(puzzles: np.ndarray, is_solved: np.ndarray) -> list[Row]:
+    """The share solved of puzzles that a search solves with so many guesses: none, 1, 2 to 3, 4 to 7, and so on."""
+    doublings = np.frexp(guesses(puzzles))[1]
+
+    def name(number: int) -> str:
+        least, most = 2**number // 2, 2**number - 1
+        return f"{least}" if least >= most else f"{least} to {most}"
+
+    return solved_by("guesses", doublings, name, is_solved)
 
 
 def compared(rows: Sequence[Row]) -> list[Row]:

@@ -92,6 +92,7 @@ TABLES: dict[str, Callable[[], Lines]] = {
     "correction ladder": planning_tables.correction_ladder,
     "loops": planning_tables.loops,
     "aligned": planning_tables.aligned,
+    "aligned tail": planning_tables.aligned_tail,
     "likelihood early": text_tables.proxy,
     "genppl": text_tables.genppl,
     "imbalance": tables.imbalance,

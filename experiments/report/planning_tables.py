@@ -154,6 +154,20 @@ def loops() -> list[dict[str, str]]:
     return list(lines.values())
 
 
+def aligned_tail() -> list[dict[str, str]]:
+    """The same by margin, one cell a step, by the guesses that a search needs."""
+    lines: dict[tuple[str, str], dict[str, str]] = {}
+    shares: dict[tuple[str, str, str], list[float]] = {}
+    for row in rows("aligned-small", oracle="margin", tokens_per_step=1):
+        if "guesses" in row:
+            key = row["dataset"], row["guesses"]
+            shares.setdefault((*key, row["loss"]), []).append(row["solved"])
+            lines.setdefault(key, {"set": key[0], "guesses": key[1], "puzzles": str(row["n"])})
+    for (*key, loss), solved in shares.items():
+        lines[tuple(key)][loss] = percent(sum(solved) / len(solved))
+    return list(lines.values())
+
+
 def aligned() -> list[dict[str, str]]:
     """Order-aligned beside plain training."""
     return [
