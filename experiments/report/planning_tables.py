@@ -163,8 +163,8 @@ def aligned_tail() -> list[dict[str, str]]:
             key = row["dataset"], row["guesses"]
             shares.setdefault((*key, row["loss"]), []).append(row["solved"])
             lines.setdefault(key, {"set": key[0], "guesses": key[1], "puzzles": str(row["n"])})
-    for (*key, loss), solved in shares.items():
-        lines[tuple(key)][loss] = percent(sum(solved) / len(solved))
+    for (name, guesses, loss), solved in shares.items():
+        lines[name, guesses][loss] = percent(sum(solved) / len(solved))
     return list(lines.values())
 
 
