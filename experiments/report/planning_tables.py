@@ -93,6 +93,7 @@ ENOUGH = {
     "sudoku-6m-hard-trained-se11": "sudoku-6m-hard",
     "sudoku-6m-hard-trained-se11-more": "sudoku-6m-hard",
     "sudoku-6m-hard-trained-se11-wide": "sudoku-6m-hard",
+    "sudoku-6m-hard-trained-se11-wide-more": "sudoku-6m-hard",
     "sudoku-6m-hard-trained-width-16": "sudoku-6m-hard",
     "sudoku-6m-hard-trained-width-64": "sudoku-6m-hard",
 }
