@@ -113,6 +113,7 @@ OTHERS = {
     "sudoku-6m-more-on-hard": "after 1,000 steps more on hard puzzles alone, threshold 0.99",
     "sudoku-6m-ladder": "the ladder",
     "sudoku-6m-hard-trained-ladder": "the ladder by sudoku-6m-hard",
+    "sudoku-6m-ladder-leave-one-out": "the ladder, 8 cells a step, corrected by leave-one-out reads",
     "sudoku-6m-harder": "held-out puzzles of `harden`",
     "sudoku-6m-hard-trained-harder": "the same by sudoku-6m-hard",
     "sudoku-6x6-plain": "6x6, plain loss",
