@@ -65,7 +65,8 @@ def steps_in(seconds: float, rows: Sequence[Row]) -> int:
     return LEAST if not times else int(min(max(1000 * seconds / times[-1], LEAST), MOST))
 
 
-TOY_STEPS = {"steps": 2, "batch-size": 4, "evaluate-limit": 2, "warmup-steps": 1}
+# Batches of 8, so that a rehearsal also runs on 8 devices.
+TOY_STEPS = {"steps": 2, "batch-size": 8, "evaluate-limit": 2, "warmup-steps": 1}
 TOY_PUZZLES = {"num-train": 16, "num-test": 4}
 
 
@@ -79,7 +80,7 @@ def throughput(name: str, seconds: float, model: str, toy: Flags | None, **flags
 
 def loop(name: str, seconds: float, toy: Flags | None, **flags: Any) -> Command:
     """The training loop, timed against the bare step."""
-    small = {"model": "sudoku_800k", "batch": 4, "length": 16, "steps": 2, "turns": 1}
+    small = {"model": "sudoku_800k", "batch": 8, "length": 16, "steps": 2, "turns": 1}
     return Command(name, "throughput loop", seconds, {"steps": 40, "turns": 3} | flags, None if toy is None else small)
 
 
@@ -274,7 +275,7 @@ def slices(source: str | None) -> dict[str, Slice]:
                         "layers": 1,
                         "width": 16,
                         "steps": 2,
-                        "batch-size": 4,
+                        "batch-size": 8,
                     },
                 ),
             ),

@@ -121,19 +121,31 @@ def test_what_cannot_be_measured_is_one_line(tmp_path):
     assert_refused("accelerator", cases)
 
 
+def rehearse(out, *flags):
+    """How each command of a rehearsal ended, by slice and step."""
+    words = ["--rehearse", "--minutes", "60", "--out", str(out), *flags]
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.accelerator", *words], capture_output=True, text=True, timeout=1800
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
+    return {(line["slice"], line["step"]): line["ended"] for line in lines if "ended" in line}
+
+
+def test_rehearsal_runs_the_slice_that_measures_the_cost_of_an_oracle(tmp_path):
+    assert rehearse(tmp_path, "--slices", "cost") == {("cost", "6m"): "well", ("cost", "8b"): "well"}
+    record = json.loads((tmp_path / "accelerator-cost.json").read_text())
+    assert record["scale"] == "toy"
+    assert {row["step"] for row in record["rows"] if row.get("overhead") is not None} == {"6m", "8b"}
+
+
 @pytest.mark.slow
 def test_rehearsal_runs_every_slice(tmp_path):
     for i in range(8):
         (tmp_path / f"{i}.txt").write_text(
             f"It was a dark and stormy night, number {i}; the rain fell in torrents. " * 30
         )
-    words = ["--rehearse", "--minutes", "60", "--source", str(tmp_path / "*.txt"), "--out", str(tmp_path / "out")]
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.accelerator", *words], capture_output=True, text=True, timeout=1800
-    )
-    assert done.returncode == 0, done.stderr
-    ends = [json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines()]
-    ended = {(line["slice"], line["step"]): line["ended"] for line in ends if "ended" in line}
+    ended = rehearse(tmp_path / "out", "--source", str(tmp_path / "*.txt"))
     assert {name for name, _ in ended} == set(PLANS) - {"peers"}
     assert set(ended.values()) == {"well"}, {where: how for where, how in ended.items() if how != "well"}
     assert all((tmp_path / "out" / f"accelerator-{name}.json").exists() for name in PLANS)
