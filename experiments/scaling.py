@@ -103,10 +103,10 @@ def _smdm(*sizes: str) -> tuple[Network, ...]:
 
 SCALES = {
     "smoke": Scale(
-        budgets={4e6: _own((1, 16)), 8e6: _own((1, 16), (1, 32))},
+        budgets={8e6: _own((1, 16)), 1.6e7: _own((1, 16), (1, 32))},
         length=16,
         vocab=300,
-        batch_size=4,
+        batch_size=8,
         learning_rate=3e-3,
         repeats=2,
         evaluate_limit=8,
