@@ -156,7 +156,7 @@ def loops() -> list[dict[str, str]]:
 
 
 def aligned_tail() -> list[dict[str, str]]:
-    """The same by margin, one cell a step, by the guesses that a search needs."""
+    """Order-aligned beside plain training, by margin, one cell a step: by the guesses that a search needs."""
     lines: dict[tuple[str, str], dict[str, str]] = {}
     shares: dict[tuple[str, str, str], list[float]] = {}
     for row in rows("aligned-small", oracle="margin", tokens_per_step=1):
