@@ -63,7 +63,8 @@ def test_each_prompt_of_a_batch_is_continued_as_if_alone_whether_padding_is_hidd
         alone = mdm_jax.sample(model.denoiser, model.params, keys(number, 5), x_init, mask_id=MASK, **options)
         assert got.tokens == alone.tokens[0, -6:].tolist(), number
         assert got.reveal_step == alone.reveal_step[0, -6:].tolist(), number
-        np.testing.assert_allclose(sum(got.log_prob), alone.log_prob[0], rtol=1e-4)
+        # of sums in another order, at most some 100 roundings: 100 * 2^-24 = 6e-6
+        np.testing.assert_allclose(sum(got.log_prob), alone.log_prob[0], rtol=1e-5)
         assert got.text is None
 
 
