@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mdm_jax.schedules import Cosine, Linear, Polynomial, Schedule
     from mdm_jax.search import search_sample
     from mdm_jax.selection import Binomial, EntropyBudget, PerStep, Threshold, TopK
-    from mdm_jax.symmetric import symmetric_rank, symmetric_sample
+    from mdm_jax.symmetric import symmetric_average, symmetric_rank, symmetric_sample
     from mdm_jax.text.prompts import Gap
     from mdm_jax.typing import Array, Confidence, Denoiser, Features, Oracle, Params, Selector
 
@@ -90,6 +90,7 @@ __all__ = [
     "selection",
     "stable_sample",
     "subset_loss",
+    "symmetric_average",
     "symmetric_rank",
     "symmetric_sample",
     "token_nll",
@@ -118,7 +119,7 @@ _HOMES = {
     "search": ("search_sample",),
     "schedules": ("Cosine", "Linear", "Polynomial", "Schedule"),
     "selection": ("Binomial", "EntropyBudget", "PerStep", "Threshold", "TopK"),
-    "symmetric": ("symmetric_rank", "symmetric_sample"),
+    "symmetric": ("symmetric_average", "symmetric_rank", "symmetric_sample"),
     "text.prompts": ("Gap",),
     "typing": ("Array", "Confidence", "Denoiser", "Features", "Oracle", "Params", "Selector"),
 }

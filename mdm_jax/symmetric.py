@@ -1,22 +1,25 @@
-"""Answers to the symmetric forms of a row: a fresh look at the same question, without any noise.
+"""The symmetric forms of a row: fresh looks at the same question, without any noise.
 
 A task with symmetries turns a row into others that ask the same, such as a Sudoku mirrored or with its digits
 renamed. A network that has learned no symmetry exactly answers each anew. Form s of a row x is y with
 y[i] = tokens[s, x[positions[s, i]]].
 """
 
+import dataclasses
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from mdm_jax.checks import check_tokens, known_values
+from mdm_jax.checks import call, check_mask_id, check_network, check_tokens, known_values
 from mdm_jax.choosing import Rank, best_ranked, check_enough, decode_all, keep, proposal_keys
 from mdm_jax.errors import InputError
+from mdm_jax.logits import float_logits
 from mdm_jax.pseudo_likelihood import PseudoLikelihood, check_free
 from mdm_jax.sampling import Decode, SampleResult
-from mdm_jax.typing import Array
+from mdm_jax.typing import Array, Denoiser, Params
 
 
 def symmetric_sample(
@@ -127,6 +130,80 @@ def symmetric_rank(rank: Rank, *, positions: ArrayLike, tokens: ArrayLike) -> Ra
         return PseudoLikelihood(found.log_prob.reshape(-1, num).mean(axis=1), num * found.nfe)
 
     return ranked
+
+
+def symmetric_average(denoiser: Denoiser, *, mask_id: int, positions: ArrayLike, tokens: ArrayLike) -> Denoiser:
+    """A network whose predictions are the mean of those for the symmetric forms of a row.
+
+    Probabilities are averaged, without the mask's. Any sampler takes it in place of the network. One
+    call of it is S calls of the network, and `nfe` counts its own: multiply by S.
+
+    Args:
+      denoiser: the network.
+      mask_id: id of the mask.
+      positions: int [S, L], as for `symmetric_sample`.
+      tokens: int [S, T], as for `symmetric_sample`, with T at least V: ids below V become ids below V.
+
+    Returns:
+      (params, tokens int32 [B, L]) -> log of the mean probabilities, float32 [B, L, V].
+
+    Raises:
+      InputError: the arrays hold no permutations, or one that moves the mask; the function raises it if
+        they do not fit its tokens or the network's output.
+
+    Example:
+      def denoiser(params, tokens):  # it has learned to read from the left alone
+          return params[jnp.roll(tokens, 1, axis=1)]
+
+      params = jnp.eye(4, 3)
+      both_ways = mdm_jax.symmetric_average(
+          denoiser, mask_id=3, positions=[[0, 1, 2], [2, 1, 0]], tokens=[range(4)] * 2
+      )
+      log_p = both_ways(params, jnp.array([[0, 3, 2]]))[0, 1]
+      assert jnp.allclose(jnp.exp(log_p).sum(), 1) and int(log_p.argmin()) == 1  # both neighbours count
+    """
+    check_network(denoiser, "denoiser")
+    _forms(positions, tokens)
+    mask_id, names = check_mask_id(mask_id), np.asarray(tokens)
+    if mask_id >= names.shape[1] or (names[:, mask_id] != mask_id).any():
+        raise InputError(f"the mask, {mask_id}, must keep its id in each of the permutations of tokens")
+    return _Average(denoiser, mask_id, _as_tuples(positions), _as_tuples(tokens))
+
+
+def _as_tuples(permutations: ArrayLike) -> tuple[tuple[int, ...], ...]:
+    return tuple(map(tuple, np.asarray(permutations).tolist()))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Average:
+    """What `symmetric_average` returns; hashable, as a static argument of jit must be."""
+
+    denoiser: Denoiser
+    mask_id: int
+    positions: tuple[tuple[int, ...], ...]
+    tokens: tuple[tuple[int, ...], ...]
+
+    @property
+    def num_tokens(self) -> int:
+        """It takes the ids 0 to num_tokens - 1."""
+        return len(self.tokens[0])
+
+    def __call__(self, params: Params, tokens: Array) -> Array:
+        """Log of the mean probabilities, float32 [B, L, V], of tokens int32 [B, L]."""
+        forms = _forms(np.asarray(self.positions), np.asarray(self.tokens))
+        _check_fit(forms, tokens, "tokens")
+        rows = _forms_of(tokens, forms, slice(None))
+        batch, num, length = rows.shape
+        logits = float_logits(call(self.denoiser, params, rows.reshape(-1, length)), self.mask_id)
+        names = np.asarray(self.tokens)[:, : logits.shape[-1]]
+        if names.shape[1] < logits.shape[-1] or names.max() >= logits.shape[-1]:
+            raise InputError(
+                f"the network predicts the ids 0 to {logits.shape[-1] - 1}: tokens must permute these among themselves"
+            )
+        log_p = jax.nn.log_softmax(logits, axis=-1).reshape(batch, num, length, -1)
+        log_p = jnp.take_along_axis(log_p, forms.places[None, :, :, None], axis=2)
+        log_p = jnp.take_along_axis(log_p, jnp.asarray(names)[None, :, None], axis=3)
+        return jax.nn.logsumexp(log_p, axis=1) - np.log(num)
 
 
 class _Forms(NamedTuple):

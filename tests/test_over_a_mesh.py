@@ -49,6 +49,12 @@ def proposing(choose, **options):
     return sampled
 
 
+def averaging(net, params, keys, x_init, *, mask_id):
+    return mdm_jax.sample(
+        mdm_jax.symmetric_average(net, mask_id=mask_id, **FORMS), params, keys, x_init, mask_id=mask_id
+    )
+
+
 def one_after_another(net, params, keys, x_init, *, mask_id):
     """Forms of a row until one is good enough: for some rows the first, for others none."""
     rank = functools.partial(mdm_jax.pseudo_log_likelihood, net, params, mask_id=mask_id, num_calls=2)
@@ -70,6 +76,7 @@ WAYS = {
     "best": proposing(mdm_jax.best_sample, num=3),
     "stable": proposing(mdm_jax.stable_sample, num=3),
     "symmetric": proposing(mdm_jax.symmetric_sample, **FORMS),
+    "average": averaging,
     "one after another": one_after_another,
 }
 

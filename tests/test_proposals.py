@@ -418,6 +418,52 @@ def test_symmetric_rank_is_the_mean_over_the_forms_of_an_answer_in_plain_python(
         mdm_jax.symmetric_rank(RANK, positions=[[0, 0]], tokens=[range(6)])
 
 
+def test_symmetric_average_is_the_mean_of_the_probabilities_of_the_forms_in_plain_python():
+    average = mdm_jax.symmetric_average(context_net, mask_id=MASK, **forms(3))
+    got = np.exp(average(PARAMS, rows()))
+    want = np.zeros_like(got)
+    for positions, tokens in zip(*forms(3).values(), strict=True):
+        for b, row in enumerate(np.asarray(rows())):
+            form = jnp.array([[tokens[row[i]] for i in positions]])
+            logits = np.array(context_net(PARAMS, form)[0], np.float64)
+            if logits.shape[1] > MASK:
+                logits[:, MASK] = -np.inf
+            p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+            for place, position in enumerate(positions):
+                want[b, position] += [p[place, tokens[token]] / 3 for token in range(want.shape[2])]
+    np.testing.assert_allclose(got, want, atol=1e-6)  # float32 logits
+    one = mdm_jax.symmetric_average(context_net, mask_id=MASK, **forms(1))
+    np.testing.assert_allclose(np.exp(one(PARAMS, rows())).sum(axis=-1), 1, atol=1e-6)
+    assert one == mdm_jax.symmetric_average(context_net, mask_id=MASK, **forms(1)), "jit compiles equal ones once"
+
+
+def test_every_form_of_a_row_gets_the_same_average_if_the_forms_are_a_group():
+    mirrored = {"positions": [[*range(6)], [*range(5, -1, -1)]], "tokens": [range(MASK + 1)] * 2}
+    average = mdm_jax.symmetric_average(context_net, mask_id=MASK, **mirrored)
+    there, back = average(PARAMS, rows()), average(PARAMS, rows()[:, ::-1])[:, ::-1]
+    np.testing.assert_allclose(there, back, atol=1e-5)
+    alone = context_net(PARAMS, rows()), context_net(PARAMS, rows()[:, ::-1])[:, ::-1]
+    assert not np.allclose(*alone, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"positions": [[0, 0]]}, "positions must be permutations"),
+        ({"positions": [range(5)]}, "positions are for 5 tokens; the rows of tokens have 6"),
+        ({"tokens": [[*range(1, MASK + 1), 0]]}, "must keep its id"),
+        ({"mask_id": MASK + 1}, "must keep its id"),
+        ({"tokens": [range(3)], "mask_id": 2}, "tokens holds the id"),
+        ({"denoiser": lambda params, tokens: jnp.zeros((*tokens.shape, 9))}, "the network predicts the ids 0 to 8"),
+        ({"denoiser": 3}, "denoiser must be a function"),
+    ],
+)
+def test_symmetric_average_refuses_what_is_no_symmetry_of_the_network(changes, said):
+    options = {"denoiser": context_net, "mask_id": MASK, "positions": [range(6)], "tokens": [range(MASK + 1)]}
+    with pytest.raises(mdm_jax.InputError, match=said):
+        mdm_jax.symmetric_average(**options | changes)(PARAMS, rows())
+
+
 @pytest.mark.parametrize(
     ("answers", "is_free", "said"),
     [

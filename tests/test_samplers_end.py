@@ -149,6 +149,9 @@ SAMPLERS = {
     "symmetric": lambda p, key, x, m, t, k: mdm_jax.symmetric_sample(
         functools.partial(mdm_jax.sample, table, p, mask_id=m, temperature=t), key, x, **FORMS[m]
     ),
+    "average": lambda p, key, x, m, t, k: mdm_jax.sample(
+        mdm_jax.symmetric_average(table, mask_id=m, **FORMS[m]), p, key, x, mask_id=m, temperature=t
+    ),
     "checked proposals": lambda p, key, x, m, t, k: mdm_jax.best_sample(
         functools.partial(mdm_jax.sample, table, p, mask_id=m, temperature=t),
         key,

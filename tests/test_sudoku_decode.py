@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.commands.decode import autoregressive, correcting, decoders_for, masked, measure, searching
-from experiments.commands.proposals import keepers
+from experiments.commands.proposals import ways
 from experiments.sudoku import Evaluate
 from mdm_jax import (
     PerStep,
@@ -16,7 +16,9 @@ from mdm_jax import (
     best_sample,
     oracles,
     pseudo_log_likelihood,
+    sample,
     search_sample,
+    symmetric_average,
     symmetric_rank,
     symmetric_sample,
 )
@@ -110,7 +112,7 @@ def test_answer_of_one_proposal_is_the_greedy_one_and_of_three_costs_three_times
     decode = masked(model, layout, oracles.margin)
     plain = measure(TASK, layout, decode, RECORDS)
     flags = Evaluate(proposals=(1, 3), choose="symmetric")
-    (_, one, how), (_, three, _) = keepers(flags, model, layout)
+    (_, one, how, _), (_, three, _, _) = ways(flags, model, layout)
     assert how == {"proposals": 1, "choose": "symmetric"}
     found = measure(TASK, layout, one(decode), RECORDS)
     np.testing.assert_array_equal(found.answers, plain.answers)
@@ -124,13 +126,15 @@ def test_answer_of_one_proposal_is_the_greedy_one_and_of_three_costs_three_times
         ({"choose": "stable"}, "in-place", "give their number with --proposals"),
         ({"proposals": (2,)}, "triples", "--proposals is for masked models"),
         ({"proposals": (2,), "choose": "stable", "noise": 0.1, "check": 4}, "in-place", "leave --check out"),
+        ({"proposals": (2,), "choose": "average", "check": 4}, "in-place", "makes one answer: leave --check out"),
+        ({"proposals": (2,), "choose": "average", "keep": "dual"}, "in-place", "leave --keep out"),
         ({"proposals": (1, 2), "oracle": "random,margin"}, "in-place", "all proposals of margin would be the same"),
         ({"proposals": (2,), "viewer": "a.html", "remask_steps": 3, "noise": 0.1}, "in-place", "--viewer shows one"),
     ],
 )
 def test_proposals_that_make_no_sense_are_refused(flags, layout, said):
     with pytest.raises(InputError, match=said):
-        keepers(Evaluate(**flags), None, sudoku_layouts.get(layout, 4))
+        ways(Evaluate(**flags), None, sudoku_layouts.get(layout, 4))
 
 
 def small_model():
@@ -161,7 +165,7 @@ def test_flags_of_a_search_reach_it():
 def test_check_ranks_proposals():
     model, layout = small_model()
     flags = Evaluate(proposals=(3,), noise=1.0, check=2)
-    ((_, keep, how),) = keepers(flags, model, layout)
+    ((_, keep, how, _),) = ways(flags, model, layout)
     assert how == {"proposals": 3, "choose": "likeliest"}
     decode = masked(model, layout, oracles.with_noise(oracles.margin, 1.0))
     keys, start = jax.random.split(jax.random.key(0), 9), jnp.asarray(layout.start(RECORDS))
@@ -182,7 +186,7 @@ def test_check_ranks_proposals():
 def test_enough_and_forms_of_the_check_reach_the_sampler():
     model, layout = small_model()
     flags = Evaluate(proposals=(4,), choose="symmetric", check=2, check_forms=3, enough=-23.0, seed=1)
-    ((_, keep, how),) = keepers(flags, model, layout)
+    ((_, keep, how, _),) = ways(flags, model, layout)
     assert how == {"proposals": 4, "choose": "symmetric", "check_forms": 3, "enough": -23.0}
     decode = masked(model, layout, oracles.margin)
     keys, start = jax.random.split(jax.random.key(0), 9), jnp.asarray(layout.start(RECORDS))
@@ -205,10 +209,26 @@ def test_enough_and_forms_of_the_check_reach_the_sampler():
     assert all((got.tokens != other.tokens).any() for other in without), "each flag makes a difference here"
 
 
+def test_average_of_one_form_is_the_greedy_answer_and_of_three_another_for_three_times_the_calls():
+    model, layout = small_model()
+    one, three = ways(Evaluate(proposals=(1, 3), choose="average", seed=1), model, layout)
+    assert (three.label, three.fields) == ("3 forms", {"proposals": 3, "choose": "average"})
+    keys, start = jax.random.split(jax.random.key(0), 9), jnp.asarray(layout.start(RECORDS))
+    plain = masked(model, layout, oracles.margin)(keys, start)
+    found = [way.keep(masked(way.model, layout, oracles.margin))(keys, start) for way in (one, three)]
+    np.testing.assert_array_equal(found[0].tokens, plain.tokens)
+    assert (int(found[0].nfe), int(found[1].nfe)) == (int(plain.nfe), 3 * int(plain.nfe))
+    positions, tokens = layout.symmetries(3, 1)
+    average = symmetric_average(model.denoiser, mask_id=layout.mask_id, positions=positions, tokens=tokens)
+    want = sample(average, model.params, keys, start, mask_id=layout.mask_id, temperature=0)
+    np.testing.assert_array_equal(found[1].tokens, want.tokens)
+    assert (found[1].tokens != plain.tokens).any(), "the forms make a difference here"
+
+
 @pytest.mark.parametrize("enough", [0.0, -23.0])
 def test_enough_reaches_the_sampler_of_likely_answers(enough):
     model, layout = small_model()
-    ((_, keep, how),) = keepers(Evaluate(proposals=(4,), noise=1.0, check=2, enough=enough), model, layout)
+    ((_, keep, how, _),) = ways(Evaluate(proposals=(4,), noise=1.0, check=2, enough=enough), model, layout)
     assert how == {"proposals": 4, "choose": "likeliest", "enough": enough}
     calls = []
 
@@ -239,9 +259,9 @@ def test_check_and_search_that_make_no_sense_are_refused(flags, said):
 def test_proposals_of_symmetric_forms_want_a_layout_that_has_some():
     layout = Zebra(num_train=1, num_test=1).layouts["in-place"]
     with pytest.raises(InputError, match="names no symmetries"):
-        keepers(Evaluate(proposals=(2,), choose="symmetric"), None, layout)
+        ways(Evaluate(proposals=(2,), choose="symmetric"), None, layout)
     with pytest.raises(InputError, match="--check-forms is not for it"):
-        keepers(Evaluate(proposals=(2,), noise=1.0, check=2, check_forms=2), small_model()[0], layout)
+        ways(Evaluate(proposals=(2,), noise=1.0, check=2, check_forms=2), small_model()[0], layout)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +278,7 @@ def test_how_proposals_are_checked_wants_proposals_and_a_check(flags):
     model, layout = small_model()
     said = "leave --check-forms and --enough out" if "choose" in flags else "give --proposals and --check"
     with pytest.raises(InputError, match=said):
-        keepers(Evaluate(**flags), model, layout)
+        ways(Evaluate(**flags), model, layout)
 
 
 def test_ladder_holds_our_sets_and_the_lists_of_the_folder_and_says_which_it_lacks(tmp_path, capsys):

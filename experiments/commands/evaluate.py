@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.commands.decode import decoders_for, measure
 from experiments.commands.flags import EvaluateFlags
-from experiments.commands.proposals import keepers
+from experiments.commands.proposals import ways
 from experiments.commands.view import Page, check_viewer, order_row, record_at, two_tables
 from experiments.common import Results
 from experiments.trained import load_run
@@ -21,23 +21,23 @@ def evaluate(flags: EvaluateFlags) -> None:
     results = Results(flags.experiment, "evaluate", out=flags.out, seed=flags.seed)
     selectors, oracles = flags.selectors(), flags.oracles()
     model, task, layout = load_run(flags.experiment, flags.checkpoint)
-    kept = keepers(flags, model, layout)
+    all_ways = ways(flags, model, layout)
     options: dict[str, Any] = {"batch_size": flags.batch_size, "seed": flags.seed}
     pages: list[Page] = []
     statistics: dict[str, None] = {}
     for dataset, records in flags.datasets(task).items():
         path = None if pages else flags.viewer  # of the first set
         pages.append(Page(path, dataset, model, layout, records, task.view(record_at(records, 0)), seed=flags.seed))
-        for selector, (several, keep, which) in itertools.product(selectors, kept):
-            for name, one, how in decoders_for(flags, model, task, layout, oracles, selector):
-                decode, how = keep(one), flags.about(model, task) | how | which
+        for selector, way in itertools.product(selectors, all_ways):
+            for name, one, how in decoders_for(flags, way.model, task, layout, oracles, selector):
+                decode, how = way.keep(one), flags.about(model, task) | how | way.fields
                 fields = {"dataset": dataset, **how}
                 fields["paper"] = flags.paper(dataset, layout.method, how.get("oracle"))
                 decoded = measure(task, layout, decode, records, progress=f"{dataset} {name}", **options)
                 orders = order_row(task, records, decoded)
                 statistics |= dict.fromkeys(orders)
                 results.add(**{"method": layout.method, **fields, **decoded.row, **orders})
-                label = (name, "" if len(selectors) == 1 else str(selector), several)
+                label = (name, "" if len(selectors) == 1 else str(selector), way.label)
                 pages[-1].add(", ".join(filter(None, label)), decode, decoded, how)
                 for part in flags.parts(records, decoded):
                     results.add(**{"method": layout.method, "dataset": dataset, **how, **part})

@@ -194,10 +194,11 @@ class EvaluateFlags(DecodeFlags, ViewerFlags):
     """records in a batch"""
     proposals: tuple[Count, ...] = ()
     """answer each record so many times and keep one answer, for so many times the calls; each number gives a row"""
-    choose: Literal["likeliest", "stable", "symmetric"] = "likeliest"
+    choose: Literal["likeliest", "stable", "symmetric", "average"] = "likeliest"
     """which of the proposals is kept. likeliest: that of highest probability; stable: the one that comes back when half
     of it is answered again, for half as many calls more; both want --noise or --temperature. symmetric: the proposals
-    answer symmetric forms of the record, and most of them give this one"""
+    answer symmetric forms of the record, and most of them give this one. average: one answer, by the mean of the
+    predictions for so many symmetric forms"""
     check_forms: Count = 1
     """check each proposal in so many symmetric forms, for so many times the calls of --check"""
     enough: Annotated[float, Range(most=0)] | None = None
