@@ -76,9 +76,9 @@ def demo(flags: Demo) -> None:
         example = telling_example(decoded, records)
         view = shipped.view(record_at(records, example))
         path = flags.out / f"viewer-{difficulty}.html"
-        pages.append(Page(path, title, model, layout, records, view, index=example))
+        pages.append(Page(path, title, layout, records, view, index=example))
         for name, decode, how in decoders:
-            pages[-1].add(name, decode, decoded[name], how)
+            pages[-1].add(name, model, decode, decoded[name], how)
     results.finish(shown=conclusion)
     say_written(*pictures)
     for page in pages:

@@ -6,6 +6,7 @@ y[i] = tokens[s, x[positions[s, i]]].
 """
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import jax
@@ -13,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from mdm_jax.checks import call, check_mask_id, check_network, check_tokens, known_values
+from mdm_jax.checks import call, check_mask_id, check_network, check_tokens, ids_known_to, known_values
 from mdm_jax.choosing import Rank, best_ranked, check_enough, decode_all, keep, proposal_keys
-from mdm_jax.errors import InputError
+from mdm_jax.errors import InputError, shown
 from mdm_jax.logits import float_logits
 from mdm_jax.pseudo_likelihood import PseudoLikelihood, check_free
 from mdm_jax.sampling import Decode, SampleResult
@@ -164,7 +165,7 @@ def symmetric_average(denoiser: Denoiser, *, mask_id: int, positions: ArrayLike,
     """
     check_network(denoiser, "denoiser")
     _forms(positions, tokens)
-    mask_id, names = check_mask_id(mask_id), np.asarray(tokens)
+    mask_id, names = check_mask_id(mask_id, denoiser), np.asarray(tokens)
     if mask_id >= names.shape[1] or (names[:, mask_id] != mask_id).any():
         raise InputError(f"the mask, {mask_id}, must keep its id in each of the permutations of tokens")
     return _Average(denoiser, mask_id, _as_tuples(positions), _as_tuples(tokens))
@@ -186,11 +187,12 @@ class _Average:
     @property
     def num_tokens(self) -> int:
         """It takes the ids 0 to num_tokens - 1."""
-        return len(self.tokens[0])
+        return min(len(self.tokens[0]), ids_known_to(self.denoiser))
 
     def __call__(self, params: Params, tokens: Array) -> Array:
         """Log of the mean probabilities, float32 [B, L, V], of tokens int32 [B, L]."""
         forms = _forms(np.asarray(self.positions), np.asarray(self.tokens))
+        tokens = check_tokens(tokens, "tokens", self)
         _check_fit(forms, tokens, "tokens")
         rows = _forms_of(tokens, forms, slice(None))
         batch, num, length = rows.shape
@@ -203,7 +205,9 @@ class _Average:
         log_p = jax.nn.log_softmax(logits, axis=-1).reshape(batch, num, length, -1)
         log_p = jnp.take_along_axis(log_p, forms.places[None, :, :, None], axis=2)
         log_p = jnp.take_along_axis(log_p, jnp.asarray(names)[None, :, None], axis=3)
-        return jax.nn.logsumexp(log_p, axis=1) - np.log(num)
+        never = jnp.isneginf(log_p).all(axis=1)  # such as the mask; logsumexp has no gradient there
+        mean = jax.nn.logsumexp(jnp.where(never[:, None], 0, log_p), axis=1) - math.log(num)
+        return jnp.where(never, -jnp.inf, mean)
 
 
 class _Forms(NamedTuple):
@@ -253,9 +257,13 @@ def _own_form(found: SampleResult, forms: _Forms, numbers: slice) -> dict[str, A
 
 def _check_permutations(name: str, array: ArrayLike) -> int:
     """The number of permutations [S, n] in the array; InputError if it holds something else."""
-    values = np.asarray(array)
-    if values.ndim != 2 or 0 in values.shape or (np.sort(values, axis=1) != np.arange(values.shape[1])).any():
-        raise InputError(f"{name} must be permutations of 0 to n - 1, [forms, n]; got an array of shape {values.shape}")
+    try:
+        values = np.asarray(array)
+    except ValueError:  # rows of different lengths
+        values = np.asarray(None)
+    is_whole = values.ndim == 2 and values.size > 0 and np.issubdtype(values.dtype, np.integer)
+    if not is_whole or (np.sort(values, axis=1) != np.arange(values.shape[1])).any():
+        raise InputError(f"{name} must be permutations of 0 to n - 1, [forms, n]; got {shown(array)}")
     return len(values)
 
 

@@ -43,6 +43,28 @@ def forms(num, length=6):
     return {"positions": positions, "tokens": tokens}
 
 
+def nine(params, tokens):
+    """A network that predicts nine ids."""
+    return jnp.zeros((*tokens.shape, 9))
+
+
+class Named:
+    """A network that says how many ids it takes."""
+
+    def __init__(self, num_tokens):
+        self.num_tokens = num_tokens
+
+    def __call__(self, params, tokens):
+        return context_net(params, tokens)
+
+
+class Unhashable(Named):
+    __hash__ = None
+
+    def __init__(self):
+        super().__init__(5)
+
+
 WAYS = {
     "best": lambda x_init, num: mdm_jax.best_sample(decode, KEY, x_init, num=num),
     "stable": lambda x_init, num: mdm_jax.stable_sample(decode, KEY, x_init, num=num),
@@ -418,23 +440,50 @@ def test_symmetric_rank_is_the_mean_over_the_forms_of_an_answer_in_plain_python(
         mdm_jax.symmetric_rank(RANK, positions=[[0, 0]], tokens=[range(6)])
 
 
-def test_symmetric_average_is_the_mean_of_the_probabilities_of_the_forms_in_plain_python():
-    average = mdm_jax.symmetric_average(context_net, mask_id=MASK, **forms(3))
-    got = np.exp(average(PARAMS, rows()))
-    want = np.zeros_like(got)
-    for positions, tokens in zip(*forms(3).values(), strict=True):
-        for b, row in enumerate(np.asarray(rows())):
-            form = jnp.array([[tokens[row[i]] for i in positions]])
-            logits = np.array(context_net(PARAMS, form)[0], np.float64)
-            if logits.shape[1] > MASK:
-                logits[:, MASK] = -np.inf
-            p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-            for place, position in enumerate(positions):
-                want[b, position] += [p[place, tokens[token]] / 3 for token in range(want.shape[2])]
+@pytest.mark.parametrize("mask_id", [0, 3, 8])
+def test_symmetric_average_is_the_mean_of_the_probabilities_of_the_forms_in_plain_python(mask_id):
+    rng, params = np.random.default_rng(4), net_params(1, vocab_size=8)
+    x = jnp.asarray(np.where(rng.random((3, 6)) < 0.5, mask_id, rng.integers(0, 8, (3, 6))), jnp.int32)
+    positions = np.array([range(6), *(rng.permutation(6) for _ in range(2))])
+    tokens = np.tile(np.arange(9), (3, 1))
+    others = [token for token in range(8) if token != mask_id]
+    tokens[1:, others] = [rng.permutation(others) for _ in range(2)]
+    average = mdm_jax.symmetric_average(context_net, mask_id=mask_id, positions=positions, tokens=tokens)
+    got, want = np.exp(average(params, x)), np.zeros((3, 6, 8))
+    for moved, names in zip(positions, tokens, strict=True):
+        for b, row in enumerate(np.asarray(x)):
+            form = jnp.array([[names[row[i]] for i in moved]])
+            p = np.exp(np.array(context_net(params, form)[0], np.float64))
+            p[:, mask_id : mask_id + 1] = 0
+            p /= p.sum(axis=1, keepdims=True)
+            for place, position in enumerate(moved):
+                want[b, position] += [p[place, names[token]] / 3 for token in range(8)]
     np.testing.assert_allclose(got, want, atol=1e-6)  # float32 logits
-    one = mdm_jax.symmetric_average(context_net, mask_id=MASK, **forms(1))
-    np.testing.assert_allclose(np.exp(one(PARAMS, rows())).sum(axis=-1), 1, atol=1e-6)
-    assert one == mdm_jax.symmetric_average(context_net, mask_id=MASK, **forms(1)), "jit compiles equal ones once"
+    again = mdm_jax.symmetric_average(context_net, mask_id=mask_id, positions=positions, tokens=tokens)
+    assert average == again, "jit compiles equal ones once"
+    assert hash(average) == hash(again)
+
+
+def test_a_loss_of_an_averaged_network_has_a_gradient():
+    average = mdm_jax.symmetric_average(context_net, mask_id=0, positions=[range(6)], tokens=[range(MASK + 1)])
+    x_0 = jnp.asarray(np.random.default_rng(5).integers(1, 5, (4, 6)), jnp.int32)
+    losses = [
+        jax.value_and_grad(lambda p, net=net: mdm_jax.subset_loss(net, p, KEY, x_0, mask_id=0).mean())(PARAMS)
+        for net in (context_net, average)
+    ]
+    for plain, averaged in zip(*map(jax.tree.leaves, losses), strict=True):
+        np.testing.assert_allclose(plain, averaged, atol=1e-6)  # float32 sums
+
+
+def test_averaged_network_takes_no_more_ids_than_the_network():
+    net = Named(5)
+    options = {"positions": [range(6)], "tokens": [range(9)]}
+    assert mdm_jax.symmetric_average(net, mask_id=4, **options).num_tokens == 5
+    assert mdm_jax.symmetric_average(context_net, mask_id=4, **options).num_tokens == 9
+    with pytest.raises(mdm_jax.InputError, match="embeds the ids 0 to 4"):
+        mdm_jax.symmetric_average(net, mask_id=5, **options)
+    with pytest.raises(mdm_jax.InputError, match="tokens holds the id 5"):
+        mdm_jax.symmetric_average(net, mask_id=4, **options)(PARAMS, rows())
 
 
 def test_every_form_of_a_row_gets_the_same_average_if_the_forms_are_a_group():
@@ -450,18 +499,38 @@ def test_every_form_of_a_row_gets_the_same_average_if_the_forms_are_a_group():
     ("changes", "said"),
     [
         ({"positions": [[0, 0]]}, "positions must be permutations"),
-        ({"positions": [range(5)]}, "positions are for 5 tokens; the rows of tokens have 6"),
-        ({"tokens": [[*range(1, MASK + 1), 0]]}, "must keep its id"),
+        ({"positions": [[0, 1], [0]]}, "positions must be permutations"),
+        ({"positions": [[0.0, 1.0]]}, "positions must be permutations"),
+        ({"positions": [range(6)] * 2, "tokens": [range(6), [*range(1, 6), 0]]}, "must keep its id"),
         ({"mask_id": MASK + 1}, "must keep its id"),
-        ({"tokens": [range(3)], "mask_id": 2}, "tokens holds the id"),
-        ({"denoiser": lambda params, tokens: jnp.zeros((*tokens.shape, 9))}, "the network predicts the ids 0 to 8"),
+        ({"mask_id": True}, "mask_id must be"),
         ({"denoiser": 3}, "denoiser must be a function"),
+        ({"denoiser": Unhashable()}, "denoiser must be hashable"),
     ],
 )
-def test_symmetric_average_refuses_what_is_no_symmetry_of_the_network(changes, said):
+def test_symmetric_average_refuses_what_is_no_symmetry(changes, said):
     options = {"denoiser": context_net, "mask_id": MASK, "positions": [range(6)], "tokens": [range(MASK + 1)]}
     with pytest.raises(mdm_jax.InputError, match=said):
-        mdm_jax.symmetric_average(**options | changes)(PARAMS, rows())
+        mdm_jax.symmetric_average(**options | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "x", "said"),
+    [
+        ({"positions": [range(5)]}, rows(), "positions are for 5 tokens; the rows of tokens have 6"),
+        ({"tokens": [range(3)], "mask_id": 2}, rows(), "tokens holds the id"),
+        ({"denoiser": nine}, rows(), "the network predicts the ids 0 to 8"),
+        ({"tokens": [[0, 1, 6, 3, 4, 5, 2]]}, rows(), "the network predicts the ids 0 to 4"),
+        ({}, [[1, 2, 3, 4, 0, -1]], "tokens holds the id -1"),
+        ({}, [1, 2, 3, 4, 0, 1], "tokens must be"),
+        ({}, [[0.5] * 6], "tokens must hold integer"),
+    ],
+)
+def test_averaged_network_refuses_what_does_not_fit(changes, x, said):
+    options = {"denoiser": context_net, "mask_id": MASK, "positions": [range(6)], "tokens": [range(MASK + 1)]}
+    average = mdm_jax.symmetric_average(**options | changes)
+    with pytest.raises(mdm_jax.InputError, match=said):
+        average(PARAMS, x)
 
 
 @pytest.mark.parametrize(

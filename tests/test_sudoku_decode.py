@@ -1,6 +1,7 @@
 """Answers as grids, whatever the layout: tokens, and the step at which each cell was filled in."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,9 @@ import numpy as np
 import pytest
 
 from experiments.commands.decode import autoregressive, correcting, decoders_for, masked, measure, searching
+from experiments.commands.evaluate import evaluate
 from experiments.commands.proposals import ways
+from experiments.commands.view import Page
 from experiments.sudoku import Evaluate
 from mdm_jax import (
     PerStep,
@@ -28,7 +31,7 @@ from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.denoiser import make_denoiser
 from mdm_jax.models.transformer import init_params
 from mdm_jax.sampling import SampleResult
-from mdm_jax.tasks.base import take
+from mdm_jax.tasks.base import held_out, take
 from mdm_jax.tasks.sudoku import layouts as sudoku_layouts
 from mdm_jax.tasks.sudoku import puzzle as sudoku
 from mdm_jax.tasks.sudoku import sets as sudoku_sets
@@ -123,12 +126,19 @@ def test_answer_of_one_proposal_is_the_greedy_one_and_of_three_costs_three_times
 @pytest.mark.parametrize(
     ("flags", "layout", "said"),
     [
-        ({"choose": "stable"}, "in-place", "give their number with --proposals"),
+        ({"choose": "stable"}, "in-place", "give --proposals too"),
         ({"proposals": (2,)}, "triples", "--proposals is for masked models"),
         ({"proposals": (2,), "choose": "stable", "noise": 0.1, "check": 4}, "in-place", "leave --check out"),
         ({"proposals": (2,), "choose": "average", "check": 4}, "in-place", "makes one answer: leave --check out"),
-        ({"proposals": (2,), "choose": "average", "keep": "dual"}, "in-place", "leave --keep out"),
+        ({"proposals": (2,), "choose": "average", "keep": "dual"}, "in-place", "--keep reads what lies behind them"),
+        (
+            {"proposals": (2,), "choose": "average", "corrector": "quality"},
+            "in-place",
+            "reads what lies behind",
+        ),
+        ({"choose": "average"}, "in-place", "give --proposals too"),
         ({"proposals": (1, 2), "oracle": "random,margin"}, "in-place", "all proposals of margin would be the same"),
+        ({"proposals": (2,), "choose": "stable"}, "in-place", "all proposals of margin would be the same"),
         ({"proposals": (2,), "viewer": "a.html", "remask_steps": 3, "noise": 0.1}, "in-place", "--viewer shows one"),
     ],
 )
@@ -223,6 +233,26 @@ def test_average_of_one_form_is_the_greedy_answer_and_of_three_another_for_three
     want = sample(average, model.params, keys, start, mask_id=layout.mask_id, temperature=0)
     np.testing.assert_array_equal(found[1].tokens, want.tokens)
     assert (found[1].tokens != plain.tokens).any(), "the forms make a difference here"
+    (beam,) = ways(Evaluate(proposals=(3,), choose="average", search_width=2, check=2), model, layout)
+    assert beam.fields["proposals"] == 3, "the check is the search's"
+
+
+def test_evaluate_decodes_the_averaged_network_and_shows_what_it_said(tmp_path, monkeypatch):
+    model, layout = small_model()
+    monkeypatch.setattr("experiments.commands.evaluate.load_run", lambda *_: (model, TASK, layout))
+    pages = []
+    monkeypatch.setattr(Page, "write", lambda page: pages.append(page))
+    flags = {"limit": 5, "proposals": (3,), "choose": "average", "viewer": tmp_path / "page.html", "out": tmp_path}
+    evaluate(Evaluate(**flags))
+    (row,) = json.loads((tmp_path / "results.json").read_text())["rows"]
+    records = held_out(TASK, 5)
+    start = jnp.asarray(layout.start(records))
+    (way,) = ways(Evaluate(proposals=(3,), choose="average"), model, layout)
+    want = way.keep(masked(way.model, layout, oracles.margin))(jax.random.split(jax.random.key(0), 5), start)
+    assert row["nfe"] == int(want.nfe)
+    ((said,),) = (page.at_reveal.values() for page in pages)
+    log_prob = np.nansum(np.log(said.token_prob))
+    assert log_prob == pytest.approx(float(want.log_prob[0]), abs=1e-3)  # probabilities are written in float32
 
 
 @pytest.mark.parametrize("enough", [0.0, -23.0])
@@ -258,8 +288,9 @@ def test_check_and_search_that_make_no_sense_are_refused(flags, said):
 
 def test_proposals_of_symmetric_forms_want_a_layout_that_has_some():
     layout = Zebra(num_train=1, num_test=1).layouts["in-place"]
-    with pytest.raises(InputError, match="names no symmetries"):
-        ways(Evaluate(proposals=(2,), choose="symmetric"), None, layout)
+    for choose in ("symmetric", "average"):
+        with pytest.raises(InputError, match=f"names no symmetries: --choose {choose} is not for it"):
+            ways(Evaluate(proposals=(2,), choose=choose), None, layout)
     with pytest.raises(InputError, match="--check-forms is not for it"):
         ways(Evaluate(proposals=(2,), noise=1.0, check=2, check_forms=2), small_model()[0], layout)
 
@@ -272,6 +303,8 @@ def test_proposals_of_symmetric_forms_want_a_layout_that_has_some():
         {"enough": -1.0, "proposals": (2,)},
         {"check_forms": 2, "check": 2},
         {"enough": 0.0, "proposals": (2,), "choose": "stable"},
+        {"enough": 0.0, "proposals": (2,), "choose": "average"},
+        {"check_forms": 2, "proposals": (2,), "choose": "average"},
     ],
 )
 def test_how_proposals_are_checked_wants_proposals_and_a_check(flags):

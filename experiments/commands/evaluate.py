@@ -27,7 +27,7 @@ def evaluate(flags: EvaluateFlags) -> None:
     statistics: dict[str, None] = {}
     for dataset, records in flags.datasets(task).items():
         path = None if pages else flags.viewer  # of the first set
-        pages.append(Page(path, dataset, model, layout, records, task.view(record_at(records, 0)), seed=flags.seed))
+        pages.append(Page(path, dataset, layout, records, task.view(record_at(records, 0)), seed=flags.seed))
         for selector, way in itertools.product(selectors, all_ways):
             for name, one, how in decoders_for(flags, way.model, task, layout, oracles, selector):
                 decode, how = way.keep(one), flags.about(model, task) | how | way.fields
@@ -38,7 +38,7 @@ def evaluate(flags: EvaluateFlags) -> None:
                 statistics |= dict.fromkeys(orders)
                 results.add(**{"method": layout.method, **fields, **decoded.row, **orders})
                 label = (name, "" if len(selectors) == 1 else str(selector), way.label)
-                pages[-1].add(", ".join(filter(None, label)), decode, decoded, how)
+                pages[-1].add(", ".join(filter(None, label)), way.model, decode, decoded, how)
                 for part in flags.parts(records, decoded):
                     results.add(**{"method": layout.method, "dataset": dataset, **how, **part})
     results.finish(shown=functools.partial(two_tables, statistics=tuple(statistics)))

@@ -48,16 +48,18 @@ def ways(flags: EvaluateFlags, model: Model, layout: Layout) -> list[Way]:
             raise InputError("--check-forms and --enough say how proposals are checked: give --proposals and --check")
     if not flags.proposals:
         if flags.choose != "likeliest":
-            raise InputError(f"--choose {flags.choose} is for several answers: give their number with --proposals")
+            raise InputError(f"--choose {flags.choose} is for several answers or forms: give --proposals too")
         return [Way("", lambda decode: decode, {}, model)]
     if layout.mask_id is None:
         raise InputError("--proposals is for masked models, and this one is not: leave it out")
     if flags.viewer is not None and flags.remask_steps is not None:
         raise InputError("--viewer shows one decoding that takes tokens back: leave --proposals or --remask-steps out")
-    if flags.choose in UNCHECKED and flags.check is not None:
+    is_of_search = flags.choose == "average" and flags.search_width is not None
+    if flags.choose in UNCHECKED and flags.check is not None and not is_of_search:
         raise InputError(f"{UNCHECKED[flags.choose]}: leave --check out")
-    if flags.choose == "average" and flags.keep is not None:
-        raise InputError("--choose average reads whole sequences anew: leave --keep out")
+    if flags.choose == "average" and (flags.keep is not None or flags.corrector == "quality"):
+        flag = "--corrector quality" if flags.keep is None else "--keep"
+        raise InputError(f"--choose average mixes predictions, and {flag} reads what lies behind them: leave one out")
     wants_chance = flags.choose in ("likeliest", "stable") and max(flags.proposals) > 1
     if wants_chance and (alike := list(_without_chance(flags))):
         raise InputError(f"all proposals of {alike[0]} would be the same: give --noise or --temperature")

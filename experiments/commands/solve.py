@@ -25,11 +25,11 @@ def solve(flags: SolveFlags) -> None:
         show = question.show or task.show
         view = (question.view or task.view)(record_at(question.records, 0))
         path = None if pages else flags.viewer  # of the first question
-        pages.append(Page(path, question.dataset, model, layout, question.records, view, seed=flags.seed))
+        pages.append(Page(path, question.dataset, layout, question.records, view, seed=flags.seed))
         for name, decode, how in decoders_for(flags, model, task, layout, oracles, selector):
             fields = {"dataset": question.dataset, **how}
             decoded = add_row(results, task, layout, decode, question.records, fields, seed=flags.seed)
-            pages[-1].add(name, decode, decoded, how)
+            pages[-1].add(name, model, decode, decoded, how)
             answered = {"answers": decoded.answers.tolist(), "steps": decoded.steps.tolist()}
             answers.append({"dataset": question.dataset, "order": name, **answered})
             for i, label in enumerate(question.labels):

@@ -32,7 +32,6 @@ class Page:
     Attributes:
       path: the file; None collects and writes nothing.
       title: the head of the page.
-      model: that decodes.
       layout: of its sequences.
       records: those that are decoded together.
       view: how an answer to the record is laid out.
@@ -42,7 +41,6 @@ class Page:
 
     path: pathlib.Path | None
     title: str
-    model: Model
     layout: Layout
     records: Records
     view: View
@@ -51,8 +49,8 @@ class Page:
     traces: dict[str, replay.Trace] = dataclasses.field(default_factory=dict)
     at_reveal: dict[str, replay.AtReveal] = dataclasses.field(default_factory=dict)
 
-    def add(self, name: str, decode: Decode, decoded: Decoded, how: Mapping[str, Any]) -> None:
-        """Adds a decoding of all records; `decode` and `how` are those that it was made with.
+    def add(self, name: str, model: Model, decode: Decode, decoded: Decoded, how: Mapping[str, Any]) -> None:
+        """Adds a decoding of all records; `model`, `decode` and `how` are those that it was made with.
 
         What a decoder took back is not in its result, so one that may take back decodes the record once more.
         """
@@ -60,7 +58,7 @@ class Page:
             return
         mask_id = -1 if self.layout.mask_id is None else self.layout.mask_id
         if how.get("remask_steps") is not None:
-            trace = self._recorded(decode, mask_id)
+            trace = self._recorded(model, decode, mask_id)
         else:
             tokens, steps = (array[None, self.index] for array in (decoded.tokens, decoded.reveal_step))
             trace = replay.trace_of(tokens, steps, mask_id=mask_id)
@@ -68,12 +66,12 @@ class Page:
         self.traces[name] = replay.Trace(parts[:, None], self.view.empty)
         can_replay = self.layout.mask_id is not None and how.get("keep") is None
         if can_replay:
-            read = replay.at_reveal(self.model.denoiser, self.model.params, trace)
+            read = replay.at_reveal(model.denoiser, model.params, trace)
             moved = [self.layout.steps(np.nan_to_num(field, nan=-1.0), trace.tokens[-1]) for field in read]
             self.at_reveal[name] = replay.AtReveal(*(np.where(field < 0, np.nan, field) for field in moved))
 
-    def _recorded(self, decode: Any, mask_id: int) -> replay.Trace:
-        recorded = replay.Recorded(self.model.denoiser)
+    def _recorded(self, model: Model, decode: Any, mask_id: int) -> replay.Trace:
+        recorded = replay.Recorded(model.denoiser)
         record = {name: values[self.index : self.index + 1] for name, values in self.records.items()}
         key = jax.random.fold_in(jax.random.key(self.seed), self.index)[None]
         again = functools.partial(decode.func, recorded, *decode.args[1:], **decode.keywords)
