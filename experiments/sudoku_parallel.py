@@ -65,4 +65,4 @@ def plot(path: pathlib.Path, rows: Sequence[Row]) -> None:
     fields = {"share solved": "solved", "dependent cells together (random: 1)": "relative_dependence"}
     parts = {label: grouped([r for r in own if field in r], "nfe", field, by="rule") for label, field in fields.items()}
     title = f"{rows[-1]['dataset']} Sudokus, {rows[-1]['n']} held out"
-    plots.panels(path, parts, x_label="network calls for each puzzle", title=title, log_x=True)
+    plots.panels(path, parts, x_label="network calls of a batch", title=title, log_x=True)
