@@ -1,8 +1,8 @@
 """Sudoku: the order in which a masked diffusion model fills in a puzzle decides whether it solves it.
 
 Claim (Kim et al. 2025, Table 2; 9x9, 6M parameters): the model solves 6.88% of the puzzles in random order, 18.51% by
-top probability, and 89.49% by the margin between the two likeliest digits. The demo shows this at 6x6 in about two
-minutes on two CPU cores.
+top probability, and 89.49% by the margin between the two likeliest digits. The demo shows this at 6x6 in minutes
+on two CPU cores.
 
     python -m experiments.sudoku demo
     python -m experiments.sudoku prepare --size 9 --num-train 200000

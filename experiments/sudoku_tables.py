@@ -207,7 +207,12 @@ def plot_noise(path: pathlib.Path, rows: Sequence[Row], readings: Sequence[Row])
     )
 
 
-WAYS = {"likeliest": "best of N", "stable": "stable answers", "symmetric": "vote of symmetric forms"}
+WAYS = {
+    "likeliest": "best of N",
+    "stable": "stable answers",
+    "symmetric": "vote of symmetric forms",
+    "average": "mean of symmetric forms",
+}
 """What the choices among proposals are called in figures."""
 
 

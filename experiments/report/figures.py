@@ -105,6 +105,7 @@ PLANNING_FILES = (
     "likeliest",
     "stable",
     "symmetric",
+    "average",
     "search-8-checked",
     "symmetric-checked",
     "enough",

@@ -55,15 +55,18 @@ def parallel() -> list[dict[str, str]]:
 
 
 def symmetric() -> list[dict[str, str]]:
-    """Hard puzzles solved by the vote over symmetric forms."""
+    """Hard puzzles solved by the vote over symmetric forms, and by the mean of the predictions for them."""
+    files = {"a vote": "sudoku-6m-hard-symmetric", "the mean prediction": "sudoku-6m-hard-average"}
     return [
         {
             "forms": str(row["proposals"]),
+            "decided by": how,
             "network calls": f"{row['nfe']:.0f}",
             "solved": percent(row["solved"], 0),
             "95% interval": interval(row["solved_ci"]),
         }
-        for row in rows("sudoku-6m-hard-symmetric")
+        for how, name in files.items()
+        for row in rows(name)
     ]
 
 

@@ -41,14 +41,18 @@ def results() -> Lines:
     noisy = value("sudoku-readings", "solved", oracle="top_prob", **NOISE)
     hard = sudoku.PAPER["mdm", "hard", "margin"]
     until, calls = (value("sudoku-6m-enough", field, dataset="hard") for field in ("solved", "nfe"))
+    by_margin, its_calls = (
+        value("sudoku-6m", field, dataset="hard", oracle="margin", **AT_ONE) for field in ("solved", "nfe")
+    )
+    fewer = f"{calls:.0f} network calls a puzzle, margin {its_calls:.0f}"
     small = value("zebra-small", "solved", method="mdm", oracle="margin", size=None, examples=None)
     lines = [
         ("9x9 Sudoku, random order", normal["random"], plain["random"], ""),
         ("9x9 Sudoku, top probability", normal["top_prob"], plain["top_prob"], f"{CONTRADICTS} contradicts it"),
         ("9x9 Sudoku, top probability, noise on log scores", normal["top_prob"], noisy, "the likely cause"),
         ("9x9 Sudoku, margin", normal["margin"], plain["margin"], ""),
-        ("hard 9x9 Sudoku, margin", hard, value("sudoku-6m", "solved", dataset="hard", oracle="margin", **AT_ONE), ""),
-        ("the same, symmetric forms until one fits itself", None, until, f"{calls:.0f} network calls, margin 59"),
+        ("hard 9x9 Sudoku, margin", hard, by_margin, ""),
+        ("the same, symmetric forms until one fits itself", None, until, fewer),
         ("Zebra, margin; ours is 3x3 to 4x4 only, 0.8M", zebra.PAPER["mdm", "margin"], small, "falls short"),
     ]
     heads = ("puzzles solved by one masked model", "paper", "ours", "")
@@ -89,12 +93,9 @@ def noise() -> Lines:
 
 def sudoku_small() -> Lines:
     """Three methods at 6x6."""
-    lines = []
-    for row in rows("sudoku-small", examples=None, hardest_rule=None):
-        if row.get("tokens_per_step", 1) == 1:
-            is_off = (row["method"], row["dataset"]) == ("arm_ordered", "6x6-normal")
-            lines.append({"set": row["dataset"], **_method(row), **_ours(row), "": CONTRADICTS if is_off else ""})
-    return lines
+    found = rows("sudoku-small", examples=None, hardest_rule=None)
+    one_at_a_time = (row for row in found if row.get("tokens_per_step", 1) == 1)
+    return [{"set": row["dataset"], **_method(row), **_ours(row)} for row in one_at_a_time]
 
 
 OTHERS = {
