@@ -23,6 +23,8 @@ myst_heading_anchors = 4
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # docstrings have dtypes, shapes and units
 autodoc_preserve_defaults = True
+napoleon_use_ivar = True  # fields that a docstring lists stand once
+suppress_warnings = ["ref.python"]  # a field's unit, such as nats, is no reference to a field of that name
 
 PLACED = re.compile(r"<!-- the page is ../(\w+\.md) -->\n")
 """The first line of a page that another folder holds."""
