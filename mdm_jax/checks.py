@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from mdm_jax.errors import InputError, shown
-from mdm_jax.ranges import INT32
+from mdm_jax.ranges import INT32, Range, check_number
 from mdm_jax.typing import Array, Denoiser, FeatureDenoiser, Features, Params
 
 
@@ -56,6 +56,17 @@ def check_network(network: Any, name: str) -> None:
             f"{name} must be hashable, and {type(network).__name__} is not: give a function, or a dataclass with "
             "frozen=True and hashable fields (parameters are a separate argument)"
         ) from None
+
+
+def check_scalar(name: str, value: Any, range: Range, *, whole: bool = False) -> None:
+    """InputError unless `value` is one number in `range`, of Python, NumPy or JAX; of a tracer the shape is known."""
+    if isinstance(value, jax.core.Tracer):
+        if value.ndim:
+            raise InputError(f"{name} must be one number, got shape {value.shape}")
+        return
+    if isinstance(value, np.ndarray | jax.Array) and value.ndim == 0:
+        value = value.item()
+    check_number(name, value, range, whole=whole)
 
 
 def is_tree(oracle: Any) -> bool:

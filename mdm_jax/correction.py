@@ -13,12 +13,13 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from mdm_jax.checks import check_scalar
 from mdm_jax.errors import InputError, shown
-from mdm_jax.judges import JUDGES
+from mdm_jax.judges import judge_named
 from mdm_jax.loop import Loop
 from mdm_jax.oracles import margin
 from mdm_jax.randomness import position_gumbel
-from mdm_jax.ranges import INT32, Range, check_number
+from mdm_jax.ranges import FLOAT32, INT32, Range
 from mdm_jax.sampling import SampleResult, Whole, check_arguments, decode
 from mdm_jax.selection import PerStep, TopK
 from mdm_jax.typing import Array, Confidence, Denoiser, Oracle, Params
@@ -128,11 +129,7 @@ def remasking_sample(
     tokens, keys, mask_id = check_arguments(denoiser, key, x_init, mask_id, oracle)
     if not _is_one(num_steps, jnp.integer):
         raise InputError(f"num_steps must be a whole number, got {shown(num_steps)}")
-    if not _is_one(noise, jnp.floating, jnp.integer):
-        raise InputError(f"noise must be one number, got {shown(noise)}")
-    if not isinstance(noise, jax.core.Tracer):
-        plain = noise if isinstance(noise, int | float) else float(noise)
-        check_number("noise", plain, Range(0, float(jnp.finfo(jnp.float32).max)))
+    check_scalar("noise", noise, Range(0, FLOAT32))
     if not _is_one(anneal, jnp.bool_):
         raise InputError(f"anneal must be True or False, got {shown(anneal)}")
     if not isinstance(remask, bool):
@@ -230,15 +227,12 @@ def correcting_sample(
       assert mdm_jax.correcting_sample(*given, k=2, **options).tokens.tolist() == [[1, 1, 1, 1]]
     """
     tokens, keys, mask_id = check_arguments(denoiser, key, x_init, mask_id, oracle)
-    if not isinstance(judge, str) or judge not in JUDGES:
-        raise InputError(f"judge must be one of {', '.join(JUDGES)}; got {shown(judge)}")
-    if not isinstance(k, jax.core.Tracer):
-        check_number("k", k, Range(1, INT32), whole=True)
-    if not isinstance(tau, jax.core.Tracer):
-        check_number("tau", float(tau) if isinstance(tau, jax.Array) else tau, Range(0, 1))
+    make_judge = judge_named(judge)
+    check_scalar("k", k, Range(1, INT32), whole=True)
+    check_scalar("tau", tau, Range(0, 1))
     steps: Any = jnp.asarray(k, jnp.int32)  # one trace for Python and NumPy integers
     selector = TakeBack(steps, tau=jnp.asarray(tau, jnp.float32))
-    loop = Loop(JUDGES[judge](denoiser, mask_id), mask_id, tokens.shape[1])
+    loop = Loop(make_judge(denoiser, mask_id), mask_id, tokens.shape[1])
     return decode(loop, params, keys, tokens, oracle, selector, temperature)
 
 

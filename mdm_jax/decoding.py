@@ -1,6 +1,7 @@
 """Batches of prompts, decoded with the log-probability of every token: by the one loop, or from left to right."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -11,15 +12,15 @@ import numpy as np
 from mdm_jax.autoregressive import decode_prompts
 from mdm_jax.confidence import is_greedy
 from mdm_jax.edits import Edit, Guided
-from mdm_jax.errors import InputError, shown
-from mdm_jax.judges import JUDGES
-from mdm_jax.loop import Loop, init, is_unfinished, step
+from mdm_jax.errors import InputError
+from mdm_jax.judges import judge_named
+from mdm_jax.loop import Loop, State, init, is_unfinished, step
 from mdm_jax.models.kinds import make_decoder
-from mdm_jax.oracles import margin
+from mdm_jax.oracles import as_tree, margin
 from mdm_jax.ranges import INT32, Range, check_number
 from mdm_jax.sampling import Whole, check_arguments, check_block_length, check_loop, decode_tokens
 from mdm_jax.search import search_tokens
-from mdm_jax.selection import PerStep
+from mdm_jax.selection import PerStep, classes_in
 from mdm_jax.text.prompts import BLANK
 from mdm_jax.typing import Array, Doubter, Oracle, Params, Selector
 
@@ -83,13 +84,12 @@ def unmasking(
             "a judge goes with a selector that doubts, such as correction.TakeBack(2): give both or neither"
         )
     if judge is not None:
-        if judge not in JUDGES:
-            raise InputError(f"judge must be one of {', '.join(JUDGES)}; got {shown(judge)}")
+        make_judge = judge_named(judge)
         if guidance:
             raise InputError("a judge and guidance each call the network in their own way: leave one out")
-        network = JUDGES[judge](model.denoiser, mask)
+        network = make_judge(model.denoiser, mask)
     elif guidance:
-        network = Guided(network, float(guidance), mask, getattr(model.config, "pad_id", None))
+        network = Guided(network, guidance, mask, getattr(model.config, "pad_id", None))
 
     def decode(keys: Array, x_init: Array) -> Row:
         tokens, keys, _ = check_arguments(model.denoiser, keys, x_init, mask, oracle)
@@ -146,13 +146,19 @@ def _watched(
 ) -> Row:
     """The loop, driven by hand."""
     traced = None if is_greedy(temperature) else jnp.asarray(temperature, jnp.float32)
-    one_step = jax.jit(lambda params, keys, state: step(loop, params, selector, oracle, keys, state, traced))
+    classes = classes_in((oracle, selector))
     state = init(loop, tokens, selector)
     while is_unfinished(loop, selector, state).any():
-        state = one_step(params, keys, state)
+        state = _step(loop, params, selector, as_tree(oracle), keys, state, traced, classes=classes)
         now, reveal_step = jax.device_get((state.tokens[0], state.reveal_step[0]))
         watch(np.where(now == loop.mask_id, BLANK, now), reveal_step)
     return Row(state.tokens, state.reveal_step, state.log_prob, state.nfe)
+
+
+@functools.partial(jax.jit, static_argnames=("loop", "classes"))
+def _step(loop: Loop, *given: Any, classes: Any) -> State:
+    del classes  # part of jit's cache key only
+    return step(loop, *given)
 
 
 def continuing(

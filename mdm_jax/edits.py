@@ -118,19 +118,20 @@ class Guided:
         return self.network.num_tokens
 
     def init(self, batch: int, length: int) -> Any:
-        """The memory of both calls."""
-        return self.network.init(batch, length), self.network.init(batch, length)
+        """The memory of both calls, and what the first step found given, bool [B, L]."""
+        return self.network.init(batch, length), self.network.init(batch, length), jnp.zeros((batch, length), bool)
 
     def read(self, params: Params, state: State, is_read: Array) -> Reading:
         """Both calls, and what they make together. Logits are linear in the hidden states, so these are combined."""
-        is_given = (state.tokens != self.mask_id) & (state.reveal_step < 0)
+        here, there, is_given = state.memory
+        # Later an end may have filled masks without a call.
+        is_given = jnp.where(state.nfe == 0, state.tokens != self.mask_id, is_given)
         if self.pad_id is not None:
             is_given &= state.tokens != self.pad_id
         hidden_prompt = jnp.where(is_given, self.mask_id, state.tokens)
-        here, there = state.memory
         with_prompt = self.network.read(params, state._replace(memory=here), is_read)
         without = self.network.read(params, state._replace(tokens=hidden_prompt, memory=there), is_read)
-        memory = (with_prompt.memory, without.memory)
+        memory = (with_prompt.memory, without.memory, is_given)
         if isinstance(with_prompt.output, Features):
             assert isinstance(without.output, Features)
             hidden = self._combine(with_prompt.output.hidden, without.output.hidden)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from mdm_jax.blocks import take_positions
 from mdm_jax.checks import call
 from mdm_jax.confidence import read_confidence
-from mdm_jax.errors import InputError
+from mdm_jax.errors import InputError, shown
 from mdm_jax.logits import float_logits, scored_nll, token_nll
 from mdm_jax.loop import Reading, State
 from mdm_jax.randomness import row_keys
@@ -109,6 +109,13 @@ JUDGES: dict[str, type[LeaveOneOut] | type[Filled] | type[Quality]] = {
     "quality": Quality,
 }
 """By name."""
+
+
+def judge_named(name: str) -> type[LeaveOneOut] | type[Filled] | type[Quality]:
+    """The judge of this name; InputError for another."""
+    if not isinstance(name, str) or name not in JUDGES:
+        raise InputError(f"judge must be one of {', '.join(JUDGES)}; got {shown(name)}")
+    return JUDGES[name]
 
 
 def quality_logits(params: Params, output: Array | Features) -> Array:

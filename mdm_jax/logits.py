@@ -65,10 +65,11 @@ def token_nll(logits: Array, targets: Array) -> Array:
             f"targets must be int32 of the logits' shape without V, got {targets.dtype} {targets.shape} for logits "
             f"{logits.shape}"
         )
-    log_p = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
-    # A negative index would count from the end.
-    targets = jnp.where(targets < 0, logits.shape[-1], targets)
-    return -jnp.take_along_axis(log_p, targets[..., None], axis=-1, mode="fill")[..., 0]
+    logits, num = logits.astype(jnp.float32), logits.shape[-1]
+    # A look-up of log_softmax would keep a copy of the logits, and scatter into another in the backward pass.
+    is_target = jax.lax.broadcasted_iota(targets.dtype, logits.shape, logits.ndim - 1) == targets[..., None]
+    nll = jax.nn.logsumexp(logits, axis=-1) - jnp.where(is_target, logits, 0).sum(axis=-1)
+    return jnp.where((targets >= 0) & (targets < num), nll, jnp.nan)
 
 
 def scored_nll(

@@ -164,7 +164,11 @@ def reverse_posterior(log_p: Array, x_t: Array, t: Array, s: Array, *, schedule:
     check_schedule(schedule)
     vocab_size, is_mask = log_p.shape[-1], x_t == mask_id
     check_targets(x_t, ~is_mask, vocab_size, "x_t")
-    reveal = schedule.reveal_prob(times(t, x_t, "t"), times(s, x_t, "s"))[..., None]
+    t, s = times(t, x_t, "t"), times(s, x_t, "s")
+    later, earlier = known_values(t), known_values(s)
+    if later is not None and earlier is not None and (earlier > later).any():
+        raise InputError("s must be at most t: the reverse process goes from t to an earlier time s")
+    reveal = schedule.reveal_prob(t, s)[..., None]
     p_theta = jax.nn.softmax(float_logits(log_p, mask_id), axis=-1)
     if_masked = jnp.concatenate([reveal * p_theta, jnp.broadcast_to(1 - reveal, (*x_t.shape, 1))], axis=-1)
     has_class = is_mask | ((x_t >= 0) & (x_t < vocab_size))

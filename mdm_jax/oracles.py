@@ -28,14 +28,13 @@ Example:
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from mdm_jax.checks import check_callable, check_mask_id, is_tree
+from mdm_jax.checks import check_callable, check_mask_id, check_scalar, is_tree
 from mdm_jax.errors import InputError
-from mdm_jax.ranges import Range, check_number
+from mdm_jax.ranges import Range
 from mdm_jax.typing import Array, Confidence, Oracle
 
 
@@ -112,9 +111,32 @@ ORACLES: Mapping[str, Oracle] = {
 """The oracles above by name."""
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Static:
+    """An oracle that is a plain function, as a pytree without numbers: jit compiles it in."""
+
+    oracle: Oracle = dataclasses.field(metadata={"static": True})
+
+    @property
+    def wants_hidden(self) -> bool:
+        """As the function's."""
+        return getattr(self.oracle, "wants_hidden", False)
+
+    def __call__(self, key: Array, confidence: Confidence, *hidden: Array) -> Array:
+        """The function's scores."""
+        return self.oracle(key, confidence, *hidden)
+
+
+def as_tree(oracle: Oracle) -> Oracle:
+    """The oracle as a pytree, which a jitted function can take: itself if it is one, else `Static`."""
+    return oracle if is_tree(oracle) else Static(oracle)
+
+
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class WithNoise:
-    """An oracle plus Gaussian noise. It is a pytree, so that a new scale does not recompile."""
+    """An oracle (a pytree) plus Gaussian noise. A new scale does not recompile."""
 
     oracle: Oracle
     scale: Array | float
@@ -129,19 +151,6 @@ class WithNoise:
         key_oracle, key_noise = jax.random.split(key)
         scores: Array = self.oracle(key_oracle, confidence, *hidden)
         return scores + self.scale * jax.random.normal(key_noise, scores.shape)
-
-    def tree_flatten(self) -> tuple[tuple[Any, ...], Oracle | None]:
-        """The scale, and the inner oracle if it is a pytree too; else the oracle is static."""
-        return ((self.scale, self.oracle), None) if is_tree(self.oracle) else ((self.scale,), self.oracle)
-
-    @classmethod
-    def tree_unflatten(cls, oracle: Oracle | None, numbers: tuple[Any, ...]) -> "WithNoise":
-        """The inverse of `tree_flatten`."""
-        scale, *rest = numbers
-        return cls(oracle if oracle is not None else rest[0], scale)
-
-
-jax.tree_util.register_pytree_node_class(WithNoise)
 
 
 def with_noise(oracle: Oracle, scale: float) -> Oracle:
@@ -167,8 +176,8 @@ def with_noise(oracle: Oracle, scale: float) -> Oracle:
       assert jnp.allclose(scores, jnp.array([[0.5, 0.0]]))
     """
     check_callable(oracle, "oracle")
-    check_number("scale", scale, Range(0))
-    return WithNoise(oracle, float(scale))
+    check_scalar("scale", scale, Range(0))
+    return WithNoise(as_tree(oracle), float(scale))
 
 
 def score_rows(oracle: Oracle, keys: Array, confidence: Confidence, hidden: Array | None = None) -> Array:
@@ -199,12 +208,13 @@ def score_rows(oracle: Oracle, keys: Array, confidence: Confidence, hidden: Arra
     return jax.vmap(score)(keys, confidence, hidden if wants_hidden else None)
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class WithLast:
     """An oracle whose positions come last where the token that would be revealed is one of some ids. A pytree."""
 
     oracle: Oracle
-    ids: tuple[int, ...]
+    ids: tuple[int, ...] = dataclasses.field(metadata={"static": True})
 
     @property
     def wants_hidden(self) -> bool:
@@ -216,19 +226,6 @@ class WithLast:
         scores: Array = self.oracle(key, confidence, *hidden)
         is_last = jnp.isin(confidence.token, jnp.asarray(self.ids, jnp.int32))
         return jnp.where(is_last & ~jnp.isnan(scores), -jnp.inf, scores)
-
-    def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[Oracle | None, tuple[int, ...]]]:
-        """The oracle's numbers, if it is a pytree."""
-        return ((self.oracle,), (None, self.ids)) if is_tree(self.oracle) else ((), (self.oracle, self.ids))
-
-    @classmethod
-    def tree_unflatten(cls, static: tuple[Oracle | None, tuple[int, ...]], numbers: tuple[Any, ...]) -> "WithLast":
-        """The inverse of `tree_flatten`."""
-        oracle, ids = static
-        return cls(oracle if oracle is not None else numbers[0], ids)
-
-
-jax.tree_util.register_pytree_node_class(WithLast)
 
 
 def with_last(oracle: Oracle, ids: Sequence[int]) -> Oracle:
@@ -244,4 +241,5 @@ def with_last(oracle: Oracle, ids: Sequence[int]) -> Oracle:
       InputError: an id is none.
     """
     check_callable(oracle, "oracle")
-    return WithLast(oracle, tuple(sorted({check_mask_id(number, name="an id that comes last") for number in ids})))
+    last = {check_mask_id(number, name="an id that comes last") for number in ids}
+    return WithLast(as_tree(oracle), tuple(sorted(last)))

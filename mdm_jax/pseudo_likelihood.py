@@ -13,7 +13,16 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mdm_jax.checks import as_array, call, check_mask_id, check_network, check_tokens
+from mdm_jax.checks import (
+    as_array,
+    call,
+    check_mask_id,
+    check_network,
+    check_targets,
+    check_tokens,
+    has_unknown_ids,
+    vocab_size_of,
+)
 from mdm_jax.errors import InputError
 from mdm_jax.logits import scored_nll
 from mdm_jax.masking import mask_where
@@ -49,7 +58,8 @@ def pseudo_log_likelihood(
     Args:
       denoiser: the network, as in `sample`.
       params: parameters of the network.
-      tokens: int [B, L]; a row with a mask where `is_free` has log_prob -inf.
+      tokens: int [B, L]; a row with a mask where `is_free` has log_prob -inf, and one with an id that the network does
+        not embed NaN.
       is_free: bool [B, L]: the positions of the answer; all others are given and never masked.
       mask_id: id of the mask token.
       num_calls: the groups, at least 1; None for one each.
@@ -76,6 +86,8 @@ def pseudo_log_likelihood(
     if num_calls is None:
         num_calls = length
     check_number("num_calls", num_calls, Range(1, INT32), whole=True)
+    output = jax.eval_shape(functools.partial(call, denoiser), params, tokens)
+    check_targets(tokens, is_free & (tokens != mask_id), vocab_size_of(output), "tokens")
     return _score(denoiser, params, tokens, is_free, mask_id=mask_id, num_calls=min(operator.index(num_calls), length))
 
 
@@ -103,4 +115,5 @@ def _score(
 
     total = jax.lax.fori_loop(0, most, add, jnp.zeros(len(tokens), jnp.float32))
     is_whole = ~(is_free & (tokens == mask_id)).any(axis=-1)
-    return PseudoLikelihood(jnp.where(is_whole, total, -jnp.inf), most)
+    total = jnp.where(is_whole, total, -jnp.inf)
+    return PseudoLikelihood(jnp.where(has_unknown_ids(tokens, denoiser), jnp.nan, total), most)

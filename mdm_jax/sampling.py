@@ -19,7 +19,7 @@ from mdm_jax.checks import call, check_callable, check_mask_id, check_network, c
 from mdm_jax.confidence import is_greedy
 from mdm_jax.errors import InputError, shown
 from mdm_jax.loop import Loop, Reading, State, init, run
-from mdm_jax.oracles import margin, random
+from mdm_jax.oracles import as_tree, margin, random
 from mdm_jax.randomness import row_keys
 from mdm_jax.schedules import Schedule
 from mdm_jax.selection import Binomial, PerStep, check_selector, classes_in
@@ -222,8 +222,8 @@ def decode_tokens(
     """`decode`, and the log-probability of each token, float32 [B, L], nats: 0 where given."""
     check_loop(loop, tokens, selector)
     traced = None if is_greedy(temperature) else jnp.asarray(temperature, jnp.float32)
-    tree = oracle if is_tree(oracle) else jax.tree_util.Partial(oracle)
-    return _decode(loop, params, keys, tokens, tree, selector, traced, classes=classes_in((oracle, selector)))
+    given, classes = (loop, params, keys, tokens, as_tree(oracle)), classes_in((oracle, selector))
+    return _decode(*given, selector, traced, classes=classes)
 
 
 def check_loop(loop: Loop, tokens: Array, selector: Selector) -> None:
@@ -246,7 +246,6 @@ def _decode(
     classes: Any,
 ) -> tuple[SampleResult, Array]:
     del classes  # part of jit's cache key only
-    plain = oracle.func if isinstance(oracle, jax.tree_util.Partial) else oracle
-    end = run(loop, params, selector, plain, keys, init(loop, x_init, selector), temperature)
+    end = run(loop, params, selector, oracle, keys, init(loop, x_init, selector), temperature)
     log_prob = jnp.where(has_unknown_ids(x_init, loop.network), jnp.nan, end.log_prob.sum(axis=-1))
     return SampleResult(end.tokens, end.reveal_step, log_prob, end.nfe), end.log_prob

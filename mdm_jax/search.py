@@ -16,12 +16,12 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mdm_jax.blocks import take_positions
-from mdm_jax.checks import call, has_unknown_ids, is_tree
+from mdm_jax.checks import call, check_scalar, has_unknown_ids
 from mdm_jax.confidence import read_confidence
 from mdm_jax.edits import Edit
-from mdm_jax.errors import InputError, shown
+from mdm_jax.errors import InputError
 from mdm_jax.loop import step_keys, written_log_prob
-from mdm_jax.oracles import margin, score_rows
+from mdm_jax.oracles import as_tree, margin, score_rows
 from mdm_jax.pseudo_likelihood import pseudo_log_likelihood
 from mdm_jax.ranges import INT32, Range, check_number
 from mdm_jax.sampling import SampleResult, check_arguments
@@ -122,8 +122,7 @@ def search_sample(
     check_number("width", width, Range(1, INT32), whole=True)
     check_number("check", check, Range(0, INT32), whole=True)
     width, check = operator.index(width), operator.index(check)
-    if not isinstance(doubt, jax.core.Tracer) and not 0 <= float(doubt) <= 1:
-        raise InputError(f"doubt must be a probability, from 0 to 1; got {shown(doubt)}")
+    check_scalar("doubt", doubt, Range(0, 1))
     settings: dict[str, Any] = {"width": width, "selector": selector, "doubt": doubt, "check": check}
     return search_tokens(denoiser, params, keys, tokens, oracle, mask_id=mask_id, **settings)[0]
 
@@ -149,8 +148,7 @@ def search_tokens(
     check_selector(selector)
     if isinstance(selector, Corrector | Doubter) or hasattr(selector, "begin"):
         raise InputError(f"{type(selector).__name__} takes back or remembers: a search wants one that does neither")
-    tree = oracle if is_tree(oracle) else jax.tree_util.Partial(oracle)
-    given = (denoiser, params, keys, x_init, tree, selector, jnp.asarray(doubt, jnp.float32))
+    given = (denoiser, params, keys, x_init, as_tree(oracle), selector, jnp.asarray(doubt, jnp.float32))
     classes = classes_in((oracle, selector))
     return _search(*given, mask_id=mask_id, width=width, check=check, edit=edit, classes=classes)
 
@@ -172,7 +170,6 @@ def _search(
     classes: Any,
 ) -> tuple[SampleResult, Array]:
     del classes  # part of jit's cache key only
-    plain = oracle.func if isinstance(oracle, jax.tree_util.Partial) else oracle
     sizes = sorted({min(1 << i, width) for i in range(width.bit_length() + 1)})
 
     def smallest(number: Array) -> Array:
@@ -180,7 +177,7 @@ def _search(
         return jnp.searchsorted(jnp.array(sizes), number.max())
 
     def step(beam: Beam) -> Beam:
-        settings = (denoiser, params, keys, plain, selector, doubt, mask_id, edit, check > 0)
+        settings = (denoiser, params, keys, oracle, selector, doubt, mask_id, edit, check > 0)
         forms = [functools.partial(_step, *settings, size) for size in sizes]
         return jax.lax.switch(smallest(_is_open(beam, mask_id).sum(axis=-1)), forms, beam)
 

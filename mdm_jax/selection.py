@@ -78,7 +78,8 @@ def check_selector(selector: Any) -> None:
         raise InputError(f"{type(selector).__name__} is no pytree; decorate it with jax.tree_util.register_dataclass")
     if dataclasses.is_dataclass(selector):  # jax.tree.leaves leaves None out
         fields = [field for field in dataclasses.fields(selector) if not field.metadata.get("static")]
-        leaves += [None for field in fields if getattr(selector, field.name) is None]
+        values = [getattr(selector, field.name) for field in fields]
+        leaves += [value for value in values if value is None or isinstance(value, list | tuple)]
     for leaf in leaves:
         dtype = leaf.dtype if isinstance(leaf, np.ndarray | np.generic | jax.Array) else np.dtype(type(leaf))
         if not any(jnp.issubdtype(dtype, kind) for kind in (jnp.number, jnp.bool_)):

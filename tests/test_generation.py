@@ -13,9 +13,12 @@ import mdm_jax
 from mdm_jax import oracles
 from mdm_jax.blocks import behind_end
 from mdm_jax.correction import Remask, TakeBack
+from mdm_jax.edits import Guided
 from mdm_jax.errors import InputError
 from mdm_jax.loading import Model
+from mdm_jax.loop import Loop
 from mdm_jax.models.decoder import make_decoder
+from mdm_jax.sampling import Whole, decode_tokens
 from mdm_jax.sharding import make_mesh
 from mdm_jax.text.prompts import gaps
 from mdm_jax.text.tokenizer import read_tokenizer
@@ -320,6 +323,37 @@ def test_causal_model_continues_prompts_as_autoregressive_sample_does(tmp_path, 
             mdm_jax.generate(model, [[7]], num_new=5, **options)
     with pytest.raises(mdm_jax.InputError, match="prompt 1 has gaps"):
         mdm_jax.generate(model, [["a", mdm_jax.Gap(2), "b"]], tokenizer=tokenizer)
+
+
+def test_guidance_hides_what_was_given_and_never_what_was_written_or_filled_behind_an_end():
+    seen, text = [], jnp.zeros((5, 4)).at[0, 3].set(9.0).at[3, 1].set(3.0).at[4, 1].set(2.0)
+
+    def network(params, tokens):
+        jax.debug.callback(lambda tokens: seen.append(tokens[0].tolist()), tokens, ordered=True)
+        return text[None] + params
+
+    loop = Loop(Guided(Whole(network), 1.0, 5), 5, 5, ends=(2, 3))
+    given = jnp.array([[5, 5, 1, 5, 5]])  # two gaps, of which the first ends at once
+    keys = jax.random.split(jax.random.key(0), 1)
+    found, _ = decode_tokens(loop, jnp.zeros(()), keys, given, oracles.margin, mdm_jax.PerStep(1), 0.0)
+    jax.effects_barrier()
+    assert found.tokens.tolist() == [[3, 2, 1, 1, 1]]
+    assert seen[1::2] == [[5, 5, 5, 5, 5], [3, 2, 5, 5, 5], [3, 2, 5, 1, 5]]
+
+
+def test_further_watched_prompts_compile_nothing(model):
+    traces, network = [], model.denoiser
+
+    @dataclasses.dataclass(frozen=True)
+    class Counting:
+        def __call__(self, params, tokens):
+            traces.append(1)
+            return network(params, tokens)
+
+    counting = Model(model.config, model.params, Counting())
+    for prompt in ([7, 8], [9, 10], [11, 12]):
+        mdm_jax.generate(counting, [prompt], mask_id=MASK, num_new=2, watch=lambda *arrays: None)
+    assert len(traces) == 1
 
 
 @pytest.mark.slow

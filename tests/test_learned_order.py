@@ -1,6 +1,7 @@
 """A head that ranks masked positions: its loss, what it learns, and the command that compares its order."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 from commands import assert_refused, rows, run
 
 import mdm_jax
+from mdm_jax import oracles
 from mdm_jax.errors import InputError
 from mdm_jax.training.learned_order import LearnedOrder, fit_order, ranking_loss, tune_denoiser
 
@@ -135,6 +137,22 @@ def test_command_draws_sequences_of_a_task_that_has_no_answers_and_bounds_nothin
     found = {row["oracle"]: row for row in rows(tmp_path / "out")}
     assert list(found) == ["random", "margin", "learned"]
     assert all(row["accuracy_ci"][0] < row["accuracy_ci"][1] for row in found.values()), "the sequences differ"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"num_steps": 0}, "num_steps must be a whole number, at least 1"),
+        ({"batch_size": 2.5}, "batch_size must be a whole number"),
+        ({"mask_id": -1}, "mask_id must be at least 0"),
+        ({"examples": {"tokens": np.zeros((0, 4), np.int32), "is_prompt": np.zeros((0, 4), bool)}}, "no examples"),
+    ],
+)
+@pytest.mark.parametrize("fit", [fit_order, functools.partial(tune_denoiser, oracle=oracles.margin)])
+def test_training_that_cannot_be_is_refused_in_one_line(fit, changes, said):
+    given = {"examples": EXAMPLES, "mask_id": MASK, "num_steps": 2, "batch_size": 2} | changes
+    with pytest.raises(InputError, match=said):
+        fit(Half(), KNOWS, **given)
 
 
 def test_bad_input_is_one_line(tmp_path):

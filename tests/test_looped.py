@@ -68,8 +68,10 @@ def test_loops_are_calls_that_go_on_from_the_last_states_and_their_number_may_be
 
 
 @pytest.mark.slow
-def test_loss_is_the_mean_over_loops_of_the_ordinary_one_and_its_gradient_flows_through_all():
-    is_masked = RNG.random(TOKENS.shape) < 0.5
+@pytest.mark.parametrize("paired", [False, True])
+def test_loss_is_the_mean_over_loops_of_the_ordinary_one_and_its_gradient_flows_through_all(paired):
+    size = TOKENS.shape[1]
+    is_masked = np.arange(size)[None] < np.array([[2], [size - 1 - 2]])  # as many as a pair has at most
     drawn = as_drawn(np.asarray(TOKENS), is_masked, np.array([1.0, 2.0]))
     looped, mask_id = kinds.make_denoiser(CONFIGS[3]), tiny.MASK
 
@@ -79,7 +81,7 @@ def test_loss_is_the_mean_over_loops_of_the_ordinary_one_and_its_gradient_flows_
         return (drawn.weight[None] * jnp.stack(nats).sum(axis=-1)).mean(axis=0).sum()
 
     def loss(params):
-        own = functools.partial(masked_loss(mask_id, EveryLoop()).nll, looped.features, paired=False)
+        own = functools.partial(masked_loss(mask_id, EveryLoop()).nll, looped.features, paired=paired)
         return own(params, drawn).sum()
 
     (value, gradient), want = jax.value_and_grad(loss)(PARAMS), jax.value_and_grad(by_hand)(PARAMS)

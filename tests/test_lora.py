@@ -86,6 +86,17 @@ def test_fresh_adapters_leave_the_network_as_it_is(base):
     assert all(x.std() > 0 for path, x in jax.tree.leaves_with_path(adapters) if path[-1].key == "a")
 
 
+def test_merging_again_compiles_nothing(base, monkeypatch):
+    traces, merge = [], Lora.merge
+    monkeypatch.setattr(Lora, "merge", lambda *given: traces.append(1) or merge(*given))
+    lora, params = Lora(str(base[0]), RANK, alpha=3.0), base[1]
+    adapters = lora.init(params, jax.random.key(0))
+    for _ in range(3):
+        merged = lora.merged(params, adapters)
+    assert len(traces) == 1
+    assert_equal(merged, params)
+
+
 @pytest.mark.slow
 def test_run_goes_on_bit_for_bit_and_what_is_evaluated_is_the_whole_network(base, finished, tmp_path):
     seen = []

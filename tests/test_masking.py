@@ -193,3 +193,6 @@ def test_mask_last_and_reverse_posterior_with_wrong_shapes_are_refused():
         mdm_jax.mask_last(x_0, mdm_jax.identity_order(2, 4), jnp.zeros(3, int), mask_id=9)
     with pytest.raises(mdm_jax.InputError, match="log_p"):
         mdm_jax.reverse_posterior(jnp.zeros((2, 3, 5)), x_0, 1.0, 0.5, schedule=mdm_jax.Linear(), mask_id=9)
+    times = jnp.array([0.5, 0.5]), jnp.array([0.2, 0.6])
+    with pytest.raises(mdm_jax.InputError, match="s must be at most t"):
+        mdm_jax.reverse_posterior(jnp.zeros((2, 4, 5)), x_0, *times, schedule=mdm_jax.Linear(), mask_id=9)

@@ -1,5 +1,7 @@
 """Oracles: what each scores, on which logits they disagree, and what they may draw."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -117,6 +119,36 @@ def test_with_noise_made_twice_is_equal_and_hashes_alike():
     assert hash(oracles.with_noise(oracles.margin, 0.5)) == hash(oracles.with_noise(oracles.margin, 0.5))
     assert oracles.with_noise(oracles.margin, 0.5) != oracles.with_noise(oracles.margin, 0.4)
     assert oracles.with_noise(oracles.margin, 0.5) != oracles.with_noise(oracles.top_prob, 0.5)
+
+
+def test_with_noise_takes_a_number_of_jax_and_a_new_scale_compiles_nothing():
+    assert oracles.with_noise(oracles.margin, jnp.float32(0.5)) == oracles.with_noise(oracles.margin, 0.5)
+    traces = []
+
+    def noted(key, confidence):
+        traces.append(1)
+        return confidence.top_prob
+
+    for scale in (0.1, 0.2):
+        given = (toy.context_net, toy.net_params(0), jax.random.key(0), jnp.full((2, 6), toy.MASK))
+        mdm_jax.sample(*given, mask_id=toy.MASK, oracle=oracles.with_noise(noted, scale))
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize("partial", [functools.partial, jax.tree_util.Partial])
+def test_oracle_with_an_argument_bound_keeps_it(partial):
+    def signed(key, confidence, sign=1.0):
+        return sign * confidence.top_prob
+
+    given = (toy.context_net, toy.net_params(0), jax.random.key(0), jnp.full((2, 6), toy.MASK))
+    options = {"mask_id": toy.MASK, "temperature": 0}
+    want = mdm_jax.sample(*given, oracle=lambda key, confidence: -confidence.top_prob, **options)
+    other = mdm_jax.sample(*given, oracle=signed, **options)
+    bound = partial(signed, sign=-1.0)
+    beam = mdm_jax.search_sample(*given, mask_id=toy.MASK, width=1, oracle=bound)
+    for got in (mdm_jax.sample(*given, oracle=bound, **options), beam):
+        np.testing.assert_array_equal(got.reveal_step, want.reveal_step)
+    assert (want.reveal_step != other.reveal_step).any()
 
 
 def test_with_noise_of_scale_zero_scores_as_the_oracle():

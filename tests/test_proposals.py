@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import MASK, PAD, bayes_net, context_net, net_params, quick_compilation, random_joint, sequences
+from toy import MASK, PAD, Named, bayes_net, context_net, net_params, quick_compilation, random_joint, sequences
 
 import mdm_jax
 from mdm_jax.pseudo_likelihood import PseudoLikelihood
@@ -46,16 +46,6 @@ def forms(num, length=6):
 def nine(params, tokens):
     """A network that predicts nine ids."""
     return jnp.zeros((*tokens.shape, 9))
-
-
-class Named:
-    """A network that says how many ids it takes."""
-
-    def __init__(self, num_tokens):
-        self.num_tokens = num_tokens
-
-    def __call__(self, params, tokens):
-        return context_net(params, tokens)
 
 
 class Unhashable(Named):

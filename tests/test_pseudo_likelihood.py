@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import MASK, OnlyFeatures, context_net, features_net, log_softmax, net_params, quick_compilation
+from toy import MASK, Named, OnlyFeatures, context_net, features_net, log_softmax, net_params, quick_compilation
 
 import mdm_jax
 
@@ -91,6 +91,19 @@ def test_what_cannot_be_used_is_named(changes, said):
     given = {"denoiser": context_net, "params": PARAMS, "tokens": tokens, "is_free": is_free, "mask_id": MASK} | changes
     with pytest.raises(mdm_jax.InputError, match=said):
         mdm_jax.pseudo_log_likelihood(given.pop("denoiser"), given.pop("params"), **given)
+
+
+def test_id_that_the_network_does_not_know_is_refused_or_not_a_number_under_jit():
+    tokens, is_free = jnp.array([[0, 1, 2], [0, 1, 99]]), jnp.array([[True, True, False]] * 2)
+
+    def score(tokens):
+        return mdm_jax.pseudo_log_likelihood(Named(MASK + 1), PARAMS, tokens, is_free, mask_id=MASK).log_prob
+
+    with pytest.raises(mdm_jax.InputError, match="holds the id 99"):
+        score(tokens)
+    np.testing.assert_array_equal(np.isnan(jax.jit(score)(tokens)), [False, True])
+    with pytest.raises(mdm_jax.InputError, match="tokens holds the id 6; the logits are of the ids 0 to 4"):
+        mdm_jax.pseudo_log_likelihood(context_net, PARAMS, jnp.array([[6]]), jnp.array([[True]]), mask_id=MASK)
 
 
 def test_it_runs_under_jit():

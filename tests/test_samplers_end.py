@@ -25,6 +25,7 @@ from mdm_jax.models.transformer import init_params
 from mdm_jax.tasks.sudoku import layouts as sudoku_layouts
 from mdm_jax.tasks.zebra import layouts as zebra_layouts
 from mdm_jax.tasks.zebra import riddles as zebra_riddles
+from mdm_jax.training.objectives import masked_loss
 
 quick = pytest.fixture(scope="module", autouse=True)(toy.quick_compilation)
 
@@ -537,6 +538,19 @@ MISUSES = [
     (lambda: mdm_jax.Threshold(NAN), "tau must be a number"),
     (lambda: mdm_jax.EntropyBudget(-1.0), "gamma must be a number"),
     (lambda: mdm_jax.with_noise(oracles.margin, "a"), "scale must be a number"),
+    (lambda: mdm_jax.with_noise(oracles.margin, jnp.ones(2)), "scale must be a number"),
+    (lambda: sample(X, mask_id=V, selector=mdm_jax.PerStep([2])), "numbers of a selector must be numbers"),
+    (lambda: mdm_jax.search_sample(table, 0, KEY, X, mask_id=V, width=2, doubt="abc"), "doubt must be a number"),
+    (lambda: mdm_jax.search_sample(table, 0, KEY, X, mask_id=V, width=2, doubt=[0.1]), "doubt must be a number"),
+    (lambda: mdm_jax.search_sample(table, 0, KEY, X, mask_id=V, width=2, doubt=True), "doubt must be a number"),
+    (lambda: mdm_jax.correcting_sample(table, 0, KEY, X, mask_id=V, tau=jnp.ones(2)), "tau must be a number"),
+    (lambda: mdm_jax.correcting_sample(table, 0, KEY, X, mask_id=V, judge=["filled"]), "judge must be one of"),
+    (
+        lambda: jax.jit(lambda tau: mdm_jax.correcting_sample(table, 0, KEY, X, mask_id=V, tau=tau))(jnp.ones(2)),
+        "tau must be one number",
+    ),
+    (lambda: masked_loss(-1), "mask_id must be at least 0"),
+    (lambda: masked_loss("a"), "mask_id must be a Python int"),
     (lambda: mdm_jax.with_noise(None, 1.0), "oracle must be a function"),
     (lambda: mdm_jax.Polynomial("a"), "power must be a number"),
     (lambda: mdm_jax.uniform_order(KEY, 0, 3), "batch must be a whole number"),

@@ -29,14 +29,16 @@ class EveryLoop:
 
     def nll(self, denoiser: Any, params: Params, masked: Masked, *, mask_id: int, paired: bool) -> Array:
         """The loss of drawn rows, float32 [B], nats; InputError for a network that cannot give every loop."""
-        del paired
         x_t = mask_where(masked.x_0, masked.is_masked, mask_id)
         # A training step gives the method itself.
         network: Any = denoiser.features if gives_features(denoiser) else denoiser
         check_takes(network, "every_loop")
         hidden, head = network(params, x_t, every_loop=True)
 
+        rows, budget = Subset().most_scored(*masked.x_0.shape) if paired and len(x_t) % 2 == 0 else (1, None)
+
         def at(hidden: Array) -> Array:
-            return scored_nll(Features(hidden, head), masked.x_0, masked.is_scored, mask_id=mask_id).sum(axis=-1)
+            output, given = Features(hidden, head), (masked.x_0, masked.is_scored)
+            return scored_nll(output, *given, mask_id=mask_id, rows=rows, budget=budget).sum(axis=-1)
 
         return masked.weight * jax.lax.map(at, hidden).mean(axis=0)

@@ -34,8 +34,10 @@ def held_out_loss(
       seeds: of the masks; of several sets of masks the mean loss.
 
     Raises:
-      InputError: there are no examples, or they are all prompt.
+      InputError: there are no examples, or they are all prompt; or the loss has a pool.
     """
+    if loss.init is not None:
+        raise InputError("a loss with a pool cannot measure held-out examples: give objectives.masked_loss(mask_id)")
     num_tokens = int((~examples["is_prompt"]).sum())
     if num_tokens == 0:
         raise InputError(f"{len(examples['tokens'])} held-out examples have no token to predict; give at least one")
@@ -55,12 +57,12 @@ def held_out_loss(
         return float(np.mean([with_masks(params, seed) for seed in seeds]))
 
     def with_masks(params: Params, seed: int) -> float:
-        total = 0.0
+        totals = []
         for start in range(0, len(padded["tokens"]), batch_size):
             batch = place(mesh, {name: x[start : start + batch_size] for name, x in padded.items()})
             key = jax.random.fold_in(jax.random.key(seed), start)
-            total += float(_nats(denoiser, loss, params, key, batch, paired=is_paired))
-        return total / num_tokens
+            totals.append(_nats(denoiser, loss, params, key, batch, paired=is_paired))
+        return sum(map(float, jax.device_get(totals))) / num_tokens
 
     return evaluate
 

@@ -8,6 +8,7 @@ of ListNet (Cao et al. 2007), the pool of states that of PUMA (arXiv:2602.10314)
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -17,13 +18,14 @@ import numpy as np
 import optax
 
 from mdm_jax import oracles
-from mdm_jax.checks import call, gives_features
+from mdm_jax.checks import call, check_mask_id, gives_features
 from mdm_jax.confidence import read_confidence
 from mdm_jax.errors import InputError
 from mdm_jax.logits import scored_nll
 from mdm_jax.masking import mask_where
 from mdm_jax.progress import Bar
 from mdm_jax.randomness import row_keys
+from mdm_jax.ranges import INT32, Range, check_number
 from mdm_jax.training.aligned import Aligned, Pool
 from mdm_jax.typing import Array, Confidence, Denoiser, Features, Oracle, Params
 
@@ -106,23 +108,25 @@ def fit_order(
       The oracle, and the loss of each step above its least value, nats [num_steps].
 
     Raises:
-      InputError: the network gives logits in place of Features.
+      InputError: the network gives logits in place of Features, or there are no examples, or an option is out of
+        range.
     """
+    mask_id = _check_options(denoiser, mask_id, examples, num_steps, batch_size)
     schedule = optax.cosine_decay_schedule(learning_rate, num_steps)
     optimizer = optax.adam(schedule)
 
     @jax.jit
-    def step(learned: LearnedOrder, state: Any, key: Array, pool: Pool, fresh: Any) -> Any:
-        key_draw, key_unused, key_advance = jax.random.split(key, 3)
+    def step(params: Params, learned: LearnedOrder, state: Any, key: Array, pool: Pool, fresh: Any) -> Any:
+        key_draw, key_score, key_advance = jax.random.split(key, 3)
         masked, pool = Aligned()(key_draw, fresh[0], fresh[1], pool)
         output = call(denoiser, params, mask_where(masked.x_0, masked.is_masked, mask_id))
         assert isinstance(output, Features)
         log_p = -scored_nll(output, masked.x_0, masked.is_masked, mask_id=mask_id)
-        keys = row_keys(key_unused, len(log_p))  # tokens are the likeliest, so none is drawn with
+        keys = row_keys(key_score, len(log_p))  # tokens are the likeliest, so none is drawn with
         confidence = read_confidence(keys, output, None, mask_id, masked.is_masked)
 
         def loss(learned: LearnedOrder) -> tuple[Array, Array]:
-            scores = learned(key_unused, confidence, output.hidden)
+            scores = learned(key_score, confidence, output.hidden)
             return ranking_loss(scores, log_p, masked.is_masked).mean(), scores
 
         (value, scores), gradient = jax.value_and_grad(loss, has_aux=True)(learned)
@@ -131,11 +135,11 @@ def fit_order(
         pool = Aligned(oracle=lambda key, confidence: scores).advance(key_advance, pool, confidence)
         return optax.apply_updates(learned, updates), state, pool, value - least
 
-    _check_features(denoiser)
     output: Any = jax.eval_shape(lambda: call(denoiser, params, jnp.zeros(examples["tokens"][:1].shape, jnp.int32)))
     learned = LearnedOrder(jnp.zeros(output.hidden.shape[-1]), jnp.array([1.0, 0.0, 0.0]))
+    state = optimizer.init(learned)
     fitted: tuple[LearnedOrder, np.ndarray] = _steps(
-        step, learned, optimizer.init(learned), examples, num_steps, batch_size, seed, progress
+        functools.partial(step, params), learned, state, examples, num_steps, batch_size, seed, progress
     )
     return fitted
 
@@ -174,15 +178,16 @@ def tune_denoiser(
       The parameters, and the loss of each step per free token, nats [num_steps].
 
     Raises:
-      InputError: the network gives logits in place of Features.
+      InputError: the network gives logits in place of Features, or there are no examples, or an option is out of
+        range.
     """
-    _check_features(denoiser)
+    mask_id = _check_options(denoiser, mask_id, examples, num_steps, batch_size)
     schedule = optax.cosine_decay_schedule(learning_rate, num_steps)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
 
     @jax.jit
     def step(params: Params, state: Any, key: Array, pool: Pool, fresh: Any) -> Any:
-        key_draw, key_unused, key_advance = jax.random.split(key, 3)
+        key_draw, key_score, key_advance = jax.random.split(key, 3)
         masked, pool = Aligned()(key_draw, fresh[0], fresh[1], pool)
 
         def loss(params: Params) -> tuple[Array, Features]:
@@ -193,7 +198,7 @@ def tune_denoiser(
 
         (value, output), gradient = jax.value_and_grad(loss, has_aux=True)(params)
         updates, state = optimizer.update(gradient, state, params)
-        keys = row_keys(key_unused, len(masked.x_0))
+        keys = row_keys(key_score, len(masked.x_0))
         confidence = read_confidence(keys, output, None, mask_id, masked.is_masked)
         scores = oracles.score_rows(oracle, keys, confidence, output.hidden)
         pool = Aligned(oracle=lambda key, confidence: scores).advance(key_advance, pool, confidence)
@@ -205,9 +210,17 @@ def tune_denoiser(
     return tuned
 
 
-def _check_features(denoiser: Denoiser) -> None:
+def _check_options(
+    denoiser: Denoiser, mask_id: int, examples: Mapping[str, np.ndarray], num_steps: int, batch_size: int
+) -> int:
+    """The id of the mask; InputError for what cannot be trained with."""
     if not gives_features(denoiser):
         raise InputError("a learned order reads hidden states, but the network gives logits: it must give Features")
+    if not len(examples["tokens"]):
+        raise InputError("no examples to train on: give at least one")
+    check_number("num_steps", num_steps, Range(1, INT32), whole=True)
+    check_number("batch_size", batch_size, Range(1, INT32), whole=True)
+    return check_mask_id(mask_id, denoiser)
 
 
 def _steps(

@@ -74,7 +74,7 @@ class Log:
         self.flush()
         try:
             with self.progress.paused():
-                values = evaluate(params)
+                values = {name: float(value) for name, value in evaluate(params).items()}
         except NotFiniteError:
             raise RunError(f"the predictions of the evaluation at step {step} are not finite; {ADVICE}") from None
         self._write(step, values)

@@ -8,11 +8,12 @@ optimizer's state are those of a and b alone, and so is what a checkpoint holds.
 """
 
 import dataclasses
+import functools
 import json
 import math
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -86,8 +87,8 @@ class Lora:
 
     def merged(self, base: Params, adapters: Params) -> Params:
         """`merge` on the devices, each parameter where that of the base lies."""
-        places = jax.tree.map(lambda leaf: leaf.sharding, base)
-        params: Params = jax.jit(self.merge, out_shardings=places)(base, adapters)
+        places, structure = jax.tree.flatten(jax.tree.map(lambda leaf: leaf.sharding, base))
+        params: Params = _merging(self, tuple(places), structure)(base, adapters)
         return params
 
     def to_json(self, base: Params) -> dict[str, Any]:
@@ -100,6 +101,12 @@ class Lora:
             raise InputError(
                 f"{self.base} has other parameters than those that the adapters were trained on: put the old ones there"
             )
+
+
+@functools.cache
+def _merging(lora: Lora, places: tuple[Any, ...], structure: Any) -> Callable[[Params, Params], Params]:
+    """`merge`, compiled once for each layout of the base."""
+    return jax.jit(lora.merge, out_shardings=jax.tree.unflatten(structure, places))
 
 
 def from_json(recorded: Mapping[str, Any]) -> Lora:

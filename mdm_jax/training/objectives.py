@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from mdm_jax.checks import call, check_tokens
+from mdm_jax.checks import call, check_mask_id, check_tokens
 from mdm_jax.confidence import read_confidence
 from mdm_jax.draws import DRAWS, Draw, Focal, Masked, Skewed, Subset
 from mdm_jax.logits import scored_nll
@@ -59,6 +59,7 @@ def masked_loss(mask_id: int, draw: AnyDraw = Subset()) -> Loss:  # noqa: B008 (
 
     Losses of equal arguments are equal, so that jit compiles once where one is a static argument.
     """
+    mask_id = check_mask_id(mask_id)
     if isinstance(draw, Aligned):
         init, advance = _Given(_aligned_init, (draw,)), _Given(type(draw).advance, (draw,))
         return Loss(_Given(_aligned_draw, (draw,)), _Given(_aligned_nats, (mask_id,)), init, advance)
