@@ -1,6 +1,8 @@
 """The slices of `accelerator`: which commands, for how long, and what they are at toy size."""
 
 import dataclasses
+import json
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -34,6 +36,9 @@ class Command:
         """The words behind `python -m experiments.`; {out} in a flag is the slice's folder."""
         flags = dict(self.flags(rows) if callable(self.flags) else self.flags)
         flags |= (self.toy or {}) if is_toy else {}
+        begun = pathlib.Path(out, self.name, "config.json")
+        if "steps" in flags and begun.exists():  # a training that was cut off goes on to where it was going
+            flags["steps"] = json.loads(begun.read_text())["optimizer"]["num_steps"]
         argv = [*self.words.split(), "--out", f"{out}/{self.name}"]
         for name, value in flags.items():
             if value is not None:

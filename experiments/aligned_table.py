@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 import mdm_jax
 from experiments.aligned import Reproduce
@@ -18,7 +17,7 @@ from experiments.commands.reproduce import print_table, solved_by
 from experiments.common import Row
 from experiments.trainings import Training
 from mdm_jax.data.difficulty import DIFFICULTIES
-from mdm_jax.evaluation.intervals import paired_interval
+from mdm_jax.evaluation.intervals import mean_interval, paired_interval
 from mdm_jax.loading import Model
 from mdm_jax.oracles import ORACLES
 from mdm_jax.report import bars
@@ -168,8 +167,7 @@ def compared(rows: Sequence[Row]) -> list[Row]:
         line |= {"minus_plain": float(difference.mean()), "puzzles_ci": paired_interval(difference.mean(axis=0))}
         by_seed = difference.mean(axis=1)
         if len(by_seed) > 1:
-            half = float(stats.t.ppf(0.975, len(by_seed) - 1) * stats.sem(by_seed))
-            line["minus_plain_ci"] = (line["minus_plain"] - half, line["minus_plain"] + half)
+            line["minus_plain_ci"] = mean_interval(by_seed)
         lines.append(line)
     return lines
 

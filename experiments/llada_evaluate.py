@@ -20,16 +20,17 @@ from experiments.oracles import oracle_named
 from mdm_jax.errors import InputError
 from mdm_jax.evaluation.intervals import mean_interval, wilson
 from mdm_jax.files import make_folder, write_whole
+from mdm_jax.loading import identity
 from mdm_jax.oracles import left_to_right
 from mdm_jax.sharding import make_mesh
 from mdm_jax.tasks.language.sandbox import check_sandbox
-from mdm_jax.tasks.language.settings import PAPER
+from mdm_jax.tasks.language.settings import PAPER, settings_of
 from mdm_jax.tasks.language.verify import check_installed
 from mdm_jax.training.distributed import any_process, gather_text, is_lead, meet
 from mdm_jax.training.lock import locked
 from mdm_jax.typing import Oracle
 
-HEAD = ("model", "tokenizer", "tokens_per_step", "temperature", "end", "end_ids", "mask_id", "seed")
+HEAD = ("tokenizer", "tokens_per_step", "temperature", "end", "end_ids", "mask_id", "seed")
 """The flags that must stay the same when an evaluation goes on; what is asked is part of the name of a unit."""
 COLUMNS = {
     "dataset": "task",
@@ -60,7 +61,8 @@ def evaluate(flags: Evaluate) -> None:
         _agree(flags, tasks)
     with locked(flags.out):
         results = Results("llada", "evaluate", out=flags.out, seed=flags.seed)
-        journal = Journal(flags.out, {name: _plain(getattr(flags, name)) for name in HEAD}, None) if is_lead() else None
+        head = {name: _plain(getattr(flags, name)) for name in HEAD} | {"model": identity(flags.model)}
+        journal = Journal(flags.out, head, None) if is_lead() else None
         sizes = {"fsdp": flags.fsdp, "tensor": flags.tensor}
         student = functools.cache(functools.partial(load_student, flags.model, flags.tokenizer, flags.mask_id, **sizes))
         for task in tasks:
@@ -127,12 +129,16 @@ def _row(flags: Evaluate, task: Asked, name: str, parts: Sequence[Row]) -> Row:
     interval = wilson(int(values.sum()), len(values)) if is_share else mean_interval(values)
     num_long = sum(sum(part["too_long"]) for part in parts)
     seconds = sum(part["seconds"] for part in parts)
-    paper = PAPER.get(task.settings.column or "", {}).get(name) if flags.tokens_per_step == 1 else None
+    is_papers = task.settings == settings_of(task.name) and (flags.tokens_per_step, flags.temperature) == (1, 0.0)
+    is_papers = is_papers and flags.end == "free"
+    paper = PAPER.get(task.settings.column or "", {}).get(name) if is_papers else None
     return {
         "method": "mdm",
         "dataset": task.name,
         "oracle": name,
         "tokens_per_step": flags.tokens_per_step,
+        "temperature": flags.temperature or None,
+        "end": None if flags.end == "free" else flags.end,
         **task.fields,
         "n": len(values),
         "score": float(values.mean()),

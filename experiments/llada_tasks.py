@@ -9,7 +9,7 @@ from experiments.common import Results, Row
 from experiments.llada import Show, TaskFlags
 from mdm_jax.errors import InputError
 from mdm_jax.tasks.language.benchmark import Hole, Problem, Prompt, find_file
-from mdm_jax.tasks.language.settings import Settings
+from mdm_jax.tasks.language.settings import Settings, settings_of
 from mdm_jax.text.watch import plain
 
 
@@ -37,6 +37,9 @@ def read_tasks(flags: TaskFlags, limit: int | None = None) -> list[Asked]:
     """The tasks that the flags name, and their problems; InputError for names and files that are not there."""
     names = list(dict.fromkeys(flags.task.split(",")))
     settings = [flags.settings(name) for name in names]
+    for flag in ("shots", "num_new"):
+        if getattr(flags, flag) is not None and not any(getattr(settings_of(name), flag) for name in names):
+            raise InputError(f"--{flag.replace('_', '-')} is of none of these tasks ({', '.join(names)}): leave it out")
     if len(names) > 1 and not flags.data.is_dir():
         raise InputError(f"--data {flags.data} is one file, and there are {len(names)} tasks: give a folder")
     return [_read(name, own, flags.data, limit) for name, own in zip(names, settings, strict=True)]

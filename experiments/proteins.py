@@ -63,6 +63,13 @@ class Recover:
 
 def recover(flags: Recover) -> None:
     """Adds a row for each order, share and number of tokens per step. The same command goes on after the last share."""
+    from mdm_jax.training.lock import locked
+
+    with locked(flags.out):
+        _recover(flags)
+
+
+def _recover(flags: Recover) -> None:
     import functools
     import zlib
 
@@ -70,6 +77,7 @@ def recover(flags: Recover) -> None:
 
     from experiments.journal import Journal
     from experiments.oracles import oracle_named
+    from mdm_jax.loading import identity
     from mdm_jax.models.kinds import make_denoiser
     from mdm_jax.progress import Bar
 
@@ -84,7 +92,7 @@ def recover(flags: Recover) -> None:
     network = make_denoiser(dataclasses.replace(model.config, pad_id=ids["[PAD]"]))
     fill = functools.partial(recovered, network, model.params, rows, ids=ids, batch_size=flags.batch_size)
     say(f"{len(domains)} different variable domains in {flags.sequences}; {len(rows)} of them are masked")
-    head = {"model": str(flags.model), "seed": flags.seed, "oracle": flags.oracle}
+    head = {"model": identity(flags.model), "seed": flags.seed, "oracle": flags.oracle}
     journal = Journal(flags.out, head | {"chains": zlib.crc32(" ".join(chosen).encode())}, None)
     cells = [(share, k) for share in flags.masked for k in flags.tokens_per_step]
     for share, k in Bar(cells, desc="shares and steps"):
@@ -99,8 +107,6 @@ def recover(flags: Recover) -> None:
 
 def _compared(fill: Any, oracles: dict[str, Any], k: int) -> list[Row]:
     """A row for each order, with its difference to the random one if that comes first."""
-    from scipy import stats
-
     from mdm_jax import PerStep
     from mdm_jax.evaluation.intervals import mean_interval
 
@@ -110,12 +116,11 @@ def _compared(fill: Any, oracles: dict[str, Any], k: int) -> list[Row]:
         begin = time.process_time()
         shares[name], nfe = fill(oracle=oracle, selector=PerStep(k))
         number = len(shares[name])
-        quantile = stats.t.ppf(0.975, number - 1)  # sequences are few
         row = {"oracle": name, "n": number, "nfe": nfe, "recovered": float(shares[name].mean())}
-        row["recovered_ci"] = mean_interval(shares[name], quantile)
+        row["recovered_ci"] = mean_interval(shares[name])
         if "random" in shares and name != "random":
             difference = shares[name] - shares["random"]
-            row |= {"minus_random": float(difference.mean()), "minus_random_ci": mean_interval(difference, quantile)}
+            row |= {"minus_random": float(difference.mean()), "minus_random_ci": mean_interval(difference)}
         found.append(row | {"cpu_seconds": round(time.process_time() - begin, 1)})
     return found
 

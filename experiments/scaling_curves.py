@@ -20,6 +20,7 @@ from experiments.scaling import LEARNERS, SCALES, Network, Reproduce, Scale
 from experiments.text import Train
 from experiments.text_commands import measured
 from mdm_jax.data.checks import Split
+from mdm_jax.evaluation.intervals import mean_interval
 from mdm_jax.models import kinds
 from mdm_jax.report import plots
 from mdm_jax.tasks.base import Records, take
@@ -185,8 +186,7 @@ def gaps(best: dict[str, Best]) -> list[Row]:
         differences = (best[learner].nats - best[before].nats).mean(axis=1)
         mean, row = differences.mean(), {"learner": learner, "minus": before, "n": len(differences)}
         if len(differences) > 1:
-            half = stats.t.ppf(0.975, len(differences) - 1) * stats.sem(differences)
-            row["nats_ci"] = [mean - half, mean + half]
+            row["nats_ci"] = list(mean_interval(differences))
         rows.append(row | {"nats": mean})
     return rows
 

@@ -160,7 +160,7 @@ class Evaluate(GivenFlags, EvaluateFlags):
     """Solve held-out puzzles like the run's, or those of a file, and count."""
 
     source: pathlib.Path | None = None
-    """the file that the run took its puzzles from, if it took them from one"""
+    """take held-out puzzles from this file; a run that was trained on a file wants it named again"""
     difficulty: str | None = None
     """of held-out puzzles: normal, hard, or both with a comma (None: as in training)"""
     ladder: pathlib.Path | None = None

@@ -14,6 +14,8 @@ def harden(flags: Harden) -> None:
     results, path = Results("sudoku", "harden", out=flags.out, seed=flags.seed), flags.out / "puzzles.txt"
     if path.is_dir():
         raise InputError(f"{path} is a folder: give another --out")
+    if path.exists():
+        raise InputError(f"{path} has puzzles, which would be lost: give another --out")
     found = []
     with path.open("w") as file, Bar(total=flags.chains, desc="harden", unit="chains") as bar:
         for harder in generate_harder(flags.chains, steps=flags.steps, seed=flags.seed):
@@ -24,6 +26,7 @@ def harden(flags: Harden) -> None:
             bar.update(harder.chains)
     guesses, givens = (np.concatenate(values) for values in zip(*found, strict=True))
     if not len(guesses):
+        path.unlink()
         raise InputError(f"no puzzle needs {flags.least} guesses: lower --least, or raise --steps or --chains")
     spread = {f"guesses_{q}": int(np.percentile(guesses, q)) for q in (10, 50, 90)}
     results.add(n=len(guesses), chains=flags.chains, givens=float(givens.mean()), **spread)

@@ -32,9 +32,10 @@ from mdm_jax.evaluation import diversity
 from mdm_jax.evaluation.perplexity import Judged, judged
 from mdm_jax.evaluation.prompts import fill_sequences
 from mdm_jax.files import make_folder, write_whole
-from mdm_jax.loading import run_folder
+from mdm_jax.loading import identity, run_folder
 from mdm_jax.report import plots
 from mdm_jax.text.tokenizer import read_tokenizer
+from mdm_jax.training.lock import locked
 
 Judge = Callable[[Sequence[str]], Judged]
 REAL = "real text"
@@ -69,6 +70,11 @@ class Way(NamedTuple):
 
 def genppl(flags: GenPpl) -> None:
     """Adds a row for real text and for each way, and says which orders win on which axis."""
+    with locked(flags.out):
+        _genppl(flags)
+
+
+def _genppl(flags: GenPpl) -> None:
     results = Results("text", "genppl", out=flags.out, seed=flags.seed)
     if (flags.corrector is None) != (not flags.tokens_per_step):
         raise InputError("--corrector and --tokens-per-step go together: give both or neither")
@@ -79,8 +85,9 @@ def genppl(flags: GenPpl) -> None:
     rows = held_out_rows(flags, ours.words, 2 * flags.number, ours.model.config.max_length)
     length = rows.shape[1]
     texts, others = list(rows[::2]), list(rows[1::2])
-    names = ("checkpoint", "judge", "number", "temperature", "mask_id", "seed")
-    head = {name: str(getattr(flags, name)) for name in names} | {"text": zlib.crc32(rows.tobytes())}
+    head: Row = {name: str(getattr(flags, name)) for name in ("number", "temperature", "mask_id", "tokenizer", "seed")}
+    head |= {"checkpoint": identity(flags.checkpoint), "judge": identity(flags.judge)}
+    head |= {"text": zlib.crc32(rows.tobytes())}
     journal = Journal(flags.out, head, None)
     judge = functools.cache(functools.partial(_judge, flags.judge))
 

@@ -28,8 +28,10 @@ from mdm_jax.errors import InputError, shown
 from mdm_jax.evaluation import imbalance
 from mdm_jax.evaluation.intervals import mean_interval
 from mdm_jax.evaluation.sequence_likelihood import along_order, at_positions, bound
+from mdm_jax.loading import identity
 from mdm_jax.orders import near_identity_order, uniform_order
 from mdm_jax.report import plots
+from mdm_jax.training.lock import locked
 
 BOUND = "all (bound)"
 PARTS = 16
@@ -43,6 +45,11 @@ PICTURES = {
 
 def likelihood(flags: Likelihood) -> None:
     """Adds a row for each order, with its difference to the first one, and a row for the bound."""
+    with locked(flags.out):
+        _likelihood(flags)
+
+
+def _likelihood(flags: Likelihood) -> None:
     results = Results("text", "likelihood", out=flags.out, seed=flags.seed)
     ours = load_masked(flags)
     proxy = None if flags.proxy is None else load_masked(dataclasses.replace(flags, checkpoint=flags.proxy))
@@ -51,7 +58,8 @@ def likelihood(flags: Likelihood) -> None:
     x_0 = held_out_rows(flags, ours.words, flags.limit, ours.model.config.max_length)
     length = x_0.shape[1]
     orders = {name: orders_of(name, flags.seed, *x_0.shape) for name in flags.orders.split(",")}
-    head = {name: str(getattr(flags, name)) for name in ("checkpoint", "proxy", "num_steps", "num_draws", "seed")}
+    head = {name: str(getattr(flags, name)) for name in ("num_steps", "num_draws", "mask_id", "seed")}
+    head |= {"checkpoint": identity(flags.checkpoint), "proxy": str(flags.proxy and identity(flags.proxy))}
     journal = Journal(flags.out, head | {"rows": zlib.crc32(x_0.tobytes())}, None)
     common = {"method": "mdm", "dataset": name_of(flags, ours.model), "length": length, "n": len(x_0)}
     found: dict[str, Row] = {}

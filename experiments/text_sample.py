@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from experiments.common import Results, Row, table
+from experiments.commands.view import check_viewer
+from experiments.common import Results, Row, say_written, table
 from experiments.text_flags import Sample
 from experiments.text_held_out import Masked, load_masked
 from mdm_jax.command_line import piece
@@ -28,6 +29,7 @@ from mdm_jax.typing import Oracle, Selector
 
 def sample(flags: Sample) -> None:
     """Prints the samples of every prompt in every order, and adds a row for each."""
+    check_viewer(flags.viewer)
     results = Results("text", "sample", out=flags.out, seed=flags.seed)
     if unfit := sorted(flags.changed() & {"keep", "search_width", "check", "corrector"}):
         raise InputError(f"--{unfit[0].replace('_', '-')} is not for sample: leave it out")
@@ -36,11 +38,13 @@ def sample(flags: Sample) -> None:
     selector, oracles = _selector(flags), flags.oracles()
     ours = load_masked(flags)
     prompts = prompts or {"": ""}
+    drawn = {"temperature": flags.temperature, "noise": flags.noise or None, "block_length": flags.block_length}
     for asked, prompt in prompts.items():
         for name, oracle in oracles.items():
             sys.stdout.write(f"{plain(asked) or 'from nothing'}, order {name}\n")
             for found in _printed(flags, ours, prompt, _drawing(flags, ours, oracle, selector)):
-                results.add(method="mdm", prompt=asked, oracle=name, selector=repr(selector), **_row(found))
+                results.add(method="mdm", prompt=asked, oracle=name, selector=repr(selector), **drawn, **_row(found))
+    results.finish(shown=lambda rows: table([{k: v for k, v in row.items() if k != "text"} for row in rows]))
     if flags.viewer is not None:
         films = {name: Film() for name in oracles}
         title, prompt = next(iter(prompts.items()))
@@ -48,7 +52,7 @@ def sample(flags: Sample) -> None:
             _drawing(flags, ours, oracles[name], selector)([prompt], watch=film)
         traces = {name: film.trace() for name, film in films.items()}
         write_text(flags.viewer, traces, functools.partial(piece, ours.words), title=title or "From nothing")
-    results.finish(shown=lambda rows: table([{k: v for k, v in row.items() if k != "text"} for row in rows]))
+        say_written(flags.viewer)
 
 
 def _selector(flags: Sample) -> Selector:

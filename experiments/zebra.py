@@ -161,6 +161,7 @@ class Evaluate(GivenFlags, EvaluateFlags):
         from mdm_jax import PerStep
 
         is_same = self.selector() == PerStep(1) and self.changed() <= {"oracle", "tokens_per_step"}
+        is_same = is_same and not self.proposals
         return PAPER.get((method, oracle)) if is_same and dataset == PAPER_SET else None
 
     def parts(self, records: "Records", decoded: "Decoded") -> list[Row]:

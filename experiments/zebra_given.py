@@ -33,7 +33,8 @@ def solve(flags: Any) -> None:
         return
     check_viewer(flags.viewer)
     results = Results("zebra", "solve", out=flags.out, seed=flags.seed)
-    flags.oracles(), flags.selector()  # checks flags that deduction does not use
+    if changed := sorted(flags.changed()):
+        raise InputError(f"--{changed[0].replace('_', '-')} is for a model: give --checkpoint, or leave it out")
     written_down = written(flags.riddle, flags.puzzles, flags.limit)
     asked = questions(written_down)
     for question, puzzle in zip(asked, _each(written_down), strict=True):

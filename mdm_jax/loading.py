@@ -5,6 +5,7 @@ import functools
 import os
 import pathlib
 import types
+import zlib
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, Self, get_args
 
@@ -28,6 +29,7 @@ from mdm_jax.sharding import shardings
 from mdm_jax.training.checkpoint import CHECKPOINTS, restore_params
 from mdm_jax.training.config import OWN, read_config, write_config
 from mdm_jax.training.lora import from_json as lora_from_json
+from mdm_jax.training.record import all_steps
 from mdm_jax.typing import Params
 
 SHIPPED = pathlib.Path(__file__).parent / "weights"
@@ -87,6 +89,20 @@ def run_folder(path: str | pathlib.Path) -> tuple[pathlib.Path, int | str | None
     if folder.parent.name == CHECKPOINTS and folder.name.isascii() and folder.name.isdigit():
         return folder.parent.parent, int(folder.name)
     return folder, None
+
+
+def identity(path: str | pathlib.Path) -> str:
+    """Text that changes when the weights that `path` names do: of their files the names, sizes and times of change.
+
+    Raises:
+      InputError: there is no such folder.
+    """
+    folder, step = run_folder(path)
+    if steps := all_steps(folder):
+        folder = folder / CHECKPOINTS / str(steps[-1] if step is None else step)
+    files = [(file.relative_to(folder).as_posix(), file.stat()) for file in sorted(folder.rglob("*")) if file.is_file()]
+    text = "".join(f"{name} {stat.st_size} {stat.st_mtime_ns}\n" for name, stat in files)
+    return f"{zlib.crc32(text.encode()):08x}"
 
 
 def load(path_or_name: str | pathlib.Path, *, mesh: Mesh | None = None) -> Model:

@@ -44,11 +44,16 @@ def test_slices_fit_into_fifteen_minutes_each():
     assert list(PLANS)[:2] == ["right", "cost"]
 
 
-def test_training_takes_the_steps_that_fit_into_its_time():
+def test_training_takes_the_steps_that_fit_into_its_time(tmp_path):
     assert steps_in(30, []) == LEAST
     assert steps_in(30, [{"what": 1}, {"loop_ms": 10.0}]) == 3_000
     assert steps_in(30, [{"loop_ms": 1e-3}]) == MOST
     [train] = [command for command in PLANS["sudoku"].commands if command.name == "training"]
+    folder = tmp_path / train.name
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"optimizer": {"num_steps": 777}}))
+    cut_off = train.argv([{"loop_ms": 21.0}], is_toy=False, out=str(tmp_path))
+    assert cut_off[cut_off.index("--steps") + 1] == "777", "a training that was cut off goes on to where it was going"
     argv = train.argv([{"loop_ms": 20.0}], is_toy=False, out="x")
     assert int(argv[argv.index("--steps") + 1]) == int(0.85 * train.seconds / 0.02)
 

@@ -180,11 +180,16 @@ def test_the_command_writes_puzzles_that_training_reads(tmp_path):
 
 def test_what_cannot_be_written_is_named(tmp_path):
     (tmp_path / "harder" / "puzzles.txt").mkdir(parents=True)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "puzzles.txt").write_text("kept")
     flags = ["harden", "--chains", 2, "--steps", 1, "--out"]
     assert_refused(
         "sudoku",
         [
             ([*flags, tmp_path / "harder"], "puzzles.txt is a folder: give another --out"),
+            ([*flags, tmp_path / "mine"], "puzzles.txt has puzzles, which would be lost: give another --out"),
             ([*flags, tmp_path / "none", "--least", 1000], "no puzzle needs 1000 guesses: lower --least"),
         ],
     )
+    assert (tmp_path / "mine" / "puzzles.txt").read_text() == "kept"
+    assert not (tmp_path / "none" / "puzzles.txt").exists()

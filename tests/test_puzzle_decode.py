@@ -118,6 +118,6 @@ def test_solved_by_has_a_row_for_each_kind_in_their_order():
 
 
 def test_chosen_methods_names_the_one_that_there_is_not():
-    assert chosen_methods("arm,mdm") == ["arm", "mdm"]
+    assert chosen_methods("arm,mdm,arm") == ["arm", "mdm"]
     with pytest.raises(InputError, match="unknown method 'gpt'; choose one of mdm, arm, arm_ordered"):
         chosen_methods("mdm,gpt")

@@ -205,6 +205,7 @@ def test_wrong_input_is_named(folder, tmp_path):
         ([*genppl, *masked, "--judge", tmp_path, "--tokens-per-step", 4], together),
         ([*genppl, *masked, "--judge", tmp_path, "--corrector", "filled"], together),
         (["sample", *masked, *out, "--search-width", 2], "--search-width is not for sample"),
+        (["sample", *masked, *out, "--viewer", tmp_path / "page.txt"], "must end in .html"),
         (["sample", *masked, *out, "--num-new", 99], "is 99 tokens long"),
     ]
     assert_refused("text", cases)

@@ -23,11 +23,11 @@ from experiments.flags import resolve_dtype
 from experiments.throughput import load as loading
 from experiments.throughput import report, roofline
 from experiments.throughput.__main__ import COMMANDS
-from experiments.throughput.flags import Loop, Run, model_called
+from experiments.throughput.flags import Load, Loop, Run, model_called
 from experiments.throughput.programs import operations
 from experiments.throughput.workload import cases, workload
 from mdm_jax import confidence
-from mdm_jax.errors import InputError
+from mdm_jax.errors import InputError, RunError
 from mdm_jax.models import presets
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.kinds import num_params, param_shapes, to_json
@@ -186,6 +186,21 @@ def test_loading_onto_more_devices_than_there_are_is_refused():
         loading.devices_for({"fsdp": 99, "tensor": 2})
 
 
+def test_load_leaves_alone_what_lies_in_its_folder_even_if_it_fails(tmp_path, monkeypatch):
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "precious.txt").write_text("kept")
+
+    def failing(name, given, environment=None):
+        assert pathlib.Path(given["folder"]).parent == tmp_path
+        raise RunError(f"{name} failed")
+
+    monkeypatch.setattr(loading, "_child", failing)
+    with pytest.raises(RunError, match="write failed"):
+        loading.load(Load(model="sudoku_800k", out=tmp_path))
+    assert (tmp_path / "weights" / "precious.txt").read_text() == "kept"
+    assert [path.name for path in tmp_path.iterdir()] == ["weights"]
+
+
 @pytest.mark.slow
 def test_load_measures_a_cold_folder_in_a_process_of_its_own_and_samples_over_its_shards(tmp_path):
     small = ["--layers", "2", "--width", "64", "--length", "8", "--block-length", "8", "--dtype", "float32"]
@@ -270,6 +285,10 @@ def test_what_cannot_be_measured_is_refused_in_one_line_before_anything_runs(tmp
         ("--length", "82"): "--length must be at most 81, the longest that this model takes",
     }
     others = [
+        (
+            ["run", "--keep", "dual", "--block-length", "9", "--logits", "all"],
+            "leave --logits all and --compute all out",
+        ),
         (["loop", "--batch", "-1"], "--batch must be"),
         (["loop", "--steps", "0"], "--steps must be"),
         (["loop", "--steps", HUGE], "--steps must be"),

@@ -9,6 +9,7 @@ from saved import COMMON, write, write_sudoku
 
 from experiments.trained import load_run
 from mdm_jax import InputError
+from mdm_jax.loading import identity
 from mdm_jax.tasks.zebra import layouts as zebra_layouts
 from mdm_jax.tasks.zebra.clues import Size
 
@@ -115,3 +116,18 @@ def test_parameters_that_are_or_make_no_finite_numbers_end_every_command_with_on
         words = "predictions are not finite; the parameters may be damaged" if status == 1 else "is damaged: "
         assert words in said[-1]
         assert "solved" not in printed
+
+
+def test_identity_of_weights_changes_with_the_files_and_names_the_checkpoint(tmp_path):
+    first, second = (tmp_path / "run" / "checkpoints" / step for step in ("5", "10"))
+    for folder in (first, second):
+        folder.mkdir(parents=True)
+        (folder / "arrays").write_bytes(b"1234")
+    newest, best = identity(tmp_path / "run"), identity(first)
+    assert newest == identity(second) == identity(tmp_path / "run" / "checkpoints")
+    (second / "arrays").write_bytes(b"12345")
+    assert newest != identity(tmp_path / "run")
+    assert best == identity(first)
+    assert identity("sudoku-6m") != identity("sudoku-6m-hard")
+    with pytest.raises(InputError, match="there is no folder"):
+        identity(tmp_path / "none")

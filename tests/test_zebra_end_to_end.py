@@ -108,7 +108,13 @@ def test_paper_figure_is_beside_the_same_puzzles_in_the_same_decoding_only():
     assert plain.paper("3x3-to-6x6", "arm_ordered", None) == 0.9117
     assert Evaluate(checkpoint="runs", tokens_per_step=1).paper("3x3-to-6x6", "mdm", "margin") == 0.983
     assert plain.paper("3x3-to-5x5", "mdm", "margin") is None
-    for other in ({"tokens_per_step": 2}, {"temperature": 1.0}, {"noise": 0.5}, {"block_length": 6}):
+    for other in (
+        {"tokens_per_step": 2},
+        {"temperature": 1.0},
+        {"noise": 0.5},
+        {"block_length": 6},
+        {"proposals": (2,)},
+    ):
         assert Evaluate(checkpoint="runs", **other).paper("3x3-to-6x6", "mdm", "margin") is None
 
 
@@ -219,6 +225,7 @@ def test_bad_input_is_one_line_and_code_two(trained, tmp_path):
     cases = [
         (["solve", "--out", tmp_path / "out"], "give a puzzle: --riddle fish, or files with --puzzles"),
         (["solve", "--riddle", "dog", "--out", tmp_path / "out"], "unknown riddle 'dog'; choose one of fish"),
+        (["solve", "--riddle", "fish", "--search-width", 3], "--search-width is for a model: give --checkpoint"),
         (["solve", "--puzzles", tmp_path / "word.txt"], "word.txt:2: 'beside' is no type of clue"),
         (["solve", "--puzzles", tmp_path / "many.txt"], "many.txt has several solutions: add clues"),
         (["solve", "--puzzles", tmp_path / "none.txt"], "none.txt has no solution: its clues contradict"),

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from numpy.typing import NDArray
 
 from experiments.commands.losses import losses
-from experiments.commands.train import HELD_OUT, computed_in, flops_of, optimizer_of
+from experiments.commands.train import HELD_OUT, check_metric, computed_in, flops_of, optimizer_of
 from experiments.common import Results, say
 from experiments.finetune import Train
 from mdm_jax.data.pipeline import Batches
@@ -21,6 +21,7 @@ from mdm_jax.errors import InputError
 from mdm_jax.loading import Model, load, run_folder
 from mdm_jax.models import kinds
 from mdm_jax.models.config import ModelConfig
+from mdm_jax.models.judged import JudgedTransformerConfig
 from mdm_jax.models.pretrained.folder import token_ids
 from mdm_jax.sharding import check_batch, local_rows
 from mdm_jax.text.answers import Example, read_examples, to_arrays
@@ -72,6 +73,9 @@ def train(flags: Train) -> None:
     check_batch(flags.batch_size, mesh, parts=flags.accumulate)
     if flags.lora_rank is not None and flags.param_dtype != "auto":
         raise InputError("--param-dtype is for training whole: with --lora-rank the model's parameters keep theirs")
+    if flags.best_metric is not None and flags.held_out is None:
+        raise InputError("--best-metric wants --held-out, on which it is measured")
+    check_metric(flags.best_metric, [HELD_OUT])
     words = tokenizer_of(flags)
     files = [flags.data, *([] if flags.held_out is None else [flags.held_out])]
     examples = [read_examples(path) for path in files]
@@ -96,6 +100,8 @@ def train(flags: Train) -> None:
 def planned(flags: Train, model: Model, words: Tokenizer | None, examples: list[list[Example]], mesh: Mesh) -> Plan:
     """The plan of a model and of the data, with held-out examples if there are any; InputError if they do not fit."""
     check_tokenizer(words, model.config)
+    if flags.loss == "quality" and not isinstance(model.config, JudgedTransformerConfig):
+        raise InputError(f"--loss quality is for a model with a quality head, and {flags.model} has none: take another")
     mask, ends = special_ids(flags, model, words)
     loss, plain = losses(flags.loss, mask, str(flags.model), num_loops=getattr(model.config, "num_loops", None))
     config = dataclasses.replace(model.config, **computed(flags, model.config))
@@ -164,7 +170,10 @@ def tokenizer_of(flags: Train) -> Tokenizer | None:
 
 def special_ids(flags: Train, model: Model, words: Tokenizer | None) -> tuple[int | None, list[int]]:
     """The mask token's id, None for a causal model, and the ids that end a text, first the one to train on."""
-    mask = None if getattr(model.config, "causal", False) else mask_id_of(model, flags.mask_id, words)
+    is_causal = getattr(model.config, "causal", False)
+    if is_causal and flags.mask_id is not None:
+        raise InputError(f"--mask-id is for masked models, and {flags.model} is not one: leave it out")
+    mask = None if is_causal else mask_id_of(model, flags.mask_id, words)
     ends = end_ids_of(model, None if flags.end_id is None else [flags.end_id], words)
     if not ends:
         raise InputError("the token that ends an answer is not known: give --end-id, or a tokenizer that says it")

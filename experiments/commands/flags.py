@@ -139,6 +139,8 @@ class TrainFlags(FitFlags, TaskFlags, LossFlags):
         """The network, with a quality head if the loss trains one, or with loops."""
         from mdm_jax.models.kinds import adapted, name_of
 
+        if self.loss == "quality" and self.num_loops is not None:
+            raise InputError("--loss quality and --num-loops exclude each other: leave one out")
         kinds: dict[str, dict[str, Any]] = {}
         if self.loss == "quality":
             kinds["--loss quality"] = {"kind": "judged_transformer"}
@@ -202,8 +204,8 @@ class EvaluateFlags(DecodeFlags, ViewerFlags):
     check_forms: Count = 1
     """check each proposal in so many symmetric forms, for so many times the calls of --check"""
     enough: Annotated[float, Range(most=0)] | None = None
-    """make proposals one after another, and keep the first that --check puts at least here, nats: -0.01 is next to no
-    doubt. Records that are done leave the batch; nfe counts until the last one is (None: make all, keep the best)"""
+    """make proposals one at a time, and stop a record at the first whose --check is at least this (nats; -0.01: hardly
+    a doubt). nfe counts until the last record stops (None: make all, keep the best)"""
     seed: Seed = 0
     """of all draws"""
     out: pathlib.Path

@@ -62,7 +62,7 @@ def chosen_methods(names: str) -> list[str]:
     """The methods that a flag names with commas."""
     from mdm_jax.data.checks import lookup
 
-    methods = names.split(",")
+    methods = list(dict.fromkeys(names.split(",")))
     for method in methods:
         lookup("method", LAYOUTS, method)
     return methods

@@ -139,6 +139,12 @@ class Run:
     """the parameters to start from; None for new ones"""
 
 
+def check_metric(name: str | None, names: Sequence[str]) -> None:
+    """InputError for a --best-metric that the evaluation does not give."""
+    if name not in (None, *names):
+        raise InputError(f"--best-metric {name} is none of the evaluation's: {', '.join(names)}")
+
+
 def begin(flags: FitFlags, task: Task, config: ModelConfig, orders: Sequence[str]) -> Run:
     """Checks the flags before the data are made, which may take long.
 
@@ -154,8 +160,7 @@ def begin(flags: FitFlags, task: Task, config: ModelConfig, orders: Sequence[str
     """
     optimizer, loop, mesh = optimizer_of(flags, flags.out), flags.loop(), flags.mesh.make()
     names = [*(f"{task.metric}/{name}" for name in orders), HELD_OUT]
-    if loop.best_metric not in (None, *names):
-        raise InputError(f"--best-metric {loop.best_metric} is none of the evaluation's: {', '.join(names)}")
+    check_metric(loop.best_metric, names)
     if task.num_train is not None and loop.batch_size > task.num_train:
         raise InputError(f"--batch-size {loop.batch_size} is more than there is to train on, {task.num_train}")
     is_fresh = not (flags.out / CHECKPOINTS).exists()  # a resumed run has its own weights

@@ -15,6 +15,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -53,12 +54,12 @@ BUFFER = 1 << 24
 
 
 def load(flags: Load) -> None:
-    """Adds one row. The weights are deleted at the end."""
-    config, folder, num = flags.config(), flags.out / "weights", flags.fsdp * flags.tensor
+    """Adds one row. The weights lie in a folder of their own, which is deleted at the end."""
+    config, num = flags.config(), flags.fsdp * flags.tensor
     if flags.batch * flags.length > INT32:
         raise InputError(f"--batch {flags.batch} times --length {flags.length} must be at most {INT32} tokens")
     given = {name: getattr(flags, name) for name in ("batch", "length", "block_length", "seed", "fsdp", "tensor")}
-    given |= {"folder": str(folder), "mask_id": config.num_tokens - 1}
+    given |= {"mask_id": config.num_tokens - 1}
     pretended = {}
     if is_on_cpu():
         before = os.environ.get("XLA_FLAGS", "")
@@ -66,6 +67,8 @@ def load(flags: Load) -> None:
     elif num > 1:
         _child("devices", given)  # too few are refused before gigabytes are written
     results = Results("throughput", "load", out=flags.out, seed=flags.seed)
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="weights-", dir=flags.out))
+    given |= {"folder": str(folder)}
     try:
         sys.stderr.write(f"{flags.model} of random weights in {flags.dtype}: writing {folder} ...\n")
         written = _child("write", given | {"config": kinds.to_json(config)}, {"JAX_PLATFORMS": "cpu"})

@@ -14,6 +14,7 @@ from experiments.common import Results, Row, say_written
 from experiments.throughput import report, roofline
 from experiments.throughput.flags import Run
 from experiments.throughput.workload import Workload, cases, described, workload
+from mdm_jax.errors import InputError
 from mdm_jax.evaluation.benchmark import Bench, Case, busy
 from mdm_jax.progress import Bar
 
@@ -23,6 +24,8 @@ def run(flags: Run) -> None:
     jax.config.update("jax_enable_compilation_cache", False)  # compile_s is the time without a cache
     if flags.compare is not None:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs memory too
+    if flags.keep is not None and "all" in (flags.logits, flags.compute):
+        raise InputError("--keep computes what a block needs: leave --logits all and --compute all out")
     was_busy, to_time, batches = busy(), cases(flags), flags.numbers("batch")
     works = [workload(flags, batch) for batch in batches]  # checks everything before it times anything
     if flags.compare == "torch":

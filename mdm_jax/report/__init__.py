@@ -1,1 +1,1 @@
-"""Figures and progress bars."""
+"""Figures, and the page of the order viewer."""
