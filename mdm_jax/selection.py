@@ -79,7 +79,7 @@ def check_selector(selector: Any) -> None:
     if dataclasses.is_dataclass(selector):  # jax.tree.leaves leaves None out
         fields = [field for field in dataclasses.fields(selector) if not field.metadata.get("static")]
         values = [getattr(selector, field.name) for field in fields]
-        leaves += [value for value in values if value is None or isinstance(value, list | tuple)]
+        leaves += [value for value in values if value is None or _is_listed(value)]
     for leaf in leaves:
         dtype = leaf.dtype if isinstance(leaf, np.ndarray | np.generic | jax.Array) else np.dtype(type(leaf))
         if not any(jnp.issubdtype(dtype, kind) for kind in (jnp.number, jnp.bool_)):
@@ -92,6 +92,11 @@ def check_selector(selector: Any) -> None:
         raise InputError(f"num_steps must be one number, got {shown(selector)}")
     if not jnp.issubdtype(getattr(num_steps, "dtype", np.dtype(type(num_steps))), jnp.integer):
         raise InputError(f"num_steps must be a whole number, got {shown(selector)}")
+
+
+def _is_listed(value: Any) -> bool:
+    """Whether a field holds several plain numbers, which cannot be compared with an array of rows."""
+    return isinstance(value, list | tuple) and any(isinstance(entry, numbers.Number) for entry in value)
 
 
 PATIENCE = 1024
