@@ -199,7 +199,7 @@ def call(denoiser: Denoiser, params: Params, tokens: Array, is_read: Array | Non
 
 
 def gives_features(network: Any) -> TypeGuard[FeatureDenoiser]:
-    """Whether a network has a method `features`; a field of this name is none."""
+    """Whether a network has a callable `features`."""
     return callable(getattr(network, "features", None))
 
 

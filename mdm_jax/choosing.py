@@ -21,7 +21,7 @@ OTHERS = 2**32 - 1
 """Folded into a row's key for its other proposals; no step of a decoder has this number."""
 
 Propose: TypeAlias = Callable[[Array, Array, slice], SampleResult]
-"""The proposals of these numbers to rows of tokens, int32 [B, L], by keys [B, N] of all; fields are [B, n, ...]."""
+"""(rows int32 [B, L], keys [B, N], numbers) -> the n proposals of these numbers; fields are [B, n, ...]."""
 Rank: TypeAlias = Callable[[Array, Array], PseudoLikelihood]
 """Ranks answers, tokens int32 [N, L] and where they were filled in, bool [N, L]: the highest first."""
 

@@ -162,7 +162,7 @@ class TakeBack(PerStep):
         return (num_reveal > 1) & (self.tau > 0)
 
     def doubts(self, quality: Array) -> Array:
-        """Whether the quality is at most tau, bool [B, L]: so tau = 1 doubts also what is sure, a float32 1."""
+        """Where the quality is at most tau, bool [B, L]; with tau = 1 everywhere."""
         return quality <= self.tau
 
 

@@ -64,7 +64,7 @@ class Reading(NamedTuple):
     """float32 [B, L]: at revealed positions that are read, a probability that the token is right; None if the network
     does not judge"""
     calls: Array | int = 1
-    """network calls of the size of the batch that this took"""
+    """network calls that this took, each on the whole batch"""
 
 
 class Network(Protocol):
@@ -102,8 +102,8 @@ class Loop:
       block_length: positions of a block; the length of the sequence if there are no blocks.
       from_target: whether the blocks of a row begin at its first target, not at its left end.
       edit: hashable; maps the logits that are read, float32 [B, P, V], to others (`edits`). None for no change.
-      ends: ids that end a text. Once one is the first of its gap, with no mask before it, the masks behind it are
-        filled with it unseen: their `reveal_step` stays -1. Not with a corrector.
+      ends: ids that end a text. Once one of them is the first of its gap, with no mask before it, the masks behind it
+        are filled with `ends[0]`, without a call: their `reveal_step` stays -1. Not with a corrector.
     """
 
     network: Network

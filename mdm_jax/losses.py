@@ -69,7 +69,7 @@ def nll(
     Args:
       denoiser: the network.
       params: its parameters.
-      masked: rows that `draw` gave; the first of them has an even number.
+      masked: rows of one draw, from an even index on, so that pairs stay whole.
       mask_id: the mask token's id.
       draw: gives `most_scored` and `token_loss`, if it has them; None for neither.
       paired: whether rows 2k and 2k + 1 lie on one device. If not, they share no budget: they would have to exchange

@@ -4,8 +4,8 @@ No rule of a task is used. `symmetric.symmetric_sample` uses a task's symmetries
 
 The answers come from a decoder, any sampler as a function (keys [B], x_init [B, L]) -> SampleResult. All
 proposals of a batch are decoded together, as a batch of B · N rows, or with `enough` one after another. Proposal 0
-has the row's own key, so that one proposal is what the decoder gives. So these samplers do not nest: as the decoder
-of another, one gives some of its proposals the keys of others, and these are the same draws.
+has the row's own key, so that one proposal is what the decoder gives. Do not nest these samplers: the inner one would
+fold the same numbers into the same keys, so that some proposals would be equal.
 
 `nfe` counts calls of the size of the batch: a call on B · N rows counts as N. `reveal_step` and `log_prob`
 are those of the proposal that is kept, in its own decoding.
@@ -47,10 +47,10 @@ def best_sample(
       x_init: int [B, L], as for the decoder.
       num: N, proposals for each row, at least 1.
       rank: `pseudo_log_likelihood` with all but the answers given; ties go to the higher log_prob.
-      enough: of each row keep the first answer that `rank` puts at least here, nats; where none of N
-        is, the highest. Rows that are done leave the batch, but for those that fill it up to a power
-        of two; a call on fewer rows counts as one on all. Not for a function under `jax.jit`, as it
-        reads the answers when they come.
+      enough: stop a row at its first answer that `rank` puts at least here, nats; a row without one
+        keeps its highest. Finished rows leave the batch, whose size is then rounded up to a power of
+        two (times the parts on devices); a call on fewer rows counts as one on all. Answers are read
+        on the host, so not under `jax.jit`.
 
     Returns:
       SampleResult.

@@ -80,8 +80,8 @@ def search_sample(
     `pseudo_log_likelihood` in so many calls: a model that goes on without doubt behind a wrong token
     still doubts that token, or those around it, when they are masked again.
 
-    Equal fillings never arise, and a step computes no more fillings than the row with the most open
-    ones has, rounded up to a power of two. Where nothing is in doubt nothing branches, and it costs
+    No filling arises twice. A step computes as many fillings of each row as the row with the most open
+    ones has, rounded up to a power of two, at most `width`. Where nothing is in doubt nothing branches, and it costs
     what `sample` costs; where much is, up to `width` calls a step, and `width` times `check` in the
     end. Without `check`, a filling that is not above a finished one is dropped. `nfe` counts calls
     of the size of the batch: a step with up to 4 fillings to a row counts as 4, and so does each

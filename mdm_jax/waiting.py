@@ -10,7 +10,7 @@ from mdm_jax.typing import Array
 NEAR = 16
 """Steps that `idle_steps` plans ahead at first."""
 FAR = 1 << 12
-"""Plans that it makes at a time after these, steps times rows."""
+"""Steps times rows that it plans at a time after these."""
 FARTHEST = 1 << 20
 """Idle steps after which it stops looking."""
 

@@ -31,7 +31,7 @@ def held_out_loss(
       mesh: devices to compute on.
       batch_size: examples per batch at most, rounded up to a multiple of the devices that split it.
         The last batch is padded with all-prompt rows, whose loss is 0.
-      seeds: of the masks; of several sets of masks the mean loss.
+      seeds: each gives a set of masks; the loss is the mean over them.
 
     Raises:
       InputError: there are no examples, or they are all prompt; or the loss has a pool.

@@ -35,8 +35,8 @@ class Loss(NamedTuple):
     """(key, batch) -> all that is random about the loss: a pytree of arrays [B, ...], with the rows in any order. With
     a pool: (key, batch, pool) -> the same with the rows in place, and the pool that they came from"""
     nll: Callable[..., Any]
-    """(denoiser, params, drawn rows of which the first has an even number, *, paired) -> nats per sequence, float32
-    [rows]; `paired`: rows 2k and 2k + 1 lie on one device. With a pool: nats, and what `advance` reads"""
+    """(denoiser, params, rows of one draw from an even index on, *, paired) -> nats per sequence, float32 [rows];
+    `paired`: rows 2k and 2k + 1 lie on one device. With a pool: nats, and what `advance` reads"""
     init: Callable[[Batch], Any] | None = None
     """batch -> the first pool, arrays [B, ...] with a field `is_prompt`; None for a loss without one"""
     advance: Callable[..., Any] | None = None
