@@ -19,7 +19,7 @@ def model():
     return mdm_jax.load("sudoku-6m")
 
 
-@pytest.mark.parametrize("name", ["sudoku-6m", "sudoku-6m-hard"])
+@pytest.mark.parametrize("name", ["sudoku-6m", "sudoku-6m-long", "sudoku-6m-hard"])
 def test_weights_have_six_million_parameters_in_a_small_file_with_a_card(name):
     model = mdm_jax.load(name)
     assert 5e6 < num_params(model.params) < 7e6
@@ -40,6 +40,13 @@ def test_sudoku_6m_hard_solves_held_out_puzzles():
     model = mdm_jax.load("sudoku-6m-hard")
     assert solved(model, "normal", "margin") >= 7 / 8  # 99% are expected
     assert solved(model, "hard", "margin", num=12) >= 0.4  # 74% are expected
+
+
+@pytest.mark.slow
+def test_sudoku_6m_long_solves_held_out_puzzles():
+    model = mdm_jax.load("sudoku-6m-long")
+    assert solved(model, "normal", "margin") >= 7 / 8
+    assert solved(model, "hard", "margin", num=12) >= 0.4
 
 
 @pytest.mark.slow

@@ -109,6 +109,7 @@ OTHERS = {
     "sudoku-blocks-prefix": "in blocks, keys and values of earlier blocks kept",
     "sudoku-blocks-dual": "in blocks, all keys and values kept",
     "sudoku-6m-5000-steps": "after 5,000 steps of training",
+    "sudoku-6m-long-evaluate": "sudoku-6m-long, trained on 466,000 puzzles more",
     "sudoku-6m-both-sets": "trained on both sets, 5,000 steps",
     "sudoku-6m-se11-searched": "eight symmetric forms, each by a checked beam of 8, threshold 0.99",
     "sudoku-6m-more-on-hard": "after 1,000 steps more on hard puzzles alone, threshold 0.99",
