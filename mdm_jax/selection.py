@@ -18,9 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mdm_jax.checks import check_scalar
 from mdm_jax.errors import InputError, shown
 from mdm_jax.randomness import gumbel, row_keys, split_rows
-from mdm_jax.ranges import INT32, Range, check_number
+from mdm_jax.ranges import INT32, Range
 from mdm_jax.schedules import Linear, Schedule, check_schedule
 from mdm_jax.typing import Array, Confidence, Selector
 
@@ -63,10 +64,8 @@ class Planned:
 
 def check_setting(name: str, value: Any, range: Range, *, whole: bool = False) -> None:
     """InputError unless `value` is a number within `range`; tracers and JAX's placeholders pass."""
-    if isinstance(value, np.ndarray | jax.Array) and not isinstance(value, jax.core.Tracer) and value.ndim == 0:
-        value = value.item()
-    if isinstance(value, numbers.Number | str | bytes):
-        check_number(name, value, range, whole=whole)
+    if isinstance(value, numbers.Number | str | bytes) or getattr(value, "ndim", None) == 0:
+        check_scalar(name, value, range, whole=whole)
 
 
 def check_selector(selector: Any) -> None:

@@ -153,7 +153,7 @@ BELOW = {
     "draws": {"errors", "typing", "randomness", "schedules", "orders", "masking"},
     "confidence": {"errors", "typing", "randomness", "checks", "logits"},
     "oracles": {"errors", "ranges", "typing", "randomness", "checks", "confidence"},
-    "selection": {"errors", "ranges", "typing", "randomness", "confidence", "schedules"},
+    "selection": {"errors", "ranges", "typing", "randomness", "checks", "confidence", "schedules"},
     "sharding": {"errors", "typing"},
 }
 BELOW["losses"] = BELOW["draws"] | {"draws", "ranges", "checks", "logits"}
