@@ -9,11 +9,11 @@ import pytest
 import tiny
 import toy
 
-from mdm_jax.draws import Masked
+from mdm_jax.draws import Focal, Masked, Skewed
 from mdm_jax.models.denoiser import make_denoiser
 from mdm_jax.models.transformer import init_params
 from mdm_jax.sharding import make_mesh
-from mdm_jax.training.objectives import reweighted_loss, skewed_loss
+from mdm_jax.training.objectives import masked_loss
 from mdm_jax.training.state import OptimizerConfig, init_state
 from mdm_jax.training.step import make_train_step
 
@@ -75,7 +75,7 @@ def test_reweighted_nll_is_the_formula_for_given_draws(options, exact, mask_id):
     given = as_drawn(tokens, is_masked, focal_weight(k, exact["num_times"]))
     want = by_formula(PARAMS, tokens, is_masked, k, mask_id=mask_id, **exact)
     assert want[0] == 0
-    loss = reweighted_loss(mask_id, **options)
+    loss = masked_loss(mask_id, Focal(**options))
     for net in (toy.context_net, toy.features_net):
         got = jax.jit(functools.partial(loss.nll, net, paired=True))(PARAMS, given)
         assert got.dtype == jnp.float32
@@ -89,7 +89,7 @@ def test_reweighted_draws_mask_each_free_token_by_the_time_and_never_a_prompt():
     num_times, num = 5, 20_000
     tokens = jnp.asarray(np.random.default_rng(0).integers(0, 5, (num, 4)), jnp.int32)
     is_prompt = jnp.zeros((num, 4), bool).at[:, 1].set(True)
-    loss = reweighted_loss(toy.MASK, num_times=num_times)
+    loss = masked_loss(toy.MASK, Focal(num_times))
     kept, is_masked, is_scored, weight, _ = loss.draw(jax.random.key(0), {"tokens": tokens, "is_prompt": is_prompt})
     np.testing.assert_array_equal(is_scored, is_masked)
     k = np.rint(num_times - np.asarray(weight) * (num_times + 1) / (2 * num_times)).astype(int)
@@ -107,7 +107,7 @@ def test_reweighted_draws_mask_each_free_token_by_the_time_and_never_a_prompt():
 def test_reweighted_draws_keep_the_prompt_of_each_row():
     is_prompt = jnp.asarray(toy.subsets(4))
     tokens = jnp.zeros(is_prompt.shape, jnp.int32)
-    drawn = reweighted_loss(toy.MASK, num_times=1).draw(jax.random.key(0), {"tokens": tokens, "is_prompt": is_prompt})
+    drawn = masked_loss(toy.MASK, Focal(1)).draw(jax.random.key(0), {"tokens": tokens, "is_prompt": is_prompt})
     np.testing.assert_array_equal(drawn.is_masked, ~is_prompt)  # one time only, at which all that is free is masked
     np.testing.assert_array_equal(drawn.weight, 1)
 
@@ -117,7 +117,7 @@ def test_reweighted_draws_keep_the_prompt_of_each_row():
 def test_reweighted_gradient_is_finite_where_the_network_is_certain(gamma, is_right):
     tokens = jnp.asarray([[0, 1, 2]], jnp.int32)
     given = as_drawn(tokens, [[True, True, False]], focal_weight(np.zeros(1), 20))
-    loss = reweighted_loss(toy.MASK, gamma=gamma)
+    loss = masked_loss(toy.MASK, Focal(gamma=gamma))
     certain = 1e4 * jax.nn.one_hot(tokens if is_right else tokens + 1, 5)
 
     def value(logits):
@@ -140,7 +140,7 @@ def test_reweighted_gradient_is_finite_where_the_network_is_certain(gamma, is_ri
 def test_reweighted_loss_under_the_key_reuse_checker_and_strict_promotion_is_the_same():
     tokens, *_ = drawn(20, num_values=4)
     batch = {"tokens": jnp.asarray(tokens, jnp.int32), "is_prompt": jnp.zeros(tokens.shape, bool)}
-    loss = reweighted_loss(toy.MASK)
+    loss = masked_loss(toy.MASK, Focal())
 
     def run():
         return loss.nll(toy.context_net, PARAMS, loss.draw(jax.random.key(2), batch), paired=True)
@@ -155,7 +155,7 @@ def test_reweighted_loss_under_the_key_reuse_checker_and_strict_promotion_is_the
 @pytest.mark.slow
 def test_train_step_takes_the_reweighted_loss_in_parts_and_on_several_devices(sizes, accumulate):
     batch = {name: jnp.asarray(x) for name, x in tiny.to_batch({"tokens": tiny.data()["tokens"][:24]}).items()}
-    loss, init = reweighted_loss(tiny.MASK), functools.partial(init_params, tiny.CONFIG)
+    loss, init = masked_loss(tiny.MASK, Focal()), functools.partial(init_params, tiny.CONFIG)
     optimizer, mesh = OptimizerConfig(num_steps=9), make_mesh(*sizes, devices=jax.devices()[: np.prod(sizes)])
     state = init_state(mesh, init, 0, optimizer)
     params, (key_draw, _) = jax.device_get(state.params), jax.random.split(jax.random.fold_in(state.key, 0))
@@ -173,7 +173,7 @@ def test_skewed_nll_is_the_mean_over_masked_tokens_times_the_number_of_free_ones
     nats = -np.take_along_axis(toy.log_softmax(logits, toy.MASK), tokens[..., None], axis=-1)[..., 0]
     expected = num_free * np.where(is_masked, nats, 0).sum(axis=1) / np.maximum(is_masked.sum(axis=1), 1)
     given = as_drawn(tokens, is_masked, num_free / np.maximum(is_masked.sum(axis=1), 1))
-    nll = skewed_loss(toy.MASK).nll(toy.context_net, PARAMS, given, paired=True)
+    nll = masked_loss(toy.MASK, Skewed()).nll(toy.context_net, PARAMS, given, paired=True)
     np.testing.assert_allclose(nll, expected, rtol=1e-5)
 
 
@@ -183,7 +183,7 @@ def test_skewed_draw_masks_as_many_free_tokens_as_its_law_says_any_of_them_and_n
     length, prompt = 8, np.array([0, 5])
     batch = {"tokens": jnp.ones((4096, length), jnp.int32), "is_prompt": jnp.zeros((4096, length), bool)}
     batch["is_prompt"] = batch["is_prompt"].at[:, prompt].set(True).at[7].set(True)
-    drawn = skewed_loss(0, skew=skew).draw(jax.random.key(3), batch)
+    drawn = masked_loss(0, Skewed(skew)).draw(jax.random.key(3), batch)
     is_masked = drawn.is_masked
     assert not is_masked[:, prompt].any()
     assert not is_masked[7].any()

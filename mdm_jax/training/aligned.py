@@ -14,12 +14,15 @@ import jax
 import jax.numpy as jnp
 
 from mdm_jax import oracles
+from mdm_jax.checks import call
+from mdm_jax.confidence import read_confidence
 from mdm_jax.draws import Masked
-from mdm_jax.masking import free_positions, mask_last
+from mdm_jax.logits import scored_nll
+from mdm_jax.masking import free_positions, mask_last, mask_where
 from mdm_jax.orders import uniform_order
-from mdm_jax.randomness import one_key
+from mdm_jax.randomness import one_key, row_keys
 from mdm_jax.selection import best
-from mdm_jax.typing import Array, Confidence, Oracle
+from mdm_jax.typing import Array, Confidence, Denoiser, Oracle, Params
 
 
 class Pool(NamedTuple):
@@ -83,6 +86,17 @@ class Aligned:
         weight = num_free / jnp.maximum(pool.is_masked.sum(axis=-1), 1)
         rows = jnp.arange(len(x_0), dtype=jnp.int32)
         return Masked(pool.x_0, pool.is_masked, pool.is_masked, weight, rows), pool
+
+    def nll(
+        self, denoiser: Denoiser, params: Params, masked: Masked, *, mask_id: int, paired: bool
+    ) -> tuple[Array, Confidence]:
+        """The loss of drawn rows, float32 [B], nats; and the confidence at masked positions, which `advance` reads."""
+        del paired
+        output = call(denoiser, params, mask_where(masked.x_0, masked.is_masked, mask_id))
+        nats = scored_nll(output, masked.x_0, masked.is_scored, mask_id=mask_id).sum(axis=-1)
+        keys = row_keys(jax.random.key(0), len(nats))  # not used: tokens are the likeliest
+        confidence = read_confidence(keys, jax.lax.stop_gradient(output), None, mask_id, masked.is_masked)
+        return masked.weight * nats, confidence
 
     def advance(self, key: Array, pool: Pool, confidence: Confidence) -> Pool:
         """Reveals the best-scored positions and advances every sequence to its next phase.

@@ -5,24 +5,25 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
-
 from mdm_jax.checks import call, check_mask_id, check_tokens
-from mdm_jax.confidence import read_confidence
-from mdm_jax.draws import DRAWS, Draw, Focal, Masked, Skewed, Subset
+from mdm_jax.draws import DRAWS, Draw, Subset
 from mdm_jax.logits import scored_nll
 from mdm_jax.losses import nll
-from mdm_jax.masking import mask_where
-from mdm_jax.randomness import row_keys
-from mdm_jax.training.aligned import Aligned, Pool
+from mdm_jax.training.aligned import Aligned
 from mdm_jax.training.every_loop import EveryLoop
 from mdm_jax.training.own_answers import Filled, Quality
-from mdm_jax.typing import Array, Confidence, Denoiser, Params
+from mdm_jax.typing import Array, Denoiser, Params
 
 AnyDraw = Draw | Aligned | Filled | Quality | EveryLoop
+"""What training takes. Beyond a Draw, it may have two things:
+
+- `nll(denoiser, params, rows of its draw, *, mask_id, paired)`: a likelihood of its own, float32 [rows];
+- `init(x_0, is_prompt)` and `advance(key, pool, what)`: a pool, which is the draw's fourth argument and second result.
+  Then `nll` gives the nats, and what `advance` reads.
+"""
 
 NAMED: dict[str, AnyDraw] = {**DRAWS, "aligned": Aligned(), "filled": Filled(), "quality": Quality()}
-"""The draws that training takes, by name."""
+"""Draws by name."""
 
 Batch = dict[str, Array]
 """`tokens` int32 [B, L] and `is_prompt` bool [B, L]: the positions that are given."""
@@ -59,50 +60,23 @@ def masked_loss(mask_id: int, draw: AnyDraw = Subset()) -> Loss:  # noqa: B008 (
 
     Losses of equal arguments are equal, so that jit compiles once where one is a static argument.
     """
-    mask_id = check_mask_id(mask_id)
-    if isinstance(draw, Aligned):
-        init, advance = _Given(_aligned_init, (draw,)), _Given(type(draw).advance, (draw,))
-        return Loss(_Given(_aligned_draw, (draw,)), _Given(_aligned_nats, (mask_id,)), init, advance)
-    return Loss(_Given(_masked_draw, (draw,)), _Given(_masked_nats, (draw, mask_id)))
+    drawn, nats = _Given(_draw, (draw,)), _Given(_nats, (draw, check_mask_id(mask_id)))
+    if not hasattr(draw, "advance"):
+        return Loss(drawn, nats)
+    return Loss(drawn, nats, _Given(_init, (draw,)), _Given(type(draw).advance, (draw,)))
 
 
-def _masked_draw(draw: Any, key: Array, batch: Batch) -> Any:
-    return draw(key, check_tokens(batch["tokens"], "tokens"), batch["is_prompt"])
-
-
-def _masked_nats(draw: Any, mask_id: int, denoiser: Denoiser, params: Params, drawn: Any, **options: bool) -> Array:
-    own = draw.nll if isinstance(draw, Filled | Quality | EveryLoop) else functools.partial(nll, draw=draw)
-    nats: Array = own(denoiser, params, drawn, mask_id=mask_id, **options)
-    return nats
-
-
-def _aligned_init(draw: Aligned, batch: Batch) -> Pool:
+def _init(draw: Any, batch: Batch) -> Any:
     return draw.init(batch["tokens"], batch["is_prompt"])
 
 
-def _aligned_draw(draw: Aligned, key: Array, batch: Batch, pool: Pool) -> tuple[Masked, Pool]:
-    return draw(key, check_tokens(batch["tokens"], "tokens"), batch["is_prompt"], pool)
+def _draw(draw: Any, key: Array, batch: Batch, *pool: Any) -> Any:
+    return draw(key, check_tokens(batch["tokens"], "tokens"), batch["is_prompt"], *pool)
 
 
-def _aligned_nats(
-    mask_id: int, denoiser: Denoiser, params: Params, masked: Masked, *, paired: bool
-) -> tuple[Array, Confidence]:
-    del paired
-    output = call(denoiser, params, mask_where(masked.x_0, masked.is_masked, mask_id))
-    nats = scored_nll(output, masked.x_0, masked.is_scored, mask_id=mask_id).sum(axis=-1)
-    keys = row_keys(jax.random.key(0), len(nats))  # not used: tokens are the likeliest
-    confidence = read_confidence(keys, jax.lax.stop_gradient(output), None, mask_id, masked.is_masked)
-    return masked.weight * nats, confidence
-
-
-def skewed_loss(mask_id: int, *, skew: float = 3.0) -> Loss:
-    """`masked_loss` of `draws.Skewed`."""
-    return masked_loss(mask_id, Skewed(skew))
-
-
-def reweighted_loss(mask_id: int, *, num_times: int = 20, alpha: float = 0.25, gamma: float = 1.0) -> Loss:
-    """`masked_loss` of `draws.Focal`."""
-    return masked_loss(mask_id, Focal(num_times, alpha, gamma))
+def _nats(draw: Any, mask_id: int, denoiser: Denoiser, params: Params, drawn: Any, *, paired: bool = True) -> Any:
+    own = getattr(draw, "nll", None) or functools.partial(nll, draw=draw)
+    return own(denoiser, params, drawn, mask_id=mask_id, paired=paired)
 
 
 def causal_loss() -> Loss:
