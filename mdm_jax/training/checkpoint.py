@@ -178,7 +178,7 @@ class Checkpointer:
             if damaged:
                 self._manager.reload()
                 self.best_score = self._best_on_disk()
-            self.seconds = record.get("seconds", 0.0)
+            self.seconds = record["seconds"]
             rest = items.pop("optimizer")
             return TrainState(**{"ema": None, **items, **rest}), record["data"]
         if damaged:

@@ -17,9 +17,6 @@ FORMAT = 2
 OWN = {"own": True}
 """The `model` of a network of no registered kind, which cannot be made from its config."""
 
-RETIRED = {"num_groups": 0, "group_length": 1}
-"""Fields of a model that older versions wrote, with the values that have no effect."""
-
 
 def write_config(folder: pathlib.Path, config: dict[str, Any]) -> None:
     """Writes `config.json` whole or not at all; InputError if it exists with other settings."""
@@ -87,6 +84,5 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _as_read(model: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a model without retired ones; a model without a kind is a Transformer."""
-    model = {name: value for name, value in model.items() if (name, value) not in RETIRED.items()}
+    """The fields of a model; one without a kind is a Transformer."""
     return model if model == OWN else {"kind": "transformer", **model}

@@ -13,7 +13,7 @@ from typing import Any
 from mdm_jax.errors import InputError
 from mdm_jax.files import read_bytes
 from mdm_jax.training.config import FORMAT
-from mdm_jax.training.digest import DIGEST, digest, shapes
+from mdm_jax.training.digest import digest, shapes
 
 CHECKPOINTS = "checkpoints"
 """Name of the folder with the checkpoints of a run."""
@@ -72,7 +72,6 @@ def make_record(items: dict[str, Any], data_state: dict[str, Any], seconds: floa
     """
     record = {
         "format": FORMAT,
-        "digest_version": DIGEST,
         "digest": {name: digest(item) for name, item in items.items()},
         "shapes": {name: shapes(item) for name, item in items.items()},
         "data": data_state,
@@ -109,9 +108,7 @@ def crc32(record: dict[str, Any]) -> int:
 def check_arrays(checkpoint: pathlib.Path, like: dict[str, Any], record: dict[str, Any]) -> None:
     """InputError unless names and shapes of the arrays in `like` are those of the checkpoint."""
     for item, arrays in like.items():
-        here, there = shapes(arrays), record.get("shapes", {}).get(item)
-        if there is None:  # an older version recorded names alone
-            there = {name: here.get(name) for name in record["digest"].get(item, {})}
+        here, there = shapes(arrays), record["shapes"].get(item, {})
         differing = [name for name in here | there if here.get(name) != there.get(name) or name not in there]
         if differing:
             name = differing[0]
@@ -128,6 +125,5 @@ def difference(items: dict[str, Any], record: dict[str, Any]) -> str:
 
     This is a computation in which all processes take part.
     """
-    version = record.get("digest_version", 1)
-    differing = [name for name, item in items.items() if digest(item, version) != record["digest"][name]]
+    differing = [name for name, item in items.items() if digest(item) != record["digest"][name]]
     return f"the digest of its {' and '.join(differing)} differs" if differing else ""
