@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from experiments.commands.prepare import load_splits
 from experiments.commands.reproduce import head
@@ -27,8 +26,6 @@ from mdm_jax.tasks.base import Records, take
 from mdm_jax.tasks.text.task import Text
 from mdm_jax.training.lock import locked
 
-RESAMPLED = 10_000
-"""Sets of losses that the interval of a factor of compute comes from."""
 LARGEST = 1_000.0
 """Of a factor beyond this nothing is said: a power law does not hold so far from the budgets that it was fitted to."""
 COLUMNS = {
@@ -56,7 +53,7 @@ def reproduce(flags: Reproduce) -> None:
                         for row in journal.rows(train.out.name, lambda: [where | row_of(train, scale, load)]):  # noqa: B023
                             results.add(**row)
         best = lowest(results.rows)
-        for row in [*laws(best, flags.seed), *gaps(best)]:
+        for row in [*laws(best), *gaps(best)]:
             results.add(**row)
         results.finish(seconds=journal.seconds, shown=_shown)
         plot(flags.out / "scaling.png", results.rows)
@@ -145,35 +142,40 @@ def law(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack([y.mean(axis=-1) - slope * x.mean(), slope], axis=-1)
 
 
-def factor(x: float, own: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How many times as much compute `own` needs for the loss that `other` has at x, by their laws [..., 2]."""
-    wanted = other @ [1, x]
-    return np.exp((wanted - own[..., 0]) / own[..., 1] - x)
+def log_factor(x: float, own: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The log of how many times as much compute `own` needs for the loss that `other` has at x, by laws [..., 2]."""
+    return (other @ [1, x] - own[..., 0]) / own[..., 1] - x
 
 
-def laws(best: dict[str, Best], seed: int) -> list[Row]:
-    """A row for each class: exponent b with its interval, and the factor of compute at the middle budget.
+def laws(best: dict[str, Best]) -> list[Row]:
+    """A row for each class: the exponent b, and the factor of compute beside the first class at the middle budget.
 
-    The interval of the exponent is that of least squares, over all repeats and budgets. That of the factor comes from
-    laws of resampled residuals.
+    Both are means over the repeats, each with a law of its own, and the intervals are Student's: those of the line of
+    these budgets. How far losses lie from any line they do not say.
     """
-    rng, rows, first = np.random.default_rng(seed), [], None
+    rows: list[Row] = []
+    first: NDArray[np.float64] | None = None
     for learner, (budgets, nats) in best.items():
-        x, y = np.tile(np.log(budgets), len(nats)), np.log(nats).ravel()
-        own = law(x, y)
-        fitted, freedom = own @ [np.ones_like(x), x], max(len(x) - 2, 1)
-        residuals = (y - fitted) * np.sqrt(len(x) / freedom)
-        drawn = law(x, fitted + rng.choice(residuals, (RESAMPLED, len(x))))
-        half = stats.t.ppf(0.975, freedom) * np.sqrt((residuals**2).mean() / ((x - x.mean()) ** 2).sum())
-        row: Row = {"learner": learner, "exponent": -own[1], "exponent_ci": [-own[1] - half, -own[1] + half]}
-        middle = float(np.log(budgets).mean())
+        x = np.log(budgets)
+        own = law(x, np.log(nats))
+        exponents = -own[:, 1]
+        row: Row = {"learner": learner, "exponent": exponents.mean()}
+        if len(own) > 1:
+            row["exponent_ci"] = list(mean_interval(exponents))
         if first is None:
-            first = own, drawn
+            first = own
         else:
-            factors = [factor(middle, own, first[0]), *np.quantile(factor(middle, drawn, first[1]), [0.025, 0.975])]
-            row["compute"], *row["compute_ci"] = (float(x) if x < LARGEST else f"over {LARGEST:,.0f}" for x in factors)
-        rows.append(row | {"log_scale": own[0], "n": len(x)})
+            logs = np.where(exponents > 0, log_factor(x.mean(), own, first), np.inf)
+            row["compute"] = _shown_factor(logs.mean())
+            if len(own) > 1 and np.isfinite(logs).all():
+                row["compute_ci"] = [_shown_factor(end) for end in mean_interval(logs)]
+        rows.append(row | {"log_scale": own[:, 0].mean(), "n": len(own)})
     return rows
+
+
+def _shown_factor(log: float) -> float | str:
+    """A factor of compute by its logarithm, or that it is beyond `LARGEST`."""
+    return float(np.exp(log)) if log < np.log(LARGEST) else f"over {LARGEST:,.0f}"
 
 
 def gaps(best: dict[str, Best]) -> list[Row]:
