@@ -18,7 +18,7 @@ from experiments.llada_answers import Given, Student, answered, load_student
 from experiments.llada_tasks import Asked, read_tasks
 from experiments.oracles import oracle_named
 from mdm_jax.errors import InputError
-from mdm_jax.evaluation.intervals import mean_interval, wilson
+from mdm_jax.evaluation.intervals import grouped_interval
 from mdm_jax.files import make_folder, write_whole
 from mdm_jax.loading import identity
 from mdm_jax.oracles import left_to_right
@@ -125,8 +125,8 @@ def _part(
 def _row(flags: Evaluate, task: Asked, name: str, parts: Sequence[Row]) -> Row:
     """A row of results: the mean score of all problems, with those that are too long as wrong."""
     values, calls = (np.concatenate([part[field] for part in parts]) for field in ("score", "nfe"))
-    is_share = np.isin(values, (0.0, 1.0)).all()
-    interval = wilson(int(values.sum()), len(values)) if is_share else mean_interval(values)
+    # Problems with the same tests are pieces of one function.
+    interval = grouped_interval(values, [problem.get("test", i) for i, problem in enumerate(task.problems)])
     num_long = sum(sum(part["too_long"]) for part in parts)
     seconds = sum(part["seconds"] for part in parts)
     is_papers = task.settings == settings_of(task.name) and (flags.tokens_per_step, flags.temperature) == (1, 0.0)

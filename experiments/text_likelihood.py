@@ -26,7 +26,7 @@ from experiments.text_flags import Likelihood
 from experiments.text_held_out import Masked, held_out_rows, load_masked, name_of
 from mdm_jax.errors import InputError, shown
 from mdm_jax.evaluation import imbalance
-from mdm_jax.evaluation.intervals import mean_interval
+from mdm_jax.evaluation.intervals import mean_interval, ratio_interval
 from mdm_jax.evaluation.sequence_likelihood import along_order, at_positions, bound
 from mdm_jax.loading import identity
 from mdm_jax.orders import near_identity_order, uniform_order
@@ -108,7 +108,7 @@ def _along(
     )
     length = x_0.shape[1]
     row: Row = {"nats": found.nats.tolist(), "error": found.error.tolist(), "fields": {}}
-    row["by_step"] = _curve(found.terms, found.steps, length)
+    row["by_step"] = _curve(found.terms, found.steps, np.ones_like(found.terms, bool), length)
     for theirs in others:
         (log_p, is_taken), (log_q, _) = (at_positions(each, order) for each in (found, theirs))
         errors = imbalance.errors(log_p, log_q, is_taken, length)
@@ -117,7 +117,7 @@ def _along(
         row["fields"] = {"proxy_nats_per_token": float(theirs.nats.mean() / length)}
         row["fields"] |= {"squared_error": mean, "squared_error_ci": ends}
         places = np.broadcast_to(np.arange(length), is_taken.shape)
-        row["by_position"] = _curve(((log_p - log_q) ** 2)[is_taken], places[is_taken], length)
+        row["by_position"] = _curve((log_p - log_q) ** 2, places, is_taken, length)
     return [row]
 
 
@@ -128,12 +128,20 @@ def _bounded(flags: Likelihood, ours: Masked, x_0: NDArray[np.int32]) -> list[Ro
     return [{"nats": found.nats.tolist(), "error": found.error.tolist(), "fields": {}}]
 
 
-def _curve(values: NDArray[np.floating], places: NDArray[np.integer], length: int) -> list[tuple[float, ...]]:
-    """The mean of the values at places of equal parts of 0..L-1: the part's middle, the mean and its interval."""
+def _curve(
+    values: NDArray[np.floating], places: NDArray[np.integer], is_taken: NDArray[np.bool_], length: int
+) -> list[tuple[float, ...]]:
+    """The mean of the values at places of equal parts of 0..L-1: the part's middle, the mean and its interval.
+
+    All arguments are [rows, K]. Values of one row are not independent, so that the interval is that of the rows.
+    """
     num = min(PARTS, length)
-    part = places * num // length
-    groups = [(i, values[part == i]) for i in range(num)]
-    return [((i + 0.5) / num * length, float(np.mean(own)), *mean_interval(own)) for i, own in groups if len(own)]
+    parts = [is_taken & (places * num // length == i) for i in range(num)]
+    return [
+        ((i + 0.5) / num * length, *ratio_interval(np.where(own, values, 0).sum(axis=1), own.sum(axis=1)))
+        for i, own in enumerate(parts)
+        if own.any()
+    ]
 
 
 def _summary(found: Row, length: int) -> Row:

@@ -75,10 +75,10 @@ def write(folder):
         write_lines(folder / f"HumanEval-{kind}Infilling.jsonl.gz", infilling_records())
     write_lines(folder / "HumanEval-RandomSpanInfillingLight.jsonl.gz", infilling_records())
     write_lines(folder / "gsm8k-test.jsonl", GSM8K)
-    write_lines(folder / "gsm8k-train.jsonl", GSM8K[::-1])
+    write_lines(folder / "gsm8k-train.jsonl", 3 * GSM8K[::-1])
     write_lines(folder / "math-test.jsonl.gz", MATH)
     write_lines(folder / "mmlu-test.jsonl.gz", MMLU)
-    write_lines(folder / "mmlu-dev.jsonl.gz", MMLU)
+    write_lines(folder / "mmlu-dev.jsonl.gz", 5 * MMLU)
     with (folder / "rocstories.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["storyid", "storytitle", *(f"sentence{i}" for i in range(1, 6))])

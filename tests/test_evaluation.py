@@ -9,7 +9,7 @@ from scipy import stats
 
 import mdm_jax
 from mdm_jax.errors import RunError
-from mdm_jax.evaluation.intervals import mean_interval, paired_interval, wilson
+from mdm_jax.evaluation.intervals import grouped_interval, mean_interval, paired_interval, wilson
 from mdm_jax.evaluation.puzzles import fill_in, summary
 
 
@@ -80,6 +80,21 @@ def test_paired_interval_covers_the_difference_in_nineteen_of_twenty_cases_also_
     low, high = paired_interval(np.zeros(n))
     assert -0.1 < low < -0.05 < 0.05 < high < 0.1, "three in thirty, by the rule of three"
     assert paired_interval([1.0, 1.0])[1] == 1
+
+
+def test_grouped_interval_covers_the_mean_where_the_scores_of_a_group_are_alike():
+    rng, inside, narrow = np.random.default_rng(0), [], []
+    groups = np.repeat(np.arange(80), rng.integers(1, 8, 80))
+    for _ in range(400):
+        values = (rng.random(80) < 0.3)[groups].astype(float)  # one answer for all pieces of a function
+        low, high = grouped_interval(values, groups.tolist())
+        inside.append(low < 0.3 < high)
+        low, high = wilson(int(values.sum()), len(values))
+        narrow.append(low < 0.3 < high)
+    assert 0.91 < np.mean(inside) < 0.98
+    assert np.mean(narrow) < 0.8
+    assert grouped_interval(values, list(range(len(values)))) == wilson(int(values.sum()), len(values))
+    assert grouped_interval(values / 2, list(range(len(values)))) == mean_interval(values / 2)
 
 
 def test_summary_has_intervals_where_values_are_independent_and_none_for_the_parts_of_answers():

@@ -112,6 +112,13 @@ def test_math_has_four_fixed_examples_and_reads_folders_of_problems(folder, tmp_
     assert task.read(tmp_path) == task.read(folder / "math-test.jsonl.gz")
 
 
+def test_math_has_four_examples_and_no_more():
+    prompt = CompetitionMath().prompt(benchmarks.MATH[0], (), 4)
+    assert prompt.count("Problem:") == 5
+    with pytest.raises(InputError, match=r"5 examples asked for, and there are 4 for MATH: give --shots of at most"):
+        CompetitionMath().prompt(benchmarks.MATH[0], (), 5)
+
+
 def test_mmlu_asks_by_subject_and_reads_tables_of_subjects(folder, tmp_path):
     task = MMLU()
     problems = task.read(folder / "mmlu-test.jsonl.gz")
@@ -119,7 +126,9 @@ def test_mmlu_asks_by_subject_and_reads_tables_of_subjects(folder, tmp_path):
         "The following are multiple choice questions (with answers) about high school physics.\n\n"
         "Up is?\nA. a\nB. b\nC. c\nD. d\nAnswer: C\n\nDown is?\nA. a\nB. b\nC. c\nD. d\nAnswer:"
     )
-    assert task.prompt(problems[2], problems[:2], 5).count("Answer:") == 1, "there are no examples of this subject"
+    assert task.prompt(problems[2], problems[:2], 0).count("Answer:") == 1
+    with pytest.raises(InputError, match="1 examples asked for, and there are 0 of the subject law"):
+        task.prompt(problems[2], problems[:2], 1)
     assert [task.score(problems[0], letter).value for letter in task.choices(problems[0])] == [0, 0, 1, 0]
     for subject in ("high_school_physics", "law"):
         with (tmp_path / f"{subject}_test.csv").open("w", newline="") as file:

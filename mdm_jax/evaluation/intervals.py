@@ -1,7 +1,7 @@
 """Confidence intervals of shares and means."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,20 @@ def mean_interval(values: Sequence[float] | NDArray[np.floating]) -> tuple[float
     if len(array) > 1:
         error = stats.t.ppf(0.975, len(array) - 1) * array.std(ddof=1) / math.sqrt(len(array))
     return float(array.mean() - error), float(array.mean() + error)
+
+
+def grouped_interval(values: NDArray[np.floating], groups: Sequence[Hashable]) -> tuple[float, float]:
+    """The 95% interval of a mean of scores from 0 to 1, of which only those of different groups are independent.
+
+    Without two of one group: Wilson's for scores of 0 and 1, and Student's for others. Else that of `ratio_interval`.
+    """
+    number = {group: i for i, group in enumerate(dict.fromkeys(groups))}
+    if len(number) == len(values):
+        is_share = bool(np.isin(values, (0.0, 1.0)).all())
+        return wilson(int(values.sum()), len(values)) if is_share else mean_interval(values)
+    of = [number[group] for group in groups]
+    _, low, high = ratio_interval(np.bincount(of, values), np.bincount(of))
+    return max(low, 0.0), min(high, 1.0)
 
 
 def paired_interval(differences: Sequence[float] | NDArray[np.floating]) -> tuple[float, float]:

@@ -9,11 +9,12 @@ import json
 import pathlib
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from mdm_jax.errors import InputError, one_line
 from mdm_jax.files import parse_json, read_bytes
 
+T = TypeVar("T")
 MOST = 1 << 28
 """Bytes of a file; the largest here has 4 million."""
 
@@ -100,6 +101,15 @@ def find_file(data: pathlib.Path, names: Sequence[str], what: str) -> pathlib.Pa
     if found is None:
         raise InputError(f"{data} holds no {' or '.join(names)}, which {what} reads: see docs/llada.md for where it is")
     return found
+
+
+def first(num_shots: int, shots: Sequence[T], where: str) -> Sequence[T]:
+    """The first examples; InputError if there are fewer. `where` says of what."""
+    if num_shots > len(shots):
+        raise InputError(
+            f"{num_shots} examples asked for, and there are {len(shots)} {where}: give --shots of at most that"
+        )
+    return shots[:num_shots]
 
 
 def read_records(path: pathlib.Path, fields: Mapping[str, type]) -> list[Problem]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mdm_jax.errors import InputError
 from mdm_jax.files import read_json
-from mdm_jax.tasks.language.benchmark import Generative, Problem, Prompt, Score, check_fields, read_records
+from mdm_jax.tasks.language.benchmark import Generative, Problem, Prompt, Score, check_fields, first, read_records
 from mdm_jax.tasks.language.gsm8k import STEP_BY_STEP
 from mdm_jax.tasks.language.verify import is_equal
 
@@ -69,7 +69,7 @@ class CompetitionMath(Generative):
             return [{"role": "user", "content": problem["problem"] + STEP_BY_STEP}]
         examples = [
             f"{posed(text)} {solution}\nFinal Answer: The final answer is ${answer}$. I hope it is correct.\n\n"
-            for text, solution, answer in SHOTS[:num_shots]
+            for text, solution, answer in first(num_shots, SHOTS, "for MATH")
         ]
         return "".join(examples) + posed(problem["problem"])
 

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from mdm_jax.tasks.language.benchmark import Generative, Problem, Prompt, Score, read_records
+from mdm_jax.tasks.language.benchmark import Generative, Problem, Prompt, Score, first, read_records
 from mdm_jax.tasks.language.verify import is_equal
 
 STEP_BY_STEP = "\nPlease reason step by step, and put your final answer within \\boxed{}."
@@ -26,7 +26,10 @@ class GSM8K(Generative):
         """The first examples of the training file, and the question."""
         if self.chat:
             return [{"role": "user", "content": problem["question"] + STEP_BY_STEP}]
-        examples = [f"Question: {shot['question']}\nAnswer: {shot['answer']}\n\n" for shot in shots[:num_shots]]
+        examples = [
+            f"Question: {shot['question']}\nAnswer: {shot['answer']}\n\n"
+            for shot in first(num_shots, shots, "in the training file")
+        ]
         return "".join(examples) + f"Question: {problem['question']}\nAnswer:"
 
     def reference(self, problem: Problem) -> str:

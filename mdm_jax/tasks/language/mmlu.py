@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from mdm_jax.errors import InputError
 from mdm_jax.files import read_bytes
-from mdm_jax.tasks.language.benchmark import MOST, Problem, Prompt, Score, read_records
+from mdm_jax.tasks.language.benchmark import MOST, Problem, Prompt, Score, first, read_records
 
 LETTERS = "ABCD"
 HEAD = "The following are multiple choice questions (with answers) about {}.\n\n"
@@ -42,7 +42,8 @@ class MMLU:
     def prompt(self, problem: Problem, shots: Sequence[Problem], num_shots: int) -> Prompt:
         """The subject, its first examples, and the question."""
         subject = problem["subject"]
-        examples, name = [shot for shot in shots if shot["subject"] == subject][:num_shots], subject.replace("_", " ")
+        own, name = [shot for shot in shots if shot["subject"] == subject], subject.replace("_", " ")
+        examples = first(num_shots, own, f"of the subject {subject}")
         if not self.chat:
             texts = [f"{asked(shot)} {shot['answer']}\n\n" for shot in examples]
             return "".join([HEAD.format(name), *texts, asked(problem)])
