@@ -57,6 +57,8 @@ class Parallel:
 
     checkpoint: pathlib.Path = pathlib.Path("sudoku-6m")
     """a masked model: a run's folder, one of its checkpoints, or the name of shipped weights"""
+    source: pathlib.Path | None = None
+    """take held-out puzzles from this file, of the run's difficulty; a run that was trained on a file wants it named"""
     limit: Count = 100
     """number of held-out puzzles of each set"""
     batch_size: Count = 100

@@ -38,8 +38,9 @@ def parallel(flags: Parallel) -> None:
     model, task, layout = load_run("sudoku", flags.checkpoint)
     if layout.mask_id is None:
         raise InputError(f"{flags.checkpoint} is autoregressive and has no order to choose: give a masked model")
-    for difficulty in DIFFICULTIES if task.size == 9 else (task.difficulty,):
-        records = held_out(task, None, flags.limit, difficulty)
+    difficulties = DIFFICULTIES if task.size == 9 and flags.source is None else (task.difficulty,)
+    for difficulty in difficulties:
+        records = held_out(task, flags.source, flags.limit, difficulty)
         for rule, (order, selectors) in RULES.items():
             for selector in selectors:
                 decode = masked(model, layout, oracles.ORACLES[order], selector)

@@ -114,8 +114,10 @@ def mask_last(
       assert x_t.tolist() == [[3, 5, 4, 5]]
     """
     x_0, mask_id = check_tokens(x_0, "x_0"), check_mask_id(mask_id)
-    is_free = free_positions(x_0, is_prompt)
-    is_masked = (free_rank(order, is_free) >= per_row(num_revealed, x_0, "num_revealed")) & is_free
+    is_free, num = free_positions(x_0, is_prompt), per_row(num_revealed, x_0, "num_revealed")
+    if not jnp.issubdtype(num.dtype, jnp.integer):
+        raise InputError(f"num_revealed must hold whole numbers, got {num.dtype}")
+    is_masked = (free_rank(order, is_free) >= num) & is_free
     return mask_where(x_0, is_masked, mask_id), is_masked
 
 

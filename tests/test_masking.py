@@ -191,6 +191,8 @@ def test_mask_last_and_reverse_posterior_with_wrong_shapes_are_refused():
         mdm_jax.mask_last(x_0, mdm_jax.identity_order(2, 3), jnp.zeros(2, int), mask_id=9)
     with pytest.raises(mdm_jax.InputError, match="num_revealed"):
         mdm_jax.mask_last(x_0, mdm_jax.identity_order(2, 4), jnp.zeros(3, int), mask_id=9)
+    with pytest.raises(mdm_jax.InputError, match="num_revealed must hold whole numbers, got float32"):
+        mdm_jax.mask_last(x_0, mdm_jax.identity_order(2, 4), 1.5, mask_id=9)
     with pytest.raises(mdm_jax.InputError, match="log_p"):
         mdm_jax.reverse_posterior(jnp.zeros((2, 3, 5)), x_0, 1.0, 0.5, schedule=mdm_jax.Linear(), mask_id=9)
     times = jnp.array([0.5, 0.5]), jnp.array([0.2, 0.6])

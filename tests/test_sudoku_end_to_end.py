@@ -474,6 +474,7 @@ def test_held_out_puzzles_are_the_first_of_the_test_side_and_the_set(tmp_path, d
     (tmp_path / "some.txt").write_text("".join("".join(map(str, puzzle)) + "\n" for puzzle in puzzles))
     source = str(tmp_path / "some.txt") if from_file else None
     task = Sudoku(size=6, seed=3, num_train=1, num_test=9, source=source, difficulty=difficulty)
+    assert task.title == "-".join(filter(None, ("some.txt" if from_file else "6x6", difficulty)))
     found = task.records("test", 9)
     np.testing.assert_array_equal(found["puzzle"], puzzles[chosen])
     np.testing.assert_array_equal(found["solution"], solutions[chosen])

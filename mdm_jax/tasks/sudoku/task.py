@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -59,11 +60,10 @@ class Sudoku(Generated):
 
     @property
     def title(self) -> str:
-        """The name of the set in results, such as normal or 6x6-hard."""
-        size = f"{self.size}x{self.size}"
-        return (
-            self.difficulty if self.difficulty and self.size == 9 else "-".join(filter(None, (size, self.difficulty)))
-        )
+        """The name of the set in results, such as normal, 6x6-hard, or puzzles.txt-hard of a file."""
+        place = f"{self.size}x{self.size}" if self.source is None else pathlib.Path(self.source).name
+        named = (None if place == "9x9" and self.difficulty else place, self.difficulty)
+        return "-".join(filter(None, named))
 
     @property
     def layouts(self) -> Mapping[str, layouts.Layout]:
