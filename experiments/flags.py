@@ -166,8 +166,16 @@ class DecodeFlags:
     """reveal this many tokens per step (the default: 1)"""
     num_steps: Count | None = None
     """or: reveal all tokens in this many steps, by the linear schedule"""
+    binomial_steps: Count | None = None
+    """or: reveal a binomial number of tokens in each of this many steps (vanilla inference, with the random oracle)"""
+    threshold: Annotated[float, Range(infinite=True)] | None = None
+    """or: reveal all tokens with at least this score"""
+    entropy_budget: Annotated[float, Range(0, infinite=True)] | None = None
+    """or: reveal the longest prefix, by score, within this budget (nats)"""
+    klass: Share | None = None
+    """or: reveal all tokens with a probability above this that have hardly changed in the last two steps (KLASS)"""
     remask_steps: Count | None = None
-    """or: the same, where each step may also mask revealed tokens again"""
+    """or: reveal all tokens in this many steps, each of which may also mask revealed tokens again"""
     search_width: Count | None = None
     """a beam search of this many partial answers, which branch where a second token has a probability of 0.01 or more;
     for up to as many times the calls"""
@@ -177,14 +185,6 @@ class DecodeFlags:
     corrector: Corrector | None = None
     """take tokens back that look wrong by now, up to N - 1 a step with --tokens-per-step N. leave-one-out: where others
     say so, for a call more for each token; filled, quality: for a model trained with this --loss"""
-    binomial_steps: Count | None = None
-    """or: reveal a binomial number of tokens in each of this many steps (vanilla inference, with the random oracle)"""
-    threshold: Annotated[float, Range(infinite=True)] | None = None
-    """or: reveal all tokens with at least this score"""
-    entropy_budget: Annotated[float, Range(0, infinite=True)] | None = None
-    """or: reveal the longest prefix, by score, within this budget (nats)"""
-    klass: Share | None = None
-    """or: reveal all tokens with a probability above this that have hardly changed in the last two steps (KLASS)"""
     temperature: NotNegative = 0.0
     """sampling temperature of the tokens; 0 takes the likeliest"""
     block_length: Count | None = None

@@ -4,16 +4,20 @@ import re
 from collections.abc import Sequence
 
 GROUPS = {
-    "data": """num-train num-test data size clues difficulty source augment layout puzzle puzzles ladder riddle limit
-        limit-9x9 num-latents num-observations length min-houses max-houses min-attributes max-attributes sequences""",
-    "model": "model checkpoint init-from dropout dtype param-dtype layers width",
+    "data": """num-train num-test data size clues difficulty source test-source field held-out packing empty-lines
+        end-token tokenizer vocab workers order order-seed augment layout task text puzzle puzzles ladder riddle shots
+        prompt infill limit limit-9x9 num-latents num-observations length min-houses max-houses min-attributes
+        max-attributes sequences""",
+    "model": """model checkpoint proxy judge init-from mask-id dropout dtype param-dtype layers width heads positions
+        num-loops lora-rank""",
     "optimisation": """steps loss optimizer learning-rate warmup-steps final-fraction weight-decay beta1 beta2 clip-norm
-        ema-decay max-skipped""",
-    "decoding": """oracle noise tokens-per-step num-steps remask-steps search-width check corrector binomial-steps
-        threshold entropy-budget klass temperature block-length step-counts selector proposals choose""",
-    "machine": "batch-size batch accumulate remat profile turns compute logits compare topology devices",
-    "evaluation and output": """evaluate-every evaluate-limit best-metric best-mode checkpoint-every log-every methods
-        minutes viewer seed out""",
+        ema-decay max-skipped finetune-steps finetune-rate""",
+    "decoding": """oracle noise tokens-per-step num-steps binomial-steps threshold entropy-budget klass remask-steps
+        search-width check corrector proposals choose check-forms enough temperature num-new end end-ids block-length
+        step-counts selector""",
+    "machine": """batch-size batch accumulate remat fsdp tensor profile turns compute logits compare topology devices""",
+    "evaluation and output": """evaluate-every evaluate-limit best-metric best-mode checkpoint-every save-every
+        log-every methods orders scale minutes viewer seed out""",
 }
 """The flags of each group, which are shown in this order. Those of none come before them."""
 NUM_EXAMPLES = 3
