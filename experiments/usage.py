@@ -15,7 +15,8 @@ GROUPS = {
     "decoding": """oracle noise tokens-per-step num-steps binomial-steps threshold entropy-budget klass remask-steps
         search-width check corrector proposals choose check-forms enough temperature num-new end end-ids block-length
         step-counts selector""",
-    "machine": """batch-size batch accumulate remat fsdp tensor profile turns compute logits compare topology devices""",
+    "machine": """batch-size batch accumulate remat fsdp tensor profile turns compute logits compare topology
+        devices""",
     "evaluation and output": """evaluate-every evaluate-limit best-metric best-mode checkpoint-every save-every
         log-every methods orders scale minutes viewer seed out""",
 }
