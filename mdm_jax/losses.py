@@ -36,7 +36,7 @@ from mdm_jax.orders import check_order, inverse, uniform_order
 from mdm_jax.randomness import one_key
 from mdm_jax.ranges import INT32, Range, check_number
 from mdm_jax.schedules import Schedule, check_schedule
-from mdm_jax.typing import Array, Denoiser, Params
+from mdm_jax.typing import Array, Denoiser, Features, Params
 
 
 def masked_nll(
@@ -78,20 +78,18 @@ def nll(
     Returns:
       float32 [B], nats per sequence.
     """
+    output = call(denoiser, params, mask_where(masked.x_0, masked.is_masked, mask_id))
+    nats = nll_of(output, masked, mask_id=mask_id, draw=draw, paired=paired)
+    return jnp.where(has_unknown_ids(masked.x_0, denoiser), jnp.nan, nats)
+
+
+def nll_of(output: Array | Features, masked: Masked, *, mask_id: int, draw: Any = None, paired: bool = True) -> Array:
+    """`nll` by what the network made of the masked rows: its logits [B, L, V], or Features."""
     batch, length = masked.x_0.shape
     rows, budget = draw.most_scored(batch, length) if hasattr(draw, "most_scored") else (1, None)
     if batch % rows or (rows > 1 and not paired):
         rows, budget = 1, None
-    nats = masked_nll(
-        denoiser,
-        params,
-        masked.x_0,
-        masked.is_masked,
-        mask_id=mask_id,
-        is_scored=masked.is_scored,
-        rows=rows,
-        budget=budget,
-    )
+    nats = scored_nll(output, masked.x_0, masked.is_scored, mask_id=mask_id, rows=rows, budget=budget)
     if hasattr(draw, "token_loss"):
         nats = draw.token_loss(nats)
     return masked.weight * nats.sum(axis=-1)

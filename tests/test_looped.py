@@ -14,6 +14,7 @@ from test_training_objectives import as_drawn
 
 import mdm_jax
 from experiments.commands.losses import losses
+from mdm_jax.draws import Focal, Skewed, Subset
 from mdm_jax.errors import InputError
 from mdm_jax.loading import export
 from mdm_jax.logits import scored_nll
@@ -69,7 +70,8 @@ def test_loops_are_calls_that_go_on_from_the_last_states_and_their_number_may_be
 
 @pytest.mark.slow
 @pytest.mark.parametrize("paired", [False, True])
-def test_loss_is_the_mean_over_loops_of_the_ordinary_one_and_its_gradient_flows_through_all(paired):
+@pytest.mark.parametrize("draw", [Subset(), Skewed(), Focal()], ids=["subset", "skewed", "reweighted"])
+def test_loss_is_the_mean_over_loops_of_the_ordinary_one_and_its_gradient_flows_through_all(draw, paired):
     size = TOKENS.shape[1]
     is_masked = np.arange(size)[None] < np.array([[2], [size - 1 - 2]])  # as many as a pair has at most
     drawn = as_drawn(np.asarray(TOKENS), is_masked, np.array([1.0, 2.0]))
@@ -78,10 +80,11 @@ def test_loss_is_the_mean_over_loops_of_the_ordinary_one_and_its_gradient_flows_
     def by_hand(params):
         x_t = mask_where(drawn.x_0, drawn.is_masked, mask_id)
         nats = [scored_nll(one, drawn.x_0, drawn.is_scored, mask_id=mask_id) for one in states(params, x_t)]
-        return (drawn.weight[None] * jnp.stack(nats).sum(axis=-1)).mean(axis=0).sum()
+        each = jnp.stack([draw.token_loss(own) if isinstance(draw, Focal) else own for own in nats])
+        return (drawn.weight[None] * each.sum(axis=-1)).mean(axis=0).sum()
 
     def loss(params):
-        own = functools.partial(masked_loss(mask_id, EveryLoop()).nll, looped.features, paired=paired)
+        own = functools.partial(masked_loss(mask_id, EveryLoop(draw)).nll, looped.features, paired=paired)
         return own(params, drawn).sum()
 
     (value, gradient), want = jax.value_and_grad(loss)(PARAMS), jax.value_and_grad(by_hand)(PARAMS)
@@ -146,7 +149,10 @@ def test_loss_of_every_loop_of_a_network_without_loops_is_one_line():
 
 
 def test_loops_are_refused_with_another_loss_layout_or_an_autoregressive_model(tmp_path):
-    for name, mask_id, words in (("skewed", 0, "leave --loss skewed out"), ("plain", None, "is for masked models")):
+    for name, mask_id, words in (
+        ("aligned", 0, "--loss aligned trains no loops"),
+        ("plain", None, "is for masked models"),
+    ):
         with pytest.raises(InputError, match=words):
             losses(name, mask_id, "it", num_loops=2)
     grouped = ["train", "--num-train", 8, "--num-test", 4, "--out", tmp_path / "out", "--data", tmp_path / "data"]

@@ -1,5 +1,6 @@
 """The losses that `--loss` names."""
 
+from mdm_jax.draws import DRAWS
 from mdm_jax.errors import InputError
 from mdm_jax.training.every_loop import EveryLoop
 from mdm_jax.training.objectives import NAMED, Loss, causal_loss, masked_loss
@@ -22,9 +23,9 @@ def losses(name: str, mask_id: int | None, what: str, *, num_loops: int | None =
             raise InputError(
                 f"a network of {num_loops} loops is for masked models, and {what} is not: train one without loops"
             )
-        if name not in ("plain", "subset"):
-            raise InputError(f"a network of {num_loops} loops has a loss of its own: leave --loss {name} out")
-        return masked_loss(mask_id, EveryLoop()), masked_loss(mask_id)
+        if name not in ("plain", *DRAWS):
+            raise InputError(f"--loss {name} trains no loops: choose from plain, {', '.join(DRAWS)}")
+        return masked_loss(mask_id, EveryLoop(DRAWS["subset" if name == "plain" else name])), masked_loss(mask_id)
     if mask_id is not None:
         plain = masked_loss(mask_id)
         return plain if name == "plain" else masked_loss(mask_id, NAMED[name]), plain

@@ -17,7 +17,7 @@ from mdm_jax import oracles
 from mdm_jax.checks import call
 from mdm_jax.confidence import read_confidence
 from mdm_jax.draws import Masked
-from mdm_jax.logits import scored_nll
+from mdm_jax.losses import nll_of
 from mdm_jax.masking import free_positions, mask_last, mask_where
 from mdm_jax.orders import uniform_order
 from mdm_jax.randomness import one_key, row_keys
@@ -93,10 +93,9 @@ class Aligned:
         """The loss of drawn rows, float32 [B], nats; and the confidence at masked positions, which `advance` reads."""
         del paired
         output = call(denoiser, params, mask_where(masked.x_0, masked.is_masked, mask_id))
-        nats = scored_nll(output, masked.x_0, masked.is_scored, mask_id=mask_id).sum(axis=-1)
-        keys = row_keys(jax.random.key(0), len(nats))  # not used: tokens are the likeliest
+        keys = row_keys(jax.random.key(0), len(masked.x_0))  # not used: tokens are the likeliest
         confidence = read_confidence(keys, jax.lax.stop_gradient(output), None, mask_id, masked.is_masked)
-        return masked.weight * nats, confidence
+        return nll_of(output, masked, mask_id=mask_id), confidence
 
     def advance(self, key: Array, pool: Pool, confidence: Confidence) -> Pool:
         """Reveals the best-scored positions and advances every sequence to its next phase.

@@ -6,26 +6,31 @@ from typing import Any
 import jax
 
 from mdm_jax.checks import check_takes, gives_features
-from mdm_jax.draws import Masked, Subset
-from mdm_jax.logits import scored_nll
+from mdm_jax.draws import Draw, Masked, Subset
+from mdm_jax.losses import nll_of
 from mdm_jax.masking import mask_where
 from mdm_jax.typing import Array, Features, Params
 
 
 @dataclasses.dataclass(frozen=True)
 class EveryLoop:
-    """The mean over loops of the ordinary loss; each bounds the likelihood. The network is a `looped_transformer`.
+    """The mean over loops of the loss of a draw. The network is a `looped_transformer`.
 
         1/R · Σ_r L' / |M| · Σ_{i in M} -log p_r(x_0^i | x_t)
 
-    x_t has the masks M of `Subset`. Source: R-MDM (arXiv:2606.18022).
+    With the draw `Subset` each loop's loss bounds the likelihood. Source: R-MDM (arXiv:2606.18022).
 
     Example: `make_train_step(..., masked_loss(mask_id, EveryLoop()), ...)`, or `--num-loops 4`.
+
+    Attributes:
+      draw: draws the masks M.
     """
+
+    draw: Draw = dataclasses.field(default_factory=Subset)
 
     def __call__(self, key: Array, x_0: Array, is_prompt: Array | None = None) -> Masked:
         """Draws the masks; the key is consumed."""
-        return Subset()(key, x_0, is_prompt)
+        return self.draw(key, x_0, is_prompt)
 
     def nll(self, denoiser: Any, params: Params, masked: Masked, *, mask_id: int, paired: bool) -> Array:
         """The loss of drawn rows, float32 [B], nats; InputError for a network that cannot give every loop."""
@@ -35,10 +40,8 @@ class EveryLoop:
         check_takes(network, "every_loop")
         hidden, head = network(params, x_t, every_loop=True)
 
-        rows, budget = Subset().most_scored(*masked.x_0.shape) if paired and len(x_t) % 2 == 0 else (1, None)
-
         def at(hidden: Array) -> Array:
-            output, given = Features(hidden, head), (masked.x_0, masked.is_scored)
-            return scored_nll(output, *given, mask_id=mask_id, rows=rows, budget=budget).sum(axis=-1)
+            return nll_of(Features(hidden, head), masked, mask_id=mask_id, draw=self.draw, paired=paired)
 
-        return masked.weight * jax.lax.map(at, hidden).mean(axis=0)
+        losses: Array = jax.lax.map(at, hidden)
+        return losses.mean(axis=0)

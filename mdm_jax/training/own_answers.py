@@ -16,6 +16,7 @@ from mdm_jax.checks import call
 from mdm_jax.draws import Masked, Subset
 from mdm_jax.judges import likeliest, quality_logits
 from mdm_jax.logits import float_logits, scored_nll
+from mdm_jax.losses import nll_of
 from mdm_jax.masking import free_positions, free_rank, mask_where
 from mdm_jax.orders import uniform_order
 from mdm_jax.randomness import one_key
@@ -131,5 +132,4 @@ def guesses(output: Array | Features, is_guessed: Array, uniform: Array, most: i
 def _ordinary(denoiser: Denoiser, params: Params, masked: Masked, mask_id: int) -> tuple[Any, Array]:
     """The output of the network for the masked rows, and their loss, float32 [B], nats."""
     output = call(denoiser, params, mask_where(masked.x_0, masked.is_masked, mask_id))
-    nats = scored_nll(output, masked.x_0, masked.is_scored, mask_id=mask_id).sum(axis=-1)
-    return output, masked.weight * nats
+    return output, nll_of(output, masked, mask_id=mask_id)
