@@ -13,16 +13,17 @@ import mdm_jax
 from experiments.common import Row
 from experiments.llada import Evaluate
 from experiments.llada_tasks import Asked
+from mdm_jax.decoding import Network
 from mdm_jax.errors import InputError
 from mdm_jax.evaluation.likelihood import continuation, log_likelihoods
-from mdm_jax.loading import Model
-from mdm_jax.models.kinds import adapted, make_denoiser
+from mdm_jax.generation import hiding_unused
+from mdm_jax.loading import run_folder
 from mdm_jax.progress import Bar
 from mdm_jax.sharding import make_mesh
 from mdm_jax.tasks.language.benchmark import Hole, Problem, Score
 from mdm_jax.tasks.language.benchmark import Prompt as Asking
 from mdm_jax.text.prompts import Gap, Prompt, lay_out
-from mdm_jax.text.special import mask_id_of
+from mdm_jax.text.special import check_tokenizer, mask_id_of
 from mdm_jax.text.tokenizer import Tokenizer, read_tokenizer
 from mdm_jax.training.distributed import is_lead
 from mdm_jax.typing import Oracle
@@ -51,7 +52,7 @@ class Given(NamedTuple):
 class Student:
     """What answers: a model with its tokenizer."""
 
-    model: Model
+    model: Network
     tokenizer: Tokenizer
     mask_id: int
 
@@ -83,18 +84,10 @@ def load_student(
     found = mdm_jax.load(model, mesh=make_mesh(1, fsdp, tensor, devices=mine[:num]))
     if getattr(found.config, "causal", False):
         raise InputError(f"{model} is a causal model, which has no order: give a masked one")
-    words = read_tokenizer(tokenizer or model)
+    words = read_tokenizer(tokenizer or run_folder(model)[0])
+    check_tokenizer(words, found.config)
     mask = mask_id_of(found, mask_id, words)
-    return Student(_padded(found, words, mask), words, mask)
-
-
-def _padded(model: Model, tokenizer: Tokenizer, mask_id: int) -> Model:
-    """The model, hiding a token that no text has, so that prompts of different lengths can share a batch."""
-    unused = set(range(tokenizer.num_tokens, model.config.num_tokens)) - {mask_id}
-    if not unused or getattr(model.config, "pad_id", 0) is not None:
-        return model
-    config = adapted(model.config, {"pad_id": max(unused)})
-    return Model(config, model.params, make_denoiser(config), model.task)
+    return Student(hiding_unused(found, words, mask), words, mask)
 
 
 def answered(flags: Evaluate, student: Student, task: Asked, oracle: Oracle, own: Sequence[Given]) -> list[Row]:

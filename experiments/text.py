@@ -163,9 +163,13 @@ class Train(Prepare, FitFlags):
         return loss, bound if name == "uniform" else loss
 
     def recorded(self) -> dict[str, Any]:
-        """The loss, the order, the name of the prepared data, and the mask that `generate` needs."""
+        """The loss, the order, the name of the prepared data, and the mask and the end that `generate` needs."""
+        from mdm_jax.tasks.text.prepare import end_id_of
+
         task = self.task()
         known = {} if self.loss == "causal" else {"mask_token_id": task.masked.mask_id}
+        if self.end_token is not None and task.words is not None:  # that of a trained tokenizer is in its folder
+            known["eos_token_id"] = end_id_of(task.words, self.end_token)
         chosen = {"loss": self.loss, "order": self.order, "order_seed": self.order_seed}
         return {**chosen, "dataset": task.folder(self.data).name, **known}
 

@@ -28,6 +28,9 @@ from mdm_jax.randomness import fold_rows, row_keys
 from mdm_jax.ranges import INT32
 from mdm_jax.typing import Array, Features, Params
 
+FIRST = np.zeros((), np.int32)
+"""The start of a first piece: a constant, so that a decoder knows while it is traced that nothing comes before."""
+
 
 class Decoder(Protocol):
     """A network that reads a sequence in pieces. Hashable; see `models.decoder.make_decoder`.
@@ -41,7 +44,9 @@ class Decoder(Protocol):
         """An empty cache for sequences of up to `length` tokens: a pytree of arrays."""
         ...
 
-    def __call__(self, params: Params, tokens: Array, cache: Any, start: Array) -> tuple[Array | Features, Any]:
+    def __call__(
+        self, params: Params, tokens: Array, cache: Any, start: Array | np.ndarray
+    ) -> tuple[Array | Features, Any]:
         """Reads tokens int32 [B, T] at the positions `start` (int32 scalar), `start` + 1 and so on.
 
         Returns:
@@ -71,6 +76,8 @@ class DecodingState(NamedTuple):
     """int32 [B, L]: the prompts, and the tokens decoded before `position`"""
     log_prob: Array
     """float32 [B, L], nats: of each token decoded"""
+    is_ended: Array
+    """bool [B]: a token that ends the row was decoded"""
     cache: Any
     """the cache of the decoder, of the tokens before `position` - 1"""
     position: Array
@@ -141,9 +148,12 @@ def decode_prompts(
     length: int,
     temperature: Array | float = 0.0,
     stop: int | None = None,
+    ends: tuple[int, ...] = (),
     edit: Callable[[Array], Array] | None = None,
 ) -> AutoregressiveResult:
     """`autoregressive_sample` with the log-probability of each token, float32 [B, L]: 0 where none was decoded.
+
+    It stops once every row has one of `ends`; what stands behind the first end of a row is without meaning.
 
     Args:
       decoder: as there.
@@ -154,6 +164,7 @@ def decode_prompts(
       length: as there.
       temperature: as there.
       stop: decode positions below this one alone; another one compiles nothing. None for all.
+      ends: ids of tokens that end a row.
       edit: hashable; changes the logits before anything is read off them; see `edits`.
     """
     check_decoder(decoder, causal=True)
@@ -184,6 +195,7 @@ def decode_prompts(
         jnp.asarray(length if stop is None else stop, jnp.int32),
         length=length,
         greedy=greedy,
+        ends=ends,
         edit=edit,
     )
 
@@ -224,7 +236,7 @@ def check_prompt_length(prompt_length: ArrayLike, prompt: Array, shortest: int) 
     return lengths.astype(jnp.int32)
 
 
-@functools.partial(jax.jit, static_argnames=("decoder", "length", "greedy", "edit"))
+@functools.partial(jax.jit, static_argnames=("decoder", "length", "greedy", "ends", "edit"))
 def _autoregressive_sample(
     decoder: Decoder,
     params: Params,
@@ -236,13 +248,14 @@ def _autoregressive_sample(
     *,
     length: int,
     greedy: bool,
+    ends: tuple[int, ...],
     edit: Callable[[Array], Array] | None,
 ) -> AutoregressiveResult:
     batch, width = prompt.shape
     first = prompt_length.min()
 
     def cond_fun(state: DecodingState) -> Array:
-        return state.position < stop
+        return (state.position < stop) & ~state.is_ended.all()
 
     def body_fun(state: DecodingState) -> DecodingState:
         previous = jax.lax.dynamic_slice_in_dim(state.tokens, state.position - 1, 1, axis=1)
@@ -252,23 +265,28 @@ def _autoregressive_sample(
         assert confidence.token_log_prob is not None
         is_position = jnp.arange(length, dtype=jnp.int32)[None] == state.position
         is_decoded = (state.position >= prompt_length)[:, None]
+        is_end = jnp.isin(confidence.token, jnp.asarray(ends, jnp.int32))
         return DecodingState(
             tokens=jnp.where(is_position & is_decoded, confidence.token, state.tokens),
             log_prob=jnp.where(is_position & is_decoded, confidence.token_log_prob, state.log_prob),
+            is_ended=state.is_ended | (is_end & is_decoded)[:, 0],
             cache=cache,
             position=state.position + 1,
         )
 
     cache = decoder.init_cache(batch, length)
     if width > 1:
-        _, cache = read(decoder, params, prompt[:, :-1], cache, jnp.zeros((), jnp.int32))
-    start = DecodingState(jnp.pad(prompt, ((0, 0), (0, length - width))), jnp.zeros((batch, length)), cache, first)
+        _, cache = read(decoder, params, prompt[:, :-1], cache, FIRST)
+    tokens, no_one = jnp.pad(prompt, ((0, 0), (0, length - width))), jnp.zeros(batch, bool)
+    start = DecodingState(tokens, jnp.zeros((batch, length)), no_one, cache, first)
     end = jax.lax.while_loop(cond_fun, body_fun, start)
     log_prob = jnp.where(has_unknown_ids(prompt, decoder)[:, None], jnp.nan, end.log_prob)
     return AutoregressiveResult(end.tokens, log_prob, end.position - first + int(width > 1))
 
 
-def read(decoder: Decoder, params: Params, tokens: Array, cache: Any, start: Array) -> tuple[Array | Features, Any]:
+def read(
+    decoder: Decoder, params: Params, tokens: Array, cache: Any, start: Array | np.ndarray
+) -> tuple[Array | Features, Any]:
     """Calls the decoder and checks the result: logits float [B, T, V] or Features, and the cache."""
     output, new_cache = decoder(params, tokens, cache, start)
     expected, got = (jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree) for tree in (cache, new_cache))

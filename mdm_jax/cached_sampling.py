@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mdm_jax.autoregressive import Decoder, check_decoder, read
+from mdm_jax.autoregressive import FIRST, Decoder, check_decoder, read
 from mdm_jax.blocks import window_start
 from mdm_jax.errors import InputError
 from mdm_jax.loop import Loop, Reading, State
@@ -116,7 +116,7 @@ class Cached:
             return jax.lax.dynamic_slice_in_dim(x, start, self.block_length, axis=1)
 
         def whole() -> tuple[Array | Features, Any]:
-            output, cache = read(self.decoder, params, state.tokens, state.memory[0], jnp.zeros((), jnp.int32))
+            output, cache = read(self.decoder, params, state.tokens, state.memory[0], FIRST)
             if isinstance(output, Features):
                 return Features(window(output.hidden), output.head), cache
             return window(output), cache

@@ -1,6 +1,5 @@
 """Batches of prompts, decoded with the log-probability of every token: by the one loop, or from left to right."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -15,7 +14,7 @@ from mdm_jax.edits import Edit, Guided
 from mdm_jax.errors import InputError
 from mdm_jax.judges import judge_named
 from mdm_jax.loop import Loop, State, init, is_unfinished, step
-from mdm_jax.models.kinds import make_decoder
+from mdm_jax.models.kinds import make_decoder, without_padding
 from mdm_jax.oracles import as_tree, margin
 from mdm_jax.ranges import INT32, Range, check_number
 from mdm_jax.sampling import Whole, check_arguments, check_block_length, check_loop, decode_tokens
@@ -48,6 +47,14 @@ class Network(Protocol):
     def denoiser(self) -> Any:
         """Its denoiser."""
         ...
+
+
+class Made(NamedTuple):
+    """A Network that was made of another one."""
+
+    config: Any
+    params: Params
+    denoiser: Any
 
 
 class Row(NamedTuple):
@@ -162,16 +169,15 @@ def _step(loop: Loop, *given: Any, classes: Any) -> State:
 
 
 def continuing(
-    model: Network, temperature: float, edit: Edit | None, unused: tuple[Any, ...]
+    model: Network, temperature: float, edit: Edit | None, ends: tuple[int, ...], unused: tuple[Any, ...]
 ) -> Callable[[Array, Array], Row]:
     """Decodes a batch of prompts from left to right, with BLANK behind each, and BEHIND behind that."""
-    if unused != (margin, PerStep(1), None, 0, None, None, 0, None):
+    if unused != (margin, PerStep(1), None, 0, None, None, 0, None, False):
         raise InputError(
             "a causal model goes from left to right: give no oracle, selector, block_length, search_width, check, "
-            "judge, guidance, watch"
+            "judge, guidance, watch, and no end='last'"
         )
-    no_padding = {"pad_id": None} if getattr(model.config, "pad_id", None) is not None else {}
-    decoder = make_decoder(dataclasses.replace(model.config, **no_padding))
+    decoder = make_decoder(without_padding(model.config))
 
     def decode(keys: Array, x_init: Array) -> Row:
         given = np.asarray(x_init)
@@ -186,6 +192,7 @@ def continuing(
             length=length,
             temperature=temperature,
             stop=stop,
+            ends=ends,
             edit=edit,
         )
         calls = np.arange(length) - lengths.min() + int(length > 1)

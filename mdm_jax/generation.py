@@ -1,15 +1,17 @@
 """`generate`: prompts in, text out, by the samplers of this library. Reached lazily, as it needs Flax."""
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from mdm_jax.decoding import BEHIND, Network, Row, Watch, continuing, searching, unmasking
+from mdm_jax.decoding import BEHIND, Made, Network, Row, Watch, continuing, searching, unmasking
 from mdm_jax.edits import edit_of
 from mdm_jax.errors import InputError, shown
 from mdm_jax.evaluation.prompts import fill_sequences
+from mdm_jax.models import kinds
 from mdm_jax.oracles import margin, with_last
 from mdm_jax.ranges import INT32, Range, check_number
 from mdm_jax.selection import PerStep
@@ -24,7 +26,7 @@ End = Literal["free", "never", "last"]
 class Generated(NamedTuple):
     """What was generated for a prompt: up to the first token that ends the text, in every gap.
 
-    What stands behind it is not predicted any more.
+    What stands behind it is not predicted any more, but by a search, which follows whole texts.
     """
 
     text: str | None
@@ -68,8 +70,9 @@ def generate(
 ) -> list[Generated]:
     """Continues prompts, or fills in their gaps. A prompt's result depends neither on the others nor on their number.
 
-    Prompts of like length share a batch. Where the network hides padding (`pad_id`) they are padded on the right; where
-    it does not, only prompts of one length share one. A causal model continues its prompts from left to right.
+    Prompts of like length share a batch. They are padded on the right where the network hides padding (`pad_id`), or
+    has an id that the tokenizer does not have, which it then hides. Elsewhere only prompts of one length share one. A
+    causal model continues its prompts from left to right.
 
     Args:
       model: from `mdm_jax.load`, on one device or over a mesh.
@@ -109,6 +112,9 @@ def generate(
     """
     if isinstance(prompts, str) or not isinstance(prompts, Sequence) or not prompts:
         raise InputError(f"prompts must be a list of at least one prompt, got {shown(prompts)}")
+    for name, values in (("numbers", numbers), ("end_ids", end_ids), ("suppressed", suppressed)):
+        if values is not None:
+            _check_whole(name, values)
     if numbers is not None and len(numbers) != len(prompts):
         raise InputError(f"there are {len(prompts)} prompts and {len(numbers)} numbers: give one for each")
     for name, number in (("num_new", num_new), ("batch_size", batch_size)):
@@ -125,9 +131,10 @@ def generate(
     for number, ids in enumerate(sequences, 1):
         _check_sequence(ids, mask, model.config, f"prompt {number}")
     if mask is None:
-        others = (oracle, selector, block_length, guidance, watch, search_width, check, judge)
-        decode = continuing(model, temperature, edit, others)
+        others = (oracle, selector, block_length, guidance, watch, search_width, check, judge, end == "last")
+        decode = continuing(model, temperature, edit, ends, others)
     else:
+        model = hiding_unused(model, words, mask)
         pad_id = getattr(model.config, "pad_id", None) if watch is None else None
         oracle = with_last(oracle, ends) if end == "last" else oracle
         if search_width is None:
@@ -149,6 +156,27 @@ def generate(
         progress=progress,
     ).rows
     return [_generated(*each, ends, words) for each in zip(prompts, sequences, rows, strict=True)]
+
+
+def hiding_unused(model: Network, words: Tokenizer | None, mask: int) -> Network:
+    """The model, hiding an id that the tokenizer does not have, so that prompts of different lengths share a batch.
+
+    It stays as it is where it hides one already, has no such id, or cannot hide any.
+    """
+    config = model.config
+    unused = set() if words is None else set(range(words.num_tokens, config.num_tokens)) - {mask}
+    if not unused or getattr(config, "pad_id", 0) is not None or model.denoiser != kinds.make_denoiser(config):
+        return model
+    config = dataclasses.replace(config, pad_id=max(unused))
+    return Made(config, model.params, kinds.make_denoiser(config))
+
+
+def _check_whole(name: str, values: Sequence[int]) -> None:
+    """InputError unless they are several whole numbers."""
+    if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray):
+        raise InputError(f"{name} must be a list of whole numbers, got {shown(values)}")
+    for value in values:
+        check_number(f"a number of {name}", value, Range(0, INT32), whole=True)
 
 
 def _end_ids(model: Network, end: str, end_ids: Sequence[int] | None, words: Tokenizer | None) -> tuple[int, ...]:

@@ -27,7 +27,7 @@ from mdm_jax.models.pretrained.folder import (
 from mdm_jax.models.weights import WEIGHTS, by_name, check_finite, read_weights, save_weights
 from mdm_jax.sharding import shardings
 from mdm_jax.training.checkpoint import CHECKPOINTS, restore_params
-from mdm_jax.training.config import OWN, read_config, write_config
+from mdm_jax.training.config import OWN, check_config, read_config, write_config
 from mdm_jax.training.lora import from_json as lora_from_json
 from mdm_jax.training.record import all_steps
 from mdm_jax.typing import Params
@@ -211,5 +211,8 @@ def export(
         params = model.params if dtype is None else jax.tree.map(lambda leaf: leaf.astype(dtype), model.params)
         check_finite(f"the parameters in {dtype}", by_name(params))
         return write_folder(folder, model.config, params, token_ids(model.task))
-    write_config(folder, {"model": kinds.to_json(model.config), "task": dict(model.task)})
-    return save_weights(folder, model.params, dtype=dtype or "bfloat16")
+    config = {"model": kinds.to_json(model.config), "task": dict(model.task)}
+    check_config(folder, config)
+    path = save_weights(folder, model.params, dtype=dtype or "bfloat16")
+    write_config(folder, config)
+    return path

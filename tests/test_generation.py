@@ -399,7 +399,7 @@ def test_sharded_model_generates_what_one_device_does(folder, model):
         ([[5]], {"top_p": 0}, "top_p must be a number, above 0 and at most 1"),
         ([[5]], {"guidance": -1}, "guidance must be a number, at least 0"),
         ([[5]], {"num_new": 0}, "num_new must be a whole number"),
-        ([[5]], {"suppressed": ["x"]}, "a suppressed id must be a Python int"),
+        ([[5]], {"suppressed": ["x"]}, "a number of suppressed must be a whole number"),
         ([[5]], {"suppressed": [3, 280]}, "a suppressed id is 280, and the model's vocabulary has 280 tokens"),
         ([[5]], {"mask_id": 280}, "mask_id is 280, and the network embeds"),
         ([[5]], {"selector": Remask(2), "block_length": 2}, "Remask corrects whole sequences"),

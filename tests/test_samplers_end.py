@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import mdm_jax
 from mdm_jax import loop, oracles, selection
-from mdm_jax.evaluation.prompts import continue_prompts
+from mdm_jax.evaluation.prompts import fill_sequences
 from mdm_jax.models.config import TransformerConfig
 from mdm_jax.models.decoder import make_decoder
 from mdm_jax.models.denoiser import make_denoiser
@@ -233,11 +233,10 @@ def test_prompts_are_continued_whatever_the_network_gives(logit):
 
     decode = functools.partial(mdm_jax.sample, flat, jnp.asarray(logit), mask_id=V)
     prompts = [[1, 2, 3], [4] * 6, [0]]
-    continued = continue_prompts(decode, prompts, num_new=2, mask_id=V, pad_id=V + 1, batch_size=2)
-    for tokens in continued.tokens:
-        assert len(tokens) == 2
-        assert ((tokens >= 0) & (tokens < V)).all()
-    assert prompts == [[1, 2, 3], [4] * 6, [0]]
+    filled = fill_sequences(decode, [[*prompt, V, V] for prompt in prompts], pad_id=V + 1, batch_size=2)
+    for prompt, row in zip(prompts, filled.rows, strict=True):
+        assert row.tokens[:-2].tolist() == prompt
+        assert ((row.tokens[-2:] >= 0) & (row.tokens[-2:] < V)).all()
 
 
 @pytest.mark.slow
@@ -587,10 +586,6 @@ MISUSES = [
         "length must be a whole number",
     ),
     (lambda: mdm_jax.remasking_sample(table, 0, KEY, X, mask_id=V, num_steps=3, noise=10**400), "noise must be a"),
-    (lambda: continue_prompts(None, [np.array([2**40 + 3])], num_new=2, mask_id=7, pad_id=6), "a prompt must be token"),
-    (lambda: continue_prompts(None, [[1]], num_new=2.5, mask_id=7, pad_id=6), "num_new must be a whole number"),
-    (lambda: continue_prompts(None, [[1, 7]], num_new=2, mask_id=7, pad_id=6), "a prompt holds the mask's id, 7"),
-    (lambda: continue_prompts(None, [[1]], num_new=2, mask_id=7, pad_id=7), "mask_id and pad_id are both 7"),
 ]
 
 

@@ -18,7 +18,7 @@ from experiments.common import Results, say
 from experiments.finetune import Train
 from mdm_jax.data.pipeline import Batches
 from mdm_jax.errors import InputError
-from mdm_jax.loading import Model, load, run_folder
+from mdm_jax.loading import SHIPPED, Model, load, run_folder
 from mdm_jax.models import kinds
 from mdm_jax.models.config import ModelConfig
 from mdm_jax.models.judged import JudgedTransformerConfig
@@ -188,7 +188,8 @@ def computed(flags: Train, config: ModelConfig) -> dict[str, Any]:
 
 def base_of(flags: Train) -> str:
     """What `load` takes for the model, wherever a later command is given."""
-    return os.fspath(flags.model.absolute() if flags.model.exists() else flags.model)
+    is_shipped = run_folder(flags.model)[0].is_relative_to(SHIPPED) and not flags.model.exists()
+    return os.fspath(flags.model if is_shipped else flags.model.absolute())
 
 
 def digest(data: Arrays) -> int:

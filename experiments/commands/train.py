@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,11 +24,12 @@ from mdm_jax.models.config import ModelConfig
 from mdm_jax.models.judged import JudgedTransformerConfig, with_head
 from mdm_jax.sharding import check_batch, local_rows
 from mdm_jax.tasks.base import Records, Task, fields_of, take
-from mdm_jax.training.checkpoint import CHECKPOINTS, trained_seconds
+from mdm_jax.training.checkpoint import trained_seconds
 from mdm_jax.training.config import check_config, read_config
-from mdm_jax.training.distributed import is_lead
+from mdm_jax.training.distributed import is_lead, meet
 from mdm_jax.training.held_out import held_out_loss
 from mdm_jax.training.loop import LoopConfig, fit
+from mdm_jax.training.record import all_steps
 from mdm_jax.training.state import OptimizerConfig
 from mdm_jax.typing import Params
 
@@ -135,8 +136,8 @@ class Run:
     optimizer: OptimizerConfig
     loop: LoopConfig
     mesh: Mesh
-    initial: Params | None
-    """the parameters to start from; None for new ones"""
+    initial: Callable[[], Params] | None
+    """gives the parameters to start from, once, and keeps none; None for new ones"""
 
 
 def check_metric(name: str | None, names: Sequence[str]) -> None:
@@ -163,8 +164,9 @@ def begin(flags: FitFlags, task: Task, config: ModelConfig, orders: Sequence[str
     check_metric(loop.best_metric, names)
     if task.num_train is not None and loop.batch_size > task.num_train:
         raise InputError(f"--batch-size {loop.batch_size} is more than there is to train on, {task.num_train}")
-    is_fresh = not (flags.out / CHECKPOINTS).exists()  # a resumed run has its own weights
-    initial = _initial_params(flags.init_from, config) if flags.init_from is not None and is_fresh else None
+    initial = None
+    if flags.init_from is not None and not all_steps(flags.out):  # a resumed run has its own weights
+        initial = [_initial_params(flags.init_from, config, mesh)].pop
     init_from = None if flags.init_from is None else str(flags.init_from)
     chosen = {"name": task.name, **fields_of(task), **flags.recorded(), "init_from": init_from}
     run = {"model": kinds.to_json(config), "task": chosen}
@@ -193,9 +195,10 @@ def computed_in(flags: RunFlags, out: pathlib.Path) -> dict[str, Any]:
     return {"dtype": dtype, "param_dtype": param_dtype, "remat": flags.remat}
 
 
-def _initial_params(path: pathlib.Path, config: ModelConfig) -> Params:
-    """The parameters of a trained model; InputError unless it is the same network, but for a quality head."""
-    params = load(path).params
+def _initial_params(path: pathlib.Path, config: ModelConfig, mesh: Mesh) -> Params:
+    """The parameters of a trained model, on the mesh; InputError unless it is that network, but for a quality head."""
+    meet(mesh)
+    params = load(path, mesh=mesh).params
     params = with_head(config, params) if isinstance(config, JudgedTransformerConfig) else params
     if jax.tree.map(np.shape, params) != jax.tree.map(np.shape, kinds.param_shapes(config)):
         raise InputError(f"{path} is another network than the flags make: give those it was made with")

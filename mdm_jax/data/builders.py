@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import pathlib
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,7 @@ def prepare(
 ) -> "tfds.core.DatasetBuilder":
     """Writes a dataset as array_record files if it is not there yet. An interrupted call can be repeated.
 
-    If several processes share a file system, one prepares while the others wait.
+    If several processes on a machine want the same dataset, one prepares while the others wait.
 
     Args:
       builder_class: the class of the builder.
@@ -67,10 +68,36 @@ def prepare(
     Raises:
       InputError: the dataset on disk is damaged, or the folder cannot be written to.
     """
+    parent = make_folder(make_folder(data_dir) / builder_class.name)
+    with _alone(parent / f".{config.name}.lock"):
+        return _prepared(builder_class, config, data_dir)
+
+
+@contextlib.contextmanager
+def _alone(path: pathlib.Path) -> Iterator[None]:
+    """Waits until no other process of this machine holds the lock file, and holds it."""
+    with path.open("a") as file:
+        with contextlib.suppress(ImportError, OSError):  # Windows, and file systems without locks
+            import fcntl
+
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                sys.stderr.write(f"another process makes {path.stem[1:]} in {path.parent}: waiting for it\n")
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _prepared(
+    builder_class: "type[tfds.core.DatasetBuilder]",
+    config: "tfds.core.BuilderConfig",
+    data_dir: str | os.PathLike[str],
+) -> "tfds.core.DatasetBuilder":
+    """`prepare`, by one process at a time."""
     import tensorflow_datasets as tfds
 
     tfds.disable_progress_bar()
-    folder = make_folder(data_dir) / builder_class.name / config.name / str(builder_class.VERSION)
+    folder = local_path(data_dir) / builder_class.name / config.name / str(builder_class.VERSION)
     absl_log = logging.getLogger("absl")
     level = absl_log.level
     absl_log.setLevel(logging.ERROR)  # hides a warning about configurations that are not listed in the class
@@ -142,6 +169,11 @@ class Stored:
 
     def __len__(self) -> int:
         return len(self._records)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """All rows, in memory."""
+        del copy
+        return self[:].astype(dtype, copy=False) if dtype is not None else self[:]
 
     def __getitem__(self, rows: slice | NDArray[np.integer]) -> NDArray[Any]:
         numbers = range(len(self))[rows] if isinstance(rows, slice) else rows.tolist()

@@ -5,7 +5,6 @@ text is scored; elsewhere its first token is not. Tokens and bytes that are divi
 text that is longer than the judge takes is read in pieces, each of which begins with the last token of the one before.
 """
 
-import dataclasses
 import functools
 import math
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from mdm_jax.errors import InputError
 from mdm_jax.evaluation.intervals import ratio_interval
 from mdm_jax.evaluation.prompts import padded_length
 from mdm_jax.logits import scored_nll
-from mdm_jax.models.kinds import make_denoiser
+from mdm_jax.models.kinds import make_denoiser, without_padding
 from mdm_jax.progress import Bar
 from mdm_jax.ranges import INT32, Range, check_number
 from mdm_jax.text.special import check_ids, check_tokenizer
@@ -74,7 +73,7 @@ def judged(
         off.
     """
     check_tokenizer(tokenizer, judge.config)
-    ids = [_with_start(tokenizer, text) for text in texts]
+    ids = [tokenizer.encode(text) for text in texts]
     nats = token_nats(judge, ids, batch_size=batch_size, progress=progress)
     sizes = [len(tokenizer.behind(own[:1], own[1:]).encode()) for own in ids]
     found = Judged(np.array([own.sum() for own in nats]), np.array([len(own) for own in nats]), np.array(sizes))
@@ -106,7 +105,7 @@ def token_nats(
     most = judge.config.max_length
     places = [(i, first) for i, row in enumerate(rows) for first in range(0, len(row) - 1, most - 1)]
     places.sort(key=lambda place: min(len(rows[place[0]]) - place[1], most))
-    network = make_denoiser(dataclasses.replace(judge.config, pad_id=None))
+    network = make_denoiser(without_padding(judge.config))
     found = [np.zeros(max(len(row) - 1, 0), np.float32) for row in rows]
     batches = [places[i : i + batch_size] for i in range(0, len(places), batch_size)]
     for batch in Bar(batches, desc=progress, unit="batch", disable=progress is None, leave=False):
@@ -125,9 +124,3 @@ def token_nats(
 def _next_token_nats(network: Denoiser, params: Params, x: Array, is_scored: Array) -> Array:
     """-log p(x_{i + 1} | x_{..i}) where scored, else 0: float32 [B, L]."""
     return scored_nll(call(network, params, x), jax.numpy.roll(x, -1, axis=1), is_scored, mask_id=None)
-
-
-def _with_start(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The ids of a text, behind the token that begins every text if the tokenizer puts one."""
-    whole, own = tokenizer.encode(text), tokenizer.encode(text, special=False)
-    return own if whole[:1] == own[:1] else [*whole[:1], *own]

@@ -18,6 +18,7 @@ from mdm_jax.models.transformer import (
     Linear,
     Mlp,
     Norm,
+    Positions,
     RopeTables,
     Transformer,
     embedding_table,
@@ -50,7 +51,7 @@ class PostNormBlock(Block):
 
     @nn.compact
     def __call__(
-        self, x: Array, positions: Array, tables: RopeTables, is_real: Array | None, indices: Array | None = None
+        self, x: Array, positions: Positions, tables: RopeTables, is_real: Array | None, indices: Array | None = None
     ) -> Array:
         """As Block."""
         config = self.config

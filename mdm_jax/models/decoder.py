@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
+import numpy as np
 
 from mdm_jax.errors import InputError
 from mdm_jax.models.config import TransformerConfig
@@ -62,14 +63,15 @@ class TransformerDecoder:
         slots = jnp.zeros((batch, config.kv_heads, config.num_vectors(length), config.head_width), config.dtype)
         return {f"layers_{i}": {"attention": {"keys": slots, "values": slots}} for i in range(config.num_layers)}
 
-    def __call__(self, params: Params, tokens: Array, cache: Any, start: Array) -> tuple[Features, Any]:
+    def __call__(self, params: Params, tokens: Array, cache: Any, start: Array | np.ndarray) -> tuple[Features, Any]:
         """Reads the next piece.
 
         Args:
           params: as from `init_params`.
           tokens: int32 [B, T].
           cache: of the pieces read before. A causal model attends to positions before `start`; any other to all.
-          start: int32 scalar, the position of the first of `tokens`; start + T is at most the cache's length.
+          start: int32 scalar, the position of the first of `tokens`; start + T is at most the cache's length. NumPy's 0
+            is the first piece, which attends to itself alone, by the fused kernels of `kernels.attention`.
 
         Returns:
           Features of the piece, and the cache with the piece in it.

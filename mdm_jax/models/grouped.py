@@ -72,7 +72,7 @@ class GroupedTransformer(Transformer):
     config: GroupedTransformerConfig
 
     def _read(
-        self, token_embedding: nn.Embed, tokens: Array, start: Array | None
+        self, token_embedding: nn.Embed, tokens: Array, start: Array | np.ndarray | None
     ) -> tuple[Array, Array | np.ndarray, Array | None]:
         config, length = self.config, tokens.shape[1]
         behind: Array | np.ndarray = np.arange(length, dtype=np.int32)[None] - config.num_grouped

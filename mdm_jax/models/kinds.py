@@ -188,3 +188,8 @@ def num_params(params_or_config: Params | ModelConfig, *, embedding: bool = True
         params = param_shapes(params)
     counted = {name: subtree for name, subtree in params.items() if embedding or name not in EMBEDDINGS}
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(counted))
+
+
+def without_padding(config: Any) -> Any:
+    """The config of a network that hides no token, whatever its `pad_id` is, if it has one."""
+    return dataclasses.replace(config, pad_id=None) if getattr(config, "pad_id", None) is not None else config

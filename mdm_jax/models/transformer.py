@@ -23,6 +23,8 @@ from mdm_jax.typing import Array, Features, Params
 _normal = nn.initializers.normal
 RopeTables: TypeAlias = tuple[Array, Array] | None
 """Cosines and sines [B or 1, L, d / 2], or nothing that turns."""
+Positions: TypeAlias = Array | np.ndarray
+"""int32 [B or 1, L]; those of NumPy are constants, from 0 on."""
 
 
 def embedding_table(config: TransformerConfig, rows: int, name: str) -> nn.Embed:
@@ -81,7 +83,12 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Array, positions: Array, tables: RopeTables, is_real: Array | None, indices: Array | None
+        self,
+        x: Array,
+        positions: Positions,
+        tables: RopeTables,
+        is_real: Array | None,
+        indices: Array | None,
     ) -> Array:
         """Float32 [B · L, D] -> float32 [B · L, D], or [B · P, D] of the indices; the other arguments as Block's."""
         config = self.config
@@ -102,13 +109,16 @@ class Attention(nn.Module):
             tables = jax.tree.map(lambda table: jnp.take_along_axis(table, indices[..., None], axis=1), tables)
         q = heads("query", config.num_heads, x, length, tables)
         if self.has_variable("cache", "keys"):
-            k, v = self._cached("keys", k, positions), self._cached("values", v, positions)
-            out = cached_attention(q, k, v, positions, causal=config.causal)
+            keys, values = self._cached("keys", k, positions), self._cached("values", v, positions)
+            if isinstance(positions, np.ndarray):  # constants: the first piece, before which there is nothing
+                out = attention(q, k, v, causal=config.causal, is_real=is_real)
+            else:
+                out = cached_attention(q, keys, values, positions, causal=config.causal)
         else:
             out = attention(q, k, v, causal=config.causal, is_real=is_real)
         return Linear(config, config.width, into_residual=True, name="output")(out.reshape(x.shape[0], -1))
 
-    def _cached(self, name: str, piece: Array, positions: Array) -> Array:
+    def _cached(self, name: str, piece: Array, positions: Positions) -> Array:
         """Writes the piece [B, T, Hkv, d] from its first position on; the whole, [B, Hkv, L, d]."""
         whole: Array = self.get_variable("cache", name)
         whole = jax.lax.dynamic_update_slice_in_dim(whole, piece.swapaxes(1, 2), positions[0, 0], axis=2)
@@ -159,7 +169,12 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Array, positions: Array, tables: RopeTables, is_real: Array | None, indices: Array | None = None
+        self,
+        x: Array,
+        positions: Positions,
+        tables: RopeTables,
+        is_real: Array | None,
+        indices: Array | None = None,
     ) -> Array:
         """What the block makes of x.
 
@@ -188,7 +203,7 @@ def rows_at(x: Array, indices: Array) -> Array:
     return jnp.take_along_axis(rows, indices[..., None], axis=1).reshape(-1, x.shape[-1])
 
 
-def _where_read(block: Block, x: Array, where: tuple[Array, RopeTables, Array | None], is_read: Array) -> Array:
+def _where_read(block: Block, x: Array, where: tuple[Positions, RopeTables, Array | None], is_read: Array) -> Array:
     """A block that computes few positions besides those that are read; its output is zero or right elsewhere.
 
     In each row it computes as many as the row with the most positions to read needs, rounded up to a quarter of the
@@ -257,7 +272,7 @@ class Transformer(nn.Module):
         tokens: Array,
         *,
         deterministic: bool = True,
-        start: Array | None = None,
+        start: Array | np.ndarray | None = None,
         is_read: Array | None = None,
         state: Array | None = None,
     ) -> Features:
@@ -295,7 +310,7 @@ class Transformer(nn.Module):
         tables = None
         if config.positions == "rope":
             tables = rope_tables(positions, config.head_width, config.rope_theta, config.rope_scaling)
-        where = (jnp.asarray(positions), tables, is_real)
+        where = (positions, tables, is_real)
         for layer in blocks[:-1]:
             x = layer(x, *where)
         last = blocks[-1]
@@ -307,7 +322,7 @@ class Transformer(nn.Module):
         return self._features(x, token_embedding)
 
     def _read(
-        self, token_embedding: nn.Embed, tokens: Array, start: Array | None
+        self, token_embedding: nn.Embed, tokens: Array, start: Array | np.ndarray | None
     ) -> tuple[Array, Array | np.ndarray, Array | None]:
         """What the layers begin with.
 
@@ -326,7 +341,7 @@ class Transformer(nn.Module):
         positions = positions if start is None else start + positions
         return self._embed(token_embedding, tokens, positions), positions, is_real
 
-    def _embed(self, token_embedding: nn.Embed, tokens: Array, positions: Array | np.ndarray) -> Array:
+    def _embed(self, token_embedding: nn.Embed, tokens: Array, positions: Positions) -> Array:
         """The sum of the embeddings of tokens [B, L] and of learned positions, float32 [B, L, D]."""
         x = token_embedding(tokens).astype(jnp.float32)
         if self.config.positions == "learned":

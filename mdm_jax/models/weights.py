@@ -1,6 +1,7 @@
 """Weights as safetensors files, which programs without JAX read too."""
 
 import contextlib
+import functools
 import json
 import math
 import operator
@@ -15,7 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mdm_jax.errors import InputError
-from mdm_jax.files import MOST_JSON, make_folder, parse_json, regular_file, write_whole
+from mdm_jax.files import MOST_JSON, make_folder, parse_json, regular_file
+from mdm_jax.models.pretrained.stream import Written, write_file
+from mdm_jax.sharding import fetch
 from mdm_jax.typing import Params
 
 WEIGHTS = "model.safetensors"
@@ -28,6 +31,8 @@ _FLOATS = ("F64", "F32", "F16", "BF16")
 def save_weights(folder: pathlib.Path, params: Params, *, dtype: str = "bfloat16") -> pathlib.Path:
     """Writes parameters to `folder/model.safetensors`, with a digest of each; leaf `b` of `a` is called `a/b`.
 
+    Of the parameters one at a time is on the host.
+
     Args:
       folder: made if it is not there.
       params: nested dicts of arrays.
@@ -39,14 +44,19 @@ def save_weights(folder: pathlib.Path, params: Params, *, dtype: str = "bfloat16
     Raises:
       InputError: a parameter is not finite in that dtype, or the file cannot be written.
     """
-    from safetensors.flax import save
-
-    named = {name: jnp.asarray(leaf, dtype) for name, leaf in by_name(params).items()}
-    check_finite(f"the parameters in {dtype}", named)
-    digests = {name: digest(np.asarray(leaf)) for name, leaf in named.items()}
+    digests, tensors = {}, {}
+    for name, leaf in by_name(params).items():
+        read = functools.partial(_in_dtype, leaf, dtype)
+        check_finite(f"the parameters in {dtype}", {name: read()})
+        digests[name], tensors[name] = digest(read()), Written(np.shape(leaf), dtype, read)
     path = make_folder(folder) / WEIGHTS
-    write_whole(path, save(named, {DIGESTS: json.dumps(digests)}))
+    write_file(path, tensors, {DIGESTS: json.dumps(digests)})
     return path
+
+
+def _in_dtype(leaf: Any, dtype: str) -> np.ndarray:
+    """A parameter as it stands in a file, whole on the host."""
+    return np.asarray(fetch(jnp.asarray(leaf, dtype)))
 
 
 def read_weights(folder: pathlib.Path, like: Params) -> Params:

@@ -32,7 +32,7 @@ class Board:
     sections: Sequence[tuple[str, int]] = ()
 
     @classmethod
-    def grid(cls, rows: int, columns: int, **options: Any) -> "Board":
+    def grid(cls, rows: int, columns: int, /, **options: Any) -> "Board":
         """A table of all positions, row by row; options are the other attributes."""
         return cls(np.arange(rows * columns).reshape(rows, columns), **options)
 
@@ -45,8 +45,9 @@ class Board:
         if self.cells is None:
             return None
         found = np.zeros((length, 2), np.int64)
-        rows, columns = np.nonzero(self.cells >= 0)
-        found[self.cells[rows, columns]] = np.stack([rows, columns], axis=1)
+        cells = np.asarray(self.cells)
+        rows, columns = np.nonzero(cells >= 0)
+        found[cells[rows, columns]] = np.stack([rows, columns], axis=1)
         return found
 
 

@@ -87,7 +87,7 @@ def page_data(
         "panels": panels,
         "calls": sorted({event[0] for panel in panels for event in panel["events"]}),
         "parting": _parting(panels),
-        "differs": _first_disagreement(decodings, pieces),
+        "differs": _first_disagreement(decodings, pieces, board.shows(length)),
         "statistics": statistics,
         "meanings": [pair for pair in MEANINGS.items() if pair[0] in heads],
     }
@@ -118,6 +118,10 @@ def _check_one_input(decodings: Mapping[str, Decoding]) -> int:
 
 
 def _check_board(board: Board, length: int) -> None:
+    if board.cells is not None:
+        table = np.asarray(board.cells)
+        if table.ndim != 2 or table.dtype.kind not in "iu":
+            raise InputError(f"the board's cells must be integers [rows, columns], got {shown(board.cells)}")
     cells = [] if board.cells is None else [cell for cell in np.ravel(board.cells).tolist() if cell >= 0]
     if len(set(cells)) != len(cells) or any(cell >= length for cell in cells):
         raise InputError(f"the board must show each of the {length} positions at most once")
@@ -191,11 +195,13 @@ def _parting(panels: Sequence[Mapping[str, Any]]) -> int | None:
     return min((call for call, *_ in set.union(*done) - set.intersection(*done)), default=None)
 
 
-def _first_disagreement(decodings: Mapping[str, Decoding], pieces: Pieces) -> dict[str, Any] | None:
+def _first_disagreement(
+    decodings: Mapping[str, Decoding], pieces: Pieces, is_on_board: NDArray[np.bool_]
+) -> dict[str, Any] | None:
     """Of the positions that end in different tokens, the one that was written first; with what each wrote when."""
     ends = np.stack([np.where(d.is_masked[-1], -1, d.tokens[-1]) for d in decodings.values()])
     steps = np.stack([decoding.reveal_step for decoding in decodings.values()])
-    differs = np.flatnonzero((ends != ends[0]).any(axis=0))
+    differs = np.flatnonzero((ends != ends[0]).any(axis=0) & is_on_board)
     if not len(differs):
         return None
     first = np.where(steps < 0, np.iinfo(steps.dtype).max, steps).min(axis=0)
@@ -214,7 +220,10 @@ def _statistics(
     board: Board,
 ) -> dict[str, Any]:
     """A table with a row for each decoding: heads, and rows of texts."""
-    steps = {name: decoding.reveal_step for name, decoding in decodings.items()}
+    steps = {
+        name: np.where(board.shows(len(decoding.reveal_step)), decoding.reveal_step, -1)
+        for name, decoding in decodings.items()
+    }
     first = next(iter(steps))
     found: list[dict[str, str]] = []
     for (name, order), panel in zip(steps.items(), panels, strict=True):

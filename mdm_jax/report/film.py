@@ -33,7 +33,8 @@ class Film:
     def __call__(self, tokens: NDArray[Any], reveal_step: NDArray[Any]) -> None:
         """Keeps the tokens, int [L] with BLANK where none is."""
         self._frames.append(np.array(tokens, np.int32))
-        self._is_target = np.array(reveal_step) >= 0
+        is_target = (self._frames[-1] == BLANK) | (np.asarray(reveal_step) >= 0)
+        self._is_target = is_target if self._is_target is None else self._is_target | is_target
         if self.then is not None:
             self.then(tokens, reveal_step)
 
@@ -64,9 +65,6 @@ def write_text(path: str | os.PathLike[str], traces: Mapping[str, Trace], piece:
 
     def pieces(tokens: NDArray[Any]) -> list[str]:
         ids = tokens.tolist()
-        return [
-            "" if token == BLANK else piece([t for t in ids[max(i - 1, 0) : i] if t != BLANK], token)
-            for i, token in enumerate(ids)
-        ]
+        return [piece(ids[max(i - 1, 0) : i], token) for i, token in enumerate(ids)]
 
     write_html(path, traces, pieces=pieces, board=Board(), title=title)

@@ -73,7 +73,10 @@ def lay_out(prompt: Prompt, tokenizer: Tokenizer | None, num_new: int) -> np.nda
         messages: Any = prompt
         ids = [*_needed(tokenizer).chat(messages), *[BLANK] * num_new]
     else:
-        given = np.asarray(prompt)
+        try:
+            given = np.asarray(prompt)
+        except ValueError:  # lists of different lengths
+            given = np.asarray(prompt, object)
         if given.size and (given.ndim != 1 or given.dtype.kind not in "iu" or given.min() < 0 or given.max() > INT32):
             raise InputError(f"a prompt's token ids must be whole numbers from 0, got {shown(prompt)}")
         ids = [*given.tolist(), *[BLANK] * num_new]

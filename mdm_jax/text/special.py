@@ -22,14 +22,16 @@ def check_tokenizer(words: Tokenizer | None, config: Any) -> None:
 def end_ids_of(model: Any, end_ids: Sequence[int] | None, words: Tokenizer | None) -> tuple[int, ...]:
     """The ids of tokens that end a text: those given, else the tokenizer's, else the model's; the main one first.
 
+    A run of this library says which id its texts ended with, whatever its tokenizer says.
+
     Raises:
       InputError: an id is none of the model's.
     """
-    if end_ids is None and words is not None:
-        end_ids = words.end_ids or None
+    given = _task_field(model, "eos_token_id")
+    own = given if isinstance(given, list) else [] if given is None else [given]
+    is_run = _task_field(model, "name") is not None
     if end_ids is None:
-        given = _task_field(model, "eos_token_id")
-        end_ids = given if isinstance(given, list) else [] if given is None else [given]
+        end_ids = own if is_run and own else (() if words is None else words.end_ids) or own
     checked = tuple(check_mask_id(number, name="an end_id") for number in end_ids)
     if max(checked, default=0) >= (num := model.config.num_tokens):
         raise InputError(f"an end_id is {max(checked)}, and the model has the ids 0 to {num - 1} alone: give end_ids")
@@ -37,9 +39,9 @@ def end_ids_of(model: Any, end_ids: Sequence[int] | None, words: Tokenizer | Non
 
 
 def mask_id_of(model: Any, mask_id: int | None, words: Tokenizer | None) -> int:
-    """The mask token's id; InputError where nobody says it."""
-    found = mask_id if mask_id is not None or words is None else words.mask_id
-    found = _task_field(model, "mask_token_id") if found is None else found
+    """The mask token's id: that given, else the model's, else the tokenizer's; InputError where nobody says it."""
+    found = _task_field(model, "mask_token_id") if mask_id is None else mask_id
+    found = words.mask_id if found is None and words is not None else found
     if found is None:
         raise InputError("the mask token's id is not known: give mask_id, or mask_token_id in the model's config.json")
     return check_mask_id(found, model.config)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import datetime
+import functools
+import itertools
 import json
 import os
 import pathlib
@@ -37,17 +39,25 @@ class Tokenizer:
     end_ids: tuple[int, ...]
     """ids of the tokens that end a text, as the folder says, the one called eos_token first"""
 
-    @property
+    @functools.cached_property
     def num_tokens(self) -> int:
         """One more than the largest id."""
         return max(self.backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
+    @functools.cached_property
+    def start(self) -> tuple[int, ...]:
+        """The ids that the tokenizer puts in front of every text."""
+        found = self.backend.encode("a")
+        placed = zip(found.ids, found.special_tokens_mask, strict=True)
+        return tuple(number for number, _ in itertools.takewhile(lambda pair: pair[1], placed))
+
     def encode(self, text: str, *, special: bool = True) -> list[int]:
-        """The ids of a text; `special` adds what the tokenizer puts around every text, such as a start."""
+        """The ids of a text; `special` puts `start` in front. What a tokenizer puts behind texts stands behind none."""
         try:
-            return list(self.backend.encode(text, add_special_tokens=special).ids)
+            ids = self.backend.encode(text, add_special_tokens=False).ids
         except Exception as error:  # the library raises bare ones
             raise InputError(f"{self.place} cannot encode {shown(text)}: {error}") from None
+        return [*self.start, *ids] if special else list(ids)
 
     def encode_plain(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of texts with nothing around them, in which the name of a special token is text as any other."""
@@ -177,14 +187,23 @@ def rendered(
 ) -> str:
     """The text of a conversation by a template, in a sandbox: templates come with weights, from anywhere."""
     with of_extra("text"):
-        import jinja2
+        import jinja2.ext
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     def refuse(message: str) -> None:
         raise jinja2.TemplateError(message)
 
+    class Generation(jinja2.ext.Extension):
+        """{% generation %} ... {% endgeneration %}, by which templates mark what is trained on: its text as it is."""
+
+        tags = {"generation"}  # noqa: RUF012 (the library's)
+
+        def parse(self, parser: Any) -> Any:
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", Generation]
     )
     environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
     environment.globals |= {

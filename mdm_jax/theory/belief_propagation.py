@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from mdm_jax.checks import known_values
 from mdm_jax.errors import InputError
 from mdm_jax.theory.predicates import Predicate
 from mdm_jax.typing import Array
@@ -81,6 +82,8 @@ def factor_graph(
 
 def stack(graphs: Sequence[FactorGraph]) -> FactorGraph:
     """Stacks graphs with the same number of variables into a batch [B], padded with clauses without observation."""
+    if not graphs:
+        raise InputError("there is no graph to stack: give at least one")
     most = max(graph.clauses.shape[1] for graph in graphs)
     clauses = [jnp.pad(graph.clauses, ((0, 0), (0, most - graph.clauses.shape[1]))) for graph in graphs]
     answers = [jnp.pad(graph.answers, (0, most - len(graph.answers)), constant_values=-1) for graph in graphs]
@@ -191,6 +194,8 @@ def propagate(
     if graph.clauses.shape[-2] != predicate.k:
         raise InputError(f"clauses of {graph.clauses.shape[-2]} variables, and {predicate.name} takes {predicate.k}")
     *lead, k, num = graph.clauses.shape
+    if (known := known_values(graph.known)) is not None and known.max(initial=-1) >= predicate.num_values:
+        raise InputError(f"known holds {known.max()}, and {predicate.name} has values up to {predicate.num_values - 1}")
     if messages.shape != (*lead, predicate.num_values, k, num):
         raise InputError(f"messages are {(*lead, predicate.num_values, k, num)} here, got {messages.shape}")
     return _propagate(predicate, graph, messages, damping, max_sweeps, tolerance)

@@ -27,7 +27,7 @@ BERT = Family(
     },
     ours={"norm": "layer", "positions": "learned", "mlp": "gelu_exact", "use_bias": True, "tie_head": True},
     passed_over="""
-        attention_probs_dropout_prob classifier_dropout directionality gradient_checkpointing pooler_fc_size
+        attention_probs_dropout_prob classifier_dropout directionality pooler_fc_size
         pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head pooler_type""",
     layer="bert.encoder.layer.{i}.",
     tensors={

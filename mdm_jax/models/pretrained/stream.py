@@ -188,7 +188,7 @@ def write_tensors(folder: pathlib.Path, tensors: Mapping[str, Written], *, most:
     names = [f"model-{i:05}-of-{len(parts):05}.safetensors" for i in range(1, len(parts) + 1)]
     names = [ONE] if len(parts) == 1 else names
     for name, part in zip(names, parts, strict=True):
-        _write(folder / name, part)
+        write_file(folder / name, part, {"format": "pt"})
     if len(parts) > 1:
         total = sum(tensor.num_bytes for tensor in tensors.values())
         weight_map = {name: file for file, part in zip(names, parts, strict=True) for name in part}
@@ -198,11 +198,11 @@ def write_tensors(folder: pathlib.Path, tensors: Mapping[str, Written], *, most:
     return folder / names[0]
 
 
-def _write(path: pathlib.Path, tensors: Mapping[str, Written]) -> None:
-    """One file, as the format's description has it: the header's length, the header, the numbers."""
+def write_file(path: pathlib.Path, tensors: Mapping[str, Written], metadata: Mapping[str, str]) -> None:
+    """Writes one file, as the format's description has it: the header's length, the header, the numbers."""
     tensors = dict(sorted(tensors.items(), key=lambda item: item[1].dtype != "float32"))  # so that all are aligned
     ends = list(itertools.accumulate(tensor.num_bytes for tensor in tensors.values()))
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, Any] = {"__metadata__": metadata}
     for (name, tensor), start, end in zip(tensors.items(), [0, *ends], ends, strict=False):
         header[name] = {"dtype": DTYPES[tensor.dtype], "shape": tensor.shape, "data_offsets": [start, end]}
     text = json.dumps(header).encode()

@@ -238,8 +238,8 @@ def _encoder(tokenizer: pathlib.Path, end_id: int, dtype: str, workers: int) -> 
         yield run
     except concurrent.futures.process.BrokenProcessPool as error:
         raise RunError(
-            f"a process that encodes has died, which is often for want of memory ({error}); the same command goes on, "
-            "with fewer --workers if need be"
+            f"a process that encodes has died ({error}): for want of memory, where the same command goes on with fewer "
+            'workers; or in a script of your own that has no `if __name__ == "__main__":`, or give workers=1'
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

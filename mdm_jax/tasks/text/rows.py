@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ids = NDArray[np.unsignedinteger] | NDArray[np.int32]
+AT_ONCE = 4096
+"""Rows of documents that are in memory together."""
 
 
 def cut_rows(stream: Iterable[Ids], length: int) -> Iterator[Ids]:
@@ -45,9 +47,11 @@ def document_rows(stream: Iterable[Ids], length: int, *, end_id: int, pad_id: in
             document = np.repeat(np.arange(len(sizes)), counts)
             within = np.arange(len(document)) - np.repeat(np.cumsum(counts) - counts, counts)
             first = (behind - sizes)[document] + within * length
-            columns = first[:, None] + np.arange(length)
-            is_real = columns < behind[document][:, None]
-            yield np.where(is_real, joined[np.minimum(columns, len(joined) - 1)], joined.dtype.type(pad_id))
+            for few in range(0, len(document), AT_ONCE):  # short documents make far more padding than text
+                own = slice(few, few + AT_ONCE)
+                columns = first[own, None] + np.arange(length)
+                is_real = columns < behind[document[own]][:, None]
+                yield np.where(is_real, joined[np.minimum(columns, len(joined) - 1)], joined.dtype.type(pad_id))
             rest = joined[behind[-1] :]
         if len(rest) >= length:  # of a long document
             number = len(rest) // length

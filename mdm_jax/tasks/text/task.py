@@ -7,15 +7,16 @@ import os
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mdm_jax.data import builders
-from mdm_jax.data.checks import Records, Say, Split, silent
+from mdm_jax.data.checks import Records, Say, Split, lookup, silent
 from mdm_jax.errors import InputError
 from mdm_jax.files import local_path, open_lock, read_json, write_whole
+from mdm_jax.ranges import INT32, Range, check_number
 from mdm_jax.report.board import Board, View
 from mdm_jax.tasks.base import Scores, Tokens, fields_of
 from mdm_jax.tasks.text import VERSION, encode
@@ -25,6 +26,7 @@ from mdm_jax.tasks.text.rows import cut_rows, document_rows
 from mdm_jax.tasks.text.sources import find_places
 from mdm_jax.text.tokenizer import Tokenizer, read_tokenizer
 
+Packing = Literal["joined", "documents"]
 MADE = "made.json"
 """The file that says what was prepared, and of how many documents, bytes and tokens."""
 
@@ -55,7 +57,7 @@ class Text:
     tokenizer: str | None = None
     vocab: int = 4096
     end_token: str | None = None
-    packing: Literal["joined", "documents"] = "joined"
+    packing: Packing = "joined"
     field: str = "text"
     empty_lines: bool = False
     workers: int | None = dataclasses.field(default=None, compare=False)
@@ -65,6 +67,14 @@ class Text:
     temperature: ClassVar[float] = 1.0
     num_train: ClassVar[None] = None
     num_test: ClassVar[None] = None
+
+    def __post_init__(self) -> None:
+        lookup("packing", dict.fromkeys(get_args(Packing)), self.packing)
+        for name, least in (("length", 2), ("vocab", 1)):
+            check_number(name, getattr(self, name), Range(least, INT32), whole=True)
+        check_number("held_out", self.held_out, Range(above=0, below=1))
+        if self.workers is not None:
+            check_number("workers", self.workers, Range(1, INT32), whole=True)
 
     @property
     def title(self) -> str:

@@ -19,6 +19,9 @@ from mdm_jax.tasks.zebra.english import NAMES, Attribute
 from mdm_jax.tasks.zebra.sets import RULES_VERSION, generate_ordered
 from mdm_jax.tasks.zebra.tokens import clue_tokens
 
+AT_ONCE = 4096
+"""Puzzles whose tokens are in memory together."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Zebra(Generated):
@@ -97,9 +100,10 @@ class Zebra(Generated):
 
     def statistics(self, records: Records) -> dict[str, float]:
         """Clues and tokens per puzzle, and the share of puzzles that deduction solves."""
+        parts = (records["clues"][i : i + AT_ONCE] for i in range(0, len(records["clues"]), AT_ONCE))
         return {
             "clues": float((records["clues"][:, :, 0] >= 0).sum(axis=1).mean()),
-            "tokens": float(clue_tokens(records["clues"])[1].sum(axis=1).mean()),
+            "tokens": sum(int(clue_tokens(part)[1].sum()) for part in parts) / len(records["clues"]),
             "solved_by_deduction": float((records["order"] >= 0).all(axis=1).mean()),
         }
 
@@ -148,8 +152,7 @@ class Zebra(Generated):
             rows=[f"house {house + 1}" for house in range(houses)],
             columns=[names[attribute].name for attribute in range(attributes)],
         )
-        order = np.abs(record["order"]) if "order" in record else None
-        return View(board, pieces, -1, lambda answer: record["solution"], order)
+        return View(board, pieces, -1, lambda answer: record["solution"], record.get("order"))
 
 
 def size_name(houses: int, attributes: int) -> str:
