@@ -4,6 +4,9 @@ import json
 import os
 import random
 import shutil
+import subprocess
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -27,6 +30,33 @@ def written(tmp_path_factory):
     data = tmp_path_factory.mktemp("data")
     builder = prepare(data)
     return builder.data_dir, {split: builders.read_split(builder, split)["tokens"] for split in NUMS}
+
+
+def test_two_processes_that_want_the_same_data_make_it_once(tmp_path):
+    program = f"""
+import sys
+from mdm_jax.tasks.nae_sat.task import NaeSat
+task = NaeSat(num_latents=5, num_observations=8, num_train=3000, num_test=10, seed=0)
+print(task.prepare({str(tmp_path)!r}).info.splits["train"].num_examples)
+"""
+    pair = [
+        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    ended = [process.communicate(timeout=120) for process in pair]
+    assert [out.strip() for out, _ in ended] == ["3000", "3000"], ended
+
+
+def test_process_waits_for_another_that_makes_the_same_data_and_says_so(tmp_path, capsys):
+    lock = tmp_path / ".x.lock"
+    with builders._alone(lock):
+        thread = threading.Thread(target=lambda: builders._alone(lock).__enter__(), daemon=True)
+        thread.start()
+        thread.join(1)
+        assert thread.is_alive()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert "another process makes x in" in capsys.readouterr().err
 
 
 @pytest.fixture

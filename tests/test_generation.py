@@ -1,11 +1,13 @@
 """`generate`: the samplers behind prompts of every kind."""
 
 import dataclasses
+import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tokenizers
 import toy
 from languages import END, MASK, MODEL, USER, write_model, write_tokenizer
 
@@ -15,13 +17,16 @@ from mdm_jax.blocks import behind_end
 from mdm_jax.correction import Remask, TakeBack
 from mdm_jax.edits import Guided
 from mdm_jax.errors import InputError
+from mdm_jax.evaluation.likelihood import continuation
+from mdm_jax.generation import hiding_unused
 from mdm_jax.loading import Model
 from mdm_jax.loop import Loop
 from mdm_jax.models.decoder import make_decoder
 from mdm_jax.sampling import Whole, decode_tokens
 from mdm_jax.sharding import make_mesh
-from mdm_jax.text.prompts import gaps
-from mdm_jax.text.tokenizer import read_tokenizer
+from mdm_jax.text.prompts import gaps, lay_out
+from mdm_jax.text.special import end_ids_of, mask_id_of
+from mdm_jax.text.tokenizer import read_tokenizer, rendered
 
 PROMPTS = [[7, 8, 9], [20, 21, 22, 23, 24, 25, 26], [30, 31, 32]]
 
@@ -387,6 +392,7 @@ def test_sharded_model_generates_what_one_device_does(folder, model):
         (["a <mask> b"], {}, "prompt 1 holds the mask token, 1, which would be filled in"),
         ([[5], [999]], {}, "prompt 2 holds the id 999; the model's ids run from 0 to 279"),
         ([[-1]], {}, "token ids must be whole numbers from 0"),
+        ([[1, [2, 3]]], {}, "token ids must be whole numbers from 0"),
         ([[5] * 100], {"num_new": 29}, "prompt 1 is 129 tokens long with those to generate, and the model takes 128"),
         ([["a", "b"]], {}, "has no gap to fill in"),
         ([["a", 3, mdm_jax.Gap(2)]], {}, "between texts and gaps stands 3"),
@@ -417,3 +423,66 @@ def test_tokenizer_of_another_model_and_gaps_of_nothing_are_refused(tmp_path, to
         mdm_jax.generate(small, ["a"], tokenizer=tokenizer)
     with pytest.raises(mdm_jax.InputError, match=r"\[0\] is a gap of no tokens; for the text write \\\[0\]"):
         gaps("x[0]")
+
+
+def test_run_says_its_own_mask_and_end_whatever_its_tokenizer_says_and_a_folder_of_others_its_ends(model, tokenizer):
+    run = Model(*model, {"name": "text", "mask_token_id": 7, "eos_token_id": 9})
+    assert mask_id_of(run, None, tokenizer) == 7
+    assert end_ids_of(run, None, tokenizer) == (9,)
+    other = Model(*model, {"eos_token_id": 9})
+    assert (mask_id_of(other, None, tokenizer), end_ids_of(other, None, tokenizer)) == (MASK, (END,))
+    assert (mask_id_of(run, 5, tokenizer), end_ids_of(run, [3], tokenizer)) == (5, (3,))
+
+
+def test_nothing_stands_between_a_prompt_and_what_is_wanted(tmp_path, folder):
+    backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    special = [("<user>", USER), ("<end>", END)]
+    template = tokenizers.processors.TemplateProcessing(single="<user> $A <end>", special_tokens=special)
+    backend.post_processor = template
+    backend.save(str(tmp_path / "tokenizer.json"))
+    words, plain = read_tokenizer(tmp_path), read_tokenizer(folder)
+    ids = plain.encode("the cat")
+    assert words.start == (USER,)
+    assert plain.start == ()
+    assert words.encode("the cat") == [USER, *ids]
+    assert words.encode("") == [USER]
+    assert lay_out("the cat", words, 2).tolist() == [USER, *ids, -1, -1]
+    assert continuation(words, "the cat", " sat").prompt == [USER, *ids]
+
+
+def test_template_may_mark_what_is_trained_on():
+    template = "{% for m in messages %}{% generation %}{{ m.content }}!{% endgeneration %}{% endfor %}"
+    assert rendered(template, [{"role": "user", "content": "a"}], {}, pathlib.Path()) == "a!"
+
+
+@pytest.mark.slow
+def test_causal_batch_ends_when_all_its_texts_have(tmp_path, tokenizer):
+    model = mdm_jax.load(write_model(tmp_path, causal=True, pad_id=None))
+    free = mdm_jax.generate(model, [PROMPTS[0]], num_new=12)[0]
+    end = free.tokens[3]
+    first = free.tokens.index(end)
+    ended = mdm_jax.generate(model, [PROMPTS[0]], num_new=12, end_ids=[end])[0]
+    assert ended.tokens == free.tokens[:first]
+    assert (free.nfe, ended.nfe) == (13, first + 2)  # one call reads the prompt
+    both = mdm_jax.generate(model, PROMPTS[:2], num_new=12, end_ids=[end])
+    assert both[0]._replace(nfe=ended.nfe) == ended
+    with pytest.raises(InputError, match="and no end='last'"):
+        mdm_jax.generate(model, PROMPTS[:1], num_new=4, end="last", end_ids=[end])
+
+
+def test_prompts_of_different_lengths_share_a_batch_where_the_tokenizer_leaves_an_id_over(tmp_path, tokenizer):
+    model = mdm_jax.load(write_model(tmp_path, pad_id=None, num_extra_tokens=1))
+    found = mdm_jax.generate(model, PROMPTS[:2], num_new=3, tokenizer=tokenizer)
+    alone = [mdm_jax.generate(model, [prompt], num_new=3, tokenizer=tokenizer)[0] for prompt in PROMPTS[:2]]
+    assert [each.tokens for each in found] == [each.tokens for each in alone]
+    hiding = hiding_unused(model, tokenizer, MASK)
+    assert hiding.config.pad_id == 280
+    assert hiding_unused(model, None, MASK) is model
+    assert hiding_unused(hiding, tokenizer, MASK) is hiding
+
+
+@pytest.mark.parametrize("name", ["numbers", "end_ids", "suppressed"])
+@pytest.mark.parametrize("values", [5, "12", [2**40], [1.5]])
+def test_lists_of_ids_and_numbers_are_lists_of_whole_numbers(model, name, values):
+    with pytest.raises(InputError, match=name):
+        mdm_jax.generate(model, [[5]], num_new=2, mask_id=MASK, **{name: values})

@@ -200,8 +200,11 @@ def test_bad_input_is_refused_in_one_line(tmp_path, data, ignorant):
     causal.mkdir()
     languages.write_tokenizer(causal)
     languages.write_model(causal, causal=True)
-    bare = tmp_path / "bare"
+    bare, few = tmp_path / "bare", tmp_path / "few"
     languages.write_model(bare)
+    few.mkdir()
+    languages.write_tokenizer(few)
+    languages.write_model(few, vocab_size=200)
     here = ("--out", tmp_path / "out", "--model", ignorant)
     single = ("evaluate", *here, "--task", "humaneval-single", "--data", data)
     assert_refused(
@@ -219,6 +222,7 @@ def test_bad_input_is_refused_in_one_line(tmp_path, data, ignorant):
             ((*single, "--model", tmp_path / "none"), "there is no folder"),
             ((*single, "--model", causal), "is a causal model"),
             ((*single, "--model", bare), "tokenizer.json"),
+            ((*single, "--model", few), "it is the tokenizer of another model"),
             ((*single, "--mask-id", 5000), "mask_id"),
             ((*single, "--limit", 0), "--limit must be a whole number, at least 1"),
             ((*single, "--fsdp", 3), "--fsdp 3 x --tensor 1 are 3 devices, and there are 1"),

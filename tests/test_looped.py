@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import saved
 import tiny
 import toy
 from commands import assert_refused, rows, run
@@ -159,6 +160,23 @@ def test_loops_are_refused_with_another_loss_layout_or_an_autoregressive_model(t
     words = "is for a plain Transformer, and this layout wants a grouped_transformer"
     assert_refused("zebra", [([*grouped, *flag], words) for flag in (["--num-loops", 2], ["--loss", "quality"])])
     assert not (tmp_path / "out" / "config.json").exists()
+
+
+def test_evaluate_takes_several_numbers_of_loops_and_refuses_a_network_without(tmp_path):
+    looped, plain = tmp_path / "looped", tmp_path / "plain"
+    saved.write_sudoku(looped, kind="looped_transformer", num_loops=2)
+    saved.write_sudoku(plain)
+    flags = ["evaluate", "--limit", 4, "--out", tmp_path / "out", "--checkpoint"]
+    run("sudoku", *flags, looped, "--num-loops", 1, 2, 5)
+    run("sudoku", *flags, looped, "--num-loops", 2, "--proposals", 2, "--choose", "average", "--out", tmp_path / "two")
+    assert [row["num_loops"] for row in rows(tmp_path / "out")] == [1, 2, 5]
+    (row,) = rows(tmp_path / "two")
+    assert (row["num_loops"], row["proposals"]) == (2, 2)
+    run("sudoku", *flags, looped, "--out", tmp_path / "three")
+    (row,) = rows(tmp_path / "three")
+    assert "num_loops" not in row
+    assert row["cells"] == rows(tmp_path / "out")[1]["cells"]
+    assert_refused("sudoku", [([*flags, plain, "--num-loops", 2], "is for a looped network, and")])
 
 
 @pytest.mark.slow

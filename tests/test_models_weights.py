@@ -313,6 +313,14 @@ def test_export_into_the_folder_of_another_model_or_of_a_run_is_refused(run_fold
     assert not (run_folder / WEIGHTS).exists(), "or the run would load as its export from then on"
 
 
+def test_export_that_fails_leaves_no_folder_that_looks_like_a_run(run_folder, tmp_path):
+    model = mdm_jax.load(run_folder)
+    large = model._replace(params=jax.tree.map(lambda leaf: leaf * 1e30, model.params))
+    with pytest.raises(InputError, match="float16"):
+        loading.export(large, tmp_path / "out", dtype="float16")
+    assert not list((tmp_path / "out").glob("*"))
+
+
 def test_load_finds_shipped_weights_by_name_unless_a_folder_has_it(run_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(loading, "SHIPPED", tmp_path / "weights")
     loading.export(run_folder, tmp_path / "weights" / "digits-3k", dtype="float32")

@@ -17,6 +17,7 @@ from mdm_jax.errors import InputError
 from mdm_jax.evaluation.replay import AtReveal, Trace
 from mdm_jax.report.board import Board
 from mdm_jax.report.events import page_data
+from mdm_jax.report.film import Film
 from mdm_jax.report.trajectory import to_html, write_html
 from mdm_jax.sampling import SampleResult
 
@@ -303,6 +304,29 @@ def test_what_is_no_decoding_of_one_input_is_refused_in_one_line(change, words, 
     options = {"results": {"one": ONE}, "pieces": DIGITS} | change
     with pytest.raises(InputError, match=re.escape(words)):
         write_html(tmp_path / "page.html", options.pop("results"), **options)
+
+
+def test_position_that_the_board_leaves_out_is_neither_shown_nor_counted():
+    one, two = result([1, 2, 3, 1], [-1, 0, 1, 2]), result([1, 2, 3, 2], [-1, 0, 1, 9])
+    found = page_data({"one": one, "two": two}, pieces=DIGITS, board=Board(np.array([[0, 1], [2, -1]])))
+    assert (found["parting"], found["differs"]) == (None, None)
+    assert found["statistics"]["rows"][0][1:] == found["statistics"]["rows"][1][1:]
+
+
+def test_board_takes_the_names_of_its_rows_and_a_table_of_integers_alone():
+    assert Board.grid(1, 4, rows=["r"], columns=list("abcd")).columns == ["a", "b", "c", "d"]
+    assert page_data({"one": ONE}, pieces=DIGITS, board=Board([[0, 1], [2, 3]]))["length"] == 4
+    for cells in ([0, 1], [[0.5, 1.0]], [["a"]]):
+        with pytest.raises(InputError, match=r"cells must be integers \[rows, columns\]"):
+            page_data({"one": ONE}, pieces=DIGITS, board=Board(cells))
+
+
+def test_text_behind_an_end_was_not_given():
+    film = Film()
+    for tokens, steps in (([5, -1, 7, -1], [-1, -1, 0, -1]), ([5, 6, 7, 0], [-1, 1, 0, -1])):
+        film(np.array(tokens), np.array(steps))
+    trace = film.trace()
+    assert trace.is_masked[0, 0].tolist() == [False, True, True, True]
 
 
 def test_file_is_written_into_a_new_folder_and_replaced(tmp_path):

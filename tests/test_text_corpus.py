@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import types
+import unittest.mock
 
 import corpora
 import numpy as np
@@ -255,6 +256,8 @@ def test_rows_on_disk_are_batched_as_those_in_memory(tmp_path, words, monkeypatc
     assert isinstance(in_memory["tokens"], np.ndarray)
     assert not isinstance(on_disk["tokens"], np.ndarray)
     np.testing.assert_array_equal(on_disk["tokens"][:5], in_memory["tokens"][:5])
+    np.testing.assert_array_equal(np.asarray(on_disk["tokens"]), in_memory["tokens"])
+    assert np.asarray(on_disk["tokens"], np.float32).dtype == np.float32
     batches = [Batches(records, batch_size=8, seed=1) for records in (in_memory, on_disk)]
     for _ in range(6):
         one, other = map(next, batches)
@@ -267,19 +270,35 @@ def test_rows_on_disk_are_batched_as_those_in_memory(tmp_path, words, monkeypatc
     left=st.integers(0, 7),
     length=st.integers(1, 4),
     block=st.integers(1, 8),
+    at_once=st.integers(1, 5),
 )
-def test_rows_of_documents_are_those_of_a_loop(lengths, left, length, block):
+def test_rows_of_documents_are_those_of_a_loop(lengths, left, length, block, at_once):
     ids = itertools.count(1)
     texts = [[next(ids) for _ in range(n)] + [0] for n in lengths]
     stream = np.array([id for one in texts for id in one], np.int32)
     parts = [stream[i : i + block] for i in range(0, len(stream), block)]
     joined = np.concatenate([np.zeros((0, length), np.int32), *rows.cut_rows(parts, length)])
     np.testing.assert_array_equal(joined, stream[: len(stream) // length * length].reshape(-1, length))
-    made = rows.document_rows(parts, length, end_id=0, pad_id=-1)
+    with unittest.mock.patch.object(rows, "AT_ONCE", at_once):
+        made = list(rows.document_rows(parts, length, end_id=0, pad_id=-1))
     cut = [one[i : i + length] for one in texts for i in range(0, len(one), length)]
     want = [row + [-1] * (length - len(row)) for row in cut]
     found = np.concatenate([np.zeros((0, length), np.int32), *made])
     np.testing.assert_array_equal(found, np.array(want, np.int32).reshape(-1, length))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"packing": "document"}, "unknown packing 'document'; choose one of joined, documents"),
+        ({"length": 0}, "length must be a whole number"),
+        ({"held_out": 1.0}, "held_out must be a number"),
+        ({"workers": 0}, "workers must be a whole number"),
+    ],
+)
+def test_corpus_of_settings_that_are_none_is_refused_before_anything_is_read(change, words):
+    with pytest.raises(InputError, match=words):
+        Text(source="nowhere", **change)
 
 
 def test_bad_corpora_are_refused_by_file_and_line(tmp_path, words):

@@ -158,6 +158,8 @@ def test_overlap_takes_the_renaming_of_values_that_suits_best():
         (lambda: bp.factor_graph(np.arange(3), 4), r"clauses are \[P, k\], got shape \(3,\)"),
         (lambda: bp.factor_graph(TREE, 12, answers=np.array([7, 1, 1, 1, 1])), "answers are 0, 1 or -1"),
         (lambda: bp.factor_graph(TREE, 12, known=np.zeros(3)), "known has a value or -1 for each of 12"),
+        (lambda: run(known=[2] + [-1] * 11), "known holds 2, and .* has values up to 1"),
+        (lambda: bp.stack([]), "give at least one"),
         (lambda: run(predicate=predicates.nae(3, 3)), r"messages are \(3, 3, 5\) here, got \(2, 3, 5\)"),
         (lambda: run(damping=1.0), "damping=1.0"),
         (lambda: run(max_sweeps=0), "at least one sweep"),
@@ -169,6 +171,6 @@ def test_bad_parameters_are_one_line_that_names_them(call, message):
         call()
 
 
-def run(predicate=ANY, **options):
-    graph = bp.factor_graph(TREE, 12)
+def run(predicate=ANY, known=None, **options):
+    graph = bp.factor_graph(TREE, 12, known=known)
     return bp.propagate(predicate, graph, bp.random_messages(jax.random.key(0), ANY, graph), **options)

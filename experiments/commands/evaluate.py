@@ -9,9 +9,12 @@ from experiments.commands.decode import decoders_for, measure
 from experiments.commands.flags import EvaluateFlags
 from experiments.commands.proposals import ways
 from experiments.commands.view import Page, check_viewer, order_row, record_at, two_tables
-from experiments.common import Results
+from experiments.common import Results, Row
 from experiments.trained import load_run
 from mdm_jax import loading
+from mdm_jax.errors import InputError
+from mdm_jax.loading import Model
+from mdm_jax.models.looped import LoopedTransformerConfig, with_loops
 from mdm_jax.text.tokenizer import FILE, copy_tokenizer, read_tokenizer
 
 
@@ -21,7 +24,11 @@ def evaluate(flags: EvaluateFlags) -> None:
     results = Results(flags.experiment, "evaluate", out=flags.out, seed=flags.seed)
     selectors, oracles = flags.selectors(), flags.oracles()
     model, task, layout = load_run(flags.experiment, flags.checkpoint)
-    all_ways = ways(flags, model, layout)
+    all_ways = [
+        way._replace(label=", ".join(filter(None, (label, way.label))), fields=fields | way.fields)
+        for label, own, fields in networks(flags, model)
+        for way in ways(flags, own, layout)
+    ]
     options: dict[str, Any] = {"batch_size": flags.batch_size, "seed": flags.seed}
     pages: list[Page] = []
     statistics: dict[str, None] = {}
@@ -43,6 +50,18 @@ def evaluate(flags: EvaluateFlags) -> None:
                     results.add(**{"method": layout.method, "dataset": dataset, **how, **part})
     results.finish(shown=functools.partial(two_tables, statistics=tuple(statistics)))
     pages[0].write()
+
+
+def networks(flags: EvaluateFlags, model: Model) -> list[tuple[str, Model, Row]]:
+    """The model, or a looped one with each number of loops: label, model, and the fields of its rows."""
+    if not flags.num_loops:
+        return [("", model, {})]
+    if not isinstance(model.config, LoopedTransformerConfig):
+        raise InputError(f"--num-loops is for a looped network, and {flags.checkpoint} is none: leave it out")
+    return [
+        (f"{num} loops", model._replace(params=with_loops(model.params, num)), {"num_loops": num})
+        for num in flags.num_loops
+    ]
 
 
 def export(flags: Any) -> None:

@@ -194,6 +194,9 @@ class EvaluateFlags(DecodeFlags, ViewerFlags):
     """the number of records, from the first (None: all)"""
     batch_size: Count = 128
     """records in a batch"""
+    num_loops: tuple[Count, ...] = ()
+    """apply the layers of a looped network so many times, in place of as many as it was trained with; each number gives
+    rows"""
     proposals: tuple[Count, ...] = ()
     """answer each record so many times and keep one answer, for so many times the calls; each number gives a row"""
     choose: Literal["likeliest", "stable", "symmetric", "average"] = "likeliest"
