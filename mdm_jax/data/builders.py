@@ -68,15 +68,21 @@ def prepare(
     Raises:
       InputError: the dataset on disk is damaged, or the folder cannot be written to.
     """
-    parent = make_folder(make_folder(data_dir) / builder_class.name)
-    with _alone(parent / f".{config.name}.lock"):
+    parent = make_folder(data_dir) / builder_class.name
+    if os.path.exists(parent / config.name / str(builder_class.VERSION)):  # tfds gives this name to what is complete
+        return _prepared(builder_class, config, data_dir)
+    with _alone(make_folder(parent) / f".{config.name}.lock"):
         return _prepared(builder_class, config, data_dir)
 
 
 @contextlib.contextmanager
 def _alone(path: pathlib.Path) -> Iterator[None]:
     """Waits until no other process of this machine holds the lock file, and holds it."""
-    with path.open("a") as file:
+    try:
+        file = path.open("a")
+    except OSError as error:
+        raise InputError(f"{path.parent} cannot be written to ({error.strerror}); give another folder") from error
+    with file:
         with contextlib.suppress(ImportError, OSError):  # Windows, and file systems without locks
             import fcntl
 
