@@ -112,6 +112,8 @@ def test_order_of_a_wrong_shape_or_dtype_is_refused_in_one_line():
         lambda: left_to_rightness(np.zeros(3)),
         lambda: kendall_tau(np.zeros((2, 3), int), np.zeros(2, int)),
         lambda: relative_jump(np.zeros(3, int), np.zeros((2, 2))),
+        lambda: relative_jump(np.zeros(3, int), 3),
+        lambda: mean_at_reveal(np.zeros(4), np.zeros(3, int)),
         lambda: relative_dependence(np.zeros(3, int), np.zeros((2, 2))),
         lambda: relative_dependence(np.zeros(3, int), np.triu(np.ones((3, 3)))),
     ):

@@ -67,8 +67,13 @@ def log_probs(
 
     Returns:
       float32 [num, L'].
+
+    Raises:
+      InputError: there are no sequences, or `batch_size` is below 1.
     """
     num, width = is_masked.shape
+    if not num or batch_size < 1:
+        raise InputError(f"{num} sequences, {batch_size} at a time: give at least one of each")
     missing = -num % min(batch_size, num)
     tokens = np.pad(x_0.astype(np.int32), ((0, missing), (0, 0)), mode="edge")
     hidden = np.pad(is_masked, ((0, missing), (0, x_0.shape[1] - width)))

@@ -69,7 +69,7 @@ def relative_jump(steps: ArrayLike, coordinates: ArrayLike | None = None) -> Val
     orders = _orders(steps)
     length = orders.shape[-1]
     places = np.asarray(np.arange(length) if coordinates is None else coordinates, np.float64)
-    if places.shape[0] != length or places.ndim > 2:
+    if places.ndim not in (1, 2) or places.shape[0] != length:
         raise InputError(f"coordinates must be of shape ({length},) or ({length}, D), got {places.shape}")
     places = places.reshape(length, -1)
     distances = np.abs(places[:, None] - places[None]).sum(axis=-1)
@@ -110,8 +110,10 @@ def mean_at_reveal(values: ArrayLike, steps: ArrayLike) -> Values:
     Returns:
       float64 [...], in the unit of the values.
     """
-    is_revealed = _orders(steps) >= 0
-    total = np.where(is_revealed, np.asarray(values, np.float64), 0).sum(axis=-1)
+    is_revealed, read = _orders(steps) >= 0, np.asarray(values, np.float64)
+    if read.shape != is_revealed.shape:
+        raise InputError(f"values must be of the order's shape {is_revealed.shape}, got {read.shape}")
+    total = np.where(is_revealed, read, 0).sum(axis=-1)
     with np.errstate(invalid="ignore"):
         return np.asarray(total / is_revealed.sum(axis=-1))
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from mdm_jax.data import builders
 from mdm_jax.data.checks import Records, Say, Split, silent
 from mdm_jax.errors import InputError
+from mdm_jax.ranges import INT32, Range, check_number
 from mdm_jax.report.board import View
 
 Tokens = NDArray[np.int32]
@@ -244,6 +245,7 @@ class Generated(abc.ABC):
         Raises:
           InputError: records cannot be made or read, or the split has fewer than `num`.
         """
+        check_number("the number of records", num, Range(1, INT32), whole=True)
         parts = list(self.chunks(split, num, say))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 

@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mdm_jax.errors import InputError
+from mdm_jax.ranges import INT32, Range, check_number
 from mdm_jax.sharding import place
 from mdm_jax.training.objectives import Batch, Loss
 from mdm_jax.typing import Array, Denoiser, Params
@@ -38,6 +39,7 @@ def held_out_loss(
     """
     if loss.init is not None:
         raise InputError("a loss with a pool cannot measure held-out examples: give objectives.masked_loss(mask_id)")
+    check_number("batch_size", batch_size, Range(1, INT32), whole=True)
     num_tokens = int((~examples["is_prompt"]).sum())
     if num_tokens == 0:
         raise InputError(f"{len(examples['tokens'])} held-out examples have no token to predict; give at least one")

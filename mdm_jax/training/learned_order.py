@@ -111,7 +111,7 @@ def fit_order(
       InputError: the network gives logits in place of Features, or there are no examples, or an option is out of
         range.
     """
-    mask_id = _check_options(denoiser, mask_id, examples, num_steps, batch_size)
+    mask_id = _check_options(denoiser, mask_id, examples, num_steps, batch_size, learning_rate, seed)
     schedule = optax.cosine_decay_schedule(learning_rate, num_steps)
     optimizer = optax.adam(schedule)
 
@@ -181,7 +181,7 @@ def tune_denoiser(
       InputError: the network gives logits in place of Features, or there are no examples, or an option is out of
         range.
     """
-    mask_id = _check_options(denoiser, mask_id, examples, num_steps, batch_size)
+    mask_id = _check_options(denoiser, mask_id, examples, num_steps, batch_size, learning_rate, seed)
     schedule = optax.cosine_decay_schedule(learning_rate, num_steps)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
 
@@ -211,7 +211,13 @@ def tune_denoiser(
 
 
 def _check_options(
-    denoiser: Denoiser, mask_id: int, examples: Mapping[str, np.ndarray], num_steps: int, batch_size: int
+    denoiser: Denoiser,
+    mask_id: int,
+    examples: Mapping[str, np.ndarray],
+    num_steps: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
 ) -> int:
     """The id of the mask; InputError for what cannot be trained with."""
     if not gives_features(denoiser):
@@ -220,6 +226,8 @@ def _check_options(
         raise InputError("no examples to train on: give at least one")
     check_number("num_steps", num_steps, Range(1, INT32), whole=True)
     check_number("batch_size", batch_size, Range(1, INT32), whole=True)
+    check_number("learning_rate", learning_rate, Range(above=0))
+    check_number("seed", seed, Range(0, INT32), whole=True)
     return check_mask_id(mask_id, denoiser)
 
 
