@@ -19,7 +19,7 @@ def model():
     return mdm_jax.load("sudoku-6m")
 
 
-@pytest.mark.parametrize("name", ["sudoku-6m", "sudoku-6m-long", "sudoku-6m-hard"])
+@pytest.mark.parametrize("name", ["sudoku-6m", "sudoku-6m-long", "sudoku-6m-looped", "sudoku-6m-hard"])
 def test_weights_have_six_million_parameters_in_a_small_file_with_a_card(name):
     model = mdm_jax.load(name)
     assert 5e6 < num_params(model.params) < 7e6
@@ -47,6 +47,13 @@ def test_sudoku_6m_long_solves_held_out_puzzles():
     model = mdm_jax.load("sudoku-6m-long")
     assert solved(model, "normal", "margin") >= 7 / 8
     assert solved(model, "hard", "margin", num=12) >= 0.4
+
+
+@pytest.mark.slow
+def test_sudoku_6m_looped_solves_hard_puzzles_in_any_order():
+    model = mdm_jax.load("sudoku-6m-looped")
+    assert solved(model, "hard", "margin", num=12) >= 0.7
+    assert solved(model, "normal", "random") >= 5 / 8  # 94% of 128 are known
 
 
 @pytest.mark.slow
