@@ -151,6 +151,8 @@ PRESETS: dict[str, ModelConfig] = {
     "sudoku_8x256": sudoku_8x256,
     "sudoku_800k": sudoku_800k,
     **{f"smdm_{size}": smdm(size) for size in SMDM},
+    "smdm_19m": smdm_19m,
+    "smdm_170m": smdm_170m,
     "arm_42m": arm_42m,
     "llada_8b": llada_8b,
     "llama2_7b": llama2_7b,

@@ -187,13 +187,14 @@ def rendered(
 ) -> str:
     """The text of a conversation by a template, in a sandbox: templates come with weights, from anywhere."""
     with of_extra("text"):
-        import jinja2.ext
+        import jinja2
+        from jinja2.ext import Extension
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     def refuse(message: str) -> None:
         raise jinja2.TemplateError(message)
 
-    class Generation(jinja2.ext.Extension):
+    class Generation(Extension):
         """{% generation %} ... {% endgeneration %}, by which templates mark what is trained on: its text as it is."""
 
         tags = {"generation"}  # noqa: RUF012 (the library's)
