@@ -181,7 +181,7 @@ def test_decoder_piece_by_piece_over_a_used_cache_equals_the_whole(config, dtype
     decoder = make_decoder(config)
     cache = jax.tree.map(lambda x: 50 * jnp.ones_like(x), decoder.init_cache(3, L + 2))
     assert {leaf.dtype for leaf in jax.tree.leaves(cache)} == {jnp.dtype(dtype)}
-    assert {leaf.shape for leaf in jax.tree.leaves(cache)} == {(3, config.kv_heads, L + 2, 4)}
+    assert {leaf.shape for leaf in jax.tree.leaves(cache)} == {(3, config.kv_heads, L + 2, config.head_width)}
     read, pieces = jax.jit(decoder), []
     for start, end in [(0, 4), (4, 5), (5, L)]:
         features, cache = read(params, tokens[:, start:end], cache, jnp.int32(start))

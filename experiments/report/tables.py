@@ -41,6 +41,7 @@ def results() -> Lines:
     noisy = value("sudoku-readings", "solved", oracle="top_prob", **NOISE)
     hard = sudoku.PAPER["mdm", "hard", "margin"]
     until, calls = (value("sudoku-6m-enough", field, dataset="hard") for field in ("solved", "nfe"))
+    looped = value("sudoku-6m-looped-hard", "solved", dataset="hard", oracle="margin")
     by_margin, its_calls = (
         value("sudoku-6m", field, dataset="hard", oracle="margin", **AT_ONE) for field in ("solved", "nfe")
     )
@@ -52,7 +53,8 @@ def results() -> Lines:
         ("9x9 Sudoku, top probability, noise on log scores", normal["top_prob"], noisy, "the likely cause"),
         ("9x9 Sudoku, margin", normal["margin"], plain["margin"], ""),
         ("hard 9x9 Sudoku, margin", hard, by_margin, ""),
-        ("the same, symmetric forms until one fits itself", None, until, fewer),
+        ("the same, layers applied four times", None, looped, "the same number of parameters, four times the compute"),
+        ("without loops, symmetric forms until one fits itself", None, until, fewer),
         ("Zebra, margin; ours is 3x3 to 4x4 only, 0.8M", zebra.PAPER["mdm", "margin"], small, "falls short"),
     ]
     heads = ("puzzles solved by one masked model", "paper", "ours", "")
@@ -110,6 +112,8 @@ OTHERS = {
     "sudoku-blocks-dual": "in blocks, all keys and values kept",
     "sudoku-6m-5000-steps": "after 5,000 steps of training",
     "sudoku-6m-long-evaluate": "sudoku-6m-long, trained on 466,000 puzzles more",
+    "sudoku-6m-looped-hard": "sudoku-6m-looped, its layers applied four times",
+    "sudoku-6m-looped-normal": "sudoku-6m-looped, its layers applied four times",
     "sudoku-6m-both-sets": "trained on both sets, 5,000 steps",
     "sudoku-6m-se11-searched": "eight symmetric forms, each by a checked beam of 8, threshold 0.99",
     "sudoku-6m-more-on-hard": "after 1,000 steps more on hard puzzles alone, threshold 0.99",
