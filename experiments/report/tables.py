@@ -115,6 +115,7 @@ OTHERS = {
     "sudoku-6m-looped-hard": "sudoku-6m-looped, its layers applied four times",
     "sudoku-6m-looped-normal": "sudoku-6m-looped, its layers applied four times",
     "sudoku-6m-looped-surface": "sudoku-6m-looped, four cells a step, applied 1, 2, 4 and 8 times",
+    "sudoku-6m-looped-eight": "sudoku-6m-looped, its layers applied eight times",
     "sudoku-6m-both-sets": "trained on both sets, 5,000 steps",
     "sudoku-6m-se11-searched": "eight symmetric forms, each by a checked beam of 8, threshold 0.99",
     "sudoku-6m-more-on-hard": "after 1,000 steps more on hard puzzles alone, threshold 0.99",
