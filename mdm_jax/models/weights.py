@@ -47,8 +47,9 @@ def save_weights(folder: pathlib.Path, params: Params, *, dtype: str = "bfloat16
     digests, tensors = {}, {}
     for name, leaf in by_name(params).items():
         read = functools.partial(_in_dtype, leaf, dtype)
-        check_finite(f"the parameters in {dtype}", {name: read()})
-        digests[name], tensors[name] = digest(read()), Written(np.shape(leaf), dtype, read)
+        array = read()
+        check_finite(f"the parameters in {dtype}", {name: array})
+        digests[name], tensors[name] = digest(array), Written(array.shape, dtype, read)
     path = make_folder(folder) / WEIGHTS
     write_file(path, tensors, {DIGESTS: json.dumps(digests)})
     return path
