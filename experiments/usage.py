@@ -9,7 +9,7 @@ GROUPS = {
         prompt infill limit limit-9x9 num-latents num-observations length min-houses max-houses min-attributes
         max-attributes sequences""",
     "model": """model checkpoint proxy judge init-from mask-id dropout dtype param-dtype layers width heads positions
-        num-loops lora-rank""",
+        num-loops settled lora-rank""",
     "optimisation": """steps loss optimizer learning-rate warmup-steps final-fraction weight-decay beta1 beta2 clip-norm
         ema-decay max-skipped finetune-steps finetune-rate""",
     "decoding": """oracle noise tokens-per-step num-steps binomial-steps threshold entropy-budget klass remask-steps

@@ -17,6 +17,7 @@ import mdm_jax
 from experiments.commands.losses import losses
 from mdm_jax.draws import Focal, Skewed, Subset
 from mdm_jax.errors import InputError
+from mdm_jax.evaluation.replay import loops_of, trace_of
 from mdm_jax.loading import export
 from mdm_jax.logits import scored_nll
 from mdm_jax.masking import mask_where
@@ -34,6 +35,8 @@ quick = pytest.fixture(scope="module", autouse=True)(toy.quick_compilation)
 
 CONFIGS = {r: kinds.adapted(tiny.CONFIG, {"kind": "looped_transformer", "num_loops": r}) for r in (1, 3)}
 PARAMS = kinds.init_params(CONFIGS[3], jax.random.key(0))
+MOVING = jax.tree.map(lambda leaf: 12 * leaf if leaf.ndim == 2 else leaf, PARAMS)
+"""Weights so large that the states still change after many loops."""
 RNG = np.random.default_rng(0)
 TOKENS = jnp.asarray(RNG.integers(1, tiny.CONFIG.vocab_size, (2, 6)), jnp.int32)
 
@@ -67,6 +70,84 @@ def test_loops_are_calls_that_go_on_from_the_last_states_and_their_number_may_be
     is_read = jnp.asarray(RNG.random(TOKENS.shape) < 0.2)
     read = looped.features(PARAMS, TOKENS, is_read).hidden
     np.testing.assert_allclose(read[is_read], want[2].hidden[is_read], atol=1e-5)
+
+
+def settled_by_hand(params, tokens, most, settled, pad_id=None):
+    """One row at a time, by plain calls of the Transformer: its last states, and how many loops it took."""
+    config, found = kinds.adapted(tiny.CONFIG, {"pad_id": pad_id}), []
+    network = functools.partial(Transformer(config).apply, {"params": params}, method="features")
+    for row in tokens:
+        old = network(row[None], state=jnp.zeros((1, len(row), config.width))).hidden[0]
+        loops, is_real = 1, np.asarray(row) != pad_id
+        while loops < most:
+            new = network(row[None], state=old[None]).hidden[0]
+            share = np.linalg.norm(new - old, axis=-1) / np.linalg.norm(new, axis=-1)
+            old, loops = new, loops + 1
+            if share[is_real].max() <= settled:
+                break
+        found.append((old, loops))
+    return found
+
+
+def test_row_goes_through_no_more_loops_once_its_states_settle():
+    denoiser, tokens = kinds.make_denoiser(CONFIGS[3]), jnp.asarray(RNG.integers(0, tiny.CONFIG.vocab_size, (8, 6)))
+    changes = np.diff(denoiser.features(MOVING, tokens, every_loop=True).hidden, axis=0)
+    assert np.linalg.norm(changes[-1], axis=-1).max() > 0.01, "the states move"
+    took = set()
+    features, count = jax.jit(denoiser.features), jax.jit(denoiser.loops)
+    for settled in (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 3.0):
+        params = with_loops(MOVING, 12, settled)
+        want = settled_by_hand(MOVING, tokens, 12, settled)
+        np.testing.assert_array_equal(count(params, tokens), [loops for _, loops in want])
+        found = features(params, tokens).hidden
+        np.testing.assert_allclose(found, jnp.stack([state for state, _ in want]), atol=1e-5)
+        np.testing.assert_allclose(features(params, tokens[3:4]).hidden[0], found[3], atol=1e-5)
+        took |= {loops for _, loops in want}
+    assert {2, 12} < took, "some settle at once, some never, some between"
+    assert (features._cache_size(), count._cache_size()) == (2, 1), "another number compiles nothing"
+    np.testing.assert_allclose(
+        features(with_loops(MOVING, 3, 0.0), tokens).hidden, denoiser.features(MOVING, tokens).hidden, atol=1e-5
+    )
+    assert (denoiser.loops(MOVING, tokens) == 3).all()
+    assert (denoiser.loops(with_loops(MOVING, 7), tokens) == 7).all()
+    assert (denoiser.loops(with_loops(MOVING, 1, 0.1), tokens) == 1).all()
+
+
+def test_padding_does_not_keep_a_row_from_settling():
+    pad = 0
+    denoiser = kinds.make_denoiser(kinds.adapted(CONFIGS[3], {"pad_id": pad}))
+    tokens = TOKENS.at[:, 4:].set(pad)
+    for settled in (0.05, 0.1, 0.2):
+        want = settled_by_hand(MOVING, tokens, 9, settled, pad_id=pad)
+        assert denoiser.loops(with_loops(MOVING, 9, settled), tokens).tolist() == [loops for _, loops in want]
+
+
+def test_network_whose_states_are_not_finite_settles():
+    broken = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), PARAMS)
+    assert kinds.make_denoiser(CONFIGS[3]).loops(with_loops(broken, 1 << 20, 0.0), TOKENS).tolist() == [2, 2]
+
+
+def test_sampler_of_settled_states_fills_in_each_row_as_if_it_were_alone():
+    denoiser, params = kinds.make_denoiser(CONFIGS[3]), with_loops(MOVING, 9, 0.1)
+    x_init = jnp.where(jnp.arange(6)[None] < jnp.array([[0], [2], [4]]), 1, tiny.MASK)
+    keys = jax.random.split(jax.random.key(0), 3)
+    decode = functools.partial(mdm_jax.sample, denoiser, params, mask_id=tiny.MASK)
+    together = decode(keys, x_init)
+    for i in range(3):
+        alone = decode(keys[i : i + 1], x_init[i : i + 1])
+        assert (alone.tokens[0] == together.tokens[i]).all()
+        np.testing.assert_allclose(alone.log_prob[0], together.log_prob[i], rtol=1e-5)
+    trace = trace_of(together.tokens, together.reveal_step, mask_id=tiny.MASK)
+    by_hand = [
+        denoiser.loops(params, shown[None])[0]
+        for call in trace.tokens[:-1]
+        for shown in call
+        if (shown == tiny.MASK).any()
+    ]
+    assert len(by_hand) == 6 + 4 + 2
+    assert loops_of(denoiser, params, trace) == pytest.approx(np.mean(by_hand))
+    with pytest.raises(InputError, match="no row of the trace has a mask"):
+        loops_of(denoiser, params, trace._replace(tokens=trace.tokens[-1:]))
 
 
 @pytest.mark.slow
@@ -122,6 +203,9 @@ def test_number_of_loops_that_is_none_is_refused_and_never_saved(tmp_path):
     for number in (0, -5, 2.5, "a", 2**40):
         with pytest.raises(InputError, match="num_loops must be a whole number"):
             with_loops(PARAMS, number)
+    for share in (-0.1, float("nan"), float("inf"), "a"):
+        with pytest.raises(InputError, match="settled must be a number"):
+            with_loops(PARAMS, 2, share)
     model = mdm_jax.Model(CONFIGS[3], with_loops(PARAMS, 2), kinds.make_denoiser(CONFIGS[3]))
     with pytest.raises(InputError, match="hold a chosen num_loops"):
         export(model, tmp_path / "out")
@@ -176,7 +260,18 @@ def test_evaluate_takes_several_numbers_of_loops_and_refuses_a_network_without(t
     (row,) = rows(tmp_path / "three")
     assert "num_loops" not in row
     assert row["cells"] == rows(tmp_path / "out")[1]["cells"]
-    assert_refused("sudoku", [([*flags, plain, "--num-loops", 2], "is for a looped network, and")])
+    run("sudoku", *flags, looped, "--num-loops", 5, "--settled", 0.3, "--out", tmp_path / "four")
+    (row,) = rows(tmp_path / "four")
+    assert (row["num_loops"], row["settled"]) == (5, 0.3)
+    assert 2 <= row["loops"] <= 5
+    settled = ["--settled", 0.3]
+    run("sudoku", *flags, looped, "--num-loops", 5, *settled, "--remask-steps", 2, "--out", tmp_path / "five")
+    assert "loops" not in rows(tmp_path / "five")[0]
+    refused = [
+        ([*flags, plain, "--num-loops", 2], "is for a looped network, and"),
+        ([*flags, looped, *settled], "--settled ends the loops of --num-loops"),
+    ]
+    assert_refused("sudoku", refused)
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import itertools
 import sys
 from typing import Any
 
-from experiments.commands.decode import decoders_for, measure
+from experiments.commands.decode import Decoded, decoders_for, measure
 from experiments.commands.flags import EvaluateFlags
 from experiments.commands.proposals import ways
 from experiments.commands.view import Page, check_viewer, order_row, record_at, two_tables
@@ -13,9 +13,14 @@ from experiments.common import Results, Row
 from experiments.trained import load_run
 from mdm_jax import loading
 from mdm_jax.errors import InputError
+from mdm_jax.evaluation import replay
 from mdm_jax.loading import Model
-from mdm_jax.models.looped import LoopedTransformerConfig, with_loops
+from mdm_jax.models.looped import LoopedDenoiser, LoopedTransformerConfig, with_loops
+from mdm_jax.tasks.base import Layout
 from mdm_jax.text.tokenizer import FILE, copy_tokenizer, read_tokenizer
+
+COUNTED = 100
+"""Records whose loops are counted: it takes as long as to decode them."""
 
 
 def evaluate(flags: EvaluateFlags) -> None:
@@ -43,6 +48,7 @@ def evaluate(flags: EvaluateFlags) -> None:
                 decoded = measure(task, layout, decode, records, progress=f"{dataset} {name}", **options)
                 orders = order_row(task, records, decoded)
                 statistics |= dict.fromkeys(orders)
+                fields |= loops_taken(flags, way.model, layout, decoded)
                 results.add(**{"method": layout.method, **fields, **decoded.row, **orders})
                 label = (name, "" if len(selectors) == 1 else str(selector), way.label)
                 pages[-1].add(", ".join(filter(None, label)), way.model, decode, decoded, how)
@@ -55,13 +61,31 @@ def evaluate(flags: EvaluateFlags) -> None:
 def networks(flags: EvaluateFlags, model: Model) -> list[tuple[str, Model, Row]]:
     """The model, or a looped one with each number of loops: label, model, and the fields of its rows."""
     if not flags.num_loops:
+        if flags.settled is not None:
+            raise InputError("--settled ends the loops of --num-loops: give that too, as the most")
         return [("", model, {})]
     if not isinstance(model.config, LoopedTransformerConfig):
         raise InputError(f"--num-loops is for a looped network, and {flags.checkpoint} is none: leave it out")
+    about: Row = {} if flags.settled is None else {"settled": flags.settled}
     return [
-        (f"{num} loops", model._replace(params=with_loops(model.params, num)), {"num_loops": num})
+        (
+            f"{num} loops",
+            model._replace(params=with_loops(model.params, num, flags.settled)),
+            {"num_loops": num} | about,
+        )
         for num in flags.num_loops
     ]
+
+
+def loops_taken(flags: EvaluateFlags, model: Model, layout: Layout, decoded: Decoded) -> Row:
+    """The loops that a network call took for a record, where they end when its states settle."""
+    takes_back = flags.remask_steps is not None or flags.corrector is not None
+    if flags.settled is None or takes_back or flags.search_width is not None or flags.proposals:
+        return {}  # the result does not say what the network was shown
+    assert isinstance(model.denoiser, LoopedDenoiser)
+    assert layout.mask_id is not None
+    trace = replay.trace_of(decoded.tokens[:COUNTED], decoded.reveal_step[:COUNTED], mask_id=layout.mask_id)
+    return {"loops": replay.loops_of(model.denoiser, model.params, trace)}
 
 
 def export(flags: Any) -> None:

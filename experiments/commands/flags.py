@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from experiments.flags import DecodeFlags, RunFlags
 from mdm_jax.errors import InputError
-from mdm_jax.ranges import Count, Decay, NumLoops, Range, Seed
+from mdm_jax.ranges import Count, Decay, NotNegative, NumLoops, Range, Seed
 
 if TYPE_CHECKING:
     from experiments.commands.decode import Decoded
@@ -197,6 +197,9 @@ class EvaluateFlags(DecodeFlags, ViewerFlags):
     num_loops: tuple[Count, ...] = ()
     """apply the layers of a looped network so many times, in place of as many as it was trained with; each number gives
     rows"""
+    settled: NotNegative | None = None
+    """with --num-loops: a record goes through no more loops once one has changed no hidden state by more than this
+    share of it, such as 0.2"""
     proposals: tuple[Count, ...] = ()
     """answer each record so many times and keep one answer, for so many times the calls; each number gives a row"""
     choose: Literal["likeliest", "stable", "symmetric", "average"] = "likeliest"

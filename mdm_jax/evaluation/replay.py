@@ -18,11 +18,14 @@ from mdm_jax.checks import call, check_mask_id, check_network
 from mdm_jax.confidence import read_confidence
 from mdm_jax.errors import InputError
 from mdm_jax.logits import scored_nll
+from mdm_jax.models.looped import LoopedDenoiser
 from mdm_jax.sampling import SampleResult
 from mdm_jax.typing import Array, Denoiser, Features, Params
 
 TOKENS = 1 << 14
 """Tokens that a network call of a replay is given, at most, unless one sequence has more."""
+LOOP_TOKENS = 1 << 11
+"""The same where loops are counted: a call lasts until its slowest row settles."""
 
 
 class Trace(NamedTuple):
@@ -133,6 +136,30 @@ def at_reveal(denoiser: Denoiser, params: Params, trace: Trace) -> AtReveal:
                 here = np.asarray(values).reshape(size, batch, length)[i]
                 field[is_revealed[step]] = here[is_revealed[step]]
     return found
+
+
+def loops_of(denoiser: LoopedDenoiser, params: Params, trace: Trace) -> float:
+    """The loops that a looped network took for a row with masks, averaged over rows and calls.
+
+    Args:
+      denoiser: the network.
+      params: its parameters, as from `with_loops`.
+      trace: of `trace_of` or `Recorded.trace`.
+
+    Raises:
+      InputError: there was no call.
+    """
+    is_masked = trace.is_masked[:-1]
+    shown = trace.tokens[:-1][is_masked.any(axis=-1)]
+    if not len(shown):
+        raise InputError("no row of the trace has a mask, so no loop was taken")
+    shown = shown[np.argsort((shown == trace.mask_id).sum(axis=-1), kind="stable")]  # rows of similar work together
+    size = max(1, LOOP_TOKENS // shown.shape[1])
+    starts = [min(first, max(len(shown) - size, 0)) for first in range(0, len(shown), size)]  # all of one shape
+    loops, count = np.zeros(len(shown), np.int32), jax.jit(denoiser.loops)
+    for first in starts:
+        loops[first : first + size] = count(params, jnp.asarray(shown[first : first + size]))
+    return float(loops.mean())
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
