@@ -1,9 +1,9 @@
 """Everything that this library has to measure on an accelerator, as one command that stops in time.
 
-The slices, in order of worth: right, cost, peers, train, sudoku, sudoku-hard, five of nae_sat, zebra, arm, arm_ordered,
-load, scaling, text. Each stands by itself, runs in processes of its own with their own limits, and leaves a file
-`accelerator-SLICE.json`. A slice is left out where experiments/results or --out holds its file from such a device,
-unless --slices names it. What is cut off keeps the rows that it has.
+The slices, in order of worth: right, cost, peers, train, sudoku, sudoku-looped, sudoku-hard, five of nae_sat, zebra,
+arm, arm_ordered, load, scaling, text. Each stands by itself, runs in processes of its own with their own limits, and
+leaves a file `accelerator-SLICE.json`. A slice is left out where experiments/results or --out holds its file from such
+a device, unless --slices names it. What is cut off keeps the rows that it has.
 
     python -m experiments.accelerator --minutes 15
     python -m experiments.accelerator --minutes 8 --slices right,cost,train --out runs/card

@@ -99,9 +99,13 @@ def training(
     length: int,
     seconds: float,
     prepare: float,
+    timed: str | None = None,
     **flags: Any,
 ) -> tuple[Command, ...]:
-    """Makes the data, times a step, and trains for as many steps as fit; the learning rate falls to their end."""
+    """Makes the data, times a step, and trains for as many steps as fit; the learning rate falls to their end.
+
+    The step that is timed is of the network `timed`, if the flags make another one of `model`.
+    """
     data = {**data, "data": "{out}/data"}
 
     def chosen(rows: Sequence[Row]) -> Flags:
@@ -119,16 +123,26 @@ def training(
             "steps": steps,
         }
 
-    toy = {**toy_data, "model": "sudoku_800k", **TOY_STEPS, "evaluate-every": 2, "checkpoint-every": 2}
+    toy = {
+        **toy_data,
+        "model": "sudoku_800k",
+        **TOY_STEPS,
+        "evaluate-every": 2,
+        "checkpoint-every": 2,
+        "init-from": None,
+    }
     return (
         Command("prepare", f"{experiment} prepare", prepare, data, None),
-        loop("loop", 25, None, model=model, batch=batch, length=length, turns=1),
+        loop("loop", 25, None, model=timed or model, batch=batch, length=length, turns=1),
         Command("training", f"{experiment} train", seconds, chosen, toy),
     )
 
 
-def sudoku(difficulty: str | None) -> Slice:
-    """The paper's 6M on 9x9: tables 2 and 5, and the weights."""
+def sudoku(difficulty: str | None, *, batch: int = 1_024, looped: str | None = None) -> Slice:
+    """The paper's 6M on 9x9: tables 2 and 5, and the weights; or looped weights, trained further with four loops."""
+    loops: dict[str, Any] = {}
+    if looped is not None:
+        loops = {"timed": looped, "init-from": looped, "num-loops": 4, "learning-rate": 2e-3}
     data = {"difficulty": difficulty, "size": 9, "num-train": 400_000, "num-test": 1_000}
     toy = {"difficulty": None, "size": 4, **TOY_PUZZLES}
     orders = {"oracle": "random,top_prob,margin", "difficulty": "normal,hard", "limit": 1_000, "batch-size": 500}
@@ -139,12 +153,13 @@ def sudoku(difficulty: str | None) -> Slice:
                 data,
                 toy,
                 model="sudoku_6m_deep",
-                batch=1_024,
+                batch=batch,
                 length=81,
                 seconds=215,
                 prepare=60,
                 augment=True,
                 loss="skewed",
+                **loops,
             ),
             Command("export", "sudoku export", 15, {"checkpoint": "{out}/training"}, {}),
             Command(
@@ -162,7 +177,7 @@ def nae_sat(num_latents: int, num_observations: int) -> Slice:
     """A row of Table 1."""
     data = {"num-latents": num_latents, "num-observations": num_observations, "num-train": 500_000}
     toy = {"num-latents": 4, "num-observations": 6, **TOY_PUZZLES}
-    train = {"batch": 256, "length": 512, "seconds": 45, "prepare": 15}
+    train: dict[str, Any] = {"batch": 256, "length": 512, "seconds": 45, "prepare": 15}
     evaluate = {"checkpoint": "{out}/training", "oracle": "random,margin", "limit": 1_000, "batch-size": 500}
     return Slice(
         (
@@ -237,6 +252,7 @@ def slices(source: str | None) -> dict[str, Slice]:
             )
         ),
         "sudoku": sudoku("normal"),
+        "sudoku-looped": sudoku("normal", batch=512, looped="sudoku-6m-looped"),
         "sudoku-hard": sudoku(None),
         **{f"nae_sat-{n}-{p}": nae_sat(n, p) for n, p in ((25, 275), (30, 270), (40, 260), (50, 250), (100, 200))},
         "zebra": zebra("in-place", "smdm_19m", 180),
