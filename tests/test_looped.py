@@ -258,15 +258,16 @@ def test_evaluate_takes_several_numbers_of_loops_and_refuses_a_network_without(t
     assert (row["num_loops"], row["proposals"]) == (2, 2)
     run("sudoku", *flags, looped, "--out", tmp_path / "three")
     (row,) = rows(tmp_path / "three")
-    assert "num_loops" not in row
+    assert (row["num_loops"], row["passes"]) == (2, 2 * row["nfe"])
     assert row["cells"] == rows(tmp_path / "out")[1]["cells"]
     run("sudoku", *flags, looped, "--num-loops", 5, "--settled", 0.3, "--out", tmp_path / "four")
     (row,) = rows(tmp_path / "four")
     assert (row["num_loops"], row["settled"]) == (5, 0.3)
     assert 2 <= row["loops"] <= 5
+    assert row["passes"] == pytest.approx(row["loops"] * row["nfe"], abs=0.05 + 0.005 * row["nfe"])  # rounded
     settled = ["--settled", 0.3]
     run("sudoku", *flags, looped, "--num-loops", 5, *settled, "--remask-steps", 2, "--out", tmp_path / "five")
-    assert "loops" not in rows(tmp_path / "five")[0]
+    assert not {"loops", "passes"} & set(rows(tmp_path / "five")[0])
     refused = [
         ([*flags, plain, "--num-loops", 2], "is for a looped network, and"),
         ([*flags, looped, *settled], "--settled ends the loops of --num-loops"),

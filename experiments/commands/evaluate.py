@@ -48,8 +48,8 @@ def evaluate(flags: EvaluateFlags) -> None:
                 decoded = measure(task, layout, decode, records, progress=f"{dataset} {name}", **options)
                 orders = order_row(task, records, decoded)
                 statistics |= dict.fromkeys(orders)
-                fields |= loops_taken(flags, way.model, layout, decoded)
-                results.add(**{"method": layout.method, **fields, **decoded.row, **orders})
+                cost = passes(flags, way.model, layout, decoded, how)
+                results.add(**{"method": layout.method, **fields, **decoded.row, **cost, **orders})
                 label = (name, "" if len(selectors) == 1 else str(selector), way.label)
                 pages[-1].add(", ".join(filter(None, label)), way.model, decode, decoded, how)
                 for part in flags.parts(records, decoded):
@@ -60,12 +60,14 @@ def evaluate(flags: EvaluateFlags) -> None:
 
 def networks(flags: EvaluateFlags, model: Model) -> list[tuple[str, Model, Row]]:
     """The model, or a looped one with each number of loops: label, model, and the fields of its rows."""
-    if not flags.num_loops:
-        if flags.settled is not None:
-            raise InputError("--settled ends the loops of --num-loops: give that too, as the most")
-        return [("", model, {})]
+    if flags.settled is not None and not flags.num_loops:
+        raise InputError("--settled ends the loops of --num-loops: give that too, as the most")
     if not isinstance(model.config, LoopedTransformerConfig):
-        raise InputError(f"--num-loops is for a looped network, and {flags.checkpoint} is none: leave it out")
+        if flags.num_loops:
+            raise InputError(f"--num-loops is for a looped network, and {flags.checkpoint} is none: leave it out")
+        return [("", model, {})]
+    if not flags.num_loops:
+        return [("", model, {"num_loops": model.config.num_loops})]
     about: Row = {} if flags.settled is None else {"settled": flags.settled}
     return [
         (
@@ -77,15 +79,21 @@ def networks(flags: EvaluateFlags, model: Model) -> list[tuple[str, Model, Row]]
     ]
 
 
-def loops_taken(flags: EvaluateFlags, model: Model, layout: Layout, decoded: Decoded) -> Row:
-    """The loops that a network call took for a record, where they end when its states settle."""
-    takes_back = flags.remask_steps is not None or flags.corrector is not None
-    if flags.settled is None or takes_back or flags.search_width is not None or flags.proposals:
-        return {}  # the result does not say what the network was shown
-    assert isinstance(model.denoiser, LoopedDenoiser)
-    assert layout.mask_id is not None
-    trace = replay.trace_of(decoded.tokens[:COUNTED], decoded.reveal_step[:COUNTED], mask_id=layout.mask_id)
-    return {"loops": replay.loops_of(model.denoiser, model.params, trace)}
+def passes(flags: EvaluateFlags, model: Model, layout: Layout, decoded: Decoded, how: Row) -> Row:
+    """What the calls of a looped network cost, in passes of its layers; `how` are the fields of its row."""
+    if not isinstance(model.denoiser, LoopedDenoiser):
+        return {}
+    found: Row = {}
+    loops = how["num_loops"]
+    if flags.settled is not None:
+        takes_back = flags.remask_steps is not None or flags.corrector is not None
+        if takes_back or flags.search_width is not None or flags.proposals:
+            return {}  # the result does not say what the network was shown
+        assert layout.mask_id is not None
+        trace = replay.trace_of(decoded.tokens[:COUNTED], decoded.reveal_step[:COUNTED], mask_id=layout.mask_id)
+        loops = replay.loops_of(model.denoiser, model.params, trace)
+        found["loops"] = round(loops, 2)
+    return {**found, "passes": round(loops * decoded.row["nfe"], 1)}
 
 
 def export(flags: Any) -> None:
