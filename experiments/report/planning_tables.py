@@ -2,6 +2,7 @@
 
 from experiments import correction_report
 from experiments.aligned_table import compared
+from experiments.common import Row
 from experiments.measured import interval, percent, rows
 from mdm_jax.report.plots import words
 
@@ -16,11 +17,16 @@ def learned_order(name: str, score: str = "solved", unit: str = "cells") -> list
             "order": NAMES.get(row["oracle"]) or words(row["oracle"]),
             score: percent(row[score]),
             "95% interval": interval(row[f"{score}_ci"]),
+            **({"all agree, 95% interval": _with_interval(row, "all_agree")} if "all_agree" in row else {}),
             "less the margin": f"{100 * row['minus_margin']:+.1f}" if "minus_margin" in row else "",
             "its 95% interval": interval(row.get("minus_margin_ci")),
         }
         for row in rows(name)
     ]
+
+
+def _with_interval(row: Row, name: str) -> str:
+    return f"{percent(row[name])}, {interval(row[f'{name}_ci'])}"
 
 
 def schedules() -> list[dict[str, str]]:
