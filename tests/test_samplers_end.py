@@ -25,6 +25,7 @@ from mdm_jax.models.transformer import init_params
 from mdm_jax.tasks.sudoku import layouts as sudoku_layouts
 from mdm_jax.tasks.zebra import layouts as zebra_layouts
 from mdm_jax.tasks.zebra import riddles as zebra_riddles
+from mdm_jax.training.learned_order import LearnedOrder
 from mdm_jax.training.objectives import masked_loss
 
 quick = pytest.fixture(scope="module", autouse=True)(toy.quick_compilation)
@@ -160,6 +161,16 @@ SAMPLERS = {
         num=WIDTH,
         rank=functools.partial(mdm_jax.pseudo_log_likelihood, table, p, mask_id=m, num_calls=2),
     ),
+    "learned order": lambda p, key, x, m, t, k: mdm_jax.sample(
+        judged,
+        {"table": p},
+        key,
+        x,
+        mask_id=m,
+        selector=mdm_jax.PerStep(k),
+        oracle=LearnedOrder(p[0], p[1, :3]),
+        temperature=t,
+    ),
     "no remasking": lambda p, key, x, m, t, k: mdm_jax.remasking_sample(
         table, p, key, x, mask_id=m, num_steps=k, remask=False
     ),
@@ -202,6 +213,18 @@ def test_any_network_and_any_numbers_end_in_tokens(name, logits, masked, mask_id
         np.testing.assert_array_equal(got.log_prob, 0)
     elif name in ("margin", "cached", "remasking") and 0 <= temperature < INF:
         np.testing.assert_array_equal(np.isnan(got.log_prob), (is_masked & ~is_sound).any(axis=1))
+
+
+@pytest.mark.parametrize("logit", [NAN, INF, -INF, 0.0])
+def test_proposals_until_one_is_good_enough_end_whatever_the_network_gives(logit):
+    params, x_init = jnp.full((L, V), logit), jnp.asarray([[V] * L, [V, 1, 2, V]])
+    decode = functools.partial(mdm_jax.sample, table, params, mask_id=V)
+    rank = functools.partial(mdm_jax.pseudo_log_likelihood, table, params, mask_id=V, num_calls=2)
+    got = mdm_jax.symmetric_sample(decode, KEY, x_init, rank=rank, enough=-0.5, **FORMS[V])
+    assert ((got.tokens >= 0) & (got.tokens < V)).all()
+    assert got.tokens[1, 1:3].tolist() == [1, 2]
+    assert got.nfe == (L + 2) * WIDTH, "no answer of such a network is good enough"
+    assert np.isnan(got.log_prob).all() == (logit != 0)
 
 
 @settings(max_examples=60, deadline=None)
