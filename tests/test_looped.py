@@ -75,7 +75,7 @@ def test_loops_are_calls_that_go_on_from_the_last_states_and_their_number_may_be
 def settled_by_hand(params, tokens, most, settled, pad_id=None):
     """One row at a time, by plain calls of the Transformer: its last states, and how many loops it took."""
     config, found = kinds.adapted(tiny.CONFIG, {"pad_id": pad_id}), []
-    network = functools.partial(Transformer(config).apply, {"params": params}, method="features")
+    network = jax.jit(functools.partial(Transformer(config).apply, {"params": params}, method="features"))
     for row in tokens:
         old = network(row[None], state=jnp.zeros((1, len(row), config.width))).hidden[0]
         loops, is_real = 1, np.asarray(row) != pad_id
@@ -95,7 +95,7 @@ def test_row_goes_through_no_more_loops_once_its_states_settle():
     assert np.linalg.norm(changes[-1], axis=-1).max() > 0.01, "the states move"
     took = set()
     features, count = jax.jit(denoiser.features), jax.jit(denoiser.loops)
-    for settled in (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 3.0):
+    for settled in (0.0, 0.05, 0.1, 0.2, 0.5, 3.0):
         params = with_loops(MOVING, 12, settled)
         want = settled_by_hand(MOVING, tokens, 12, settled)
         np.testing.assert_array_equal(count(params, tokens), [loops for _, loops in want])
@@ -150,7 +150,7 @@ def test_sampler_of_settled_states_fills_in_each_row_as_if_it_were_alone():
         loops_of(denoiser, params, trace._replace(tokens=trace.tokens[-1:]))
 
 
-@pytest.mark.slow
+@pytest.mark.thinned(6)
 @pytest.mark.parametrize("paired", [False, True])
 @pytest.mark.parametrize("draw", [Subset(), Skewed(), Focal()], ids=["subset", "skewed", "reweighted"])
 def test_loss_is_the_mean_over_loops_of_the_ordinary_one_and_its_gradient_flows_through_all(draw, paired):

@@ -159,7 +159,7 @@ def _set_ticks(axes: Axes, series: Mapping[str, Curve], log_x: bool) -> None:
     """Ticks at the values of x that were measured, if there is room for them."""
     ticks = sorted({round(x, 9) for curve in series.values() for x in curve.x})
     if log_x:  # of neighbours that would lie on each other the last one stays
-        ticks = [x for x, following in itertools.pairwise([*ticks, float("inf")]) if following > 1.12 * x]
+        ticks = [x for x, following in itertools.pairwise([*ticks, float("inf")]) if following > 1.2 * x]
     if sum(len(_tick(x)) + 1 for x in ticks) <= ROOM:
         axes.set_xticks(ticks)
     elif not log_x:
