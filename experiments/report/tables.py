@@ -112,10 +112,14 @@ OTHERS = {
     "sudoku-blocks-dual": "in blocks, all keys and values kept",
     "sudoku-6m-5000-steps": "after 5,000 steps of training",
     "sudoku-6m-long-evaluate": "sudoku-6m-long, trained on 466,000 puzzles more",
-    "sudoku-6m-looped-hard": "sudoku-6m-looped, its layers applied four times",
-    "sudoku-6m-looped-normal": "sudoku-6m-looped, its layers applied four times",
-    "sudoku-6m-looped-surface": "sudoku-6m-looped, four cells a step, applied 1, 2, 4 and 8 times",
-    "sudoku-6m-looped-eight": "sudoku-6m-looped, its layers applied eight times",
+    "sudoku-6m-looped-hard": "sudoku-6m-looped",
+    "sudoku-6m-looped-normal": "sudoku-6m-looped",
+    "sudoku-6m-looped-settled": "sudoku-6m-looped, threshold 0.99",
+    "sudoku-6m-looped-settled-one": "sudoku-6m-looped",
+    "sudoku-6m-looped-two": "sudoku-6m-looped, two cells a step",
+    "sudoku-6m-looped-four": "sudoku-6m-looped, four cells a step",
+    "sudoku-6m-looped-eight": "sudoku-6m-looped, eight cells a step",
+    "sudoku-6m-looped-ladder": "the ladder by sudoku-6m-looped",
     "sudoku-6m-both-sets": "trained on both sets, 5,000 steps",
     "sudoku-6m-se11-searched": "eight symmetric forms, each by a checked beam of 8, threshold 0.99",
     "sudoku-6m-more-on-hard": "after 1,000 steps more on hard puzzles alone, threshold 0.99",
@@ -131,12 +135,24 @@ OTHERS = {
 """Further measurements of Sudoku, by their files."""
 
 
+def _depth(row: Row) -> str:
+    """How often a looped network applied its layers."""
+    if "num_loops" not in row:
+        return ""
+    most = f"{row['num_loops']} loop{'s' * (row['num_loops'] > 1)}"
+    return f", {most}" if "loops" not in row else f", until settled: {row['loops']:.1f} loops, at most {most}"
+
+
 def sudoku_more() -> Lines:
     """A line for each order and set of OTHERS."""
     return [
-        {"what": f"[{what}](experiments/results/{name}.json)", "set": row["dataset"], "order": words(row["oracle"])}
+        {
+            "what": f"[{what}](experiments/results/{name}.json){_depth(row)}",
+            "set": row["dataset"],
+            "order": words(row["oracle"]),
+        }
         | _ours(row)
-        | {"network calls": f"{row['nfe']:.0f}"}
+        | {"network calls": f"{row['nfe']:.0f}", "passes of the layers": f"{row.get('passes', row['nfe']):.0f}"}
         for name, what in OTHERS.items()
         for row in rows(name)
         if row["oracle"] in ORDERS
