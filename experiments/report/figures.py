@@ -69,6 +69,15 @@ def likelihood_curves(name: str, field: str, path: pathlib.Path) -> None:
     text_likelihood.plot(path, measured.record(name)["curves"], field)
 
 
+LOOPED = "sudoku-6m-looped"
+
+
+def loops_at_9x9(path: pathlib.Path) -> None:
+    """The surface of loops by cells a step, of the shipped looped network."""
+    rows = [row | {"network": "looped"} for k in ("two", "four", "eight") for row in measured.rows(f"{LOOPED}-{k}")]
+    loops_table.plot(path, rows, 4)
+
+
 FIGURES: dict[str, Draw] = {
     "accuracy.png": lambda path: sudoku_tables.plot_examples(path, demo_training()),
     "order-9x9.png": functools.partial(order_picture, reveal_order),
@@ -93,6 +102,7 @@ FIGURES: dict[str, Draw] = {
     "correction.png": of_rows(correction_report.plot, "correction-small"),
     "correction-sets.png": of_rows(correction_report.plot_sets, "correction-tuned"),
     "loops.png": of_rows(loops_table.plot, "loops-small", loops_table.SCALES["small"].num_loops),
+    "loops-9x9.png": loops_at_9x9,
     "aligned.png": of_rows(aligned_table.plot, "aligned-small"),
     "zebra-training.png": of_rows(zebra_table.plot_over_training, "zebra-small"),
     "zebra-sizes.png": of_rows(zebra_table.plot_sizes, "zebra-small"),

@@ -41,11 +41,12 @@ def results() -> Lines:
     noisy = value("sudoku-readings", "solved", oracle="top_prob", **NOISE)
     hard = sudoku.PAPER["mdm", "hard", "margin"]
     until, calls = (value("sudoku-6m-enough", field, dataset="hard") for field in ("solved", "nfe"))
-    looped = value("sudoku-6m-looped-hard", "solved", dataset="hard", oracle="margin")
+    looped, passes = (value("sudoku-6m-looped-settled", field, dataset="hard") for field in ("solved", "passes"))
     by_margin, its_calls = (
         value("sudoku-6m", field, dataset="hard", oracle="margin", **AT_ONE) for field in ("solved", "nfe")
     )
     fewer = f"{calls:.0f} network calls a puzzle, margin {its_calls:.0f}"
+    deeper = f"as many parameters; {passes:.0f} passes of the layers, without loops {its_calls:.0f}"
     small = value("zebra-small", "solved", method="mdm", oracle="margin", size=None, examples=None)
     lines = [
         ("9x9 Sudoku, random order", normal["random"], plain["random"], ""),
@@ -53,7 +54,7 @@ def results() -> Lines:
         ("9x9 Sudoku, top probability, noise on log scores", normal["top_prob"], noisy, "the likely cause"),
         ("9x9 Sudoku, margin", normal["margin"], plain["margin"], ""),
         ("hard 9x9 Sudoku, margin", hard, by_margin, ""),
-        ("the same, layers applied four times", None, looped, "the same number of parameters, four times the compute"),
+        ("the same, layers applied until states settle", None, looped, deeper),
         ("without loops, symmetric forms until one fits itself", None, until, fewer),
         ("Zebra, margin; ours is 3x3 to 4x4 only, 0.8M", zebra.PAPER["mdm", "margin"], small, "falls short"),
     ]
@@ -112,14 +113,14 @@ OTHERS = {
     "sudoku-blocks-dual": "in blocks, all keys and values kept",
     "sudoku-6m-5000-steps": "after 5,000 steps of training",
     "sudoku-6m-long-evaluate": "sudoku-6m-long, trained on 466,000 puzzles more",
+    "sudoku-6m-looped-first-hard": "sudoku-6m-looped after training with three loops, four applied, other puzzles",
+    "sudoku-6m-looped-first-normal": "sudoku-6m-looped after training with three loops, four applied, other puzzles",
     "sudoku-6m-looped-hard": "sudoku-6m-looped",
-    "sudoku-6m-looped-normal": "sudoku-6m-looped",
     "sudoku-6m-looped-settled": "sudoku-6m-looped, threshold 0.99",
     "sudoku-6m-looped-settled-one": "sudoku-6m-looped",
     "sudoku-6m-looped-two": "sudoku-6m-looped, two cells a step",
     "sudoku-6m-looped-four": "sudoku-6m-looped, four cells a step",
     "sudoku-6m-looped-eight": "sudoku-6m-looped, eight cells a step",
-    "sudoku-6m-looped-ladder": "the ladder by sudoku-6m-looped",
     "sudoku-6m-both-sets": "trained on both sets, 5,000 steps",
     "sudoku-6m-se11-searched": "eight symmetric forms, each by a checked beam of 8, threshold 0.99",
     "sudoku-6m-more-on-hard": "after 1,000 steps more on hard puzzles alone, threshold 0.99",
