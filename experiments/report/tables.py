@@ -116,6 +116,7 @@ OTHERS = {
     "sudoku-6m-looped-first-hard": "sudoku-6m-looped after training with three loops, four applied, other puzzles",
     "sudoku-6m-looped-first-normal": "sudoku-6m-looped after training with three loops, four applied, other puzzles",
     "sudoku-6m-looped-hard": "sudoku-6m-looped",
+    "sudoku-6m-looped-normal": "sudoku-6m-looped",
     "sudoku-6m-looped-settled": "sudoku-6m-looped, threshold 0.99",
     "sudoku-6m-looped-settled-one": "sudoku-6m-looped",
     "sudoku-6m-looped-two": "sudoku-6m-looped, two cells a step",
