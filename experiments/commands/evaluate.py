@@ -83,17 +83,15 @@ def passes(flags: EvaluateFlags, model: Model, layout: Layout, decoded: Decoded,
     """What the calls of a looped network cost, in passes of its layers; `how` are the fields of its row."""
     if not isinstance(model.denoiser, LoopedDenoiser):
         return {}
-    found: Row = {}
-    loops = how["num_loops"]
-    if flags.settled is not None:
-        takes_back = flags.remask_steps is not None or flags.corrector is not None
-        if takes_back or flags.search_width is not None or flags.proposals:
-            return {}  # the result does not say what the network was shown
-        assert layout.mask_id is not None
-        trace = replay.trace_of(decoded.tokens[:COUNTED], decoded.reveal_step[:COUNTED], mask_id=layout.mask_id)
-        loops = replay.loops_of(model.denoiser, model.params, trace)
-        found["loops"] = round(loops, 2)
-    return {**found, "passes": round(loops * decoded.row["nfe"], 1)}
+    if flags.settled is None:
+        return {"passes": round(how["num_loops"] * decoded.row["nfe"], 1)}
+    takes_back = flags.remask_steps is not None or flags.corrector is not None
+    if takes_back or flags.search_width is not None or flags.proposals:
+        return {}  # the result does not say what the network was shown
+    assert layout.mask_id is not None
+    trace = replay.trace_of(decoded.tokens[:COUNTED], decoded.reveal_step[:COUNTED], mask_id=layout.mask_id)
+    loops = replay.loops_of(model.denoiser, model.params, trace)
+    return {"loops": round(loops, 2), "passes": round(loops * decoded.row["nfe"], 1)}
 
 
 def export(flags: Any) -> None:

@@ -116,7 +116,7 @@ class LoopedDenoiser(TransformerDenoiser):
         """Features after as many loops as each row needs, and that number, int32 [B]. Rows do not depend on others."""
         once, state = self._start(params, tokens, dropout_key)
         first, num = once(0, state), params.get(LOOPS, self.config.num_loops)
-        is_real = tokens == tokens if self.config.pad_id is None else tokens != self.config.pad_id
+        is_real = jnp.ones(tokens.shape, bool) if self.config.pad_id is None else tokens != self.config.pad_id
 
         def body_fun(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
             r, state, is_open, loops = carry
