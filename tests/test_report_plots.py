@@ -80,10 +80,31 @@ def test_coinciding_compares_curves_over_the_x_that_both_reach():
 
 
 def test_spread_keeps_the_order_and_leaves_room():
-    places = spread([1.0, 1.1, 1.2, 9.0], [1.0, 1.0, 2.0, 1.0])
+    places = spread([1.0, 1.1, 1.2, 9.0], [1.0, 1.0, 2.0, 1.0], -10.0, 10.0)
     gaps = np.diff(places)
     assert (gaps >= np.array([1.0, 1.5, 1.5]) - 1e-6).all()
     assert places[-1] == 9.0
+
+
+def test_spread_stays_between_its_ends_where_all_fit():
+    places = spread([8.0, 9.5, 9.9], [1.0, 1.0, 2.0], 0.0, 10.0)
+    assert places[-1] <= 9.0 + 1e-6
+    assert (np.diff(places) >= np.array([1.0, 1.5]) - 1e-6).all()
+    assert np.diff(spread([8.0, 9.5, 9.9], [4.0, 4.0, 4.0], 0.0, 10.0)) == pytest.approx(4.0)  # they do not fit
+
+
+def test_many_curves_of_a_figure_have_styles_of_their_own():
+    styles = plots.styles_of({f"way {i}": None for i in range(10)})
+    assert len({color for color, _ in styles.values()}) == 10
+
+
+def test_labels_of_ticks_do_not_lie_on_each_other(tmp_path, texts_of):
+    x = [3, 6, 7.125, 8.875, 12, 13.0625, 94.12, 999.7, 1234]
+    curve = {"random": Curve(x, [0.5] * len(x))}
+    plots.curves(tmp_path / "curves.png", curve, log_x=True, x_label="x", y_label="y", title="t")
+    texts = texts_of(tmp_path / "curves.png")
+    assert {"3", "7.12", "13.1", "94.1", "1,234"} <= set(texts)
+    assert not {"6", "8.88", "12", "1e+03", "1,000"} & set(texts)
 
 
 def test_dots_show_the_paper_and_ours_with_their_values(tmp_path, texts_of):

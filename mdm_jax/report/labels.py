@@ -45,10 +45,13 @@ def _distance(first: Curve, second: Curve) -> float:
     return float(np.abs(np.interp(x, *first) - np.interp(x, *second)).max())
 
 
-def spread(places: Sequence[float], heights: Sequence[float]) -> list[float]:
-    """Moves places apart, which ascend, until labels of these heights do not overlap."""
-    found = list(places)
+def spread(places: Sequence[float], heights: Sequence[float], low: float, high: float) -> list[float]:
+    """Moves places apart, which ascend, until labels of these heights do not overlap; between two ends, if they fit."""
+    found, fit = list(places), sum(heights) <= high - low
     for _ in range(200):
+        if found and fit:
+            found[0] = max(found[0], low + heights[0] / 2)
+            found[-1] = min(found[-1], high - heights[-1] / 2)
         for i in range(len(found) - 1):
             lack = max(0.0, (heights[i] + heights[i + 1]) / 2 - (found[i + 1] - found[i]))
             found[i], found[i + 1] = found[i] - lack / 2, found[i + 1] + lack / 2
@@ -63,7 +66,7 @@ def label_curves(axes: "Axes", drawn: Drawn, groups: Sequence[Sequence[str]], co
     ordered = sorted(groups, key=lambda group: anchors[group[0]][1])
     unit = 72 * axes.bbox.height / axes.figure.dpi / height  # points of one unit of y, about
     heights = [(LINE * len(group) + 3) / unit for group in ordered]
-    places = spread([anchors[group[0]][1] for group in ordered], heights)
+    places = spread([anchors[group[0]][1] for group in ordered], heights, bottom, top)
     for group, place in zip(ordered, places, strict=True):
         x, y = anchors[group[0]]
         axes.annotate(

@@ -1,10 +1,9 @@
 """Draws curves with matplotlib, without a display. All figures have one style, and are saved as PNG and as SVG.
 
-A name has one colour and one marker in all figures. The colours are those of Okabe and Ito, which people with any
-colour vision tell apart. Curves are named where they are, not in a legend.
+A name of STYLES has one colour and one marker in all figures. The first colours are those of Okabe and Ito, which
+people with any colour vision tell apart. Curves are named where they are, not in a legend.
 """
 
-import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -27,6 +26,8 @@ BLUE, SKY, GREEN, ORANGE, RED, PINK, BLACK = (
     *("#D55E00", "#CC79A7", "#222222"),
 )
 """Okabe and Ito 2008. Orange is darker on paper than yellow, which is left out."""
+BROWN, VIOLET, GREY = "#7F5539", "#5E3C99", "#777777"
+"""For figures of more curves than that."""
 STYLES = {
     "random": (RED, "o"),
     "margin": (BLUE, "s"),
@@ -37,12 +38,12 @@ STYLES = {
     "vanilla": (BLACK, "x"),
     "arm": (ORANGE, "v"),
     "arm_ordered": (PINK, "<"),
-    "real text": ("#777777", "*"),
+    "real text": (GREY, "*"),
 }
 """The colour and the marker of a name. Other names take those of OTHERS in turn."""
 OTHERS = (
     *((BLUE, "s"), (RED, "o"), (GREEN, "D"), (PINK, "<"), (ORANGE, "v"), (SKY, "^")),
-    *((RED, "P"), (PINK, "X"), (ORANGE, "h"), (BLUE, "d")),
+    *((BLACK, "P"), (BROWN, "X"), (VIOLET, "h"), (GREY, "d")),
 )
 WORDS = {
     "top_prob": "top probability",
@@ -158,21 +159,31 @@ def curves(
 def _set_ticks(axes: Axes, series: Mapping[str, Curve], log_x: bool) -> None:
     """Ticks at the values of x that were measured, if there is room for them."""
     ticks = sorted({round(x, 9) for curve in series.values() for x in curve.x})
-    if log_x:  # of neighbours that would lie on each other the last one stays
-        ticks = [x for x, following in itertools.pairwise([*ticks, float("inf")]) if following > 1.2 * x]
-    if sum(len(_tick(x)) + 1 for x in ticks) <= ROOM:
+    if log_x:
+        axes.set_xticks(_apart(ticks))
+    elif sum(len(_tick(x)) + 1 for x in ticks) <= ROOM:
         axes.set_xticks(ticks)
-    elif not log_x:
+    else:
         axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _tick(x)))
     axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _apart(ticks: Sequence[float]) -> list[float]:
+    """Of values whose labels would lie on each other on a logarithmic axis, the larger ones; they ascend."""
+    kept = list(ticks[-1:])
+    for x in ticks[-2::-1]:
+        room = ROOM * np.log(kept[0] / x) / np.log(ticks[-1] / ticks[0])
+        if room > (len(_tick(x)) + len(_tick(kept[0]))) / 2 + 0.5:
+            kept.insert(0, x)
+    return kept
 
 
 def _tick(x: float) -> str:
     """The label of a value of x: 0.5, 81, 12,000, 3.2e11."""
     if abs(x) >= 1e7:
         return f"{x:.2g}".replace("e+", "e")
-    return f"{x:,.4g}" if x < 1000 else f"{x:,.0f}"
+    return f"{x:,.3g}" if x < 999.5 else f"{x:,.0f}"
 
 
 def _draw_curve(axes: Axes, curve: Curve, style: tuple[str, str], scale: float, width: float) -> None:
