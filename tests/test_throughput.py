@@ -293,6 +293,7 @@ def test_what_cannot_be_measured_is_refused_in_one_line_before_anything_runs(tmp
         (["loop", "--steps", "0"], "--steps must be"),
         (["loop", "--steps", HUGE], "--steps must be"),
         (["loop", "--turns", "0"], "--turns must be"),
+        (["loop", "--loss", "plain,x"], "unknown loss 'x'; choose one of plain, subset,"),
         (["loop", "--length", "0"], "--length must be"),
         (["loop", "--model", "sudoku-6m", "--length", "82"], "--length must be at most 81"),
         (["memory", "--batch", "-1"], "--batch must be"),
@@ -467,6 +468,23 @@ def test_loop_and_memory_measure_a_trained_models_network(tmp_path):
         rows = json.loads((tmp_path / command / "results.json").read_text())["rows"]
         assert len(rows) == {"loop": 1, "memory": 6}[command]
         assert {(row["model"], row["dtype"]) for row in rows} == {(argv[1], resolve_dtype("auto"))}
+
+
+@pytest.mark.slow
+def test_loop_times_the_steps_of_losses_beside_the_first(tmp_path):
+    write_config(tmp_path / "run", {"model": tiny(presets.get("sudoku_800k")).to_json()})
+    losses = ["plain", "aligned", "filled", "quality"]
+    argv = ["--model", str(tmp_path / "run"), "--batch", str(jax.device_count()), "--length", "4", "--steps", "2"]
+    main(
+        "throughput",
+        "",
+        COMMANDS,
+        ["loop", *argv, "--turns", "1", "--loss", ",".join(losses), "--out", str(tmp_path / "out")],
+    )
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
+    assert [row["loss"] for row in rows] == losses
+    for row in rows:
+        assert row["of_the_first"] == pytest.approx(row["step_ms"] / rows[0]["step_ms"])
 
 
 @pytest.mark.slow

@@ -184,14 +184,25 @@ class TrainingFlags:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Loop(TrainingFlags):
-    """Time the training loop against the bare jitted step, in alternating turns."""
+    """Time the training loop against the bare jitted step, and losses against one another, in alternating turns."""
 
+    loss: str = "plain"
+    """losses to time, with commas, by the names of `train --loss`. `of_the_first` is a bare step's time beside
+    that of the first loss"""
     steps: Annotated[int, Range(2, 10_000_000)] = 20
     """steps in a turn"""
     turns: Turns = 7
     """turns of each"""
     out: pathlib.Path = pathlib.Path("runs/throughput-loop")
     """folder of results.json"""
+
+    def losses(self) -> list[str]:
+        """The names that the flag lists."""
+        from mdm_jax.data.checks import lookup
+        from mdm_jax.training.objectives import NAMED
+
+        known = {name: name for name in ("plain", *NAMED)}
+        return [lookup("loss", known, name) for name in self.loss.split(",")]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiments.common import Results
 from experiments.flags import resolve_dtype
@@ -22,35 +22,79 @@ if TYPE_CHECKING:
     import jax
     import numpy as np
 
-    from mdm_jax.models.config import TransformerConfig
+    from mdm_jax.models.config import ModelConfig, TransformerConfig
 
-MEASURED = ("step_ms", "loop_ms", "overhead", "overhead_range", "examples_per_s", "tokens_per_s", "tflops")
+MEASURED = (
+    *("step_ms", "of_the_first", "loop_ms", "overhead", "overhead_range"),
+    *("examples_per_s", "tokens_per_s", "tflops"),
+)
 """The fields that `loop` measures."""
 
 
+class Sides(NamedTuple):
+    """What is timed of one loss; each call gives the seconds of a step."""
+
+    loss: str
+    config: "ModelConfig"
+    bare: Callable[[], float]
+    looped: Callable[[], float]
+
+
 def loop(flags: Loop) -> None:
-    """Adds the row of the loop and the bare step."""
+    """Adds a row for each loss: the training loop, the bare step, and that step beside the first loss's."""
+    from mdm_jax.evaluation.benchmark import busy
+    from mdm_jax.sharding import make_mesh
+
+    config, mesh = flags.config(resolve_dtype(flags.dtype)), make_mesh()
+    if flags.batch % mesh.size:
+        raise InputError(f"--batch must be a multiple of the {mesh.size} devices, got {flags.batch}")
+    found = [_sides(flags, name, config, mesh) for name in flags.losses()]
+    results, was_busy = Results("throughput", "loop", out=flags.out, seed=flags.seed), busy()
+    sys.stderr.write(f"{flags.model} in {config.dtype}; the first of {flags.turns + 1} turns compiles ...\n")
+    turns = [[(side.bare(), side.looped()) for side in found] for _ in range(flags.turns + 1)][1:]
+    for i, side in enumerate(found):
+        ratios = sorted(turn[i][1] / turn[i][0] for turn in turns)
+        bare, looped = (statistics.median(turn[i][way] for turn in turns) for way in (0, 1))
+        flops = side.config.forward_flops(flags.length, num_logits=flags.length)
+        results.add(
+            model=flags.model,
+            loss=side.loss,
+            batch=flags.batch,
+            length=flags.length,
+            dtype=config.dtype,
+            step_ms=1000 * bare,
+            of_the_first=statistics.median(turn[i][0] / turn[0][0] for turn in turns),
+            loop_ms=1000 * looped,
+            overhead=statistics.median(ratios) - 1,
+            overhead_range=[ratios[0] - 1, ratios[-1] - 1],
+            examples_per_s=flags.batch / looped,
+            tokens_per_s=flags.batch * flags.length / looped,
+            tflops=None if flops is None else 3 * flags.batch * flops / looped / 1e12,
+            warning=was_busy,
+        )
+    results.finish(shown=shows(*MEASURED))
+
+
+def _sides(flags: Loop, name: str, config: "ModelConfig", mesh: "jax.sharding.Mesh") -> Sides:
+    """The step of one loss, bare and in the loop, on random tokens."""
     import jax
     import numpy as np
 
+    from experiments.commands.losses import losses
     from mdm_jax.data.pipeline import Batches
-    from mdm_jax.evaluation.benchmark import busy
-    from mdm_jax.models.kinds import init_params, make_denoiser
-    from mdm_jax.sharding import make_mesh, place
+    from mdm_jax.models.kinds import adapted, init_params, make_denoiser
+    from mdm_jax.sharding import place
     from mdm_jax.training.loop import LoopConfig, fit
-    from mdm_jax.training.objectives import masked_loss
     from mdm_jax.training.state import OptimizerConfig, init_state
     from mdm_jax.training.step import make_train_step
 
-    config, mesh, warm_up = flags.config(resolve_dtype(flags.dtype)), make_mesh(), 5
-    if flags.batch % mesh.size:
-        raise InputError(f"--batch must be a multiple of the {mesh.size} devices, got {flags.batch}")
-    results, was_busy = Results("throughput", "loop", out=flags.out, seed=flags.seed), busy()
-    sys.stderr.write(f"{flags.model} in {config.dtype}; the first of {flags.turns + 1} turns compiles ...\n")
-    optimizer = OptimizerConfig(num_steps=warm_up + flags.steps)
+    mask_id, warm_up = config.vocab_size - 1 + config.num_extra_tokens, 5
+    loss, _ = losses(name, mask_id, flags.model, num_loops=getattr(config, "num_loops", None))
+    if name == "quality":
+        config = adapted(config, {"kind": "judged_transformer"})
+    optimizer, times = OptimizerConfig(num_steps=warm_up + flags.steps), list[float]()
     tokens = np.random.default_rng(flags.seed).integers(0, config.vocab_size - 1, (64 * flags.batch, flags.length))
-    mask_id = config.vocab_size - 1 + config.num_extra_tokens
-    apply, init, loss = make_denoiser(config), functools.partial(init_params, config), masked_loss(mask_id)
+    apply, init = make_denoiser(config), functools.partial(init_params, config)
     bare_step = make_train_step(apply, init, loss, optimizer, mesh)
 
     def to_batch(raw: Mapping[str, "np.ndarray"]) -> dict[str, "np.ndarray"]:
@@ -58,8 +102,9 @@ def loop(flags: Loop) -> None:
         return {"tokens": raw["tokens"], "is_prompt": np.zeros(raw["tokens"].shape, bool)}
 
     def bare() -> float:
-        state, metrics = init_state(mesh, init, flags.seed, optimizer), None
         batch = place(mesh, to_batch({"tokens": tokens[: flags.batch].astype(np.int32)}))
+        init_pool = None if loss.init is None else functools.partial(loss.init, batch)
+        state, metrics = init_state(mesh, init, flags.seed, optimizer, init_pool=init_pool), None
         for step in range(warm_up + flags.steps):
             if step == warm_up:
                 jax.block_until_ready(state)
@@ -84,26 +129,7 @@ def loop(flags: Loop) -> None:
             )
         return (times[-1] - times[warm_up]) / (len(times) - 1 - warm_up)
 
-    times: list[float] = []
-    pairs = [(bare(), looped()) for _ in range(flags.turns + 1)][1:]  # the first turn compiles
-    ratios = sorted(after / before for before, after in pairs)
-    flops = config.forward_flops(flags.length, num_logits=flags.length)
-    before, after = (statistics.median(times) for times in zip(*pairs, strict=True))
-    results.add(
-        model=flags.model,
-        batch=flags.batch,
-        length=flags.length,
-        dtype=config.dtype,
-        step_ms=1000 * before,
-        loop_ms=1000 * after,
-        overhead=statistics.median(ratios) - 1,
-        overhead_range=[ratios[0] - 1, ratios[-1] - 1],
-        examples_per_s=flags.batch / after,
-        tokens_per_s=flags.batch * flags.length / after,
-        tflops=None if flops is None else 3 * flags.batch * flops / after / 1e12,
-        warning=was_busy,
-    )
-    results.finish(shown=shows(*MEASURED))
+    return Sides(name, config, bare, looped)
 
 
 def memory(flags: Memory) -> None:
