@@ -4,14 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import MASK, context_net, log_softmax, net_params, quick_compilation
+from toy import MASK, PAD, context_net, log_softmax, net_params, quick_compilation
 
 import mdm_jax
 from mdm_jax import loop, oracles
 from mdm_jax.sampling import Whole
 
 KEY = jax.random.key(0)
-PARAMS = net_params(3, scale=4.0)
+PARAMS = net_params(3, length=14, scale=4.0)
 quick = pytest.fixture(scope="module", autouse=True)(quick_compilation)
 
 
@@ -65,6 +65,9 @@ def test_klass_reveals_what_a_plain_loop_reveals_whatever_the_other_rows(confide
     np.testing.assert_array_equal(got.tokens, [tokens for tokens, _ in found])
     np.testing.assert_array_equal(got.reveal_step, [steps for _, steps in found])
     assert int(got.nfe) < 12, "more than one position at a time"
+    padded = sample(jnp.pad(rows(), ((0, 0), (0, 2)), constant_values=PAD), mdm_jax.Klass(confidence, change))
+    np.testing.assert_array_equal(padded.tokens[:, :-2], got.tokens)
+    np.testing.assert_array_equal(padded.reveal_step[:, :-2], got.reveal_step)
 
 
 @pytest.mark.slow
