@@ -30,6 +30,8 @@ class Measure:
     """run every command at toy size, on any device, to see that it runs"""
     source: str | None = None
     """the corpus of the slices scaling and text, as for experiments.text (None: they are left out)"""
+    ladder: pathlib.Path | None = None
+    """folder of the public lists that the slices of Sudoku solve too, as for `sudoku evaluate` (None: none)"""
     out: pathlib.Path = pathlib.Path("runs/accelerator")
     """folder of rows.jsonl, which grows with each command, of a file for each slice, and of the runs and their logs"""
 

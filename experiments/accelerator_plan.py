@@ -138,8 +138,13 @@ def training(
     )
 
 
-def sudoku(difficulty: str | None, *, batch: int = 1_024, looped: str | None = None) -> Slice:
-    """The paper's 6M on 9x9: tables 2 and 5, and the weights; or looped weights, trained further with four loops."""
+def sudoku(
+    difficulty: str | None, ladder: pathlib.Path | None, *, batch: int = 1_024, looped: str | None = None
+) -> Slice:
+    """The paper's 6M on 9x9: tables 2 and 5, and the weights; or looped weights, trained further with four loops.
+
+    The public lists of puzzles are solved too if their folder is given.
+    """
     loops: dict[str, Any] = {}
     if looped is not None:
         loops = {"timed": looped, "init-from": looped, "num-loops": 4, "learning-rate": 2e-3}
@@ -169,8 +174,15 @@ def sudoku(difficulty: str | None, *, batch: int = 1_024, looped: str | None = N
                 {"checkpoint": "{out}/training", **orders},
                 {"oracle": "margin", "difficulty": None, "limit": 2},
             ),
+            *([] if ladder is None else [ladder_of(ladder)]),
         )
     )
+
+
+def ladder_of(folder: pathlib.Path) -> Command:
+    """The sets of the ladder, by margin."""
+    flags = {"checkpoint": "{out}/training", "ladder": folder, "limit": 500, "batch-size": 500}
+    return Command("ladder", "sudoku evaluate", 40, flags, None)
 
 
 def nae_sat(num_latents: int, num_observations: int) -> Slice:
@@ -209,8 +221,8 @@ def zebra(layout: str, model: str, seconds: float) -> Slice:
     )
 
 
-def slices(source: str | None) -> dict[str, Slice]:
-    """All slices by name, in order of worth."""
+def slices(source: str | None = None, ladder: pathlib.Path | None = None) -> dict[str, Slice]:
+    """All slices by name, in order of worth, with a corpus and a folder of public Sudokus if there are any."""
     orders = {"oracle": "random,top_prob,margin,neg_entropy"}
     text = {"source": source, "data": "{out}/data"}
     blocks: dict[str, Any] = {"batch": "1,8", "length": 192, "prompt": 64, "block-length": 32, "turns": 3}
@@ -249,11 +261,14 @@ def slices(source: str | None) -> dict[str, Slice]:
                 loop("6m", 25, {}, model="sudoku_6m", batch=1_024, length=81),
                 loop("19m", 25, None, model="smdm_19m", batch=256, length=512),
                 loop("170m", 30, None, model="smdm_170m", batch=16, length=2_048),
+                loop(
+                    "losses", 60, None, model="sudoku_6m", batch=1_024, length=81, loss="plain,aligned,filled,quality"
+                ),
             )
         ),
-        "sudoku": sudoku("normal"),
-        "sudoku-looped": sudoku("normal", batch=512, looped="sudoku-6m-looped"),
-        "sudoku-hard": sudoku(None),
+        "sudoku": sudoku("normal", ladder),
+        "sudoku-looped": sudoku("normal", ladder, batch=512, looped="sudoku-6m-looped"),
+        "sudoku-hard": sudoku(None, ladder),
         **{f"nae_sat-{n}-{p}": nae_sat(n, p) for n, p in ((25, 275), (30, 270), (40, 260), (50, 250), (100, 200))},
         "zebra": zebra("in-place", "smdm_19m", 180),
         "arm": zebra("triples", "arm_42m", 240),

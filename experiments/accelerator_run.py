@@ -40,7 +40,7 @@ def measure(flags: Measure) -> None:
     """Measures what is missing, in order of worth, and writes a file for each slice."""
     deadline = time.monotonic() + 60 * flags.minutes
     with locked(make_folder(flags.out)), stop_after(60 * flags.minutes + 2 * GRACE):
-        machine, plans = machine_here(), slices(flags.source)
+        machine, plans = machine_here(), slices(flags.source, flags.ladder)
         if machine["device"] == "cpu" and not flags.rehearse:
             raise InputError("there is no accelerator here: see --rehearse, or the jax[cuda12] and jax[tpu] packages")
         written = []

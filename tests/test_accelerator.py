@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import pathlib
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from experiments.accelerator_plan import LEAST, MOST, Command, Slice, slices, st
 from experiments.common import parse
 from mdm_jax.ranges import check_ranges
 
-PLANS = slices("texts/*.txt")
+PLANS = slices("texts/*.txt", pathlib.Path("lists"))
 
 
 def command_of(argv):
@@ -37,6 +38,14 @@ def test_every_command_is_one_that_its_experiment_takes(name, tmp_path):
             command_of(command.argv([], is_toy=True, out=str(tmp_path)))
             toys += 1
     assert toys or name == "peers", "PyTorch is no part of a rehearsal"
+
+
+def test_public_lists_are_solved_if_their_folder_is_given():
+    def names(plans):
+        return {name for name, plan in plans.items() if any(command.name == "ladder" for command in plan.commands)}
+
+    assert names(PLANS) == {"sudoku", "sudoku-looped", "sudoku-hard"}
+    assert not names(slices())
 
 
 def test_slices_fit_into_fifteen_minutes_each():
