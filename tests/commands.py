@@ -190,5 +190,6 @@ def page_of(path):
 
 def without_orders(found):
     """Rows without the statistics of orders, which only `evaluate` has."""
-    names = ("left_to_rightness", "tau_reading", "tau_rules", "relative_jump", "relative_dependence")
+    names = ("left_to_rightness", "tau_reading", "tau_rules", "relative_jump")
+    names = (*names, "relative_dependence", "dependent_pairs")
     return [{name: value for name, value in row.items() if name not in names} for row in found]

@@ -7,6 +7,7 @@ import pytest
 
 from mdm_jax.errors import InputError
 from mdm_jax.evaluation.order_statistics import (
+    dependent_pairs,
     describe,
     kendall_tau,
     left_to_rightness,
@@ -89,6 +90,8 @@ def test_statistics_of_known_orders_are_known_numbers():
     related = np.array([[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]])  # two of the six pairs
     found = relative_dependence([[0, 0, 1, 1], [0, 1, 0, 1], [0, 0, 0, 0], [0, 0, 1, 2]], related)
     np.testing.assert_allclose(found, [3, 0, 1, 3])
+    count = dependent_pairs([[0, 0, 1, 1], [0, 1, 0, 1], [0, 0, 0, 0], [0, 1, 2, 3], [-1, -1, 2, 2]], related)
+    np.testing.assert_array_equal(count, [2, 0, 2, 0, 1])
 
 
 def test_statistic_without_anything_to_compare_is_nan_and_left_out_of_a_row():
@@ -115,6 +118,7 @@ def test_order_of_a_wrong_shape_or_dtype_is_refused_in_one_line():
         lambda: relative_jump(np.zeros(3, int), 3),
         lambda: mean_at_reveal(np.zeros(4), np.zeros(3, int)),
         lambda: relative_dependence(np.zeros(3, int), np.zeros((2, 2))),
+        lambda: dependent_pairs(np.zeros(3, int), np.zeros((2, 2))),
         lambda: relative_dependence(np.zeros(3, int), np.triu(np.ones((3, 3)))),
     ):
         with pytest.raises(InputError):

@@ -92,12 +92,24 @@ def relative_dependence(steps: ArrayLike, related: ArrayLike) -> Values:
     Returns:
       float64 [...], at least 0.
     """
-    orders, pairs = _orders(steps), np.asarray(related, bool)
-    if pairs.shape != orders.shape[-1:] * 2:
-        raise InputError(f"related must be bool ({orders.shape[-1]}, {orders.shape[-1]}), got {pairs.shape}")
-    if (pairs != pairs.T).any():
-        raise InputError("related must be symmetric: two positions depend on each other or do not")
+    orders = _orders(steps)
+    pairs = _related(related, orders.shape[-1])
     return _each(lambda order: _relative_dependence(order, pairs), orders)
+
+
+def dependent_pairs(steps: ArrayLike, related: ArrayLike) -> Values:
+    """How many pairs of related positions are revealed in one step: 0 where each step reveals one position.
+
+    Args:
+      steps: int [..., L].
+      related: as for `relative_dependence`.
+
+    Returns:
+      float64 [...], pairs of an order.
+    """
+    orders = _orders(steps)
+    pairs = _related(related, orders.shape[-1])
+    return _each(lambda order: float((pairs & _together(order)).sum()), orders)
 
 
 def mean_at_reveal(values: ArrayLike, steps: ArrayLike) -> Values:
@@ -134,7 +146,8 @@ def describe(
       related: as for `relative_dependence`; None leaves it out.
 
     Returns:
-      `left_to_rightness`, `tau_NAME` for each order to compare with, `relative_jump`, `relative_dependence`.
+      `left_to_rightness`, `tau_NAME` for each order to compare with, `relative_jump`, `relative_dependence`,
+      `dependent_pairs`.
     """
     order = _orders(steps)
     found = {"left_to_rightness": left_to_rightness(order)}
@@ -143,6 +156,7 @@ def describe(
     found["relative_jump"] = relative_jump(order, coordinates)
     if related is not None:
         found["relative_dependence"] = relative_dependence(order, related)
+        found["dependent_pairs"] = dependent_pairs(order, related)
     return {name: float(value) for name, value in found.items() if not np.isnan(value)}
 
 
@@ -197,10 +211,23 @@ def _relative_jump(steps: NDArray[np.integer], distances: Values) -> float:
     return jump / everyone if everyone else np.nan
 
 
+def _related(related: ArrayLike, length: int) -> NDArray[np.bool_]:
+    pairs = np.asarray(related, bool)
+    if pairs.shape != (length, length):
+        raise InputError(f"related must be bool ({length}, {length}), got {pairs.shape}")
+    if (pairs != pairs.T).any():
+        raise InputError("related must be symmetric: two positions depend on each other or do not")
+    return pairs
+
+
+def _together(steps: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """[i, j], i < j: whether one step reveals both."""
+    return np.triu((steps >= 0)[:, None] & (steps[:, None] == steps), 1)
+
+
 def _relative_dependence(steps: NDArray[np.integer], related: NDArray[np.bool_]) -> float:
-    is_revealed = steps >= 0
+    is_revealed, together = steps >= 0, _together(steps)
     is_pair = np.triu(is_revealed[:, None] & is_revealed, 1)
-    together = is_pair & (steps[:, None] == steps)
     if not (together.any() and related[is_pair].any()):
         return np.nan
     return float(related[together].mean() / related[is_pair].mean())

@@ -17,6 +17,7 @@ HEADS = {
     "tau_reading": "τ, reading order",
     "relative_jump": "relative jump",
     "relative_dependence": "relative dependence",
+    "dependent_pairs": "dependent pairs",
 }
 MEANINGS = {
     "left-to-rightness": "the share of positions that were the leftmost masked ones when they were revealed; 1 is from "
@@ -25,6 +26,7 @@ MEANINGS = {
     "compared.",
     "relative jump": "the mean distance from one step to the next; 1 is a random order, near 0 always a neighbour.",
     "relative dependence": "how often a step reveals two positions that depend on each other; 1 is a random order.",
+    "dependent pairs": "how many pairs of such positions were revealed in one step.",
     "entropy at reveal": "that of the network's prediction when it was revealed, averaged over positions, in nats.",
 }
 """What the page says of its statistics."""

@@ -46,7 +46,7 @@ def write_html(
       solution: int [L], the right tokens, negative where none is known; or one for each result, by name.
       at_reveal: by name, for the colours by confidence: `replay.at_reveal` of the results.
       others: orders int [L] to compare with, by name, such as that of the rules that solve a puzzle.
-      related: bool [L, L], which positions depend on each other directly, for `relative_dependence`.
+      related: bool [L, L], which positions depend on each other directly, for the statistics.
       title: the head of the page.
 
     Raises:
