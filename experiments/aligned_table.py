@@ -27,6 +27,8 @@ from mdm_jax.tasks.sudoku.harder import guesses
 
 COLUMNS = {
     "dataset": "puzzles",
+    "guesses": "guesses",
+    "n": "number",
     "oracle": "order",
     "tokens_per_step": "cells a step",
     "plain": "plain",
@@ -35,6 +37,8 @@ COLUMNS = {
     "minus_plain_ci": "95% interval over seeds",
     "puzzles_ci": "95% interval over puzzles, these networks",
 }
+PART = ("dataset", "oracle", "tokens_per_step", "guesses")
+"""The fields that say which puzzles, and in which way; whole sets have no guesses."""
 LOSSES = ("plain", "aligned")
 
 
@@ -66,7 +70,7 @@ SCALES = {
         clues=12,
         difficulty=None,
         num_train=60_000,
-        num_test=1_000,
+        num_test=3_000,
         model="sudoku_800k",
         steps=300,
         batch_size=128,
@@ -133,37 +137,38 @@ def _unit(
 
 
 def by_guesses(puzzles: np.ndarray, is_solved: np.ndarray) -> list[Row]:
-    """The share solved of puzzles that a search solves with so many guesses: none, 1, 2 to 3, 4 to 7, and so on."""
+    """The share solved of puzzles that a search solves with so many guesses: none, 1, 2 to 3, 4 to 7, and so on.
+
+    `is_solved` of a row holds the numbers of the puzzles that are solved, in the whole set.
+    """
     doublings = np.frexp(guesses(puzzles))[1]
 
     def name(number: int) -> str:
         least, most = 2**number // 2, 2**number - 1
         return f"{least}" if least >= most else f"{least} to {most}"
 
-    return solved_by("guesses", doublings, name, is_solved)
+    parts = solved_by("guesses", doublings, name, is_solved)
+    for part, kind in zip(parts, sorted(set(doublings.tolist())), strict=True):
+        part["is_solved"] = np.flatnonzero(np.asarray(is_solved, bool) & (doublings == kind)).tolist()
+    return parts
 
 
 def compared(rows: Sequence[Row]) -> list[Row]:
-    """For each set and way, both losses over all seeds, and the mean of their difference with two intervals.
+    """For each set or part of it, and way: both losses over all seeds, and the mean of their difference, two intervals.
 
     `minus_plain_ci` is Student's, of a difference for each seed: it holds for new trainings. `puzzles_ci` is of a
     difference for each puzzle, the mean over seeds: it holds for new puzzles, and for these networks alone.
     """
-    measured = [row for row in rows if "is_solved" in row]
     lines = []
-    for dataset, order, k in dict.fromkeys((row["dataset"], row["oracle"], row["tokens_per_step"]) for row in measured):
-        share: dict[str, Any] = {}
+    for part, own in _grouped(rows).items():
+        puzzles = np.array(sorted({puzzle for row in own for puzzle in row["is_solved"]}), int)
+        rest, share = (0, own[0]["n"] - len(puzzles)), dict[str, Any]()  # those that no network solved
         for loss in LOSSES:
-            own = [
-                row
-                for row in measured
-                if (row["loss"], row["dataset"], row["oracle"], row["tokens_per_step"]) == (loss, dataset, order, k)
-            ]
-            own.sort(key=operator.itemgetter("repeat"))
-            share[loss] = np.array([np.isin(np.arange(row["n"]), row["is_solved"]) for row in own], float)
+            seeds = sorted((row for row in own if row["loss"] == loss), key=operator.itemgetter("repeat"))
+            share[loss] = np.array([np.pad(np.isin(puzzles, row["is_solved"]), rest) for row in seeds], float)
         difference = share["aligned"] - share["plain"]  # [seeds, puzzles]
-        line: Row = {"dataset": dataset, "oracle": order, "tokens_per_step": k}
-        line |= {loss: float(values.mean()) for loss, values in share.items()}
+        line: Row = {name: value for name, value in zip(PART, part, strict=True) if value is not None}
+        line |= {"n": own[0]["n"]} | {loss: float(values.mean()) for loss, values in share.items()}
         line |= {"minus_plain": float(difference.mean()), "puzzles_ci": paired_interval(difference.mean(axis=0))}
         by_seed = difference.mean(axis=1)
         if len(by_seed) > 1:
@@ -172,9 +177,21 @@ def compared(rows: Sequence[Row]) -> list[Row]:
     return lines
 
 
+def _grouped(rows: Sequence[Row]) -> dict[tuple[Any, ...], list[Row]]:
+    """The rows of each set or part of it, and way, in the order of the sets."""
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        if "is_solved" in row:
+            found.setdefault(tuple(row.get(name) for name in PART), []).append(row)
+    return found
+
+
 def report(flags: Reproduce, rows: list[Row]) -> list[pathlib.Path]:
     """Prints the comparison, and draws it."""
-    print_table("Solved, the mean over seeds", compared(rows), COLUMNS)
+    lines = compared(rows)
+    of_sets = {field: head for field, head in COLUMNS.items() if field != "guesses"}
+    print_table("Solved, the mean over seeds", [line for line in lines if "guesses" not in line], of_sets)
+    print_table("By the guesses that a search needs", [line for line in lines if "guesses" in line], COLUMNS)
     path = flags.out / "aligned.png"
     plot(path, rows)
     return [path]
@@ -182,7 +199,7 @@ def report(flags: Reproduce, rows: list[Row]) -> list[pathlib.Path]:
 
 def plot(path: pathlib.Path, rows: Sequence[Row]) -> None:
     """Draws both losses on each set, in each way and with each seed."""
-    measured = [row for row in rows if "is_solved" in row]
+    measured = [row for row in rows if "guesses" not in row]
     seeds = len({row["repeat"] for row in measured})
     ways = list(dict.fromkeys((row["dataset"], row["oracle"], row["tokens_per_step"]) for row in measured))
     measured.sort(key=lambda row: (ways.index((row["dataset"], row["oracle"], row["tokens_per_step"])), row["repeat"]))
