@@ -68,6 +68,8 @@ TABLES: dict[str, Callable[[], Lines]] = {
     "noise": tables.noise,
     "sudoku small": tables.sudoku_small,
     "sudoku more": tables.sudoku_more,
+    "sudoku ladder": tables.sudoku_ladder,
+    "sudoku slices": tables.sudoku_slices,
     "nae-sat paper": tables.table_1_paper,
     "nae-sat": tables.table_1,
     "nae-sat exact": tables.exact,

@@ -125,8 +125,6 @@ OTHERS = {
     "sudoku-6m-both-sets": "trained on both sets, 5,000 steps",
     "sudoku-6m-se11-searched": "eight symmetric forms, each by a checked beam of 8, threshold 0.99",
     "sudoku-6m-more-on-hard": "after 1,000 steps more on hard puzzles alone, threshold 0.99",
-    "sudoku-6m-ladder": "the ladder",
-    "sudoku-6m-hard-trained-ladder": "the ladder by sudoku-6m-hard",
     "sudoku-6m-ladder-leave-one-out": "the ladder, 8 cells a step, corrected by leave-one-out reads",
     "sudoku-6m-harder": "held-out puzzles of `harden`",
     "sudoku-6m-hard-trained-harder": "the same by sudoku-6m-hard",
@@ -135,6 +133,36 @@ OTHERS = {
     "sudoku-6x6-reweighted": "6x6, re-weighted loss",
 }
 """Further measurements of Sudoku, by their files."""
+LADDER = {
+    "sudoku-6m-ladder": ("sudoku-6m", "normal puzzles"),
+    "sudoku-6m-looped-ladder": ("sudoku-6m-looped, threshold 0.99, until settled", "normal puzzles"),
+    "sudoku-6m-hard-trained-ladder": ("sudoku-6m-hard", "hard ones too"),
+}
+"""The weights that solved the ladder, and what they were trained on, by their files."""
+SLICES = (
+    ("5,000 steps of 32, normal puzzles", "160,000", ("sudoku-6m-5000-steps",)),
+    ("as many, of both sets", "160,000", ("sudoku-6m-both-sets",)),
+    ("`sudoku-6m`: on from the first row", "323,000", ("sudoku-6m-evaluate",)),
+    ("1,000 steps more, hard puzzles; threshold 0.99", "355,000", ("sudoku-6m-more-on-hard",)),
+    ("`sudoku-6m-hard`: from `sudoku-6m`, with puzzles of `harden`", "515,000", ("sudoku-6m-hard-trained-ladder",)),
+    ("`sudoku-6m-long`: from `sudoku-6m`, normal puzzles", "789,000", ("sudoku-6m-long-evaluate",)),
+    (
+        "from there with two, then three loops; four applied",
+        "875,000",
+        ("sudoku-6m-looped-first-normal", "sudoku-6m-looped-first-hard"),
+    ),
+    (
+        "`sudoku-6m-looped`: with four, puzzles beyond singles; four applied",
+        "968,000",
+        ("sudoku-6m-looped-normal", "sudoku-6m-looped-hard"),
+    ),
+    (
+        "the same; threshold 0.99, until settled",
+        "968,000",
+        ("sudoku-6m-looped-settled-normal", "sudoku-6m-looped-settled"),
+    ),
+)
+"""What each training of the 6M weights was, the puzzles seen in all, and the files of what it solves."""
 
 
 def _depth(row: Row) -> str:
@@ -143,6 +171,36 @@ def _depth(row: Row) -> str:
         return ""
     most = f"{row['num_loops']} loop{'s' * (row['num_loops'] > 1)}"
     return f", {most}" if "loops" not in row else f", until settled: {row['loops']:.1f} loops, at most {most}"
+
+
+def sudoku_ladder() -> Lines:
+    """What the weights solve of each set of the ladder, one puzzle at a time."""
+    lines = [
+        {"set": row["dataset"], "weights": weights, "trained on": trained_on}
+        | _ours(row)
+        | {
+            "network calls a puzzle": f"{row['nfe']:.1f}",
+            "passes of the layers": f"{row.get('passes', row['nfe']):.0f}",
+            "seconds a puzzle": f"{1 / row['per_second']:.2f}",
+        }
+        for name, (weights, trained_on) in LADDER.items()
+        for row in rows(name)
+    ]
+    sets = list(dict.fromkeys(line["set"] for line in lines))
+    return sorted(lines, key=lambda line: sets.index(line["set"]))
+
+
+def sudoku_slices() -> Lines:
+    """What each training of the 6M weights gave, by margin."""
+    lines = []
+    for what, seen, names in SLICES:
+        line = {"training": what, "puzzles seen in all": seen}
+        for dataset in ("normal", "hard"):
+            ((name, row),) = ((name, row) for name in names for row in rows(name, dataset=dataset, oracle="margin"))
+            solved = f"{percent(row['solved'])} of {row['n']:,}"
+            line[dataset] = f"[{solved}](experiments/results/{name}.json) ({interval(row['solved_ci'])})"
+        lines.append(line)
+    return lines
 
 
 def sudoku_more() -> Lines:
