@@ -199,7 +199,7 @@ def report(flags: Reproduce, rows: list[Row]) -> list[pathlib.Path]:
 
 def plot(path: pathlib.Path, rows: Sequence[Row]) -> None:
     """Draws both losses on each set, in each way and with each seed."""
-    measured = [row for row in rows if "guesses" not in row]
+    measured = [row for row in rows if "is_solved" in row and "guesses" not in row]
     seeds = len({row["repeat"] for row in measured})
     ways = list(dict.fromkeys((row["dataset"], row["oracle"], row["tokens_per_step"]) for row in measured))
     measured.sort(key=lambda row: (ways.index((row["dataset"], row["oracle"], row["tokens_per_step"])), row["repeat"]))

@@ -163,9 +163,11 @@ def plot(path: pathlib.Path, rows: Sequence[Row], trained: int) -> None:
     once = max(row["passes"] for row in measured if row["num_loops"] == 1)
     groups: dict[bool, dict[str, dict[str, heat.Cell]]] = {}
     for row in measured:
-        loops, passes, is_looped = row["num_loops"], row["passes"], row["network"] == "looped"
+        network, loops, passes = str(row["network"]), row["num_loops"], row["passes"]
+        is_looped = network == "looped"
         name = f"{loops} loop{'s' * (loops > 1)}{', as trained' * (loops == trained)}"
-        cells = groups.setdefault(is_looped, {}).setdefault(name if is_looped else ROWS[row["network"]], {})
+        name = name if is_looped else ROWS.get(network, network)
+        cells = groups.setdefault(is_looped, {}).setdefault(name, {})
         note = f"{passes:.0f} pass{'es' * (passes > 1)}"
         cells[str(row["tokens_per_step"])] = heat.Cell(row["solved"], note, math.isclose(passes, once, rel_tol=0.1))
     heat.heat_map(

@@ -73,8 +73,11 @@ LOOPED = "sudoku-6m-looped"
 
 
 def loops_at_9x9(path: pathlib.Path) -> None:
-    """The surface of loops by cells a step, of the shipped looped network."""
-    rows = [row | {"network": "looped"} for k in ("two", "four", "eight") for row in measured.rows(f"{LOOPED}-{k}")]
+    """The surface of loops by cells a step, of the shipped looped network; below it, the one that it goes on from."""
+    numbers = ("one", "two", "four", "eight")
+    rows = [row | {"network": "looped"} for k in numbers for row in measured.rows(f"{LOOPED}-{k}")]
+    before = [row for k in numbers for row in measured.rows(f"sudoku-6m-long-{k}")]
+    rows += [row | {"network": "before, no loops", "num_loops": 1, "passes": row["nfe"]} for row in before]
     loops_table.plot(path, rows, 4)
 
 

@@ -119,9 +119,18 @@ OTHERS = {
     "sudoku-6m-looped-normal": "sudoku-6m-looped",
     "sudoku-6m-looped-settled": "sudoku-6m-looped, threshold 0.99",
     "sudoku-6m-looped-settled-one": "sudoku-6m-looped",
+    "sudoku-6m-looped-settled-normal": "sudoku-6m-looped, threshold 0.99",
+    "sudoku-6m-looped-one": "sudoku-6m-looped",
     "sudoku-6m-looped-two": "sudoku-6m-looped, two cells a step",
     "sudoku-6m-looped-four": "sudoku-6m-looped, four cells a step",
     "sudoku-6m-looped-eight": "sudoku-6m-looped, eight cells a step",
+    "sudoku-6m-looped-symmetric": "sudoku-6m-looped, threshold 0.99, a vote of symmetric forms",
+    "sudoku-6m-looped-enough": "sudoku-6m-looped, threshold 0.99, symmetric forms until one fits itself",
+    "sudoku-6m-looped-search": "sudoku-6m-looped, threshold 0.99, a checked beam of 8",
+    "sudoku-6m-long-one": "sudoku-6m-long",
+    "sudoku-6m-long-two": "sudoku-6m-long, two cells a step",
+    "sudoku-6m-long-four": "sudoku-6m-long, four cells a step",
+    "sudoku-6m-long-eight": "sudoku-6m-long, eight cells a step",
     "sudoku-6m-both-sets": "trained on both sets, 5,000 steps",
     "sudoku-6m-se11-searched": "eight symmetric forms, each by a checked beam of 8, threshold 0.99",
     "sudoku-6m-more-on-hard": "after 1,000 steps more on hard puzzles alone, threshold 0.99",
@@ -165,12 +174,22 @@ SLICES = (
 """What each training of the 6M weights was, the puzzles seen in all, and the files of what it solves."""
 
 
+def _passes(row: Row) -> str:
+    """Of a looped network, if they were counted; without loops a call is a pass."""
+    passes = row.get("passes") if "num_loops" in row else row["nfe"]
+    return "" if passes is None else f"{passes:.0f}"
+
+
 def _depth(row: Row) -> str:
     """How often a looped network applied its layers."""
     if "num_loops" not in row:
         return ""
+    forms = f", {row['proposals']} forms" if "proposals" in row else ""
     most = f"{row['num_loops']} loop{'s' * (row['num_loops'] > 1)}"
-    return f", {most}" if "loops" not in row else f", until settled: {row['loops']:.1f} loops, at most {most}"
+    if "settled" not in row:
+        return f"{forms}, {most}"
+    taken = f"{row['loops']:.1f} loops, " if "loops" in row else ""
+    return f"{forms}, until settled: {taken}at most {most}"
 
 
 def sudoku_ladder() -> Lines:
@@ -180,7 +199,7 @@ def sudoku_ladder() -> Lines:
         | _ours(row)
         | {
             "network calls a puzzle": f"{row['nfe']:.1f}",
-            "passes of the layers": f"{row.get('passes', row['nfe']):.0f}",
+            "passes of the layers": _passes(row),
             "seconds a puzzle": f"{1 / row['per_second']:.2f}",
         }
         for name, (weights, trained_on) in LADDER.items()
@@ -212,7 +231,7 @@ def sudoku_more() -> Lines:
             "order": words(row["oracle"]),
         }
         | _ours(row)
-        | {"network calls": f"{row['nfe']:.0f}", "passes of the layers": f"{row.get('passes', row['nfe']):.0f}"}
+        | {"network calls": f"{row['nfe']:.{int(row['nfe'] < 10)}f}", "passes of the layers": _passes(row)}
         for name, what in OTHERS.items()
         for row in rows(name)
         if row["oracle"] in ORDERS
