@@ -232,7 +232,7 @@ def test_puzzles_of_17_givens_and_what_symmetry_makes_of_them_are_not_trained_on
 
 
 def test_public_lists_are_whole():
-    """46,301 hashes of puzzles with 17 givens, and those of the other lists: a file that is cut or made of fewer fails."""
+    """46,301 hashes of puzzles with 17 givens, and those of the other lists."""
     known = np.load(public_lists.FILE)
     assert (known.dtype, len(known)) == (np.uint64, 49_950)
     assert (np.diff(known) > 0).all()
