@@ -125,6 +125,7 @@ OTHERS = {
     "sudoku-6m-looped-four": "sudoku-6m-looped, four cells a step",
     "sudoku-6m-looped-eight": "sudoku-6m-looped, eight cells a step",
     "sudoku-6m-looped-symmetric": "sudoku-6m-looped, threshold 0.99, a vote of symmetric forms",
+    "sudoku-6m-looped-vote": "sudoku-6m-looped, threshold 0.99, a vote of symmetric forms",
     "sudoku-6m-looped-enough": "sudoku-6m-looped, threshold 0.99, symmetric forms until one fits itself",
     "sudoku-6m-looped-search": "sudoku-6m-looped, threshold 0.99, a checked beam of 8",
     "sudoku-6m-long-one": "sudoku-6m-long",
