@@ -181,7 +181,7 @@ def _grouped(rows: Sequence[Row]) -> dict[tuple[Any, ...], list[Row]]:
     """The rows of each set or part of it, and way, in the order of the sets."""
     found: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        if "is_solved" in row:
+        if "is_solved" in row:  # not those over a training
             found.setdefault(tuple(row.get(name) for name in PART), []).append(row)
     return found
 

@@ -165,17 +165,23 @@ def loops() -> list[dict[str, str]]:
 
 
 def aligned_tail() -> list[dict[str, str]]:
-    """Order-aligned beside plain training, by margin, one cell a step: by the guesses that a search needs."""
-    lines: dict[tuple[str, str], dict[str, str]] = {}
-    shares: dict[tuple[str, str, str], list[float]] = {}
-    for row in rows("aligned-small", oracle="margin", tokens_per_step=1):
-        if "guesses" in row:
-            key = row["dataset"], row["guesses"]
-            shares.setdefault((*key, row["loss"]), []).append(row["solved"])
-            lines.setdefault(key, {"set": key[0], "guesses": key[1], "puzzles": str(row["n"])})
-    for (name, guesses, loss), solved in shares.items():
-        lines[name, guesses][loss] = percent(sum(solved) / len(solved))
-    return list(lines.values())
+    """Order-aligned beside plain training, by margin: by the guesses that a search needs."""
+    lines = [line for line in compared(rows("aligned-small", oracle="margin")) if "guesses" in line]
+    return [
+        {
+            "set": line["dataset"],
+            "guesses": line["guesses"],
+            "puzzles": f"{line['n']:,}",
+            "cells a step": str(line["tokens_per_step"]),
+            "plain": percent(line["plain"]),
+            "aligned": percent(line["aligned"]),
+            "aligned less plain": f"{100 * line['minus_plain']:+.1f}",
+            "interval over puzzles": interval(line["puzzles_ci"]),
+        }
+        for line in sorted(
+            lines, key=lambda line: (line["dataset"] != "6x6-normal", len(line["guesses"]), line["guesses"])
+        )
+    ]
 
 
 def aligned() -> list[dict[str, str]]:
@@ -192,4 +198,5 @@ def aligned() -> list[dict[str, str]]:
             "interval over seeds": interval(line["minus_plain_ci"]),
         }
         for line in compared(rows("aligned-small"))
+        if "guesses" not in line
     ]
