@@ -64,7 +64,7 @@ def shown(rows: Sequence[Row]) -> str:
 def plot(path: pathlib.Path, rows: Sequence[Row]) -> None:
     """Draws puzzles of the last set solved, and dependent cells revealed together, against network calls."""
     own = sorted((row for row in rows if row["dataset"] == rows[-1]["dataset"]), key=lambda row: row["nfe"])
-    fields = {"share solved": "solved", "dependent cells together (random: 1)": "relative_dependence"}
+    fields = {"share solved": "solved", "dependent pairs together, a puzzle": "dependent_pairs"}
     parts = {label: grouped([r for r in own if field in r], "nfe", field, by="rule") for label, field in fields.items()}
     title = f"{rows[-1]['dataset']} Sudokus, {rows[-1]['n']} held out"
     plots.panels(path, parts, x_label="network calls of a batch", title=title, log_x=True)
