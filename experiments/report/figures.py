@@ -119,7 +119,11 @@ PLANNING_FILES = (
     "stable",
     "symmetric",
     "average",
+    "search-2-checked",
+    "search-4-checked",
     "search-8-checked",
+    "search-16-checked",
+    "likeliest-checked",
     "symmetric-checked",
     "enough",
 )

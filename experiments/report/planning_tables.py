@@ -77,7 +77,10 @@ def symmetric() -> list[dict[str, str]]:
     ]
 
 
-CHECKED = ("threshold", "search-8-threshold", "search-8-checked", "symmetric-threshold", "symmetric-checked", "enough")
+CHECKED = (
+    *("threshold", "search-8-threshold", "symmetric-threshold", "symmetric-checked", "enough", "likeliest-checked"),
+    *(f"search-{width}-checked" for width in (2, 4, 8, 16)),
+)
 """Results on hard puzzles by a threshold on the margin, one puzzle at a time."""
 
 
@@ -87,7 +90,9 @@ def checked() -> list[dict[str, str]]:
     lines = []
     for row in sorted(found, key=lambda row: row["nfe"]):
         width, forms, check = (row.get(name) for name in ("search_width", "proposals", "check"))
-        way = f"{forms} symmetric forms" if forms else f"beam of {width}" if width else "one answer"
+        way = f"beam of {width}" if width else "one answer"
+        if forms:
+            way = f"{forms} symmetric forms" if row.get("choose") == "symmetric" else f"{forms} answers, noise 0.1"
         if row.get("enough") is not None:
             way = f"up to {forms} symmetric forms"
             check = check * row["check_forms"]
