@@ -83,6 +83,7 @@ TABLES: dict[str, Callable[[], Lines]] = {
     "likelihood": text_tables.likelihood,
     "learned order": functools.partial(planning_tables.learned_order, "sudoku-6m-learned-order"),
     "learned order tuned": functools.partial(planning_tables.learned_order, "sudoku-6m-learned-order-tuned"),
+    "learned order gentle": functools.partial(planning_tables.learned_order, "sudoku-6m-learned-order-gentle"),
     "learned order zebra": functools.partial(planning_tables.learned_order, "zebra-learned-order"),
     "learned order nae-sat": functools.partial(
         planning_tables.learned_order, "nae_sat-learned-order", "accuracy", "tokens"
