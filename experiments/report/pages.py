@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from experiments.measured import FOLDER, duration, markdown, record
-from experiments.report import planning_tables, tables, text_tables
+from experiments.report import planning_tables, sudoku_more, tables, text_tables
 from experiments.report.tables import Lines
 from mdm_jax.errors import InputError
 
@@ -67,9 +67,9 @@ TABLES: dict[str, Callable[[], Lines]] = {
     "sudoku": tables.tables_2_and_5,
     "noise": tables.noise,
     "sudoku small": tables.sudoku_small,
-    "sudoku more": tables.sudoku_more,
-    "sudoku ladder": tables.sudoku_ladder,
-    "sudoku slices": tables.sudoku_slices,
+    "sudoku more": sudoku_more.sudoku_more,
+    "sudoku ladder": sudoku_more.sudoku_ladder,
+    "sudoku slices": sudoku_more.sudoku_slices,
     "nae-sat paper": tables.table_1_paper,
     "nae-sat": tables.table_1,
     "nae-sat exact": tables.exact,
